@@ -1,0 +1,8 @@
+"""`python -m sidecar` is the `sidecar` command."""
+
+import sys
+
+from sidecar.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

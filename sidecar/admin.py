@@ -1,0 +1,94 @@
+"""The admin listener: probes, metrics, the masked configuration, reload, the delivery test."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from sidecar import __version__
+from sidecar.config import Config
+from sidecar.delivery_test import run_delivery_test
+from sidecar.reload import Reloader
+
+
+def admin_app(*, reloader: Reloader, registry: CollectorRegistry, ready: Callable[[], bool]) -> Starlette:
+    """The Starlette application of the admin listener."""
+
+    async def index(request: Request) -> Response:
+        return JSONResponse({"name": "webhook-sidecar", "version": __version__, "ready": ready()})
+
+    async def livez(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        return PlainTextResponse("ok\n") if ready() else PlainTextResponse("draining\n", status_code=503)
+
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # In a thread: with many routes this takes longer than a delivery may wait.
+        return Response(await run_in_threadpool(encode, registry), headers={"content-type": content_type})
+
+    async def config(request: Request) -> Response:
+        return JSONResponse(masked_config(reloader.site.config))
+
+    async def reload(request: Request) -> Response:
+        error = reloader.reload()
+        if error is not None:
+            return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
+        return JSONResponse({"detail": "reloaded"})
+
+    async def delivery_test(request: Request) -> Response:
+        status, answer = await run_delivery_test(reloader.site.config.accounts, request.headers.get("api-key"))
+        return JSONResponse(answer, status_code=status)
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/-/config", config),
+            Route("/-/reload", reload, methods=["POST"]),
+            Route("/v1/webhooks-management/test", delivery_test, methods=["POST"]),
+        ]
+    )
+
+
+def masked_config(config: Config) -> dict[str, object]:
+    """The configuration as it works now. Secrets appear by id only: their values have no way into this."""
+    return {
+        "file": config.file,
+        "listen": str(config.listen),
+        "admin": str(config.admin),
+        "trusted_proxies": [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],
+        "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__},
+        "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
+        "drain": config.drain,
+        "log": {key: getattr(config.log, key) for key in config.log.__slots__},
+        "routes": [
+            {
+                "name": route.name,
+                "path": route.pattern,
+                "upstream": str(route.upstream),
+                "verify": "open" if route.open else route.preset or ("scheme" if route.verifier else "none"),
+                "secrets": [{"id": secret_id, "value": "<secret>"} for secret_id in route.secret_ids],
+                "allow": list(route.allow.cidrs) if route.allow is not None else None,
+                "methods": sorted(route.methods),
+                "mode": "shadow" if route.shadow else "enforce",
+                "body": route.body_limit,
+                "reject": {"status": route.refusal.status, "body": route.refusal.body.decode()},
+            }
+            for route in config.routes.routes
+        ],
+        "delivery_test": {
+            "accounts": [
+                {"id": account.id, "api_key": "<secret>", "webhook_url": account.webhook_url or None} for account in config.accounts
+            ]
+        },
+        "warnings": [str(warning) for warning in config.warnings],
+    }

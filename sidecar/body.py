@@ -1,0 +1,76 @@
+"""The delivery's body: read whole before anything is believed, bounded by size, time and one budget for all.
+
+The time is the listener's business (`protocol.py` ends a body that does not arrive); size and budget are checked here,
+from the announced length where there is one, before a byte is read.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sidecar.outcomes import Reason, Rejected
+from sidecar.protocol import Wire
+
+
+class Budget:
+    """Bytes of bodies that all connections together may hold (`limits.buffer`)."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Raises `Rejected(overloaded)` if it is used up."""
+        if self.held + size > self.limit:
+            raise Rejected(Reason.OVERLOADED, f"limits.buffer is used up: {self.held} of {self.limit} bytes are held")
+        self.held += size
+
+    def give(self, size: int) -> None:
+        self.held -= size
+
+
+class Body:
+    """One delivery's body as the pieces it arrived in; they are hashed and forwarded without being joined."""
+
+    __slots__ = ("_budget", "_taken", "pieces", "size")
+
+    def __init__(self, budget: Budget) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self._budget = budget
+        self._taken = 0
+
+    async def read(self, receive: Callable[[], Awaitable[Any]], wire: Wire, *, announced: int | None, limit: int) -> None:
+        """Reads to the end. `announced` is Content-Length, None for a chunked body. Sizes in bytes. Raises `Rejected`."""
+        if announced is not None:
+            if announced > limit:
+                raise Rejected(Reason.BODY_TOO_LARGE, f"{announced} bytes announced, the limit is {limit}")
+            self._take(announced)
+        more = True
+        while more:
+            message = await receive()
+            if wire.fault is not None:
+                raise wire.fault
+            if message["type"] == "http.disconnect":
+                raise Rejected(Reason.BODY_INCOMPLETE, f"the sender left after {self.size} bytes of the body")
+            piece = message["body"]
+            more = message["more_body"]
+            if not piece:
+                continue
+            self.size += len(piece)
+            if self.size > limit:
+                raise Rejected(Reason.BODY_TOO_LARGE, f"the limit is {limit} bytes")
+            if self.size > self._taken:
+                self._take(self.size - self._taken)
+            self.pieces.append(piece)
+
+    def release(self) -> None:
+        """Gives back what was taken from the budget."""
+        self.pieces = []
+        self._budget.give(self._taken)
+        self._taken = 0
+
+    def _take(self, size: int) -> None:
+        self._budget.take(size)
+        self._taken += size

@@ -1,0 +1,347 @@
+"""From a YAML file to a frozen `Config`, or to every mistake at once, each with file, line, path and remedy.
+
+    (1) yaml_source.py   text → plain values and their lines
+    (2) schema.py        every key known, every value of its kind
+    (3) here             what only the whole can tell: routes that overlap, verify nothing, lack a secret; ports taken twice
+    (4) here             secrets are resolved; from now on they are `Secret`, and only signature.py looks inside
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from marshmallow import Schema, ValidationError
+
+from sidecar.client_ip import Networks
+from sidecar.fields import ListenAddress, SecretRef
+from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
+from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
+from sidecar.scheme import Scheme
+from sidecar.secret import Secret
+from sidecar.signature import Verifier
+from sidecar.yaml_source import Path, Problem, YamlSource, format_path, read_yaml
+
+#: A secret file is one line of text; anything larger is the wrong file.
+MAX_SECRET_BYTES = 64 * 1024
+#: Shorter secrets are guessed, not broken: below 16 bytes we warn.
+SHORT_SECRET = 16
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; `problems` holds every mistake, in file order."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, durations in seconds."""
+
+    body: int
+    buffer: int
+    connections: int
+    header_timeout: float
+    body_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, towards the upstream."""
+
+    connect: float
+    response: float
+    total: float
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: Level
+    accepted: bool
+    format: LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who may ask for a test delivery, and where it goes. `webhook_url` is empty if none is set."""
+
+    id: str
+    api_key: Secret
+    webhook_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Config:
+    """One configuration, whole and checked. Requests in flight keep the one they began with."""
+
+    file: str
+    listen: ListenAddress
+    admin: ListenAddress
+    trusted_proxies: Networks
+    trust_unix: bool
+    limits: Limits
+    timeouts: Timeouts
+    drain: float
+    log: LogSettings
+    routes: RouteTable
+    accounts: tuple[Account, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load_config(file: str, env: Mapping[str, str], *, resolve_secrets: bool = True) -> Config:
+    """Reads and checks `file`. Raises `ConfigError` with every mistake.
+
+    With `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not at hand; the
+    result then verifies nothing real and must not be served.
+    """
+    try:
+        text = FilePath(file).read_bytes()
+    except OSError as error:
+        raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
+    source = read_yaml(text, file)
+    if source.problems:
+        raise ConfigError(source.problems)
+    if not isinstance(source.value, dict):
+        raise ConfigError([Problem(file, 1, "", "holds no configuration; begin with upstream: and routes:")])
+    return _Builder(source, env, resolve_secrets).build()
+
+
+class _Builder:
+    """Steps (2) to (4). Goes on after a mistake as far as that makes sense, to report all of them."""
+
+    def __init__(self, source: YamlSource, env: Mapping[str, str], resolve_secrets: bool) -> None:
+        self.source = source
+        self.env = env
+        self.resolve_secrets = resolve_secrets
+        self.warnings: list[Problem] = []
+
+    def build(self) -> Config:
+        # (2): kinds. What is not of its kind is left out of `data`; the rest is looked at all the same.
+        try:
+            data = ConfigKeys().load(self.source.value)
+        except ValidationError as error:
+            self._report(error.messages, ())
+            data = self._readable()
+        # (3) and (4)
+        limits = Limits(**(LimitsKeys().load({}) | data.get("limits", {})))
+        routes = self._routes(data, limits)
+        self._check_listeners(data)
+        accounts = self._accounts(data)
+        if self.source.problems:
+            raise ConfigError(self.source.problems)
+        trusted = data.get("trusted_proxies", [])
+        return Config(
+            file=self.source.file,
+            listen=data["listen"],
+            admin=data["admin"],
+            trusted_proxies=Networks(network for network in trusted if network != "unix:"),
+            trust_unix="unix:" in trusted,
+            limits=limits,
+            timeouts=Timeouts(**(TimeoutsKeys().load({}) | data.get("timeouts", {}))),
+            drain=data["drain"],
+            log=LogSettings(**(LogKeys().load({}) | data.get("log", {}))),
+            routes=RouteTable(routes),
+            accounts=accounts,
+            warnings=tuple(self.warnings),
+        )
+
+    def _readable(self) -> dict[str, Any]:
+        """What is right in a configuration with mistakes, at its own index, so that the rest is checked all the same."""
+        raw = self.source.value
+        data = _valid(ConfigKeys(exclude=["routes", "delivery_test"]), raw)
+        listed = raw.get("routes")
+        data["routes"] = [_valid(RouteKeys(), item) for item in listed] if isinstance(listed, list) else []
+        return data
+
+    def _report(self, messages: Any, path: Path) -> None:
+        """Marshmallow's tree of messages, flattened."""
+        if isinstance(messages, Mapping):
+            for key, below in messages.items():
+                self._report(below, path if key == "_schema" else (*path, key))
+            return
+        for message in messages:
+            self.source.problem(path, message)
+
+    def _warn(self, path: Path, message: str) -> None:
+        self.warnings.append(Problem(self.source.file, self.source.line_of(path), format_path(path), message))
+
+    def _routes(self, data: Mapping[str, Any], limits: Limits) -> list[Route]:
+        """Every route that is whole enough to look at, with the mistakes between them reported."""
+        routes: list[Route] = []
+        places: list[int] = []
+        for index, item in enumerate(data["routes"]):
+            route = self._route(("routes", index), item, data, limits)
+            if route is not None:
+                routes.append(route)
+                places.append(index)
+        for first, second in overlapping(routes):
+            self.source.problem(
+                ("routes", places[second], "path"),
+                f"'{routes[second].pattern}' overlaps '{routes[first].pattern}' of routes[{places[first]}]; "
+                "each path must belong to one route, because receivers read paths more loosely than routes do",
+            )
+        for name, count in Counter(route.name for route in routes).items():
+            if count > 1:
+                again = [place for place, route in zip(places, routes, strict=True) if route.name == name]
+                where = ("routes", again[-1], "name")
+                self.source.problem(where, f"{name!r} is the name of {count} routes; give each its own name:")
+        return routes
+
+    def _route(self, at: Path, item: Mapping[str, Any], data: Mapping[str, Any], limits: Limits) -> Route | None:
+        raw = self._raw(at)
+        upstream: UpstreamAddress | None = item.get("upstream", data.get("upstream"))
+        if upstream is None and "upstream" not in raw and "upstream" not in self.source.value:
+            self.source.problem(at, "has no upstream; set upstream: for all routes or for this one, for example http://127.0.0.1:3000")
+        self._check_purpose(at, item, raw)
+        secrets = self._secrets((*at, "secrets"), item.get("secrets", []))
+        path: str | None = item.get("path")
+        if path is None:
+            return None
+        scheme: Scheme | None = item.get("verify")
+        reject = RejectKeys().load({}) | item.get("reject", {})
+        return Route(
+            name=item.get("name") or _name_from_path(path),
+            path=path.removesuffix("*").encode(),
+            prefix=path.endswith("/*"),
+            methods=frozenset(item.get("methods") or (["GET", "HEAD", "POST"] if item.get("open") else ["POST"])),
+            upstream=upstream or UpstreamAddress("http", "", 0, ""),  # reported above; the route lives on to be checked
+            body_limit=item.get("limits", {}).get("body", limits.body),
+            refusal=Refusal(reject["status"], reject["body"].encode()),
+            verifier=Verifier(scheme, secrets) if scheme is not None and secrets else None,
+            preset=scheme.name if scheme is not None else "",
+            open=item.get("open", False),
+            allow=Networks(item["allow"]) if "allow" in item else None,
+            shadow=item.get("mode") is Mode.SHADOW,
+        )
+
+    def _check_purpose(self, at: Path, item: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
+        """A route verifies something, or says plainly that it does not."""
+        if item.get("open"):
+            for key in ("verify", "secrets", "mode", "reject"):
+                if key in raw and not (key == "reject" and "allow" in raw):
+                    self.source.problem((*at, key), f"has no meaning on a route that is open: true; remove one of the two")
+        elif "verify" not in raw:
+            self.source.problem(
+                at, "verifies nothing; add verify: with a preset or a scheme, or open: true if everything may pass unverified"
+            )
+        elif "verify" in item and item["verify"] is None:
+            if "allow" not in raw:
+                self.source.problem((*at, "verify"), "none lets everybody in; add allow: with the networks that may send")
+            if "secrets" in raw:
+                self.source.problem((*at, "secrets"), "are not used with verify: none; remove them, or name the scheme they belong to")
+        elif "secrets" not in raw:
+            self.source.problem(at, "has no secrets; add secrets: [{env: NAME}] or [{file: /path}]")
+
+    def _secrets(self, at: Path, refs: list[SecretRef]) -> list[Secret]:
+        """The secrets that can be had; missing ones are mistakes unless optional."""
+        secrets = []
+        for index, ref in enumerate(refs):
+            if (secret := self._secret((*at, index), ref)) is not None:
+                secrets.append(secret)
+        for ident, count in Counter(ref.id for ref in refs).items():
+            if count > 1:
+                self.source.problem(at, f"{ident!r} is the id of {count} secrets; the id says which one matched, so give each its own id:")
+        if refs and not secrets and all(ref.optional for ref in refs):
+            self.source.problem(at, "are all optional and all absent, so nothing could be verified; provide one of them")
+        return secrets
+
+    def _secret(self, at: Path, ref: SecretRef) -> Secret | None:
+        if not self.resolve_secrets:
+            return Secret(ref.id, b"not resolved")
+        if ref.env:
+            text = self.env.get(ref.env)
+            if text is None:
+                if not ref.optional:
+                    self.source.problem(at, f"the environment variable {ref.env} is not set")
+                return None
+            value = text.encode("utf-8", "surrogateescape")
+        else:
+            try:
+                with FilePath(ref.file).open("rb") as handle:
+                    value = handle.read(MAX_SECRET_BYTES + 1)
+            except OSError as error:
+                if not (ref.optional and isinstance(error, FileNotFoundError)):
+                    self.source.problem(at, f"the secret file {ref.file} can't be read: {error.strerror}")
+                return None
+            if len(value) > MAX_SECRET_BYTES:
+                self.source.problem(at, f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?")
+                return None
+            # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
+            value = value.removesuffix(b"\n").removesuffix(b"\r")
+        return self._checked(at, ref, value)
+
+    def _checked(self, at: Path, ref: SecretRef, value: bytes) -> Secret | None:
+        if not value.strip():
+            self.source.problem(at, f"the secret in {ref.where} is empty; anybody could sign with it")
+            return None
+        if value != value.strip():
+            self._warn(at, f"the secret in {ref.where} begins or ends with blanks or newlines; they count as part of it")
+        if len(value) < SHORT_SECRET:
+            self._warn(at, f"the secret in {ref.where} has only {len(value)} bytes; {SHORT_SECRET} or more can't be guessed")
+        return Secret(ref.id, value)
+
+    def _check_listeners(self, data: Mapping[str, Any]) -> None:
+        listen, admin = data.get("listen"), data.get("admin")
+        if listen and admin and _collide(listen, admin):
+            self.source.problem(("admin",), f"{admin} is taken by the data listener ({listen}); give each its own port")
+        upstreams = [(("upstream",), data.get("upstream"))]
+        upstreams += [
+            (("routes", index, "upstream"), item.get("upstream"))
+            for index, item in enumerate(data["routes"])
+        ]
+        for at, upstream in upstreams:
+            for listener in (listen, admin):
+                if upstream and listener and _is_ourselves(upstream, listener):
+                    self.source.problem(at, f"{upstream} is this sidecar's own listener ({listener}); name the receiver's address")
+
+    def _accounts(self, data: Mapping[str, Any]) -> tuple[Account, ...]:
+        accounts = []
+        for index, item in enumerate(data.get("delivery_test", {}).get("accounts", [])):
+            key = self._secret(("delivery_test", "accounts", index, "api_key"), item["api_key"])
+            if key is not None:
+                accounts.append(Account(item["id"], key, item.get("webhook_url", "")))
+        return tuple(accounts)
+
+    def _raw(self, path: Path) -> Mapping[str, Any]:
+        """The mapping at `path` as it was written, mistakes and all."""
+        value = self.source.value
+        for step in path:
+            value = value[step]
+        return value if isinstance(value, Mapping) else {}
+
+
+def _valid(schema: Schema, raw: Any) -> dict[str, Any]:
+    """The keys of `raw` that are right by themselves."""
+    try:
+        return dict(schema.load(raw))
+    except ValidationError as error:
+        wrong = error.messages if isinstance(error.messages, dict) else {}
+        valid = error.valid_data if isinstance(error.valid_data, dict) else {}
+        return {key: value for key, value in valid.items() if key not in wrong}
+
+
+def _name_from_path(path: str) -> str:
+    """`/webhooks/acme` → `webhooks-acme`."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path).strip("-._")[:63]
+    return name or "root"
+
+
+def _collide(one: ListenAddress, other: ListenAddress) -> bool:
+    if one.path or other.path:
+        return one.path == other.path
+    wildcard = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    same_host = one.host == other.host or bool({one.host, other.host} & wildcard)
+    return one.port != 0 and one.port == other.port and same_host
+
+
+def _is_ourselves(upstream: UpstreamAddress, listener: ListenAddress) -> bool:
+    if upstream.path or listener.path:
+        return upstream.path == listener.path
+    loopback = upstream.host in ("localhost", "127.0.0.1", "::1")
+    same_host = upstream.host == listener.host or (loopback and listener.host in ("0.0.0.0", "::", "localhost"))  # noqa: S104
+    return upstream.port == listener.port and same_host

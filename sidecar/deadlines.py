@@ -1,0 +1,52 @@
+"""Absolute deadlines for many things at once, at the price of a dict entry each.
+
+Everything in one queue has the same time to live, so the first one in is the first one due and a single timer serves
+them all. `asyncio.timeout` and `call_later` cost a timer per request; this costs about a tenth of that.
+"""
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class DeadlineQueue(Generic[T]):
+    """Calls `expire(item)` for each item that stays longer than `seconds`."""
+
+    __slots__ = ("_due", "_expire", "_loop", "_timer", "seconds")
+
+    def __init__(self, loop: AbstractEventLoop, seconds: float, expire: Callable[[T], None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._due: dict[T, float] = {}
+        self._timer: TimerHandle | None = None
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, item: T) -> None:
+        """Starts the clock of `item`; starts it anew if it runs already."""
+        self._due.pop(item, None)
+        self._due[item] = due = self._loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(due, self._fire)
+
+    def discard(self, item: T) -> None:
+        """Stops the clock of `item`, if it runs."""
+        self._due.pop(item, None)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._due:
+            item, due = next(iter(self._due.items()))
+            if due > now:
+                self._timer = self._loop.call_at(due, self._fire)
+                return
+            del self._due[item]
+            self._expire(item)
+            if self._timer is not None:  # `expire` added something to an empty queue and armed the timer itself
+                self._timer.cancel()
+                self._timer = None

@@ -1,0 +1,38 @@
+"""The record of one request: filled in on its way, handed to log and metrics once, at its end."""
+
+from dataclasses import dataclass
+
+from sidecar.outcomes import Outcome, Reason
+from sidecar.routes import Route
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Everything that log and metrics may know. No secret, no signature, no body: they have no field here."""
+
+    id: str
+    peer: str | None
+    started: float  #: monotonic seconds
+    method: str = ""
+    path: bytes = b""
+    route: Route | None = None
+    client: str = ""
+    outcome: Outcome = Outcome.ACCEPTED
+    reason: Reason | None = None
+    detail: str = ""
+    shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
+    secret_id: str = ""
+    delivery_id: bytes = b""
+    age: float | None = None  #: seconds since it was signed, by our clock
+    status: int = 0  #: what the sender was answered; 0 if nothing
+    upstream_status: int = 0
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    verify_seconds: float | None = None
+    upstream_seconds: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def route_name(self) -> str:
+        """Label and log field; empty if no route took it."""
+        return self.route.name if self.route is not None else ""

@@ -1,0 +1,376 @@
+"""The kinds of value a configuration holds: each knows how to read itself, what to say when it can't, and its JSON Schema."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
+
+from marshmallow import Schema, ValidationError, fields
+
+from sidecar.client_ip import IPNetwork
+from sidecar.routes import UpstreamAddress
+
+JSONSchema = dict[str, Any]
+
+_MESSAGES = {
+    "required": "is required",
+    "null": "has no value; give it one or remove the key",
+    "invalid": "is not valid",
+    "type": "must be a mapping (key: value)",
+}
+_SIZE_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class Value(fields.Field[Any]):
+    """A leaf: `read` returns the value or raises `ValidationError` with a sentence that names the remedy."""
+
+    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES
+    schema: ClassVar[JSONSchema] = {}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return self.read(value)
+
+    def read(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def json_schema(self) -> JSONSchema:
+        return dict(self.schema)
+
+
+def shown(value: Any) -> str:
+    """A configured value as it may stand in an error: short, quoted."""
+    text = value if isinstance(value, str) else str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+class Text(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string"}
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(f"must be text; write it in quotes: \"{value}\"")
+        return value
+
+
+class NonEmpty(Text):
+    schema: ClassVar[JSONSchema] = {"type": "string", "minLength": 1}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not text.strip():
+            raise ValidationError("is empty; give it a value or remove the key")
+        return text
+
+
+class Label(Text):
+    """A name that becomes a metric label and a header value."""
+
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": f"^{_LABEL.pattern}$"}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not _LABEL.fullmatch(text):
+            raise ValidationError(f"{shown(text)} is not a name; use up to 63 letters, digits, '.', '_' and '-'")
+        return text
+
+
+class HeaderName(Text):
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not _TOKEN.fullmatch(text):
+            raise ValidationError(f"{shown(text)} is not a header name; for example X-Signature")
+        return text
+
+
+class Flag(Value):
+    schema: ClassVar[JSONSchema] = {"type": "boolean"}
+
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError(f"{shown(value)} is neither true nor false")
+        return value
+
+
+class Count(Value):
+    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 1}
+
+    def read(self, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValidationError(f"{shown(value)} is not a whole number of at least 1")
+        return value
+
+
+class Choice(Value):
+    """One word of an enumeration."""
+
+    def __init__(self, kind: type[StrEnum], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def read(self, value: Any) -> StrEnum:
+        try:
+            return self.kind(value)
+        except ValueError:
+            raise ValidationError(f"{shown(value)} is not one of {', '.join(self.kind)}") from None
+
+    def json_schema(self) -> JSONSchema:
+        return {"type": "string", "enum": [str(word) for word in self.kind]}
+
+
+class Size(Value):
+    """Bytes: `64KiB`, `5MiB`, `1GB` or a plain number."""
+
+    schema: ClassVar[JSONSchema] = {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(B|[KMG]i?B)?$", "minimum": 1}
+
+    def read(self, value: Any) -> int:
+        number, unit = _quantity(value)
+        if number is None or unit not in _SIZE_UNITS or number * _SIZE_UNITS[unit] < 1:
+            raise ValidationError(f"{shown(value)} is not a size; write bytes or a unit: 64KiB, 5MiB, 1GB")
+        return int(number * _SIZE_UNITS[unit])
+
+
+class Duration(Value):
+    """Seconds: `500ms`, `30s`, `5m`, `1h` or a plain number. Never 0: a limit that is off would be one that is absent."""
+
+    schema: ClassVar[JSONSchema] = {"type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(ms|s|m|h)?$", "exclusiveMinimum": 0}
+
+    def read(self, value: Any) -> float:
+        number, unit = _quantity(value)
+        if number is None or unit not in _DURATION_UNITS or number <= 0:
+            raise ValidationError(f"{shown(value)} is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h")
+        return number * _DURATION_UNITS[unit]
+
+
+def _quantity(value: Any) -> tuple[float | None, str]:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None, ""
+    match = _QUANTITY.fullmatch(str(value))
+    return (float(match[1]), match[2]) if match else (None, "")
+
+
+class ListenAddress(NamedTuple):
+    """Where a listener binds. `path` is a unix socket's; then host and port are unused."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Listen(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"]}
+
+    def read(self, value: Any) -> ListenAddress:
+        text = str(value)
+        if text.startswith("unix:"):
+            if not text.startswith("unix:/"):
+                raise ValidationError(f"{shown(text)} needs an absolute path; for example unix:/run/sidecar.sock")
+            return ListenAddress("", 0, text[5:])
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not _HOST.fullmatch(host):
+            raise ValidationError(f"{shown(text)} is no address to listen on; for example 0.0.0.0:8080 or unix:/run/sidecar.sock")
+        return ListenAddress(host, int(port))
+
+
+class UpstreamURL(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^(https?://[^/]+/?|unix:/.+)$"}
+
+    def read(self, value: Any) -> UpstreamAddress:
+        text = str(value)
+        if text.startswith("unix:/"):
+            return UpstreamAddress("unix", "localhost", 0, text[5:])
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname or "", url.port
+        except ValueError:
+            raise ValidationError(f"{shown(text)} is not a URL; for example http://127.0.0.1:3000") from None
+        if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+            raise ValidationError(f"{shown(text)} is not a receiver's address; for example http://127.0.0.1:3000 or unix:/run/app.sock")
+        if url.path not in ("", "/") or url.query or url.fragment:
+            raise ValidationError(f"{shown(text)} has a path; deliveries keep the path they came with, so write {url.scheme}://{url.netloc}")
+        if url.username is not None:
+            raise ValidationError("has credentials; the receiver's own authentication passes through in the delivery's headers")
+        return UpstreamAddress(url.scheme, host, port or (443 if url.scheme == "https" else 80), "")
+
+
+class WebURL(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^https?://"}
+
+    def read(self, value: Any) -> str:
+        text = str(value)
+        try:
+            url = urlsplit(text)
+            valid = url.scheme in ("http", "https") and bool(_HOST.fullmatch(url.hostname or "")) and url.port != 0
+        except ValueError:
+            valid = False
+        if not valid or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValidationError(f"{shown(text)} is not a URL; for example https://hooks.example.com/path")
+        return text
+
+
+class Cidr(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "examples": ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"]}
+
+    def read(self, value: Any) -> IPNetwork:
+        text = str(value)
+        if text.startswith("preset:"):
+            raise ValidationError("published address ranges are not available in this version; list the networks")
+        try:
+            return ipaddress.ip_network(text)
+        except ValueError as error:
+            if "host bits" not in str(error):
+                raise ValidationError(f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32") from None
+            meant = ipaddress.ip_network(text, strict=False)
+            raise ValidationError(f"{shown(text)} has host bits set; use '{meant}'") from None
+
+
+class TrustedProxy(Cidr):
+    """A network, or `unix:` for a proxy on our unix socket."""
+
+    def read(self, value: Any) -> Any:
+        if value == "unix:":
+            return value
+        network = super().read(value)
+        if network.prefixlen == 0:
+            raise ValidationError(f"{shown(value)} would believe anybody's X-Forwarded-For; name the proxies' own networks")
+        return network
+
+
+class RoutePath(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^/[!\"$&-)+-~]*\\*?$"}
+
+    def read(self, value: Any) -> str:
+        text = str(value)
+        if not re.fullmatch(r"/[!\"$-)+->@-~]*(?<=/)\*|/[!\"$-)+->@-~]*", text):
+            raise ValidationError(
+                f"{shown(text)} is not a path: begin with '/', escape what a URL escapes, no query; a final '/*' takes everything below"
+            )
+        if re.search(r"(^|/)\.{1,2}(/|$)|//", text):
+            raise ValidationError(f"{shown(text)} has empty or dot segments; write the path as senders call it")
+        return text
+
+
+class Method(Value):
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^[A-Z-]+$"}
+
+    def read(self, value: Any) -> str:
+        if not re.fullmatch(r"[A-Z][A-Z-]{0,31}", str(value)) or value == "CONNECT":
+            raise ValidationError(f"{shown(value)} is not a method; for example POST (upper case)")
+        return str(value)
+
+
+class Status(Value):
+    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 400, "maximum": 499}
+
+    def read(self, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 400 <= value <= 499 or value == 410:
+            # 2xx would lose the delivery, 3xx send it elsewhere, 5xx be retried for ever; at 410 providers disable the endpoint.
+            raise ValidationError(f"{shown(value)} is no status for a refusal; use 400 to 499, not 410, for example 403")
+        return value
+
+
+class SecretRef(NamedTuple):
+    """Where a secret stands; `id` is what logs and metrics call it."""
+
+    id: str
+    env: str
+    file: str
+    optional: bool
+
+    @property
+    def where(self) -> str:
+        return f"env:{self.env}" if self.env else f"file:{self.file}"
+
+
+class SecretReference(Value):
+    """`{id, env}` or `{id, file, optional}`; never the secret itself."""
+
+    schema: ClassVar[JSONSchema] = {
+        "type": "object",
+        "properties": {
+            "id": Label.schema,
+            "env": {"type": "string", "minLength": 1},
+            "file": {"type": "string", "minLength": 1},
+            "optional": {"type": "boolean"},
+        },
+        "oneOf": [{"required": ["env"]}, {"required": ["file"]}],
+        "additionalProperties": False,
+    }
+    _INLINE = "holds the secret itself; keep it out of the file and write where it stands: {env: NAME} or {file: /path}"
+
+    def read(self, value: Any) -> SecretRef:
+        if not isinstance(value, Mapping):
+            raise ValidationError(self._INLINE)
+        problems: dict[str, list[str]] = {}
+        for key in value:
+            if key in ("value", "secret", "key", "inline", "plain", "text", "literal"):
+                problems[key] = [self._INLINE]
+            elif key not in ("id", "env", "file", "optional"):
+                problems[key] = ["unknown key; known keys are id, env, file, optional"]
+        result: dict[str, Any] = {"id": "", "env": "", "file": "", "optional": False}
+        for key, kind in (("id", Label()), ("env", NonEmpty()), ("file", NonEmpty()), ("optional", Flag())):
+            if key in value:
+                try:
+                    result[key] = kind.deserialize(value[key])
+                except ValidationError as error:
+                    problems[key] = list(error.messages)
+        if problems:
+            raise ValidationError(problems)  # type: ignore[arg-type]
+        if bool(result["env"]) == bool(result["file"]):
+            raise ValidationError("needs exactly one of env and file; for example {env: BEGINI_API_KEY}")
+        result["id"] = result["id"] or re.sub(r"[^A-Za-z0-9._-]", "_", result["env"] or result["file"].rsplit("/", 1)[-1])[:63]
+        return SecretRef(**result)
+
+
+class Section(fields.Nested):
+    """A mapping with its own schema."""
+
+    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES
+
+
+class Items(fields.List[Any]):
+    """A list; empty is a mistake, because absent and empty must never mean the same."""
+
+    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES | {"invalid": "must be a list: [a, b]"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if value == []:
+            raise ValidationError("is an empty list; remove the key, or list what it should hold")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def json_schema_of(schema: Schema) -> JSONSchema:
+    """JSON Schema (2020-12) of a marshmallow schema made of the fields above."""
+    properties = {}
+    for name, item in schema.fields.items():
+        properties[item.data_key or name] = _field_schema(item)
+    required = [item.data_key or name for name, item in schema.fields.items() if item.required]
+    result: JSONSchema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return result | ({"required": required} if required else {})
+
+
+def _field_schema(item: fields.Field[Any]) -> JSONSchema:
+    if isinstance(item, fields.Nested):
+        made = json_schema_of(item.schema)
+    elif isinstance(item, fields.List):
+        made = {"type": "array", "minItems": 1, "items": _field_schema(item.inner)}
+    else:
+        assert isinstance(item, Value)
+        made = item.json_schema()
+    if description := item.metadata.get("about"):
+        made["description"] = description
+    return made

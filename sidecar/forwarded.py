@@ -1,0 +1,56 @@
+"""The request head as the receiver gets it: everything end-to-end as it came, and what we know about the sender added.
+
+Our own header names are ours alone: what a sender wrote under them, underscore aliases included, is removed first. Of a
+trusted proxy the X-Forwarded fields are kept.
+"""
+
+from functools import lru_cache
+
+from sidecar.request import RequestHead
+from sidecar.upstream import HOP_BY_HOP, connection_options
+
+_OURS = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
+)
+#: `Expect` was answered by us; `Content-Length` is written anew.
+_DROPPED = HOP_BY_HOP | _OURS | {b"expect", b"content-length"}
+#: `Connection` must not take away what a message can't be read without.
+_KEPT = frozenset({b"host", b"content-type"})
+
+
+def forwarded_head(head: RequestHead, names: list[bytes], *, body_size: int, forwarding: bytes, proof: bytes) -> bytes:
+    """The head's bytes, blank line included.
+
+    `names` are the header names as the sender spelled them, one for each of `head.headers`; `forwarding` and `proof` are
+    ready lines, see `forwarding_lines` and `proof_lines`.
+    """
+    connection = head.values(b"connection")
+    dropped = _DROPPED | (connection_options(connection) - _KEPT) if connection else _DROPPED
+    lines = [head.method.encode(), b" ", head.target, b" HTTP/1.1\r\n"]
+    for (name, value), written in zip(head.headers, names, strict=True):
+        if name in dropped or (b"_" in name and name.replace(b"_", b"-") in _DROPPED):
+            continue
+        lines += (written, b": ", value, b"\r\n")
+    if body_size or head.method in ("POST", "PUT", "PATCH"):
+        lines.append(b"Content-Length: %d\r\n" % body_size)
+    lines += (forwarding, proof, b"\r\n")
+    return b"".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def forwarding_lines(
+    *, peer: str | None, hops: tuple[bytes, ...], protos: tuple[bytes, ...], hosts: tuple[bytes, ...]
+) -> bytes:
+    """X-Forwarded-For with the connection's address appended to `hops`; -Proto and -Host. Empty ones are left out."""
+    chain = [*hops, peer.encode()] if peer is not None else hops
+    lines = [b"X-Forwarded-For: %b\r\n" % b", ".join(chain)] if chain else []
+    lines += [b"X-Forwarded-Proto: %b\r\n" % proto for proto in protos]
+    lines += [b"X-Forwarded-Host: %b\r\n" % host for host in hosts]
+    return b"".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def proof_lines(verified: str, secret_id: str) -> bytes:
+    """X-Webhook-Verified and X-Webhook-Secret-Id; each left out if empty."""
+    lines = b"X-Webhook-Verified: %b\r\n" % verified.encode() if verified else b""
+    return lines + (b"X-Webhook-Secret-Id: %b\r\n" % secret_id.encode() if secret_id else b"")

@@ -1,0 +1,131 @@
+"""Why a delivery was not answered with success: the closed list, and the two ways to stop.
+
+    Rejected(reason, detail)   raised before the first byte of an answer: we answer, by the table below
+    Aborted(reason, detail)    raised after it: nothing true can be said any more, the connection closes
+
+Anything else that escapes a stage is a bug: 500, `internal_error`, nothing forwarded.
+`detail` is for the operator's log. It never holds a secret, a MAC or body bytes; the sender never sees it.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Outcome(StrEnum):
+    """The three ends of a delivery; label `outcome` of `webhook_sidecar_deliveries_total`."""
+
+    ACCEPTED = "accepted"  # the upstream answered, whatever its status
+    REJECTED = "rejected"  # refused here, the upstream saw nothing
+    FAILED = "failed"  # verified, but not answered by the upstream
+
+
+class Reason(StrEnum):
+    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
+
+    NO_ROUTE = "no_route"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MALFORMED_REQUEST = "malformed_request"
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    CLIENT_IP_UNREADABLE = "client_ip_unreadable"
+    SIGNATURE_MISSING = "signature_missing"
+    SIGNATURE_MALFORMED = "signature_malformed"
+    SIGNATURE_MISMATCH = "signature_mismatch"
+    TIMESTAMP_MISSING = "timestamp_missing"
+    TIMESTAMP_MALFORMED = "timestamp_malformed"
+    TIMESTAMP_TOO_OLD = "timestamp_too_old"
+    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    TOKEN_MISMATCH = "token_mismatch"
+    REPLAYED = "replayed"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_TIMEOUT = "body_timeout"
+    BODY_INCOMPLETE = "body_incomplete"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    HEADER_TIMEOUT = "header_timeout"
+    OVERLOADED = "overloaded"
+    DRAINING = "draining"
+    RATE_LIMITED = "rate_limited"
+    REPLAY_STORE_UNAVAILABLE = "replay_store_unavailable"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_BROKE = "upstream_broke"
+    CLIENT_DISCONNECTED = "client_disconnected"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Answer(NamedTuple):
+    """What a sender is told; `detail` is the JSON body's only field."""
+
+    status: int
+    detail: str
+    retry_after: int | None = None
+
+
+#: Refusals by verification or allowlist. They all look the same to the sender: the route's `reject:`.
+VERIFICATION = frozenset(
+    {
+        Reason.IP_NOT_ALLOWED,
+        Reason.CLIENT_IP_UNREADABLE,
+        Reason.SIGNATURE_MISSING,
+        Reason.SIGNATURE_MALFORMED,
+        Reason.SIGNATURE_MISMATCH,
+        Reason.TIMESTAMP_MISSING,
+        Reason.TIMESTAMP_MALFORMED,
+        Reason.TIMESTAMP_TOO_OLD,
+        Reason.TIMESTAMP_IN_FUTURE,
+        Reason.TOKEN_MISMATCH,
+    }
+)
+
+#: The answer to everything else.
+ANSWERS = {
+    Reason.NO_ROUTE: Answer(404, "Not Found"),
+    Reason.METHOD_NOT_ALLOWED: Answer(405, "Method Not Allowed"),
+    Reason.MALFORMED_REQUEST: Answer(400, "Bad Request"),
+    Reason.REPLAYED: Answer(200, "Already delivered"),
+    Reason.BODY_TOO_LARGE: Answer(413, "Content Too Large"),
+    Reason.BODY_TIMEOUT: Answer(408, "Request Timeout"),
+    Reason.BODY_INCOMPLETE: Answer(400, "Bad Request"),
+    Reason.HEADERS_TOO_LARGE: Answer(431, "Request Header Fields Too Large"),
+    Reason.HEADER_TIMEOUT: Answer(408, "Request Timeout"),
+    Reason.OVERLOADED: Answer(503, "Service Unavailable", retry_after=1),
+    Reason.DRAINING: Answer(503, "Service Unavailable", retry_after=1),
+    Reason.RATE_LIMITED: Answer(429, "Too Many Requests", retry_after=60),
+    Reason.REPLAY_STORE_UNAVAILABLE: Answer(503, "Service Unavailable", retry_after=5),
+    Reason.UPSTREAM_UNREACHABLE: Answer(502, "Bad Gateway"),
+    Reason.UPSTREAM_TIMEOUT: Answer(504, "Gateway Timeout"),
+    Reason.UPSTREAM_BROKE: Answer(502, "Bad Gateway"),
+    Reason.CLIENT_DISCONNECTED: Answer(400, "Bad Request"),  # nobody is there to read it
+    Reason.INTERNAL_ERROR: Answer(500, "Internal Server Error"),
+}
+
+_FAILED = frozenset(
+    {
+        Reason.UPSTREAM_UNREACHABLE,
+        Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_BROKE,
+        Reason.CLIENT_DISCONNECTED,
+        Reason.INTERNAL_ERROR,
+    }
+)
+
+
+def outcome_of(reason: Reason) -> Outcome:
+    """`failed` for what went wrong after verification, `rejected` for what was refused here."""
+    return Outcome.FAILED if reason in _FAILED else Outcome.REJECTED
+
+
+class Stop(Exception):
+    """A delivery ends here, for a reason of the closed list."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Rejected(Stop):
+    """Raised before the first byte of an answer was sent."""
+
+
+class Aborted(Stop):
+    """Raised after an answer was begun; the connection to the sender is closed."""

@@ -1,0 +1,257 @@
+"""The data path: one delivery from its head to its record, in a straight line.
+
+    (1) head      what the listener found wrong with the request, if anything
+    (2) client    direct connection + X-Forwarded-For → the sender's address
+    (3) route     exact raw path → route; method; allowlist
+    (4) claim     signature and timestamp stand there and are well-formed: all that can be refused without the body
+    (5) body      read whole: bounded in size, time and memory
+    (6) verify    a secret's MAC over the raw body matches, or the delivery is refused
+    (7) forward   to the receiver, byte for byte; only with a `Verified` or a `Waived` in hand
+    (8) answer    streamed back as it comes
+    (9) record    once, whatever happened: log and metrics
+
+Any stage ends the delivery by raising `Rejected` (we answer) or, once an answer was begun, `Aborted` (the connection
+closes). Why each reason exists and what it is answered: outcomes.py.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from secrets import token_hex
+from typing import Any
+
+from sidecar.client_ip import Client
+from sidecar.body import Body, Budget
+from sidecar.exchange import Exchange
+from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
+from sidecar.log import Log
+from sidecar.metrics import Metrics
+from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
+from sidecar.protocol import Scope, Wire
+from sidecar.reload import Reloader
+from sidecar.request import Header, RequestHead, content_length
+from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
+from sidecar.signature import Claim, Verified
+from sidecar.upstream import Connection
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+class Proxy:
+    """The ASGI application of the data listener."""
+
+    def __init__(
+        self,
+        reloader: Reloader,
+        *,
+        budget: Budget,
+        metrics: Metrics,
+        log: Log,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.reloader = reloader
+        self.budget = budget
+        self.metrics = metrics
+        self.log = log
+        self.now = now
+        self.monotonic = monotonic
+        self.draining = False
+        self._process = token_hex(4)
+        self._count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire: Wire = scope["sidecar"]
+        client: tuple[str, int] | None = scope["client"]
+        exchange = self._begin(client[0] if client else None)
+        exchange.method = scope["method"]
+        exchange.path = scope["raw_path"]
+        body = Body(self.budget)
+        self.metrics.in_flight += 1
+        try:
+            await self._deliver(scope, receive, send, wire, exchange, body)
+        except Rejected as rejected:
+            _note(exchange, rejected)
+            await self._refuse(send, exchange, rejected)
+        except Aborted as aborted:
+            _note(exchange, aborted)
+            wire.abort()
+        except asyncio.CancelledError:
+            # The sender left, or the drain's time is over; in both cases there is nobody to tell.
+            left = wire.cycle.disconnected
+            _note(exchange, Aborted(Reason.CLIENT_DISCONNECTED) if left else Aborted(Reason.DRAINING, "the drain's time is over"))
+            wire.abort()
+        except Exception as bug:  # noqa: BLE001 - a bug ends this delivery, not the process
+            rejected = Rejected(Reason.INTERNAL_ERROR, _where(bug))
+            _note(exchange, rejected)
+            if wire.cycle.response_started:
+                wire.abort()
+            else:
+                await self._refuse(send, exchange, rejected)
+        finally:
+            self.metrics.in_flight -= 1
+            exchange.request_bytes = body.size
+            body.release()
+            self._record(exchange)  # (9)
+
+    async def _deliver(
+        self, scope: Scope, receive: Receive, send: Send, wire: Wire, exchange: Exchange, body: Body
+    ) -> None:
+        site = self.reloader.site
+
+        # (1) head
+        if wire.fault is not None:
+            raise wire.fault
+        if self.draining:
+            raise Rejected(Reason.DRAINING)
+        head = RequestHead(exchange.method, wire.target, exchange.path, scope["headers"], exchange.peer)
+
+        # (2) client
+        hops = tuple(head.values(b"x-forwarded-for"))
+        client = site.resolve_client(head.peer, hops)
+        exchange.client = client.text
+
+        # (3) route, and (4) claim: all that can be refused without the body
+        route = site.config.routes.find(head.path)
+        exchange.route = route
+        claim: Claim | None = None
+        would_reject: Reason | None = None  # set in shadow mode only
+        try:
+            admit(route, head.method, client)
+            if route.verifier is not None:
+                exchange.delivery_id = route.verifier.delivery_id(head)
+                claim = route.verifier.read_claim(head, self.now())
+                exchange.age = claim.age
+        except Rejected as rejected:
+            would_reject = _tolerated(route, exchange, rejected)
+
+        # (5) body
+        await body.read(receive, wire, announced=content_length(head.headers), limit=route.body_limit)
+
+        # (6) verify
+        proof: Verified | Waived | None = None
+        if claim is not None and route.verifier is not None:
+            began = self.monotonic()
+            try:
+                proof = route.verifier.verify(claim, head, body.pieces)
+                exchange.secret_id = proof.secret_id
+            except Rejected as rejected:
+                would_reject = _tolerated(route, exchange, rejected)
+            finally:
+                exchange.verify_seconds = self.monotonic() - began
+        if proof is None:
+            proof = waive(route, would_reject)
+
+        # (7) forward
+        began = self.monotonic()
+        upstream = site.upstreams[route.upstream]
+        pieces = [_upstream_head(proof, route, head, client, hops, scope["scheme"], wire, body.size), *body.pieces]
+        connection = await upstream.send(pieces, no_body=head.method == "HEAD")
+        exchange.upstream_status = connection.status
+
+        # (8) answer
+        try:
+            await self._stream(send, exchange, connection)
+        finally:
+            upstream.finish(connection)
+            exchange.upstream_seconds = self.monotonic() - began
+
+    async def _stream(self, send: Send, exchange: Exchange, connection: Connection) -> None:
+        """Hands the answer on piece by piece; `send` waits while the sender reads too slowly, and so does the receiver."""
+        exchange.status = connection.status
+        await send({"type": "http.response.start", "status": connection.status, "headers": connection.headers})
+        more = True
+        while more:
+            piece, more = await connection.read()
+            exchange.answer_bytes += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _refuse(self, send: Send, exchange: Exchange, rejected: Rejected) -> None:
+        exchange.status, headers, body = _answer(rejected, exchange.route)
+        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+        """The answer to what never became a request, as bytes; counted under no route."""
+        exchange = self._begin(peer)
+        _note(exchange, rejected)
+        exchange.status, headers, body = _answer(rejected, None)
+        self._record(exchange)
+        lines = b"".join(b"%b: %b\r\n" % field for field in headers)
+        status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
+        return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
+
+    def _begin(self, peer: str | None) -> Exchange:
+        self._count += 1
+        return Exchange(id=f"{self._process}-{self._count:x}", peer=peer, started=self.monotonic())
+
+    def _record(self, exchange: Exchange) -> None:
+        exchange.seconds = self.monotonic() - exchange.started
+        self.metrics.record(exchange, self.now())
+        self.log.record(exchange)
+
+
+def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
+    """In shadow mode the reason to note for a refusal by verification; anything else is raised again."""
+    if not route.shadow or rejected.reason not in VERIFICATION:
+        raise rejected
+    exchange.shadow_reason, exchange.detail = rejected.reason, rejected.detail
+    return rejected.reason
+
+
+def _upstream_head(
+    proof: Verified | Waived,
+    route: Route,
+    head: RequestHead,
+    client: Client,
+    hops: tuple[bytes, ...],
+    scheme: str,
+    wire: Wire,
+    body_size: int,
+) -> bytes:
+    """Only a delivery with a proof has a head to send."""
+    kept = client.trusted_peer
+    forwarding = forwarding_lines(
+        peer=head.peer,
+        hops=hops if kept else (),
+        protos=(tuple(head.values(b"x-forwarded-proto")) if kept else ()) or (scheme.encode(),),
+        hosts=(tuple(head.values(b"x-forwarded-host")) if kept else ()) or tuple(head.values(b"host")),
+    )
+    if isinstance(proof, Verified):
+        lines = proof_lines(route.name, proof.secret_id)
+    else:
+        lines = proof_lines(proof.label, "")
+    return forwarded_head(head, wire.names, body_size=body_size, forwarding=forwarding, proof=lines)
+
+
+def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body of a refusal. By verification: the route's one refusal, whatever the reason."""
+    if rejected.reason in VERIFICATION:
+        refusal = route.refusal if route is not None else DEFAULT_REFUSAL
+        return refusal.status, _json_headers(refusal.body), refusal.body
+    answer = ANSWERS[rejected.reason]
+    body = b'{"detail":"%b"}' % answer.detail.encode()
+    headers = _json_headers(body)
+    if answer.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % answer.retry_after))
+    if rejected.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
+        headers.append((b"allow", route.allow_header))
+    return answer.status, headers, body
+
+
+def _json_headers(body: bytes) -> list[Header]:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+
+def _note(exchange: Exchange, stop: Stop) -> None:
+    exchange.reason = stop.reason
+    exchange.outcome = outcome_of(stop.reason)
+    exchange.detail = stop.detail
+
+
+def _where(bug: Exception) -> str:
+    """The kind of a bug and the line it happened in; never its message, which may quote what a sender wrote."""
+    frames = traceback.extract_tb(bug.__traceback__)
+    return f"{type(bug).__name__} in {frames[-1].name}, {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"

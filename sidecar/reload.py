@@ -1,0 +1,89 @@
+"""The configuration at work: swapped whole, and only for one that is right; the last good one is kept."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from sidecar.client_ip import Client, resolve_client
+from sidecar.config import Config, ConfigError, load_config
+from sidecar.routes import UpstreamAddress
+from sidecar.upstream import Upstream
+from sidecar.yaml_source import Problem
+
+
+class Site:
+    """One configuration and what belongs to it alone. A request keeps the site it began with."""
+
+    def __init__(self, config: Config, upstreams: Mapping[UpstreamAddress, Upstream]) -> None:
+        self.config = config
+        self.upstreams = upstreams
+        # Senders are few and come often; what depends on their addresses alone is worked out once.
+        self.resolve_client: Callable[[str | None, tuple[bytes, ...]], Client] = lru_cache(maxsize=4096)(self._resolve_client)
+
+    def _resolve_client(self, peer: str | None, forwarded_for: tuple[bytes, ...]) -> Client:
+        return resolve_client(peer, forwarded_for, self.config.trusted_proxies, trust_unix=self.config.trust_unix)
+
+
+class Reloader:
+    """Holds the current site and replaces it. `applied` is told about each new configuration, `failed` about each error."""
+
+    def __init__(
+        self,
+        config: Config,
+        env: Mapping[str, str],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        applied: Callable[[Config], None],
+        failed: Callable[[ConfigError], None],
+    ) -> None:
+        self._env = env
+        self._loop = loop
+        self._applied = applied
+        self._failed = failed
+        self.site = Site(config, self._upstreams(config, {}))
+        applied(config)
+
+    def reload(self) -> ConfigError | None:
+        """Reads the file again. On any mistake nothing changes and the error is returned."""
+        old = self.site
+        try:
+            config = load_config(old.config.file, self._env)
+            _check_unchangeable(old.config, config)
+        except ConfigError as error:
+            self._failed(error)
+            return error
+        self.site = Site(config, self._upstreams(config, old.upstreams))
+        for address, upstream in old.upstreams.items():
+            if self.site.upstreams.get(address) is not upstream:
+                upstream.close()
+        self._applied(config)
+        return None
+
+    def close(self) -> None:
+        for upstream in self.site.upstreams.values():
+            upstream.close()
+
+    def _upstreams(self, config: Config, old: Mapping[UpstreamAddress, Upstream]) -> Mapping[UpstreamAddress, Upstream]:
+        """A pool for each receiver; one that is still right is kept, with its connections."""
+        made: dict[UpstreamAddress, Upstream] = {}
+        for route in config.routes.routes:
+            address = route.upstream
+            if address not in made:
+                kept = old.get(address)
+                made[address] = (
+                    kept if kept is not None and kept.timeouts == config.timeouts else Upstream(address, config.timeouts, self._loop)
+                )
+        return made
+
+
+def _check_unchangeable(old: Config, new: Config) -> None:
+    """Listeners are bound once. Raises `ConfigError`."""
+    problems = [
+        Problem(new.file, 1, key, f"can't change from {before} to {after} while running; restart to apply")
+        for key, before, after in (("listen", old.listen, new.listen), ("admin", old.admin, new.admin))
+        if before != after
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+

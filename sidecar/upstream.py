@@ -1,0 +1,369 @@
+"""The way to the receiver: a pool of connections made for forwarding.
+
+One request at a time on each connection, the answer handed on as it comes. A request is written once: if its connection
+was found closed before a byte was written another is taken, but whatever may have reached the receiver is never sent
+again (RFC 9110, 9.2.2). A connection is used again only if request and answer both ended where they should, and nothing
+stood behind the answer.
+"""
+
+import asyncio
+import select
+import ssl
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import httptools
+
+from sidecar.config import Timeouts
+from sidecar.deadlines import DeadlineQueue
+from sidecar.outcomes import Aborted, Reason, Rejected, Stop
+from sidecar.request import Header
+from sidecar.routes import UpstreamAddress
+
+#: Largest head of an answer, bytes, all informational ones before it included.
+MAX_ANSWER_HEAD = 64 * 1024
+#: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
+HIGH_WATER = 256 * 1024
+#: A connection unused for longer is asked whether its other end has closed it; below, the event loop would know.
+RECHECK_SECONDS = 0.005
+#: Pause between attempts to connect to a receiver that refuses, at first; it doubles up to the maximum.
+RETRY_PAUSE = 0.02
+MAX_RETRY_PAUSE = 0.5
+
+#: RFC 9110, 7.6.1, and what HTTP/1.1 says about this connection only. `Connection` names further ones.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
+    """Lower-case names listed in `Connection` fields with these values: hop-by-hop for this message."""
+    return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the answer that is on its way over it."""
+
+    def __init__(self, pool: "Upstream") -> None:
+        self.pool = pool
+        self.parser = httptools.HttpResponseParser(self)
+        self.transport: asyncio.Transport
+        self.closed = False
+        self.idle_since = 0.0
+        self.busy = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._begin(no_body=False)
+
+    def _begin(self, *, no_body: bool) -> None:
+        self.status = 0
+        self.headers: list[Header] = []
+        self.head_done = False
+        self.complete = False
+        self.failed: Stop | None = None
+        self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
+        self._sized = False
+        self._reusable = True
+        self._head_bytes = 0
+        self._informational = False
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+
+    # For the proxy
+
+    def write(self, pieces: Sequence[bytes], *, no_body: bool) -> None:
+        """Sends a request, whole."""
+        self._begin(no_body=no_body)
+        self.busy = True
+        self.transport.writelines(pieces)
+
+    async def read_head(self) -> None:
+        """Waits for the final head: then `status` and `headers` hold it, hop-by-hop fields removed. Raises `Rejected`."""
+        while not self.head_done:
+            if self.failed is not None:
+                raise self.failed
+            await self._wait()
+
+    async def read(self) -> tuple[bytes, bool]:
+        """The next piece of the answer's body, and whether more follows. Raises `Aborted` if it breaks off."""
+        while not self._chunks and not self.complete:
+            if self.failed is not None:
+                raise self.failed
+            await self._wait()
+        if not self._chunks:
+            return b"", False
+        chunk = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        if self._paused and not self.closed:
+            self._paused = False
+            self.transport.resume_reading()
+        return chunk, not self.complete
+
+    def release(self) -> None:
+        """Ends the exchange: back into the pool if nothing speaks against it, else closed."""
+        self.busy = False
+        reusable = self.complete and self._reusable and not self.closed
+        if reusable and not self._paused and not self.transport.get_write_buffer_size():
+            self.pool.put_back(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        self.closed = True
+        self.transport.abort()
+
+    def fail(self, reason: Reason, detail: str) -> None:
+        """Whoever waits for the answer gets this instead."""
+        if self.failed is None and not self.complete:
+            self.failed = (Aborted if self.head_done else Rejected)(reason, detail)
+            self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = self.pool.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.pool.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.pool.connections.discard(self)
+        self.pool.forget(self)
+        if not self.busy:
+            return
+        if exc is None and self.head_done and not self._sized:
+            self.complete = True  # close-delimited (RFC 9112, 6.3, rule 8)
+            self._wake()
+        elif self.head_done:
+            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection in the middle of its answer")
+        else:
+            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection without an answer")
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy or self.complete:
+            self._reusable = False  # nobody asked for this
+            self.abort()
+            return
+        if not self.head_done:
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._broke("the receiver switched protocols")
+        except httptools.HttpParserError as error:
+            self._reusable = False
+            if not self.complete:
+                self._broke(f"the receiver's answer is not HTTP/1.1: {str(error)[:80]}")
+            return
+        if not self.head_done and self._head_bytes > MAX_ANSWER_HEAD:
+            self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
+        if self._buffered > HIGH_WATER and not self._paused and not self.complete:
+            self._paused = True
+            self.transport.pause_reading()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._reusable = False  # a second answer to one request
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:  # trailer fields are dropped (RFC 9110, 6.5.1)
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self.complete or self.failed is not None:
+            return
+        status = self.parser.get_status_code()
+        if 100 <= status < 200:
+            self.headers.clear()
+            self._informational = True
+            if status == 101:
+                self._broke("the receiver switched protocols")
+            return
+        if not 200 <= status <= 599:
+            self._broke(f"the receiver answered with the status {status}")
+            return
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            self._broke("the receiver's answer is not HTTP/1.1")
+            return
+        chunked = length = False
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    self._broke("the receiver's answer has a transfer coding other than chunked")
+                    return
+                chunked = True
+            elif name == b"content-length":
+                length = True
+        options = connection_options(value for name, value in self.headers if name == b"connection")
+        self.headers = [field for field in self.headers if field[0] not in HOP_BY_HOP and field[0] not in options]
+        self.status = status
+        self._sized = chunked or length or status in (204, 304) or self._no_body
+        self._reusable = self._sized and self.parser.should_keep_alive()
+        self.head_done = True
+        if self._no_body:
+            # The parser would take what follows for this answer's body; it is done with, and so is the connection.
+            self._reusable = False
+            self.complete = True
+        self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        if self.complete or self.failed is not None:
+            self._reusable = False
+            return
+        self._chunks.append(body)
+        self._buffered += len(body)
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if self._informational:
+            self._informational = False
+            return
+        if self.head_done:
+            self.complete = True
+            self._wake()
+
+    def _broke(self, detail: str) -> None:
+        self._reusable = False
+        self.fail(Reason.UPSTREAM_BROKE, detail)
+
+
+class Upstream:
+    """The connections to one receiver. `exchange` is the only way to use it."""
+
+    def __init__(self, address: UpstreamAddress, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+        self.address = address
+        self.timeouts = timeouts
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # in order of use; a dict, so that any can be taken out at once
+        self._closing = False
+        self._tls = ssl.create_default_context() if address.scheme == "https" else None
+        self._idle_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.idle, Connection.abort)
+        self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.response, self._response_late)
+        self._total_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.total, self._total_late)
+
+    async def send(self, pieces: Sequence[bytes], *, no_body: bool) -> Connection:
+        """Sends a request and waits for the head of its answer.
+
+        The caller reads the body from the connection and then calls `finish`. Raises `Rejected` with
+        `upstream_unreachable` (no connection within `timeouts.connect`, refused ones tried again), `upstream_timeout`
+        (no answer within `timeouts.response`), or `upstream_broke` (anything that is not an answer).
+        """
+        connection = self._take() or await self._connect()
+        connection.write(pieces, no_body=no_body)
+        self._response_clock.add(connection)
+        self._total_clock.add(connection)
+        try:
+            await connection.read_head()
+        except BaseException:
+            self.finish(connection)
+            raise
+        self._response_clock.discard(connection)
+        return connection
+
+    def finish(self, connection: Connection) -> None:
+        """Ends the exchange, whatever its state."""
+        self._response_clock.discard(connection)
+        self._total_clock.discard(connection)
+        connection.release()
+
+    def put_back(self, connection: Connection) -> None:
+        if self._closing:
+            connection.abort()
+            return
+        connection.idle_since = self.loop.time()
+        self._idle[connection] = None
+        self._idle_clock.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self._idle_clock.discard(connection)
+        self._idle.pop(connection, None)
+
+    def close(self) -> None:
+        """Closes unused connections now, and those in use when they are done."""
+        self._closing = True
+        for connection in list(self._idle):
+            connection.abort()
+
+    def _take(self) -> Connection | None:
+        """An unused connection that is still open, the most recently used first."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            self._idle_clock.discard(connection)
+            if connection.closed or connection.transport.is_closing():
+                continue
+            if self.loop.time() - connection.idle_since > RECHECK_SECONDS and _readable(connection.transport):
+                connection.abort()
+                continue
+            return connection
+        return None
+
+    async def _connect(self) -> Connection:
+        """A new connection; a receiver that refuses is tried again, because it may be restarting."""
+        deadline = self.loop.time() + self.timeouts.connect
+        pause = RETRY_PAUSE
+        while True:
+            left = deadline - self.loop.time()
+            try:
+                async with asyncio.timeout(left):
+                    return await self._open()
+            except TimeoutError:
+                raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address} within {self.timeouts.connect:g} s") from None
+            except ssl.SSLError as error:
+                raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"TLS with {self.address} failed: {_tls_problem(error)}") from None
+            except OSError as error:
+                if self.loop.time() + pause >= deadline:
+                    problem = error.strerror or type(error).__name__
+                    raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address}: {problem}") from None
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_RETRY_PAUSE)
+
+    async def _open(self) -> Connection:
+        address = self.address
+        if address.scheme == "unix":
+            _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address.path)
+        else:
+            _, connection = await self.loop.create_connection(
+                lambda: Connection(self), address.host, address.port, ssl=self._tls, server_hostname=address.host if self._tls else None
+            )
+        return connection
+
+    def _response_late(self, connection: Connection) -> None:
+        connection.fail(Reason.UPSTREAM_TIMEOUT, f"no answer within {self.timeouts.response:g} s")
+
+    def _total_late(self, connection: Connection) -> None:
+        connection.fail(Reason.UPSTREAM_TIMEOUT, f"the answer did not end within {self.timeouts.total:g} s")
+
+
+def _readable(transport: asyncio.Transport) -> bool:
+    """Whether something waits on an unused connection: its end, or bytes that nobody asked for."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _tls_problem(error: ssl.SSLError) -> str:
+    return getattr(error, "verify_message", "") or error.reason or type(error).__name__

@@ -1,0 +1,155 @@
+"""YAML text to plain values, with the line of every path kept, and YAML's own traps shut.
+
+PyYAML composes the nodes; the values are made here by YAML 1.2's core rules. So `no` is a string and not False,
+`012` is a string and not 10, `12:30` is a string and not 750; duplicate keys, aliases and anchors, several documents,
+and nesting deep enough for a RecursionError are errors with their line.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+#: A configuration of a thousand routes is about 300 KiB.
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 20
+
+Path = tuple[str | int, ...]
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake: where it is and what to do about it."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.path + ': ' if self.path else ''}{self.message}"
+
+
+@dataclass(slots=True)
+class YamlSource:
+    """A parsed file: plain values, the line of each path, and the mistakes of the YAML itself."""
+
+    file: str
+    value: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line_of(self, path: Path) -> int:
+        """The line of `path`, or of the nearest thing above it that is written in the file."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def problem(self, path: Path, message: str) -> None:
+        self.problems.append(Problem(self.file, self.line_of(path), format_path(path), message))
+
+
+def format_path(path: Path) -> str:
+    """`("routes", 2, "allow", 0)` → `routes[2].allow[0]`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text
+
+
+def read_yaml(text: bytes, file: str) -> YamlSource:
+    """Parses one document. Never raises on bad input: mistakes are in `.problems`, and `.value` is then unusable."""
+    source = YamlSource(file)
+    if len(text) > MAX_BYTES:
+        source.problems.append(Problem(file, 1, "", f"the file is larger than {MAX_BYTES} bytes; is it the right one?"))
+        return source
+    try:
+        _check_events(text)
+        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    except _RefusedError as error:
+        source.problems.append(Problem(file, error.line, "", error.message))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        source.problems.append(Problem(file, line, "", f"not valid YAML: {error.problem or error.context}"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        source.problems.append(Problem(file, 1, "", f"not valid YAML: {str(error).splitlines()[0]}"))
+    else:
+        if node is not None:
+            source.lines[()] = node.start_mark.line + 1
+            source.value = _value(node, (), source)
+    return source
+
+
+class _RefusedError(Exception):
+    def __init__(self, line: int, message: str) -> None:
+        self.line = line
+        self.message = message
+
+
+def _check_events(text: bytes) -> None:
+    """Looks at the event stream before anything recursive does."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _RefusedError(line, "anchors and aliases (&, *) are not taken; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _RefusedError(line, "tags (!) are not taken; quote the value if it is text")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _RefusedError(line, f"nested deeper than {MAX_DEPTH} levels; a configuration is flatter")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _value(node: yaml.Node, path: Path, source: YamlSource) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, source)
+    if isinstance(node, yaml.SequenceNode):
+        items = []
+        for index, item in enumerate(node.value):
+            source.lines[(*path, index)] = item.start_mark.line + 1
+            items.append(_value(item, (*path, index), source))
+        return items
+    assert isinstance(node, yaml.ScalarNode)
+    return _scalar(node)
+
+
+def _mapping(node: yaml.MappingNode, path: Path, source: YamlSource) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            source.problem(path, "a key must be plain text")
+            continue
+        key = str(key_node.value)
+        at = (*path, key)
+        if key in values:
+            first = source.lines[at]
+            source.problems.append(
+                Problem(source.file, key_node.start_mark.line + 1, format_path(at), f"given twice, first in line {first}; keep one")
+            )
+            continue
+        source.lines[at] = key_node.start_mark.line + 1
+        values[key] = _value(value_node, at, source)
+    return values
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = str(node.value)
+    if node.style:  # quoted, literal or folded: text, whatever it looks like
+        return text
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
