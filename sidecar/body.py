@@ -4,11 +4,8 @@ The time is the listener's business (`protocol.py` ends a body that does not arr
 from the announced length where there is one, before a byte is read.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from sidecar.outcomes import Reason, Rejected
-from sidecar.protocol import Wire
+from sidecar.protocol import Incoming
 
 
 class Budget:
@@ -41,21 +38,16 @@ class Body:
         self._budget = budget
         self._taken = 0
 
-    async def read(self, receive: Callable[[], Awaitable[Any]], wire: Wire, *, announced: int | None, limit: int) -> None:
-        """Reads to the end. `announced` is Content-Length, None for a chunked body. Sizes in bytes. Raises `Rejected`."""
+    async def read(self, incoming: Incoming, limit: int) -> None:
+        """Reads to the end; `limit` in bytes. Raises `Rejected`."""
+        announced = incoming.head.content_length
         if announced is not None:
             if announced > limit:
                 raise Rejected(Reason.BODY_TOO_LARGE, f"{announced} bytes announced, the limit is {limit}")
             self._take(announced)
         more = True
         while more:
-            message = await receive()
-            if wire.fault is not None:
-                raise wire.fault
-            if message["type"] == "http.disconnect":
-                raise Rejected(Reason.BODY_INCOMPLETE, f"the sender left after {self.size} bytes of the body")
-            piece = message["body"]
-            more = message["more_body"]
+            piece, more = await incoming.read()
             if not piece:
                 continue
             self.size += len(piece)

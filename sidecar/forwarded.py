@@ -18,19 +18,18 @@ _DROPPED = HOP_BY_HOP | _OURS | {b"expect", b"content-length"}
 _KEPT = frozenset({b"host", b"content-type"})
 
 
-def forwarded_head(head: RequestHead, names: list[bytes], *, body_size: int, forwarding: bytes, proof: bytes) -> bytes:
+def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proof: bytes) -> bytes:
     """The head's bytes, blank line included.
 
-    `names` are the header names as the sender spelled them, one for each of `head.headers`; `forwarding` and `proof` are
-    ready lines, see `forwarding_lines` and `proof_lines`.
+    `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`.
     """
     connection = head.values(b"connection")
     dropped = _DROPPED | (connection_options(connection) - _KEPT) if connection else _DROPPED
     lines = [head.method.encode(), b" ", head.target, b" HTTP/1.1\r\n"]
-    for (name, value), written in zip(head.headers, names, strict=True):
+    for name, value, spelled in head.headers:
         if name in dropped or (b"_" in name and name.replace(b"_", b"-") in _DROPPED):
             continue
-        lines += (written, b": ", value, b"\r\n")
+        lines += (spelled, b": ", value, b"\r\n")
     if body_size or head.method in ("POST", "PUT", "PATCH"):
         lines.append(b"Content-Length: %d\r\n" % body_size)
     lines += (forwarding, proof, b"\r\n")
@@ -39,7 +38,7 @@ def forwarded_head(head: RequestHead, names: list[bytes], *, body_size: int, for
 
 @lru_cache(maxsize=1024)
 def forwarding_lines(
-    *, peer: str | None, hops: tuple[bytes, ...], protos: tuple[bytes, ...], hosts: tuple[bytes, ...]
+    peer: str | None, hops: tuple[bytes, ...], protos: tuple[bytes, ...], hosts: tuple[bytes, ...]
 ) -> bytes:
     """X-Forwarded-For with the connection's address appended to `hops`; -Proto and -Host. Empty ones are left out."""
     chain = [*hops, peer.encode()] if peer is not None else hops

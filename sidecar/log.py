@@ -9,6 +9,7 @@ import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from secrets import token_hex
 from json.encoder import encode_basestring_ascii as _quote  # the C function behind json.dumps, typed as str → str
 
 from sidecar.config import LogSettings
@@ -43,6 +44,7 @@ class Log:
         self._write = write
         self._now = now
         self._lines: list[str] = []
+        self._process = token_hex(4)  # makes the ids of deliveries differ between processes
         self._second = 0
         self._prefix = ""
 
@@ -90,7 +92,7 @@ class Log:
         # Put together by hand: json.dumps takes five times as long for a line of this size. What came from outside is
         # quoted by the encoder's own function; names and ids were checked to be plain when the configuration was read.
         line = (
-            f'{{"time":"{self._time()}","level":"{level}","event":"delivery","id":"{e.id}","route":"{e.route_name}",'
+            f'{{"time":"{self._time()}","level":"{level}","event":"delivery","id":"{self._process}-{e.number:x}","route":"{e.route_name}",'
             f'"outcome":"{e.outcome}","reason":"{e.reason or ""}","client":"{e.client}","peer":"{e.peer or "unix:"}",'
             f'"method":{_quote(e.method)},"path":{_quote(e.path[:MAX_SHOWN].decode("latin-1"))},"status":{e.status},'
             f'"upstream_status":{e.upstream_status},"secret":"{e.secret_id}","request_bytes":{e.request_bytes},'
@@ -123,7 +125,7 @@ class Log:
             parts.append(f"delivery_id={_printable(e.delivery_id[:MAX_SHOWN].decode('latin-1'))}")
         if e.detail:
             parts.append(f"({_printable(e.detail)})")
-        return " ".join(parts) + f" id={e.id}\n"
+        return " ".join(parts) + f" id={self._process}-{e.number:x}\n"
 
 
 def _printable(text: str) -> str:

@@ -9,13 +9,13 @@ uvicorn leaves to whoever stands in front of it what this program must do itself
 - Two Host fields, odd versions, fragments, underscore aliases of framing fields: `request.check_head` refuses them.
 - Garbage behind a complete request would replace that request's answer. Here the answer comes first, then the close.
 
-A refusal found here is put into the request's `Wire` and raised by the proxy like any other, so that one place answers,
+A refusal found here is kept as the request's `fault` and raised by the proxy like any other, so that one place answers,
 logs and counts. An answer given before the body was read closes the connection, after what is still on its way was
 read and thrown away for a moment: otherwise a reset could take the answer from the sender (RFC 9112, 9.6).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 
 from sidecar.deadlines import DeadlineQueue
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import Header, check_head
+from sidecar.request import Header, RequestHead, check_head
 
 #: Longest request target, bytes.
 MAX_TARGET = 16 * 1024
@@ -40,34 +40,30 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 #: How long a sender may leave an answer unread.
 WRITE_SECONDS = 30.0
+#: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
+KEEP_ALIVE_SECONDS = 75.0
 #: Unread body bytes held for the application before reading pauses.
 HIGH_WATER = 64 * 1024
 
-Scope = dict[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
+    """One write for all. Small ones are joined, which costs less than a gathering system call; large ones are not copied."""
+    if len(pieces) == 1:
+        transport.write(pieces[0])
+    elif sum(map(len, pieces)) <= HIGH_WATER:
+        transport.write(b"".join(pieces))
+    else:
+        transport.writelines(pieces)
 
 
-class Wire:
-    """What the proxy needs of the connection and ASGI does not carry: `scope["sidecar"]`."""
+class Application(Protocol):
+    """What stands behind the listener."""
 
-    __slots__ = ("cycle", "fault", "names", "target")
-
-    def __init__(self, target: bytes, names: list[bytes], fault: Rejected | None) -> None:
-        self.target = target  #: the request target, raw
-        self.names = names  #: header names as the sender wrote them
-        self.fault = fault  #: why this request must be refused, found before or while its body was read
-        self.cycle: Cycle
-
-    def abort(self) -> None:
-        """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""
-        self.cycle.transport.abort()
-
-
-class Refuser(Protocol):
-    """Who answers, logs and counts what never became a request."""
+    async def __call__(self, incoming: "Incoming") -> None:
+        """Answers one request."""
+        ...
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
-        """The whole answer, bytes for the wire."""
+        """The whole answer, as bytes, to what never became a request."""
         ...
 
 
@@ -78,13 +74,15 @@ class Deadlines:
         self.head: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, head, lambda it: it.head_expired())
         self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
         self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, WRITE_SECONDS, lambda it: it.transport.abort())
+        self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, KEEP_ALIVE_SECONDS, lambda it: it.transport.close())
         self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.transport.abort())
+        self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
 
 class DataProtocol(HttpToolsProtocol):
     """One connection of a sender."""
 
-    cycle: "Cycle"
+    cycle: "Incoming"  # type: ignore[assignment] # uvicorn's name for the request being worked on
 
     def __init__(
         self,
@@ -93,12 +91,11 @@ class DataProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        refuser: Refuser,
         deadlines: Deadlines,
         max_connections: Callable[[], int],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.refuser = refuser
+        self.application: Application = config.loaded_app  # type: ignore[assignment]
         self.deadlines = deadlines
         self.max_connections = max_connections
         self.in_head = False
@@ -110,7 +107,7 @@ class DataProtocol(HttpToolsProtocol):
         self.head_fault: Rejected | None = None
         self.discarding = False
         self.discarded = 0
-        self.names: list[bytes] = []
+        self.fields: dict[bytes, list[bytes]] = {}
 
     # Connection
 
@@ -123,13 +120,17 @@ class DataProtocol(HttpToolsProtocol):
         self.deadlines.head.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for queue in (self.deadlines.head, self.deadlines.body, self.deadlines.write, self.deadlines.linger):
+        for queue in self.deadlines.all:
             queue.discard(self)
+        self.connections.discard(self)
         cycle = self.cycle
-        super().connection_lost(exc)
-        if cycle is not None and not cycle.response_complete and not cycle.more_body and cycle.task is not None:
-            # The sender left while its delivery is under way. (In the body, `receive` tells.)
-            cycle.task.cancel()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.wake()  # if its body is being read, `receive` tells
+            if not cycle.more_body and cycle.task is not None:
+                cycle.task.cancel()  # its delivery is under way
+        self.flow.resume_writing()
+        self.parser = None  # parser and protocol hold each other
 
     def data_received(self, data: bytes) -> None:
         if self.discarding:
@@ -137,7 +138,7 @@ class DataProtocol(HttpToolsProtocol):
             if self.discarded > LINGER_BYTES:
                 self.transport.abort()
             return
-        self._unset_keepalive_if_required()
+        self.deadlines.keep_alive.discard(self)
         self.wire_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -169,8 +170,7 @@ class DataProtocol(HttpToolsProtocol):
             return
         self.url = b""
         self.headers = []
-        self.names = []
-        self.expect_100_continue = False
+        self.fields = {}
         self.head_fault = None
         self.head_bytes = 0
         self.in_head = True
@@ -181,16 +181,18 @@ class DataProtocol(HttpToolsProtocol):
             self.head_fault = Rejected(Reason.HEADERS_TOO_LARGE, f"the request target is longer than {MAX_TARGET} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.discarding:
-            return
         if not self.in_head:
-            self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
+            if not self.discarding:
+                self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
             return
         lower = name.lower()
-        self.names.append(name)
-        self.headers.append((lower, value.rstrip(b" \t")))
-        if lower == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        value = value.rstrip(b" \t")
+        self.headers.append((lower, value, name))  # type: ignore[arg-type]
+        values = self.fields.get(lower)
+        if values is None:
+            self.fields[lower] = [value]
+        else:
+            values.append(value)
 
     def on_headers_complete(self) -> None:
         if self.discarding:
@@ -199,56 +201,49 @@ class DataProtocol(HttpToolsProtocol):
         if self.head_timed:
             self.head_timed = False
             self.deadlines.head.discard(self)
-        version = self.parser.get_http_version()
-        method = self.parser.get_method()
-        headers = self.headers
+        parser = self.parser
+        version = parser.get_http_version()
+        method = parser.get_method()
+        target = self.url
+        fields = self.fields
         fault = self.head_fault
-        if fault is None and len(headers) > MAX_FIELDS:
-            fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
-        if fault is None and self.parser.should_upgrade():
-            fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade")
         if fault is None:
-            fault = check_head(method=method, target=self.url, version=version, headers=headers)
-
-        path, _, query = self.url.partition(b"?")
-        wire = Wire(self.url, self.names, fault)
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": method.decode("ascii"),
-            "scheme": self.scheme,
-            "path": path.decode("latin-1"),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": headers,
-            "client": self.client,
-            "server": self.server,
-            "sidecar": wire,
-        }
-        existing = self.cycle
-        keep_alive = fault is None and version == "1.1" and self.parser.should_keep_alive()
-        self.cycle = wire.cycle = Cycle(self, self.scope, keep_alive=keep_alive, http_1_0=version == "1.0")
+            if len(self.headers) > MAX_FIELDS:
+                fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
+            elif parser.should_upgrade():
+                fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade")
+            else:
+                fault = check_head(method=method, target=target, version=version, fields=fields)
+        head = RequestHead(
+            method=method.decode("ascii"),
+            target=target,
+            path=target.partition(b"?")[0],
+            headers=self.headers,  # type: ignore[arg-type]
+            fields=fields,
+            peer=self.client[0] if self.client else None,
+        )
+        before = self.cycle
+        self.cycle = Incoming(
+            self,
+            head,
+            fault,
+            keep_alive=fault is None and version == "1.1" and parser.should_keep_alive(),
+            http_1_0=version == "1.0",
+        )
         self.wire_bytes = self.body_bytes = 0
         if fault is not None:
             self.discarding = True
-        if existing is None or existing.response_complete:
-            self._start_asgi_task(self.cycle, self.app)  # type: ignore[arg-type]
+        if before is None or before.response_complete:
+            self._start(self.cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))  # type: ignore[arg-type]
+            self.pipeline.appendleft(self.cycle)  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
-        cycle = self.cycle
-        if self.discarding or cycle.response_complete:
+        if self.discarding or self.cycle.response_complete:
             return
         self.body_bytes += len(body)
-        cycle.chunks.append(body)
-        cycle.unread += len(body)
-        if cycle.unread > HIGH_WATER:
-            self.flow.pause_reading()
-        cycle.message_event.set()
+        self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         if self.discarding:
@@ -257,7 +252,7 @@ class DataProtocol(HttpToolsProtocol):
             self.body_timed = False
             self.deadlines.body.discard(self)
         self.cycle.more_body = False
-        self.cycle.message_event.set()
+        self.cycle.wake()
 
     # Faults
 
@@ -275,10 +270,9 @@ class DataProtocol(HttpToolsProtocol):
         """Found while the body is read: the proxy raises it as soon as it looks for more."""
         self.discarding = True
         cycle = self.cycle
-        cycle.scope["sidecar"].fault = rejected
+        cycle.fault = rejected
         cycle.keep_alive = False
-        cycle.chunks.clear()
-        cycle.message_event.set()
+        cycle.wake()
 
     def _unparsable(self, rejected: Rejected) -> None:
         """The parser gave up. Complete requests before it are answered first; then the connection closes."""
@@ -296,7 +290,7 @@ class DataProtocol(HttpToolsProtocol):
         """Answers what never became a request."""
         self.discarding = True
         peer = self.client[0] if self.client else None
-        self.transport.write(self.refuser.refuse_unparsed(peer, rejected))
+        self.transport.write(self.application.refuse_unparsed(peer, rejected))
         self.close_after_answer(unread=True)
 
     def close_after_answer(self, *, unread: bool) -> None:
@@ -315,10 +309,19 @@ class DataProtocol(HttpToolsProtocol):
 
     # Overridden for what uvicorn does otherwise
 
-    def _start_asgi_task(self, cycle: "Cycle", app: App) -> None:  # type: ignore[override]
-        cycle.task = task = self.loop.create_task(cycle.run(app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def _start(self, incoming: "Incoming") -> None:
+        incoming.task = self.loop.create_task(incoming.run(self.application))
+        self.tasks.add(incoming.task)
+
+    def on_response_complete(self) -> None:
+        """The next request of the pipeline, or the wait for one; uvicorn would make a timer for each."""
+        if self.transport.is_closing() or self.discarding:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(self.pipeline.pop())  # type: ignore[arg-type]
+        else:
+            self.deadlines.keep_alive.add(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -329,123 +332,145 @@ class DataProtocol(HttpToolsProtocol):
         self.deadlines.write.discard(self)
 
 
-class Cycle:
-    """One request and its answer, as ASGI's `receive` and `send`.
+class Incoming:
+    """One request: its head, its body as it comes, and the way to answer it.
 
-    Stands in for uvicorn's RequestResponseCycle, whose `more_body`, `keep_alive`, `response_complete`, `disconnected`
-    and `message_event` the protocol's base class uses. Differences: body pieces are not copied together, headers of an
-    answer are trusted (the upstream's were checked by its parser, ours are constants), an HTTP/1.0 client is never sent
-    chunks, and an answer before the end of the body closes the connection.
+    Stands where uvicorn has its RequestResponseCycle, whose `keep_alive` and `response_complete` the protocol's base
+    class looks at, and speaks plain calls instead of ASGI's messages: the application gets the head as a value, with the
+    target and the spelling of header names that ASGI does not carry, and body pieces are not copied together.
     """
 
-    __slots__ = (
-        "chunked",
-        "chunks",
-        "disconnected",
-        "flow",
-        "http_1_0",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "no_body",
-        "protocol",
-        "response_complete",
-        "response_started",
-        "scope",
-        "task",
-        "transport",
-        "unread",
-        "waiting_for_100_continue",
-    )
+    # Defaults stand on the class: making one of these is on every delivery's way.
+    task: asyncio.Task[None] | None = None
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    _waiter: asyncio.Future[None] | None = None
+    _news = False
+    _unread = 0
+    _held_head = b""
+    _chunked = False
+    _no_body = False
 
-    def __init__(self, protocol: DataProtocol, scope: Scope, *, keep_alive: bool, http_1_0: bool) -> None:
+    def __init__(self, protocol: DataProtocol, head: RequestHead, fault: Rejected | None, *, keep_alive: bool, http_1_0: bool) -> None:
         self.protocol = protocol
-        self.scope = scope
         self.transport = protocol.transport
-        self.flow = protocol.flow
-        self.task: asyncio.Task[None] | None = None
-        self.message_event = asyncio.Event()
+        self.head = head
+        self.fault = fault  #: why this request must be refused, found before or while its body was read
         self.keep_alive = keep_alive
         self.http_1_0 = http_1_0
-        self.waiting_for_100_continue = protocol.expect_100_continue and not http_1_0
-        self.disconnected = False
-        self.chunks: list[bytes] = []
-        self.unread = 0
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.chunked = False
-        self.no_body = False
+        self._chunks: list[bytes] = []
 
-    async def run(self, app: App) -> None:
-        """Runs the application. It answers its own errors; what is left unanswered here closes the connection."""
+    async def run(self, application: Application) -> None:
+        """Has the request answered. What is left unanswered closes the connection."""
         try:
-            await app(self.scope, self.receive, self.send)
+            await application(self)
         finally:
             if not self.response_complete and not self.disconnected:
                 self.transport.abort()
+            self.protocol.tasks.discard(self.task)  # type: ignore[arg-type]
+            self.task = None
 
-    async def receive(self) -> dict[str, Any]:
-        """The next piece of the body, or `http.disconnect`."""
-        if self.waiting_for_100_continue:
-            self.waiting_for_100_continue = False
-            if not self.transport.is_closing():
+    # The request
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of the body arrived."""
+        self._chunks.append(piece)
+        self._unread += len(piece)
+        if self._unread > HIGH_WATER:
+            self.protocol.flow.pause_reading()
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something new for `read`: a piece of body, its end, a fault, or the sender left."""
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def read(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether more follows. Raises the `Rejected` that ends it."""
+        if not self._news:
+            if self.more_body and not self.response_started and self.head.values(b"expect"):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.message_event.is_set():
-            self.flow.resume_reading()
-            await self.message_event.wait()
-        self.message_event.clear()
+                self.head.fields.pop(b"expect")
+            self.protocol.flow.resume_reading()
+            self._waiter = self.protocol.loop.create_future()
+            await self._waiter
+            self._waiter = None
+        self._news = False
+        if self.fault is not None:
+            raise self.fault
         if self.disconnected:
-            return {"type": "http.disconnect"}
-        chunks = self.chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self.chunks = []
-        self.unread = 0
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+            raise Rejected(Reason.BODY_INCOMPLETE, "the sender left in the middle of its body")
+        chunks = self._chunks
+        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._unread = 0
+        return piece, self.more_body
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Writes a part of the answer; waits while the sender reads too slowly."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+    # The answer
+
+    async def start(self, status: int, headers: Sequence[Header], *, hold: bool) -> None:
+        """Sends the head of the answer. With `hold` it waits for the first `send`, which follows at once: one write for both."""
+        await self._writable()
+        head = self._answer_head(status, headers)
+        if hold:
+            self._held_head = head
+        elif not self.disconnected:
+            self.transport.write(head)
+
+    async def send(self, body: bytes, *, more: bool) -> None:
+        """Sends a piece of the answer; waits while the sender reads too slowly."""
+        await self._writable()
         if self.disconnected:
             return
-        if message["type"] == "http.response.start":
-            self._start(message["status"], message["headers"])
-            return
-        body = message["body"]
-        if body and not self.no_body:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if self.chunked else body)
-        if not message["more_body"]:
-            if self.chunked:
-                self.transport.write(b"0\r\n\r\n")
+        pieces = [self._held_head] if self._held_head else []
+        self._held_head = b""
+        if body and not self._no_body:
+            if self._chunked:
+                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+            else:
+                pieces.append(body)
+        if not more and self._chunked:
+            pieces.append(b"0\r\n\r\n")
+        if pieces:
+            write_pieces(self.transport, pieces)
+        if not more:
             self._complete()
 
-    def _start(self, status: int, headers: list[Header]) -> None:
+    def abort(self) -> None:
+        """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""
+        self.transport.abort()
+
+    async def _writable(self) -> None:
+        if self.protocol.flow.write_paused and not self.disconnected:
+            await self.protocol.flow.drain()
+
+    def _answer_head(self, status: int, headers: Sequence[Header]) -> bytes:
         self.response_started = True
-        self.waiting_for_100_continue = False
-        self.no_body = self.scope["method"] == "HEAD" or status in (204, 304)
+        self._no_body = self.head.method == "HEAD" or status in (204, 304)
         head = [STATUS_LINE[status]]
-        sized = self.no_body
+        sized = self._no_body
         for name, value in headers:
             if name == b"content-length":
                 sized = True
-            head.append(b"%b: %b\r\n" % (name, value))
+            head += (name, b": ", value, b"\r\n")
         if not sized:
             if self.http_1_0:
                 self.keep_alive = False  # its end is the connection's end
             else:
-                self.chunked = True
+                self._chunked = True
                 head.append(b"transfer-encoding: chunked\r\n")
         if self.more_body:
             self.keep_alive = False
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
         head.append(b"\r\n")
-        self.transport.write(b"".join(head))
+        return b"".join(head)
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.message_event.set()
         if not self.keep_alive:
             self.protocol.pipeline.clear()
             self.protocol.close_after_answer(unread=self.more_body or self.protocol.discarding)

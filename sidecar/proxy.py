@@ -17,10 +17,8 @@ closes). Why each reason exists and what it is answered: outcomes.py.
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
-from secrets import token_hex
-from typing import Any
 
 from sidecar.client_ip import Client
 from sidecar.body import Body, Budget
@@ -29,18 +27,15 @@ from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.log import Log
 from sidecar.metrics import Metrics
 from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
-from sidecar.protocol import Scope, Wire
+from sidecar.protocol import Incoming
 from sidecar.reload import Reloader
-from sidecar.request import Header, RequestHead, content_length
+from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.signature import Claim, Verified
 from sidecar.upstream import Connection
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
 class Proxy:
-    """The ASGI application of the data listener."""
+    """What stands behind the data listener."""
 
     def __init__(
         self,
@@ -59,54 +54,52 @@ class Proxy:
         self.now = now
         self.monotonic = monotonic
         self.draining = False
-        self._process = token_hex(4)
         self._count = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire: Wire = scope["sidecar"]
-        client: tuple[str, int] | None = scope["client"]
-        exchange = self._begin(client[0] if client else None)
-        exchange.method = scope["method"]
-        exchange.path = scope["raw_path"]
+    async def __call__(self, incoming: Incoming) -> None:
+        head = incoming.head
+        exchange = self._begin(head.peer)
+        exchange.method = head.method
+        exchange.path = head.path
         body = Body(self.budget)
         self.metrics.in_flight += 1
         try:
-            await self._deliver(scope, receive, send, wire, exchange, body)
+            await self._deliver(incoming, exchange, body)
         except Rejected as rejected:
             _note(exchange, rejected)
-            await self._refuse(send, exchange, rejected)
+            await self._refuse(incoming, exchange, rejected)
         except Aborted as aborted:
             _note(exchange, aborted)
-            wire.abort()
+            incoming.abort()
         except asyncio.CancelledError:
             # The sender left, or the drain's time is over; in both cases there is nobody to tell.
-            left = wire.cycle.disconnected
-            _note(exchange, Aborted(Reason.CLIENT_DISCONNECTED) if left else Aborted(Reason.DRAINING, "the drain's time is over"))
-            wire.abort()
+            if incoming.disconnected:
+                _note(exchange, Aborted(Reason.CLIENT_DISCONNECTED))
+            else:
+                _note(exchange, Aborted(Reason.DRAINING, "the drain's time is over"))
+            incoming.abort()
         except Exception as bug:  # noqa: BLE001 - a bug ends this delivery, not the process
             rejected = Rejected(Reason.INTERNAL_ERROR, _where(bug))
             _note(exchange, rejected)
-            if wire.cycle.response_started:
-                wire.abort()
+            if incoming.response_started:
+                incoming.abort()
             else:
-                await self._refuse(send, exchange, rejected)
+                await self._refuse(incoming, exchange, rejected)
         finally:
             self.metrics.in_flight -= 1
             exchange.request_bytes = body.size
             body.release()
             self._record(exchange)  # (9)
 
-    async def _deliver(
-        self, scope: Scope, receive: Receive, send: Send, wire: Wire, exchange: Exchange, body: Body
-    ) -> None:
+    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
         site = self.reloader.site
 
         # (1) head
-        if wire.fault is not None:
-            raise wire.fault
+        if incoming.fault is not None:
+            raise incoming.fault
         if self.draining:
             raise Rejected(Reason.DRAINING)
-        head = RequestHead(exchange.method, wire.target, exchange.path, scope["headers"], exchange.peer)
+        head = incoming.head
 
         # (2) client
         hops = tuple(head.values(b"x-forwarded-for"))
@@ -128,7 +121,7 @@ class Proxy:
             would_reject = _tolerated(route, exchange, rejected)
 
         # (5) body
-        await body.read(receive, wire, announced=content_length(head.headers), limit=route.body_limit)
+        await body.read(incoming, route.body_limit)
 
         # (6) verify
         proof: Verified | Waived | None = None
@@ -147,31 +140,31 @@ class Proxy:
         # (7) forward
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        pieces = [_upstream_head(proof, route, head, client, hops, scope["scheme"], wire, body.size), *body.pieces]
+        pieces = [_upstream_head(proof, route, head, client, hops, body.size), *body.pieces]
         connection = await upstream.send(pieces, no_body=head.method == "HEAD")
         exchange.upstream_status = connection.status
 
         # (8) answer
         try:
-            await self._stream(send, exchange, connection)
+            await self._stream(incoming, exchange, connection)
         finally:
             upstream.finish(connection)
             exchange.upstream_seconds = self.monotonic() - began
 
-    async def _stream(self, send: Send, exchange: Exchange, connection: Connection) -> None:
+    async def _stream(self, incoming: Incoming, exchange: Exchange, connection: Connection) -> None:
         """Hands the answer on piece by piece; `send` waits while the sender reads too slowly, and so does the receiver."""
         exchange.status = connection.status
-        await send({"type": "http.response.start", "status": connection.status, "headers": connection.headers})
+        await incoming.start(connection.status, connection.headers, hold=connection.has_piece)
         more = True
         while more:
             piece, more = await connection.read()
             exchange.answer_bytes += len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            await incoming.send(piece, more=more)
 
-    async def _refuse(self, send: Send, exchange: Exchange, rejected: Rejected) -> None:
+    async def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
-        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await incoming.start(exchange.status, headers, hold=True)
+        await incoming.send(body, more=False)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The answer to what never became a request, as bytes; counted under no route."""
@@ -185,7 +178,7 @@ class Proxy:
 
     def _begin(self, peer: str | None) -> Exchange:
         self._count += 1
-        return Exchange(id=f"{self._process}-{self._count:x}", peer=peer, started=self.monotonic())
+        return Exchange(number=self._count, peer=peer, started=self.monotonic())
 
     def _record(self, exchange: Exchange) -> None:
         exchange.seconds = self.monotonic() - exchange.started
@@ -207,23 +200,21 @@ def _upstream_head(
     head: RequestHead,
     client: Client,
     hops: tuple[bytes, ...],
-    scheme: str,
-    wire: Wire,
     body_size: int,
 ) -> bytes:
     """Only a delivery with a proof has a head to send."""
     kept = client.trusted_peer
     forwarding = forwarding_lines(
-        peer=head.peer,
-        hops=hops if kept else (),
-        protos=(tuple(head.values(b"x-forwarded-proto")) if kept else ()) or (scheme.encode(),),
-        hosts=(tuple(head.values(b"x-forwarded-host")) if kept else ()) or tuple(head.values(b"host")),
+        head.peer,
+        hops if kept else (),
+        (tuple(head.values(b"x-forwarded-proto")) if kept else ()) or (b"http",),
+        (tuple(head.values(b"x-forwarded-host")) if kept else ()) or tuple(head.values(b"host")),
     )
     if isinstance(proof, Verified):
         lines = proof_lines(route.name, proof.secret_id)
     else:
         lines = proof_lines(proof.label, "")
-    return forwarded_head(head, wire.names, body_size=body_size, forwarding=forwarding, proof=lines)
+    return forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=lines)
 
 
 def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header], bytes]:

@@ -5,37 +5,67 @@ the sidecar and the receiver must see the same request, or a verified one could 
 """
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 
 from sidecar.outcomes import Reason, Rejected
 
+#: Lower-case name and value.
 Header = tuple[bytes, bytes]
+#: Lower-case name, value, and the name as the sender spelled it: some receivers look it up by that.
+SpelledHeader = tuple[bytes, bytes, bytes]
 
 #: Origin-form only (RFC 9112, 3.2.1), visible ASCII without `#`: a fragment is never sent by a client.
 _TARGET = re.compile(rb"/[!\"$-~]*")
 #: uri-host [":" port] (RFC 9110, 7.2); no userinfo. An empty value is legal.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
-_FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding", b"content-length_", b"content_length_"})
-_WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
 
 
-class RequestHead(NamedTuple):
+class RequestHead:
     """One request's head. Header names are lower-cased, values without surrounding blanks, both in wire order."""
 
-    method: str
-    target: bytes  #: path and query exactly as sent
-    path: bytes  #: the target up to the first `?`
-    headers: Sequence[Header]
-    peer: str | None  #: address of the direct connection; None on a unix socket
+    __slots__ = ("fields", "headers", "method", "path", "peer", "target")
 
-    def values(self, name: bytes) -> list[bytes]:
+    def __init__(
+        self,
+        *,
+        method: str,
+        target: bytes,
+        path: bytes,
+        headers: Sequence[SpelledHeader],
+        fields: dict[bytes, list[bytes]],
+        peer: str | None,
+    ) -> None:
+        self.method = method
+        self.target = target  #: path and query exactly as sent
+        self.path = path  #: the target up to the first `?`
+        self.headers = headers
+        self.fields = fields  #: the values by lower-case name
+        self.peer = peer  #: address of the direct connection; None on a unix socket
+
+    def values(self, name: bytes) -> Sequence[bytes]:
         """Every value of the field `name` (lower case), in order."""
-        return [value for key, value in self.headers if key == name]
+        return self.fields.get(name, ())
+
+    @property
+    def content_length(self) -> int | None:
+        """The announced body size in bytes; None where there is no Content-Length. For heads that passed `check_head`."""
+        lengths = self.fields.get(b"content-length")
+        return int(lengths[0]) if lengths else None
 
 
-def check_head(*, method: bytes, target: bytes, version: str, headers: Sequence[Header]) -> Rejected | None:
+def make_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> RequestHead:
+    """A head from names and values as somebody would write them; the listener makes its own while it parses."""
+    spelled = [(name.lower(), value, name) for name, value in headers]
+    fields: dict[bytes, list[bytes]] = {}
+    for lower, value, _ in spelled:
+        fields.setdefault(lower, []).append(value)
+    return RequestHead(method=method, target=target, path=target.partition(b"?")[0], headers=spelled, fields=fields, peer=peer)
+
+
+def check_head(*, method: bytes, target: bytes, version: str, fields: Mapping[bytes, Sequence[bytes]]) -> Rejected | None:
     """What is wrong with a parsed head, or None. Pure; the caller answers 400."""
     if version not in ("1.1", "1.0"):
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")
@@ -43,38 +73,30 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Sequence[
         return _malformed("CONNECT is never tunnelled")
     if not _TARGET.fullmatch(target):
         return _malformed("the request target is not a path of visible ASCII characters without '#'")
-    hosts = lengths = codings = 0
-    for name, value in headers:
-        if name in _WATCHED:
-            if name == b"host":
-                hosts += 1
-                if not _HOST.fullmatch(value):
-                    return _malformed("the Host field is not a host and port")
-            elif name == b"content-length":
-                lengths += 1
-                if not value.isdigit() or len(value) > 18:
-                    return _malformed("Content-Length is not a plain number")
-            else:
-                codings += 1
-                if value.lower() != b"chunked":
-                    return _malformed("Transfer-Encoding is not exactly 'chunked'")
-        elif b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
-            return _malformed("a header with underscores imitates a framing field")
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
+    hosts = fields.get(b"host", ())
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
         return _malformed("exactly one Host field is required")
-    if lengths + codings > 1:
+    if hosts and not _is_host(hosts[0]):
+        return _malformed("the Host field is not a host and port")
+    lengths = fields.get(b"content-length", ())
+    codings = fields.get(b"transfer-encoding", ())
+    if len(lengths) + len(codings) > 1:
         return _malformed("more than one framing field (Content-Length, Transfer-Encoding)")
+    if lengths and (not lengths[0].isdigit() or len(lengths[0]) > 18):
+        return _malformed("Content-Length is not a plain number")
+    if codings and codings[0].lower() != b"chunked":
+        return _malformed("Transfer-Encoding is not exactly 'chunked'")
     if codings and version == "1.0":
         return _malformed("Transfer-Encoding in an HTTP/1.0 request")
+    for name in fields:
+        if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
+            return _malformed("a header with underscores imitates a framing field")
     return None
 
 
-def content_length(headers: Sequence[Header]) -> int | None:
-    """The announced body size in bytes; None where there is no Content-Length. For heads that passed `check_head`."""
-    for name, value in headers:
-        if name == b"content-length":
-            return int(value)
-    return None
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _malformed(detail: str) -> Rejected:

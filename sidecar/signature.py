@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead
+from sidecar.request import RequestHead, make_head
 from sidecar.scheme import (
     BODY,
     DIGEST_SIZES,
@@ -30,10 +30,11 @@ from sidecar.scheme import (
 )
 from sidecar.secret import Secret
 
-_ENCODE: dict[Encoding, Callable[[bytes], bytes]] = {
-    Encoding.HEX: lambda digest: digest.hex().encode(),
-    Encoding.BASE64: b64encode,
-    Encoding.BASE64URL: lambda digest: urlsafe_b64encode(digest).rstrip(b"="),
+#: From a finished MAC to its text, without padding.
+_ENCODE: dict[Encoding, Callable[[hmac.HMAC], bytes]] = {
+    Encoding.HEX: lambda mac: mac.hexdigest().encode(),
+    Encoding.BASE64: lambda mac: b64encode(mac.digest()).rstrip(b"="),
+    Encoding.BASE64URL: lambda mac: urlsafe_b64encode(mac.digest()).rstrip(b"="),
 }
 #: Enough digits for milliseconds until the year 33658; more is refused before it reaches int().
 _TIMESTAMP = re.compile(rb"[0-9]{1,15}")
@@ -81,7 +82,7 @@ class Verifier:
         """Steps (1) and (2). `now` is unix time in seconds. Raises `Rejected`."""
         # (1): once and well-formed. A repeated field is malformed, never "the first one" or "the last one".
         sent = head.values(self._signature_header)
-        if not sent or sent == [b""]:
+        if not sent or not sent[0]:
             raise Rejected(Reason.SIGNATURE_MISSING, f"no {self.scheme.signature.header} header")
         match = self._pattern.fullmatch(sent[0])
         if len(sent) > 1 or not match:
@@ -101,7 +102,7 @@ class Verifier:
             mac = key.copy()
             for piece in message:
                 mac.update(piece)
-            if hmac.compare_digest(self._encode(mac.digest()).rstrip(b"="), claim.signature):
+            if hmac.compare_digest(self._encode(mac), claim.signature):
                 return Verified(secret_id)
         raise Rejected(Reason.SIGNATURE_MISMATCH, f"no match with {len(self._keys)} secret(s)")
 
@@ -109,7 +110,7 @@ class Verifier:
         clock = self.scheme.timestamp
         assert clock is not None
         sent = head.values(self._timestamp_header)
-        if not sent or sent == [b""]:
+        if not sent or not sent[0]:
             raise Rejected(Reason.TIMESTAMP_MISSING, f"no {clock.header} header")
         if len(sent) > 1 or not _TIMESTAMP.fullmatch(sent[0]):
             raise Rejected(Reason.TIMESTAMP_MALFORMED, f"{clock.header} is not one whole number of unix time ({clock.unit})")
@@ -158,7 +159,7 @@ def keyed_mac(scheme: Scheme, secret: Secret) -> hmac.HMAC:
 
 def sign(scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
     """The headers that make `body` a valid delivery at `now` (unix seconds); `headers` are those that a template may sign."""
-    head = RequestHead("POST", b"/", b"/", [(name.lower().encode(), value.encode()) for name, value in headers], None)
+    head = make_head("POST", b"/", [(name.encode(), value.encode()) for name, value in headers], None)
     signed: list[tuple[str, str]] = []
     timestamp = ""
     if scheme.timestamp is not None:
@@ -167,7 +168,9 @@ def sign(scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Se
     mac = keyed_mac(scheme, secret)
     for piece in signed_message(scheme, timestamp.encode(), head, [body]):
         mac.update(piece)
-    text = _ENCODE[scheme.signature.encoding](mac.digest()).decode()
+    text = _ENCODE[scheme.signature.encoding](mac).decode()
+    if scheme.signature.encoding is Encoding.BASE64:
+        text += "=" * (-len(text) % 4)
     return [(scheme.signature.header, scheme.signature.prefix + text), *signed]
 
 

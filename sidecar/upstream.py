@@ -16,6 +16,7 @@ import httptools
 
 from sidecar.config import Timeouts
 from sidecar.deadlines import DeadlineQueue
+from sidecar.protocol import write_pieces
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
 from sidecar.request import Header
 from sidecar.routes import UpstreamAddress
@@ -24,8 +25,9 @@ from sidecar.routes import UpstreamAddress
 MAX_ANSWER_HEAD = 64 * 1024
 #: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
 HIGH_WATER = 256 * 1024
-#: A connection unused for longer is asked whether its other end has closed it; below, the event loop would know.
-RECHECK_SECONDS = 0.005
+#: A connection unused for longer is asked whether its other end has just closed it. No server ends a kept connection
+#: sooner, and asking costs a system call.
+RECHECK_SECONDS = 0.25
 #: Pause between attempts to connect to a receiver that refuses, at first; it doubles up to the maximum.
 RETRY_PAUSE = 0.02
 MAX_RETRY_PAUSE = 0.5
@@ -45,6 +47,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+#: What `Connection` says about the connection itself.
+HARMLESS_OPTIONS = frozenset({b"close", b"keep-alive"})
+
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
     """Lower-case names listed in `Connection` fields with these values: hop-by-hop for this message."""
@@ -61,6 +66,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since = 0.0
         self.busy = False
+        self.total_timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._begin(no_body=False)
 
@@ -85,7 +91,7 @@ class Connection(asyncio.Protocol):
         """Sends a request, whole."""
         self._begin(no_body=no_body)
         self.busy = True
-        self.transport.writelines(pieces)
+        write_pieces(self.transport, pieces)
 
     async def read_head(self) -> None:
         """Waits for the final head: then `status` and `headers` hold it, hop-by-hop fields removed. Raises `Rejected`."""
@@ -109,6 +115,11 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
         return chunk, not self.complete
+
+    @property
+    def has_piece(self) -> bool:
+        """Whether `read` would return at once."""
+        return self.complete or bool(self._chunks)
 
     def release(self) -> None:
         """Ends the exchange: back into the pool if nothing speaks against it, else closed."""
@@ -209,16 +220,21 @@ class Connection(asyncio.Protocol):
             self._broke("the receiver's answer is not HTTP/1.1")
             return
         chunked = length = False
-        for name, value in self.headers:
+        kept: list[Header] = []
+        options = frozenset[bytes]()
+        for field in self.headers:
+            name, value = field
             if name == b"transfer-encoding":
                 if value.lower() != b"chunked":
                     self._broke("the receiver's answer has a transfer coding other than chunked")
                     return
                 chunked = True
-            elif name == b"content-length":
-                length = True
-        options = connection_options(value for name, value in self.headers if name == b"connection")
-        self.headers = [field for field in self.headers if field[0] not in HOP_BY_HOP and field[0] not in options]
+            elif name == b"connection":
+                options |= connection_options((value,))
+            elif name not in HOP_BY_HOP:
+                length = length or name == b"content-length"
+                kept.append(field)
+        self.headers = [field for field in kept if field[0] not in options] if options - HARMLESS_OPTIONS else kept
         self.status = status
         self._sized = chunked or length or status in (204, 304) or self._no_body
         self._reusable = self._sized and self.parser.should_keep_alive()
@@ -261,9 +277,10 @@ class Upstream:
         self._idle: dict[Connection, None] = {}  # in order of use; a dict, so that any can be taken out at once
         self._closing = False
         self._tls = ssl.create_default_context() if address.scheme == "https" else None
-        self._idle_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.idle, Connection.abort)
-        self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.response, self._response_late)
-        self._total_clock: DeadlineQueue[Connection] = DeadlineQueue(loop, timeouts.total, self._total_late)
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(
+            loop, min(timeouts.response, timeouts.total), self._response_late
+        )
 
     async def send(self, pieces: Sequence[bytes], *, no_body: bool) -> Connection:
         """Sends a request and waits for the head of its answer.
@@ -274,20 +291,24 @@ class Upstream:
         """
         connection = self._take() or await self._connect()
         connection.write(pieces, no_body=no_body)
+        began = self.loop.time()
         self._response_clock.add(connection)
-        self._total_clock.add(connection)
         try:
             await connection.read_head()
         except BaseException:
             self.finish(connection)
             raise
         self._response_clock.discard(connection)
+        if not connection.complete:
+            connection.total_timer = self.loop.call_at(began + self.timeouts.total, self._total_late, connection)
         return connection
 
     def finish(self, connection: Connection) -> None:
         """Ends the exchange, whatever its state."""
         self._response_clock.discard(connection)
-        self._total_clock.discard(connection)
+        if connection.total_timer is not None:
+            connection.total_timer.cancel()
+            connection.total_timer = None
         connection.release()
 
     def put_back(self, connection: Connection) -> None:
@@ -296,10 +317,10 @@ class Upstream:
             return
         connection.idle_since = self.loop.time()
         self._idle[connection] = None
-        self._idle_clock.add(connection)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self.timeouts.idle, self._sweep)
 
     def forget(self, connection: Connection) -> None:
-        self._idle_clock.discard(connection)
         self._idle.pop(connection, None)
 
     def close(self) -> None:
@@ -312,7 +333,6 @@ class Upstream:
         """An unused connection that is still open, the most recently used first."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            self._idle_clock.discard(connection)
             if connection.closed or connection.transport.is_closing():
                 continue
             if self.loop.time() - connection.idle_since > RECHECK_SECONDS and _readable(connection.transport):
@@ -320,6 +340,18 @@ class Upstream:
                 continue
             return connection
         return None
+
+    def _sweep(self) -> None:
+        """Closes what was unused for `timeouts.idle`; the longest unused connections stand first."""
+        self._sweeper = None
+        now = self.loop.time()
+        for connection in list(self._idle):
+            due = connection.idle_since + self.timeouts.idle
+            if due > now:
+                self._sweeper = self.loop.call_at(due, self._sweep)
+                return
+            del self._idle[connection]
+            connection.abort()
 
     async def _connect(self) -> Connection:
         """A new connection; a receiver that refuses is tried again, because it may be restarting."""

@@ -1,0 +1,121 @@
+"""Cost of the data path's own code: everything but the sockets, in one process, with fake transports.
+
+    python tests/bench/path.py [--profile]
+
+Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
+sockets. For comparisons between two versions of this code on one machine; for comparisons with peers see compare.
+"""
+
+import asyncio
+import cProfile
+import functools
+import hashlib
+import hmac
+import os
+import pstats
+import sys
+import tempfile
+import time
+
+import uvloop
+from uvicorn.server import ServerState
+
+from sidecar.body import Budget
+from sidecar.config import load_config
+from sidecar.log import Log
+from sidecar.metrics import Metrics
+from sidecar.protocol import DataProtocol, Deadlines
+from sidecar.proxy import Proxy
+from sidecar.reload import Reloader
+from sidecar.serve import _uvicorn_config
+from sidecar.upstream import Connection
+
+CONFIG = """
+upstream: http://127.0.0.1:3000
+log: {accepted: false}
+routes:
+  - {name: begini, path: /webhooks/begini, verify: begini, secrets: [{id: current, env: KEY}], allow: [127.0.0.0/8]}
+"""
+KEY = b"bench-api-key-0123456789abcdef"
+BODY = b"x" * 1024
+REQUEST = (
+    b"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\nX-Signature: %b\r\n"
+    b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (hmac.new(KEY, BODY, hashlib.sha512).hexdigest().encode(), BODY)
+)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 04:00:00 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 15\r\nConnection: keep-alive\r\n\r\n{\"status\":\"ok\"}"
+)
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written and tells somebody."""
+
+    def __init__(self, wrote) -> None:
+        super().__init__()
+        self.wrote = wrote
+
+    def write(self, data):
+        self.wrote(data)
+
+    def writelines(self, data):
+        self.wrote(b"".join(data))
+
+    def is_closing(self):
+        return False
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def get_extra_info(self, name, default=None):
+        return {"peername": ("127.0.0.1", 4000), "sockname": ("127.0.0.1", 8080)}.get(name, default)
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(CONFIG)
+        file.flush()
+        config = load_config(file.name, {"KEY": KEY.decode()})
+    log = Log(config.log, loop)
+    metrics = Metrics()
+    reloader = Reloader(config, {}, loop, applied=lambda new: metrics.configure(new.routes.routes), failed=print)
+    proxy = Proxy(reloader, budget=Budget(config.limits.buffer), metrics=metrics, log=log)
+    deadlines = Deadlines(loop, head=10.0, body=30.0)
+    make = functools.partial(DataProtocol, deadlines=deadlines, max_connections=lambda: 1000)
+
+    upstream = next(iter(reloader.site.upstreams.values()))
+    connection = Connection(upstream)
+    connection.connection_made(Transport(lambda data: loop.call_soon(connection.data_received, ANSWER)))
+    upstream.put_back(connection)
+
+    answered = asyncio.Event()
+    config = _uvicorn_config(proxy, make)
+    config.load()
+    protocol = make(config, ServerState(), {}, loop)
+    protocol.connection_made(Transport(lambda data: answered.set()))
+
+    async def deliver(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            protocol.data_received(REQUEST)
+            await answered.wait()
+            answered.clear()
+            await asyncio.sleep(0)
+        return (time.perf_counter() - began) / count * 1e6
+
+    await deliver(2000)
+    if "--profile" in sys.argv:
+        profile = cProfile.Profile()
+        profile.enable()
+        await deliver(10000)
+        profile.disable()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+    else:
+        print(f"{min([await deliver(2000) for _ in range(15)]):.1f} us per delivery (best of 15 x 2000)")
+    assert metrics.routes["begini"].accepted > 2000
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
