@@ -87,7 +87,8 @@ def masked_config(config: Config) -> dict[str, object]:
         ],
         "delivery_test": {
             "accounts": [
-                {"id": account.id, "api_key": "<secret>", "webhook_url": account.webhook_url or None} for account in config.accounts
+                {"id": account.id, "api_key": "<secret>", "webhook_url": account.webhook_url or None}
+                for account in config.accounts
             ]
         },
         "warnings": [str(warning) for warning in config.warnings],

@@ -30,9 +30,7 @@ def parse_address(text: str) -> IPAddress | None:
     Strict ASCII; no zone ids, no octal or short forms. An IPv4-mapped IPv6 address is returned as IPv4, here and
     nowhere else (`::ffff:192.0.2.1` is in no IPv4 network otherwise). None if it is not an address.
     """
-    if match := _IPV4.fullmatch(text):
-        text = match[1]
-    elif match := _IPV6_BRACKETED.fullmatch(text):
+    if (match := _IPV4.fullmatch(text)) or (match := _IPV6_BRACKETED.fullmatch(text)):
         text = match[1]
     elif not _IPV6.fullmatch(text):
         return None
@@ -80,7 +78,9 @@ class Client(NamedTuple):
     unreadable: str = ""  #: what could not be read; such a delivery is refused wherever it goes
 
 
-def resolve_client(peer: str | None, forwarded_for: Sequence[bytes], trusted: Networks, *, trust_unix: bool = False) -> Client:
+def resolve_client(
+    peer: str | None, forwarded_for: Sequence[bytes], trusted: Networks, *, trust_unix: bool = False
+) -> Client:
     """The first address from the right that is not a trusted proxy; if all are, the leftmost.
 
     `peer` is the direct connection's address, None on a unix socket; `forwarded_for` holds every X-Forwarded-For line

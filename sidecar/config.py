@@ -1,9 +1,9 @@
 """From a YAML file to a frozen `Config`, or to every mistake at once, each with file, line, path and remedy.
 
-    (1) yaml_source.py   text → plain values and their lines
-    (2) schema.py        every key known, every value of its kind
-    (3) here             what only the whole can tell: routes that overlap, verify nothing, lack a secret; ports taken twice
-    (4) here             secrets are resolved; from now on they are `Secret`, and only signature.py looks inside
+(1) yaml_source.py   text → plain values and their lines
+(2) schema.py        every key known, every value of its kind
+(3) here             what only the whole can tell: routes that overlap, verify nothing, lack a secret; ports taken twice
+(4) here             secrets are resolved; from now on they are `Secret`, and only signature.py looks inside
 """
 
 import re
@@ -111,6 +111,36 @@ def load_config(file: str, env: Mapping[str, str], *, resolve_secrets: bool = Tr
     return _Builder(source, env, resolve_secrets).build()
 
 
+class SecretUnavailableError(Exception):
+    """A secret that can't be had; `absent` if there simply is none."""
+
+    def __init__(self, message: str, *, absent: bool) -> None:
+        super().__init__(message)
+        self.absent = absent
+
+
+def read_secret(ref: SecretRef, env: Mapping[str, str]) -> bytes:
+    """The bytes of a secret, from where `ref` says. Raises `SecretUnavailableError`."""
+    if ref.env:
+        text = env.get(ref.env)
+        if text is None:
+            raise SecretUnavailableError(f"the environment variable {ref.env} is not set", absent=True)
+        return text.encode("utf-8", "surrogateescape")
+    try:
+        with FilePath(ref.file).open("rb") as handle:
+            value = handle.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        absent = isinstance(error, FileNotFoundError)
+        raise SecretUnavailableError(
+            f"the secret file {ref.file} can't be read: {error.strerror}", absent=absent
+        ) from None
+    if len(value) > MAX_SECRET_BYTES:
+        problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?"
+        raise SecretUnavailableError(problem, absent=False)
+    # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
+    return value.removesuffix(b"\n").removesuffix(b"\r") if value.endswith(b"\n") else value
+
+
 class _Builder:
     """Steps (2) to (4). Goes on after a mistake as far as that makes sense, to report all of them."""
 
@@ -196,7 +226,9 @@ class _Builder:
         raw = self._raw(at)
         upstream: UpstreamAddress | None = item.get("upstream", data.get("upstream"))
         if upstream is None and "upstream" not in raw and "upstream" not in self.source.value:
-            self.source.problem(at, "has no upstream; set upstream: for all routes or for this one, for example http://127.0.0.1:3000")
+            self.source.problem(
+                at, "has no upstream; set upstream: for all routes or for this one, for example http://127.0.0.1:3000"
+            )
         self._check_purpose(at, item, raw)
         secrets = self._secrets((*at, "secrets"), item.get("secrets", []))
         path: str | None = item.get("path")
@@ -224,16 +256,23 @@ class _Builder:
         if item.get("open"):
             for key in ("verify", "secrets", "mode", "reject"):
                 if key in raw and not (key == "reject" and "allow" in raw):
-                    self.source.problem((*at, key), f"has no meaning on a route that is open: true; remove one of the two")
+                    self.source.problem(
+                        (*at, key), "has no meaning on a route that is open: true; remove one of the two"
+                    )
         elif "verify" not in raw:
             self.source.problem(
-                at, "verifies nothing; add verify: with a preset or a scheme, or open: true if everything may pass unverified"
+                at,
+                "verifies nothing; add verify: with a preset or a scheme, or open: true if everything may pass unverified",
             )
         elif "verify" in item and item["verify"] is None:
             if "allow" not in raw:
-                self.source.problem((*at, "verify"), "none lets everybody in; add allow: with the networks that may send")
+                self.source.problem(
+                    (*at, "verify"), "none lets everybody in; add allow: with the networks that may send"
+                )
             if "secrets" in raw:
-                self.source.problem((*at, "secrets"), "are not used with verify: none; remove them, or name the scheme they belong to")
+                self.source.problem(
+                    (*at, "secrets"), "are not used with verify: none; remove them, or name the scheme they belong to"
+                )
         elif "secrets" not in raw:
             self.source.problem(at, "has no secrets; add secrets: [{env: NAME}] or [{file: /path}]")
 
@@ -245,34 +284,25 @@ class _Builder:
                 secrets.append(secret)
         for ident, count in Counter(ref.id for ref in refs).items():
             if count > 1:
-                self.source.problem(at, f"{ident!r} is the id of {count} secrets; the id says which one matched, so give each its own id:")
+                self.source.problem(
+                    at,
+                    f"{ident!r} is the id of {count} secrets; the id says which one matched, so give each its own id:",
+                )
         if refs and not secrets and all(ref.optional for ref in refs):
-            self.source.problem(at, "are all optional and all absent, so nothing could be verified; provide one of them")
+            self.source.problem(
+                at, "are all optional and all absent, so nothing could be verified; provide one of them"
+            )
         return secrets
 
     def _secret(self, at: Path, ref: SecretRef) -> Secret | None:
         if not self.resolve_secrets:
             return Secret(ref.id, b"not resolved")
-        if ref.env:
-            text = self.env.get(ref.env)
-            if text is None:
-                if not ref.optional:
-                    self.source.problem(at, f"the environment variable {ref.env} is not set")
-                return None
-            value = text.encode("utf-8", "surrogateescape")
-        else:
-            try:
-                with FilePath(ref.file).open("rb") as handle:
-                    value = handle.read(MAX_SECRET_BYTES + 1)
-            except OSError as error:
-                if not (ref.optional and isinstance(error, FileNotFoundError)):
-                    self.source.problem(at, f"the secret file {ref.file} can't be read: {error.strerror}")
-                return None
-            if len(value) > MAX_SECRET_BYTES:
-                self.source.problem(at, f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?")
-                return None
-            # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
-            value = value.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            value = read_secret(ref, self.env)
+        except SecretUnavailableError as error:
+            if not (ref.optional and error.absent):
+                self.source.problem(at, str(error))
+            return None
         return self._checked(at, ref, value)
 
     def _checked(self, at: Path, ref: SecretRef, value: bytes) -> Secret | None:
@@ -280,9 +310,13 @@ class _Builder:
             self.source.problem(at, f"the secret in {ref.where} is empty; anybody could sign with it")
             return None
         if value != value.strip():
-            self._warn(at, f"the secret in {ref.where} begins or ends with blanks or newlines; they count as part of it")
+            self._warn(
+                at, f"the secret in {ref.where} begins or ends with blanks or newlines; they count as part of it"
+            )
         if len(value) < SHORT_SECRET:
-            self._warn(at, f"the secret in {ref.where} has only {len(value)} bytes; {SHORT_SECRET} or more can't be guessed")
+            self._warn(
+                at, f"the secret in {ref.where} has only {len(value)} bytes; {SHORT_SECRET} or more can't be guessed"
+            )
         return Secret(ref.id, value)
 
     def _check_listeners(self, data: Mapping[str, Any]) -> None:
@@ -291,13 +325,14 @@ class _Builder:
             self.source.problem(("admin",), f"{admin} is taken by the data listener ({listen}); give each its own port")
         upstreams = [(("upstream",), data.get("upstream"))]
         upstreams += [
-            (("routes", index, "upstream"), item.get("upstream"))
-            for index, item in enumerate(data["routes"])
+            (("routes", index, "upstream"), item.get("upstream")) for index, item in enumerate(data["routes"])
         ]
         for at, upstream in upstreams:
             for listener in (listen, admin):
                 if upstream and listener and _is_ourselves(upstream, listener):
-                    self.source.problem(at, f"{upstream} is this sidecar's own listener ({listener}); name the receiver's address")
+                    self.source.problem(
+                        at, f"{upstream} is this sidecar's own listener ({listener}); name the receiver's address"
+                    )
 
     def _accounts(self, data: Mapping[str, Any]) -> tuple[Account, ...]:
         accounts = []

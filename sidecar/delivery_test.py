@@ -44,7 +44,10 @@ async def _deliver(account: Account) -> tuple[int, dict[str, Any]]:
     import httpx  # noqa: PLC0415 - costs 4 MB and 50 ms, and most sidecars never send a test
 
     body = json.dumps({"event": "webhook.test", "account_id": account.id, "sent_at": int(time.time())}).encode()
-    headers = [*sign(load_preset("begini"), account.api_key, body=body, now=time.time()), ("Content-Type", "application/json")]
+    headers = [
+        *sign(load_preset("begini"), account.api_key, body=body, now=time.time()),
+        ("Content-Type", "application/json"),
+    ]
     host = urlsplit(account.webhook_url).hostname
     try:
         async with (
@@ -61,7 +64,10 @@ async def _deliver(account: Account) -> tuple[int, dict[str, Any]]:
     except httpx.HTTPError as error:
         return 503, {"detail": f"No answer from host {host}: {type(error).__name__}"}
     if response.is_success:
-        return 200, {"webhook_receiver_status_code": response.status_code, "detail": "The receiver took the test delivery"}
+        return 200, {
+            "webhook_receiver_status_code": response.status_code,
+            "detail": "The receiver took the test delivery",
+        }
     return 422, {
         "detail": {
             "webhook_receiver_status_code": response.status_code,

@@ -55,7 +55,7 @@ class Text(Value):
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise ValidationError(f"must be text; write it in quotes: \"{value}\"")
+            raise ValidationError(f'must be text; write it in quotes: "{value}"')
         return value
 
 
@@ -129,7 +129,11 @@ class Choice(Value):
 class Size(Value):
     """Bytes: `64KiB`, `5MiB`, `1GB` or a plain number."""
 
-    schema: ClassVar[JSONSchema] = {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(B|[KMG]i?B)?$", "minimum": 1}
+    schema: ClassVar[JSONSchema] = {
+        "type": ["string", "integer"],
+        "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(B|[KMG]i?B)?$",
+        "minimum": 1,
+    }
 
     def read(self, value: Any) -> int:
         number, unit = _quantity(value)
@@ -141,7 +145,11 @@ class Size(Value):
 class Duration(Value):
     """Seconds: `500ms`, `30s`, `5m`, `1h` or a plain number. Never 0: a limit that is off would be one that is absent."""
 
-    schema: ClassVar[JSONSchema] = {"type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(ms|s|m|h)?$", "exclusiveMinimum": 0}
+    schema: ClassVar[JSONSchema] = {
+        "type": ["string", "number"],
+        "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(ms|s|m|h)?$",
+        "exclusiveMinimum": 0,
+    }
 
     def read(self, value: Any) -> float:
         number, unit = _quantity(value)
@@ -171,7 +179,10 @@ class ListenAddress(NamedTuple):
 
 
 class Listen(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"]}
+    schema: ClassVar[JSONSchema] = {
+        "type": "string",
+        "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"],
+    }
 
     def read(self, value: Any) -> ListenAddress:
         text = str(value)
@@ -182,7 +193,9 @@ class Listen(Value):
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
         if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not _HOST.fullmatch(host):
-            raise ValidationError(f"{shown(text)} is no address to listen on; for example 0.0.0.0:8080 or unix:/run/sidecar.sock")
+            raise ValidationError(
+                f"{shown(text)} is no address to listen on; for example 0.0.0.0:8080 or unix:/run/sidecar.sock"
+            )
         return ListenAddress(host, int(port))
 
 
@@ -199,11 +212,17 @@ class UpstreamURL(Value):
         except ValueError:
             raise ValidationError(f"{shown(text)} is not a URL; for example http://127.0.0.1:3000") from None
         if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
-            raise ValidationError(f"{shown(text)} is not a receiver's address; for example http://127.0.0.1:3000 or unix:/run/app.sock")
+            raise ValidationError(
+                f"{shown(text)} is not a receiver's address; for example http://127.0.0.1:3000 or unix:/run/app.sock"
+            )
         if url.path not in ("", "/") or url.query or url.fragment:
-            raise ValidationError(f"{shown(text)} has a path; deliveries keep the path they came with, so write {url.scheme}://{url.netloc}")
+            raise ValidationError(
+                f"{shown(text)} has a path; deliveries keep the path they came with, so write {url.scheme}://{url.netloc}"
+            )
         if url.username is not None:
-            raise ValidationError("has credentials; the receiver's own authentication passes through in the delivery's headers")
+            raise ValidationError(
+                "has credentials; the receiver's own authentication passes through in the delivery's headers"
+            )
         return UpstreamAddress(url.scheme, host, port or (443 if url.scheme == "https" else 80), "")
 
 
@@ -233,7 +252,9 @@ class Cidr(Value):
             return ipaddress.ip_network(text)
         except ValueError as error:
             if "host bits" not in str(error):
-                raise ValidationError(f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32") from None
+                raise ValidationError(
+                    f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32"
+                ) from None
             meant = ipaddress.ip_network(text, strict=False)
             raise ValidationError(f"{shown(text)} has host bits set; use '{meant}'") from None
 
@@ -246,12 +267,14 @@ class TrustedProxy(Cidr):
             return value
         network = super().read(value)
         if network.prefixlen == 0:
-            raise ValidationError(f"{shown(value)} would believe anybody's X-Forwarded-For; name the proxies' own networks")
+            raise ValidationError(
+                f"{shown(value)} would believe anybody's X-Forwarded-For; name the proxies' own networks"
+            )
         return network
 
 
 class RoutePath(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^/[!\"$&-)+-~]*\\*?$"}
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": '^/[!"$&-)+-~]*\\*?$'}
 
     def read(self, value: Any) -> str:
         text = str(value)
@@ -279,7 +302,9 @@ class Status(Value):
     def read(self, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 400 <= value <= 499 or value == 410:
             # 2xx would lose the delivery, 3xx send it elsewhere, 5xx be retried for ever; at 410 providers disable the endpoint.
-            raise ValidationError(f"{shown(value)} is no status for a refusal; use 400 to 499, not 410, for example 403")
+            raise ValidationError(
+                f"{shown(value)} is no status for a refusal; use 400 to 499, not 410, for example 403"
+            )
         return value
 
 
@@ -332,7 +357,9 @@ class SecretReference(Value):
             raise ValidationError(problems)  # type: ignore[arg-type]
         if bool(result["env"]) == bool(result["file"]):
             raise ValidationError("needs exactly one of env and file; for example {env: BEGINI_API_KEY}")
-        result["id"] = result["id"] or re.sub(r"[^A-Za-z0-9._-]", "_", result["env"] or result["file"].rsplit("/", 1)[-1])[:63]
+        result["id"] = (
+            result["id"] or re.sub(r"[^A-Za-z0-9._-]", "_", result["env"] or result["file"].rsplit("/", 1)[-1])[:63]
+        )
         return SecretRef(**result)
 
 

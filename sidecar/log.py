@@ -9,8 +9,8 @@ import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from secrets import token_hex
 from json.encoder import encode_basestring_ascii as _quote  # the C function behind json.dumps, typed as str → str
+from secrets import token_hex
 
 from sidecar.config import LogSettings
 from sidecar.exchange import Exchange
@@ -113,7 +113,9 @@ class Log:
         return line + "}\n"
 
     def _text(self, e: Exchange) -> str:
-        parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {_printable(e.path[:MAX_SHOWN].decode('latin-1'))}"]
+        parts = [
+            f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {_printable(e.path[:MAX_SHOWN].decode('latin-1'))}"
+        ]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
         if e.secret_id:
             parts.append(f"secret={e.secret_id}")

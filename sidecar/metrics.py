@@ -52,7 +52,19 @@ class Histogram:
 class RouteCounts:
     """All series of one route, at 0 from the start."""
 
-    __slots__ = ("accepted", "age", "body", "codes", "delivery", "last_used", "matches", "reasons", "shadow", "upstream", "verify")
+    __slots__ = (
+        "accepted",
+        "age",
+        "body",
+        "codes",
+        "delivery",
+        "last_used",
+        "matches",
+        "reasons",
+        "shadow",
+        "upstream",
+        "verify",
+    )
 
     def __init__(self, secret_ids: Iterable[str] = ()) -> None:
         self.accepted = 0
@@ -119,13 +131,19 @@ class Metrics(Collector):
             labels=("route", "outcome", "reason"),
         )
         shadow = CounterMetricFamily(
-            "webhook_sidecar_shadow_rejections", "Deliveries that a route in shadow mode forwarded but would have refused.", labels=("route", "reason")
+            "webhook_sidecar_shadow_rejections",
+            "Deliveries that a route in shadow mode forwarded but would have refused.",
+            labels=("route", "reason"),
         )
         responses = CounterMetricFamily(
-            "webhook_sidecar_upstream_responses", "Answers of the upstream by class of status code.", labels=("route", "code")
+            "webhook_sidecar_upstream_responses",
+            "Answers of the upstream by class of status code.",
+            labels=("route", "code"),
         )
         matches = CounterMetricFamily(
-            "webhook_sidecar_secret_matches", "Verified deliveries by the secret that matched.", labels=("route", "secret")
+            "webhook_sidecar_secret_matches",
+            "Verified deliveries by the secret that matched.",
+            labels=("route", "secret"),
         )
         last_used = GaugeMetricFamily(
             "webhook_sidecar_secret_last_used_timestamp_seconds",
@@ -150,7 +168,11 @@ class Metrics(Collector):
             ("verify", "verify_seconds", "Computing and comparing MACs."),
             ("upstream", "upstream_seconds", "From connecting to the upstream to the end of its answer."),
             ("body", "body_bytes", "Size of the deliveries' bodies, as far as they were read."),
-            ("age", "signature_age_seconds", "Our clock minus the signed timestamp; negative if the sender's clock is ahead."),
+            (
+                "age",
+                "signature_age_seconds",
+                "Our clock minus the signed timestamp; negative if the sender's clock is ahead.",
+            ),
         ):
             family = HistogramMetricFamily(f"webhook_sidecar_{name}", about, labels=("route",))
             for route, counts in routes:
@@ -159,13 +181,21 @@ class Metrics(Collector):
             yield family
 
         yield GaugeMetricFamily("webhook_sidecar_in_flight", "Deliveries being worked on.", self.in_flight)
-        yield GaugeMetricFamily("webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", self.buffered_bytes())
         yield GaugeMetricFamily(
-            "webhook_sidecar_config_last_reload_successful", "1 if the last attempt to load the configuration worked.", int(self.reload_successful)
+            "webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", self.buffered_bytes()
         )
         yield GaugeMetricFamily(
-            "webhook_sidecar_config_last_reload_success_timestamp_seconds", "When a configuration was last loaded, unix time.", self.reload_success_time
+            "webhook_sidecar_config_last_reload_successful",
+            "1 if the last attempt to load the configuration worked.",
+            int(self.reload_successful),
         )
-        build = GaugeMetricFamily("webhook_sidecar_build_info", "Always 1; what is running is in the labels.", labels=("version", "python"))
+        yield GaugeMetricFamily(
+            "webhook_sidecar_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last loaded, unix time.",
+            self.reload_success_time,
+        )
+        build = GaugeMetricFamily(
+            "webhook_sidecar_build_info", "Always 1; what is running is in the labels.", labels=("version", "python")
+        )
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

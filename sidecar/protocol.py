@@ -45,6 +45,7 @@ KEEP_ALIVE_SECONDS = 75.0
 #: Unread body bytes held for the application before reading pauses.
 HIGH_WATER = 64 * 1024
 
+
 def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
     """One write for all. Small ones are joined, which costs less than a gathering system call; large ones are not copied."""
     if len(pieces) == 1:
@@ -74,7 +75,9 @@ class Deadlines:
         self.head: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, head, lambda it: it.head_expired())
         self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
         self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, WRITE_SECONDS, lambda it: it.transport.abort())
-        self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, KEEP_ALIVE_SECONDS, lambda it: it.transport.close())
+        self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
+            loop, KEEP_ALIVE_SECONDS, lambda it: it.transport.close()
+        )
         self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.transport.abort())
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
@@ -157,7 +160,10 @@ class DataProtocol(HttpToolsProtocol):
                 self.head_timed = True
                 self.deadlines.head.add(self)
         elif self.cycle is not None and self.cycle.more_body:
-            if self.wire_bytes - self.body_bytes > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes + MAX_HEAD:
+            if (
+                self.wire_bytes - self.body_bytes
+                > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes + MAX_HEAD
+            ):
                 self._fault(Rejected(Reason.MALFORMED_REQUEST, "the chunks' framing is larger than what it carries"))
             elif not self.body_timed:
                 self.body_timed = True
@@ -178,7 +184,9 @@ class DataProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > MAX_TARGET and self.head_fault is None:
-            self.head_fault = Rejected(Reason.HEADERS_TOO_LARGE, f"the request target is longer than {MAX_TARGET} bytes")
+            self.head_fault = Rejected(
+                Reason.HEADERS_TOO_LARGE, f"the request target is longer than {MAX_TARGET} bytes"
+            )
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.in_head:
@@ -211,7 +219,10 @@ class DataProtocol(HttpToolsProtocol):
             if len(self.headers) > MAX_FIELDS:
                 fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
             elif parser.should_upgrade():
-                fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade")
+                fault = Rejected(
+                    Reason.MALFORMED_REQUEST,
+                    "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade",
+                )
             else:
                 fault = check_head(method=method, target=target, version=version, fields=fields)
         head = RequestHead(
@@ -353,7 +364,9 @@ class Incoming:
     _chunked = False
     _no_body = False
 
-    def __init__(self, protocol: DataProtocol, head: RequestHead, fault: Rejected | None, *, keep_alive: bool, http_1_0: bool) -> None:
+    def __init__(
+        self, protocol: DataProtocol, head: RequestHead, fault: Rejected | None, *, keep_alive: bool, http_1_0: bool
+    ) -> None:
         self.protocol = protocol
         self.transport = protocol.transport
         self.head = head

@@ -20,8 +20,8 @@ import traceback
 from collections.abc import Callable
 from http import HTTPStatus
 
-from sidecar.client_ip import Client
 from sidecar.body import Body, Budget
+from sidecar.client_ip import Client
 from sidecar.exchange import Exchange
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.log import Log
@@ -33,6 +33,7 @@ from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.signature import Claim, Verified
 from sidecar.upstream import Connection
+
 
 class Proxy:
     """What stands behind the data listener."""
@@ -78,7 +79,7 @@ class Proxy:
             else:
                 _note(exchange, Aborted(Reason.DRAINING, "the drain's time is over"))
             incoming.abort()
-        except Exception as bug:  # noqa: BLE001 - a bug ends this delivery, not the process
+        except Exception as bug:
             rejected = Rejected(Reason.INTERNAL_ERROR, _where(bug))
             _note(exchange, rejected)
             if incoming.response_started:

@@ -18,7 +18,9 @@ class Site:
         self.config = config
         self.upstreams = upstreams
         # Senders are few and come often; what depends on their addresses alone is worked out once.
-        self.resolve_client: Callable[[str | None, tuple[bytes, ...]], Client] = lru_cache(maxsize=4096)(self._resolve_client)
+        self.resolve_client: Callable[[str | None, tuple[bytes, ...]], Client] = lru_cache(maxsize=4096)(
+            self._resolve_client
+        )
 
     def _resolve_client(self, peer: str | None, forwarded_for: tuple[bytes, ...]) -> Client:
         return resolve_client(peer, forwarded_for, self.config.trusted_proxies, trust_unix=self.config.trust_unix)
@@ -71,7 +73,9 @@ class Reloader:
             if address not in made:
                 kept = old.get(address)
                 made[address] = (
-                    kept if kept is not None and kept.timeouts == config.timeouts else Upstream(address, config.timeouts, self._loop)
+                    kept
+                    if kept is not None and kept.timeouts == config.timeouts
+                    else Upstream(address, config.timeouts, self._loop)
                 )
         return made
 
@@ -85,5 +89,3 @@ def _check_unchangeable(old: Config, new: Config) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-

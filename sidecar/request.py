@@ -5,8 +5,8 @@ the sidecar and the receiver must see the same request, or a verified one could 
 """
 
 import re
-from functools import lru_cache
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from sidecar.outcomes import Reason, Rejected
 
@@ -62,10 +62,14 @@ def make_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]
     fields: dict[bytes, list[bytes]] = {}
     for lower, value, _ in spelled:
         fields.setdefault(lower, []).append(value)
-    return RequestHead(method=method, target=target, path=target.partition(b"?")[0], headers=spelled, fields=fields, peer=peer)
+    return RequestHead(
+        method=method, target=target, path=target.partition(b"?")[0], headers=spelled, fields=fields, peer=peer
+    )
 
 
-def check_head(*, method: bytes, target: bytes, version: str, fields: Mapping[bytes, Sequence[bytes]]) -> Rejected | None:
+def check_head(
+    *, method: bytes, target: bytes, version: str, fields: Mapping[bytes, Sequence[bytes]]
+) -> Rejected | None:
     """What is wrong with a parsed head, or None. Pure; the caller answers 400."""
     if version not in ("1.1", "1.0"):
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")

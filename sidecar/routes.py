@@ -129,7 +129,9 @@ def admit(route: Route, method: str, client: Client) -> None:
     if route.allow is None:
         return
     if client.address is None:
-        raise Rejected(Reason.IP_NOT_ALLOWED, "a unix socket has no address; trust 'unix:' so that X-Forwarded-For counts")
+        raise Rejected(
+            Reason.IP_NOT_ALLOWED, "a unix socket has no address; trust 'unix:' so that X-Forwarded-For counts"
+        )
     if client.address not in route.allow:
         raise Rejected(Reason.IP_NOT_ALLOWED, "the client's address is in no network of the route's allowlist")
 

@@ -89,12 +89,16 @@ class Keys(Schema):
         if key in self.later:
             return "is not available in this version; remove it"
         close = difflib.get_close_matches(key, known, n=1)
-        return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known keys are {', '.join(known)}"
+        return (
+            f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known keys are {', '.join(known)}"
+        )
 
 
 class SignatureKeys(Keys):
     header = HeaderName(required=True, metadata={"about": "the header that holds the signature"})
-    algorithm = Choice(Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC; default sha256"})
+    algorithm = Choice(
+        Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC; default sha256"}
+    )
     encoding = Choice(Encoding, load_default=Encoding.HEX, metadata={"about": "how the MAC is written; default hex"})
     prefix = Text(load_default="", metadata={"about": "what stands before the MAC, for example 'sha256='"})
 
@@ -102,11 +106,15 @@ class SignatureKeys(Keys):
 class TimestampKeys(Keys):
     header = HeaderName(required=True, metadata={"about": "the header that holds the signed time"})
     unit = Choice(Unit, load_default=Unit.SECONDS, metadata={"about": "unix seconds or milliseconds; default s"})
-    tolerance = Duration(load_default=300.0, metadata={"about": "how far it may be from our clock, either way; default 5m"})
+    tolerance = Duration(
+        load_default=300.0, metadata={"about": "how far it may be from our clock, either way; default 5m"}
+    )
 
 
 class DeliveryIdKeys(Keys):
-    header = HeaderName(required=True, metadata={"about": "the header that holds the provider's id of the delivery; logged"})
+    header = HeaderName(
+        required=True, metadata={"about": "the header that holds the provider's id of the delivery; logged"}
+    )
 
 
 class SchemeKeys(Keys):
@@ -118,7 +126,10 @@ class SchemeKeys(Keys):
     notes = NonEmpty(metadata={"about": "what a user should know, above all what is not protected"})
     signature = Section(SignatureKeys, required=True)
     timestamp = Section(TimestampKeys)
-    signed = NonEmpty(load_default="{body}", metadata={"about": "the signed message; {body}, {timestamp}, {header:NAME} and literal text"})
+    signed = NonEmpty(
+        load_default="{body}",
+        metadata={"about": "the signed message; {body}, {timestamp}, {header:NAME} and literal text"},
+    )
     delivery_id = Section(DeliveryIdKeys)
 
     @validates_schema
@@ -129,10 +140,13 @@ class SchemeKeys(Keys):
             raise ValidationError(str(error), "signed") from None
         signed, clock = "{timestamp}" in data["signed"], "timestamp" in data
         if signed and not clock:
-            raise ValidationError("signs {timestamp}, but there is no timestamp: section that says where it stands", "signed")
+            raise ValidationError(
+                "signs {timestamp}, but there is no timestamp: section that says where it stands", "signed"
+            )
         if clock and not signed:
             raise ValidationError(
-                "is not part of what is signed, so anybody could renew it; put {timestamp} into signed:, or remove the section", "timestamp"
+                "is not part of what is signed, so anybody could renew it; put {timestamp} into signed:, or remove the section",
+                "timestamp",
             )
 
 
@@ -181,7 +195,11 @@ class Verify(Value):
             return load_preset(value)
         except KeyError:
             close = difflib.get_close_matches(value, preset_names(), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(preset_names())}; or write the scheme out: signature: {{header: ...}}"
+            hint = (
+                f"did you mean '{close[0]}'?"
+                if close
+                else f"there are {', '.join(preset_names())}; or write the scheme out: signature: {{header: ...}}"
+            )
             raise ValidationError(f"{shown(value)} is not a preset; {hint}") from None
 
     def json_schema(self) -> JSONSchema:
@@ -206,8 +224,14 @@ class RouteKeys(Keys):
     secrets = Items(SecretReference(), metadata={"about": "any may match; the id says which one did"})
     allow = Items(Cidr(), metadata={"about": "networks that may send; default: anyone with a valid signature"})
     methods = Items(Method(), metadata={"about": "default POST"})
-    mode = Choice(Mode, load_default=Mode.ENFORCE, metadata={"about": "shadow forwards all the same and counts what would have been refused"})
-    open = Flag(load_default=False, metadata={"about": "true passes everything unverified, for the receiver's own probes"})
+    mode = Choice(
+        Mode,
+        load_default=Mode.ENFORCE,
+        metadata={"about": "shadow forwards all the same and counts what would have been refused"},
+    )
+    open = Flag(
+        load_default=False, metadata={"about": "true passes everything unverified, for the receiver's own probes"}
+    )
     upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
     limits = Section(RouteLimitsKeys)
     reject = Section(RejectKeys, metadata={"about": "the one answer to every refusal by verification or allowlist"})
@@ -217,14 +241,18 @@ class LimitsKeys(Keys):
     later = frozenset({"refusals"})
 
     body = Size(load_default=5 * 1024**2, metadata={"about": "per delivery; default 5MiB"})
-    buffer = Size(load_default=64 * 1024**2, metadata={"about": "all bodies held at once; more is answered 503; default 64MiB"})
+    buffer = Size(
+        load_default=64 * 1024**2, metadata={"about": "all bodies held at once; more is answered 503; default 64MiB"}
+    )
     connections = Count(load_default=1000, metadata={"about": "open connections of senders; default 1000"})
     header_timeout = Duration(load_default=10.0, metadata={"about": "for the whole request head; default 10s"})
     body_timeout = Duration(load_default=30.0, metadata={"about": "for the whole body; default 30s"})
 
 
 class TimeoutsKeys(Keys):
-    connect = Duration(load_default=5.0, metadata={"about": "until the receiver takes a connection, retries included; default 5s"})
+    connect = Duration(
+        load_default=5.0, metadata={"about": "until the receiver takes a connection, retries included; default 5s"}
+    )
     response = Duration(load_default=30.0, metadata={"about": "until its answer begins; default 30s"})
     total = Duration(load_default=60.0, metadata={"about": "until its answer has ended; default 60s"})
     idle = Duration(load_default=1.0, metadata={"about": "how long an unused connection is kept; default 1s"})
@@ -238,7 +266,9 @@ class LogKeys(Keys):
 
 class AccountKeys(Keys):
     id = NonEmpty(required=True, metadata={"about": "the account's id"})
-    api_key = SecretReference(required=True, metadata={"about": "signs the test delivery, and is what the caller must know"})
+    api_key = SecretReference(
+        required=True, metadata={"about": "signs the test delivery, and is what the caller must know"}
+    )
     webhook_url = WebURL(metadata={"about": "where the test delivery is sent"})
 
 
@@ -267,11 +297,20 @@ class ReplayStore(Value):
 class ConfigKeys(Keys):
     later = frozenset({"proxy_protocol", "admin_token"})
 
-    listen = Listen(load_default=Listen().read("0.0.0.0:8080"), metadata={"about": "data listener: deliveries arrive here; default 0.0.0.0:8080"})
-    admin = Listen(load_default=Listen().read("0.0.0.0:9090"), metadata={"about": "admin listener: probes, metrics, delivery test; default 0.0.0.0:9090"})
+    listen = Listen(
+        load_default=Listen().read("0.0.0.0:8080"),
+        metadata={"about": "data listener: deliveries arrive here; default 0.0.0.0:8080"},
+    )
+    admin = Listen(
+        load_default=Listen().read("0.0.0.0:9090"),
+        metadata={"about": "admin listener: probes, metrics, delivery test; default 0.0.0.0:9090"},
+    )
     upstream = UpstreamURL(metadata={"about": "your receiver: http, https or unix:/path"})
     public_url = WebURL(metadata={"about": "what senders call; only URL-signing schemes need it"})
-    trusted_proxies = Items(TrustedProxy(), metadata={"about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's"})
+    trusted_proxies = Items(
+        TrustedProxy(),
+        metadata={"about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's"},
+    )
     limits = Section(LimitsKeys)
     timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})
@@ -284,4 +323,7 @@ class ConfigKeys(Keys):
 
 def json_schema() -> JSONSchema:
     """JSON Schema of a configuration file, for editors and CI."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Webhook Sidecar configuration"} | json_schema_of(ConfigKeys())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Webhook Sidecar configuration",
+    } | json_schema_of(ConfigKeys())

@@ -100,7 +100,9 @@ def parse_template(text: str) -> tuple[Part, ...]:
         end = match.end()
     parts.extend(_literal(text[end:]))
     if parts.count(BODY) != 1:
-        raise TemplateError("must contain {body} exactly once, or the body would not be signed; for example '{timestamp}.{body}'")
+        raise TemplateError(
+            "must contain {body} exactly once, or the body would not be signed; for example '{timestamp}.{body}'"
+        )
     return tuple(parts)
 
 
@@ -117,7 +119,9 @@ def _placeholder(name: str) -> Part:
         return TIMESTAMP
     if name.startswith("header:") and _TOKEN.fullmatch(name[7:]):
         return HeaderValue(name[7:].lower().encode())
-    raise TemplateError(f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}} and {{header:NAME}}")
+    raise TemplateError(
+        f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}} and {{header:NAME}}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

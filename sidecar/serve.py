@@ -81,7 +81,9 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _serve(config: Config, env: Mapping[str, str], data_socket: socket.socket, admin_socket: socket.socket) -> int:
+async def _serve(
+    config: Config, env: Mapping[str, str], data_socket: socket.socket, admin_socket: socket.socket
+) -> int:
     loop = asyncio.get_running_loop()
     log = Log(config.log, loop)
     metrics = Metrics()
@@ -118,7 +120,11 @@ async def _serve(config: Config, env: Mapping[str, str], data_socket: socket.soc
         DataProtocol, deadlines=deadlines, max_connections=lambda: reloader.site.config.limits.connections
     )
     data = Server(_uvicorn_config(proxy, protocol))
-    admin = Server(_uvicorn_config(admin_app(reloader=reloader, registry=registry, ready=lambda: not draining.is_set()), "httptools"))
+    admin = Server(
+        _uvicorn_config(
+            admin_app(reloader=reloader, registry=registry, ready=lambda: not draining.is_set()), "httptools"
+        )
+    )
 
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):

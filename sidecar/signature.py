@@ -57,7 +57,17 @@ class Verified(NamedTuple):
 class Verifier:
     """A scheme bound to its secrets, with everything that does not depend on the delivery worked out beforehand."""
 
-    __slots__ = ("_delivery_id_header", "_encode", "_keys", "_pattern", "_prefix", "_signature_header", "_timestamp_header", "scheme", "secrets")
+    __slots__ = (
+        "_delivery_id_header",
+        "_encode",
+        "_keys",
+        "_pattern",
+        "_prefix",
+        "_signature_header",
+        "_timestamp_header",
+        "scheme",
+        "secrets",
+    )
 
     def __init__(self, scheme: Scheme, secrets: Sequence[Secret]) -> None:
         if not secrets:
@@ -113,13 +123,17 @@ class Verifier:
         if not sent or not sent[0]:
             raise Rejected(Reason.TIMESTAMP_MISSING, f"no {clock.header} header")
         if len(sent) > 1 or not _TIMESTAMP.fullmatch(sent[0]):
-            raise Rejected(Reason.TIMESTAMP_MALFORMED, f"{clock.header} is not one whole number of unix time ({clock.unit})")
+            raise Rejected(
+                Reason.TIMESTAMP_MALFORMED, f"{clock.header} is not one whole number of unix time ({clock.unit})"
+            )
         seconds = int(sent[0]) / (1000 if clock.unit is Unit.MILLISECONDS else 1)
         age = now - seconds
         if age > clock.tolerance:
             raise Rejected(Reason.TIMESTAMP_TOO_OLD, f"signed {age:.0f} s ago, tolerance is {clock.tolerance:g} s")
         if age < -clock.tolerance:
-            raise Rejected(Reason.TIMESTAMP_IN_FUTURE, f"signed {-age:.0f} s in the future, tolerance is {clock.tolerance:g} s")
+            raise Rejected(
+                Reason.TIMESTAMP_IN_FUTURE, f"signed {-age:.0f} s in the future, tolerance is {clock.tolerance:g} s"
+            )
         return sent[0], age
 
     def _describe_malformed(self, sent: Sequence[bytes]) -> str:
@@ -145,7 +159,10 @@ def signed_message(scheme: Scheme, timestamp: bytes, head: RequestHead, body: Se
         elif isinstance(part, HeaderValue):
             values = head.values(part.name)
             if len(values) != 1:
-                raise Rejected(Reason.SIGNATURE_MALFORMED, f"the signed header {part.name.decode()} stands there {len(values)} times")
+                raise Rejected(
+                    Reason.SIGNATURE_MALFORMED,
+                    f"the signed header {part.name.decode()} stands there {len(values)} times",
+                )
             pieces.append(values[0])
         elif isinstance(part, bytes):
             pieces.append(part)
@@ -157,7 +174,9 @@ def keyed_mac(scheme: Scheme, secret: Secret) -> hmac.HMAC:
     return hmac.new(secret.reveal(), digestmod=getattr(hashlib, scheme.signature.algorithm.value))
 
 
-def sign(scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+def sign(
+    scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
     """The headers that make `body` a valid delivery at `now` (unix seconds); `headers` are those that a template may sign."""
     head = make_head("POST", b"/", [(name.encode(), value.encode()) for name, value in headers], None)
     signed: list[tuple[str, str]] = []

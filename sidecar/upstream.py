@@ -16,8 +16,8 @@ import httptools
 
 from sidecar.config import Timeouts
 from sidecar.deadlines import DeadlineQueue
-from sidecar.protocol import write_pieces
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
+from sidecar.protocol import write_pieces
 from sidecar.request import Header
 from sidecar.routes import UpstreamAddress
 
@@ -363,9 +363,13 @@ class Upstream:
                 async with asyncio.timeout(left):
                     return await self._open()
             except TimeoutError:
-                raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address} within {self.timeouts.connect:g} s") from None
+                raise Rejected(
+                    Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address} within {self.timeouts.connect:g} s"
+                ) from None
             except ssl.SSLError as error:
-                raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"TLS with {self.address} failed: {_tls_problem(error)}") from None
+                raise Rejected(
+                    Reason.UPSTREAM_UNREACHABLE, f"TLS with {self.address} failed: {_tls_problem(error)}"
+                ) from None
             except OSError as error:
                 if self.loop.time() + pause >= deadline:
                     problem = error.strerror or type(error).__name__
@@ -379,7 +383,11 @@ class Upstream:
             _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address.path)
         else:
             _, connection = await self.loop.create_connection(
-                lambda: Connection(self), address.host, address.port, ssl=self._tls, server_hostname=address.host if self._tls else None
+                lambda: Connection(self),
+                address.host,
+                address.port,
+                ssl=self._tls,
+                server_hostname=address.host if self._tls else None,
             )
         return connection
 

@@ -132,7 +132,12 @@ def _mapping(node: yaml.MappingNode, path: Path, source: YamlSource) -> dict[str
         if key in values:
             first = source.lines[at]
             source.problems.append(
-                Problem(source.file, key_node.start_mark.line + 1, format_path(at), f"given twice, first in line {first}; keep one")
+                Problem(
+                    source.file,
+                    key_node.start_mark.line + 1,
+                    format_path(at),
+                    f"given twice, first in line {first}; keep one",
+                )
             )
             continue
         source.lines[at] = key_node.start_mark.line + 1

@@ -40,11 +40,12 @@ KEY = b"bench-api-key-0123456789abcdef"
 BODY = b"x" * 1024
 REQUEST = (
     b"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\nX-Signature: %b\r\n"
-    b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (hmac.new(KEY, BODY, hashlib.sha512).hexdigest().encode(), BODY)
+    b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b"
+    % (hmac.new(KEY, BODY, hashlib.sha512).hexdigest().encode(), BODY)
 )
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 04:00:00 GMT\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: 15\r\nConnection: keep-alive\r\n\r\n{\"status\":\"ok\"}"
+    b'Content-Length: 15\r\nConnection: keep-alive\r\n\r\n{"status":"ok"}'
 )
 
 

@@ -1,0 +1,266 @@
+"""`sidecar demo`: a receiver, a real sidecar process in front of it, and four deliveries of which one is genuine.
+
+The demo plays three parts that would be three machines: the sender, the trusted proxy that writes X-Forwarded-For, and
+the receiver. The sidecar is the real one: `sidecar serve` with the configuration shown.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.schema import load_preset
+from sidecar.secret import Secret
+from sidecar.signature import sign
+
+CONFIG = """\
+listen: 127.0.0.1:0
+admin: 127.0.0.1:0
+upstream: http://127.0.0.1:{receiver}
+trusted_proxies: [127.0.0.1/32]
+routes:
+  - path: /webhooks/begini
+    verify: begini
+    secrets: [{{id: current, env: DEMO_BEGINI_KEY}}]
+    allow: [203.0.113.0/24]
+  - path: /webhooks/slack
+    verify: slack
+    secrets: [{{id: current, env: DEMO_SLACK_SECRET}}]
+"""
+#: Documentation addresses (RFC 5737): the provider's, and somebody else's.
+PROVIDER = "203.0.113.7"
+STRANGER = "198.51.100.66"
+BODY = b'{"event":"score.ready","id":"622056dce007dc805c741751","score":712}'
+START_SECONDS = 10.0
+
+
+class DemoError(Exception):
+    """The demo could not be run; the message says why."""
+
+
+@dataclass
+class Step:
+    """One delivery: what is sent, and what must come of it."""
+
+    title: str
+    path: str
+    body: bytes
+    headers: list[tuple[str, str]]
+    expect_status: int
+    expect_reason: str  #: of the counter that must have moved; empty for accepted
+    why: str
+
+
+@dataclass
+class Receiver:
+    """The receiver that can't be changed: answers 200 to whatever it gets and remembers it."""
+
+    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[int]:
+        """Serves on a free port of the loopback interface; gives the port."""
+        seen = self.seen
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                seen.append((self.path, dict(self.headers), body))
+                answer = b'{"status":"ok"}'
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def run_demo(*, keep: bool) -> int:
+    """Runs the demo; 0 if every step went as it says."""
+    keys = {"DEMO_BEGINI_KEY": secrets.token_hex(20), "DEMO_SLACK_SECRET": secrets.token_hex(16)}
+    receiver = Receiver()
+    with receiver.running() as port, _sidecar(CONFIG.format(receiver=port), keys) as (data, admin):
+        print(_bold("Webhook Sidecar: four deliveries, one of them genuine\n"))
+        print(f"  sender --> sidecar http://{data} --> receiver http://127.0.0.1:{port}\n")
+        print(_indented(CONFIG.format(receiver=port)))
+        failures = [problem for step in _steps(keys) for problem in _run(step, receiver, data, admin)]
+        if failures:
+            print(_bold("\nNot as claimed:"))
+            for failure in failures:
+                print(f"  {failure}")
+            return 1
+        print(_bold("\nAll as claimed: the genuine delivery arrived byte for byte, the receiver never saw the others."))
+        if keep:
+            _stay(keys, data, admin)
+    return 0
+
+
+def _steps(keys: dict[str, str]) -> list[Step]:
+    now = time.time()
+    begini = sign(load_preset("begini"), Secret("demo", keys["DEMO_BEGINI_KEY"].encode()), body=BODY, now=now)
+    recorded = sign(load_preset("slack"), Secret("demo", keys["DEMO_SLACK_SECRET"].encode()), body=BODY, now=now - 3600)
+    return [
+        Step(
+            title="a genuine delivery from the provider's address",
+            path="/webhooks/begini",
+            body=BODY,
+            headers=[*begini, ("X-Forwarded-For", PROVIDER)],
+            expect_status=200,
+            expect_reason="",
+            why="signature and address are right: forwarded",
+        ),
+        Step(
+            title="the same, with one byte of the body changed",
+            path="/webhooks/begini",
+            body=BODY.replace(b"712", b"912"),
+            headers=[*begini, ("X-Forwarded-For", PROVIDER)],
+            expect_status=403,
+            expect_reason="signature_mismatch",
+            why="the HMAC is of another body",
+        ),
+        Step(
+            title="rightly signed, but from a stranger who writes the provider's address to the left of his own",
+            path="/webhooks/begini",
+            body=BODY,
+            headers=[*begini, ("X-Forwarded-For", f"{PROVIDER}, {STRANGER}")],
+            expect_status=403,
+            expect_reason="ip_not_allowed",
+            why="X-Forwarded-For is read from the right: the trusted proxy saw " + STRANGER,
+        ),
+        Step(
+            title="a genuine Slack delivery, recorded an hour ago and sent again",
+            path="/webhooks/slack",
+            body=BODY,
+            headers=[*recorded, ("X-Forwarded-For", PROVIDER)],
+            expect_status=403,
+            expect_reason="timestamp_too_old",
+            why="the signature is right, but the signed time is out of tolerance (5 minutes)",
+        ),
+    ]
+
+
+def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
+    """Sends one delivery, shows what came of it; what did not go as claimed."""
+    before = _deliveries(admin)
+    receiver.seen.clear()
+    answer = httpx.post(f"http://{data}{step.path}", content=step.body, headers=step.headers, trust_env=False)
+    moved = {key: count - before[key] for key, count in _deliveries(admin).items() if count != before[key]}
+
+    print(_bold(f"* {step.title}"))
+    print(f"  sent      POST {step.path}  {step.body.decode()}")
+    for name, value in step.headers:
+        print(f"            {name}: {value if len(value) <= 60 else value[:24] + '...'}")
+    print(f"  answer    {answer.status_code} {answer.text}")
+    if receiver.seen:
+        _, headers, body = receiver.seen[0]
+        print(f"  receiver  saw {body.decode()}")
+        print(f"            X-Webhook-Verified: {headers.get('X-Webhook-Verified')}")
+    else:
+        print("  receiver  saw nothing")
+    for (route, outcome, reason), count in moved.items():
+        print(f'  metrics   deliveries_total{{route="{route}",outcome="{outcome}",reason="{reason}"}} +{count:.0f}')
+    print(f"  because   {step.why}\n")
+
+    problems = []
+    if answer.status_code != step.expect_status:
+        problems.append(f"{step.title}: answered {answer.status_code}, not {step.expect_status}")
+    forwarded = [body for _, _, body in receiver.seen]
+    if forwarded != ([step.body] if step.expect_status == 200 else []):
+        problems.append(f"{step.title}: the receiver saw {len(forwarded)} deliveries, or another body")
+    outcome = "rejected" if step.expect_reason else "accepted"
+    if {key[1:]: count for key, count in moved.items()} != {(outcome, step.expect_reason): 1}:
+        problems.append(f"{step.title}: the counters moved otherwise: {moved}")
+    return problems
+
+
+def _deliveries(admin: str) -> dict[tuple[str, str, str], float]:
+    text = httpx.get(f"http://{admin}/metrics", trust_env=False).text
+    return {
+        (sample.labels["route"], sample.labels["outcome"], sample.labels["reason"]): sample.value
+        for family in text_string_to_metric_families(text)
+        if family.name == "webhook_sidecar_deliveries"
+        for sample in family.samples
+    }
+
+
+@contextlib.contextmanager
+def _sidecar(config: str, keys: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A real sidecar process; gives the addresses of its two listeners."""
+    with tempfile.TemporaryDirectory(prefix="sidecar-demo-") as directory:
+        file = Path(directory, "sidecar.yaml")
+        file.write_text(config)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sidecar", "serve", "--config", str(file)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | keys,
+        )
+        watchdog = threading.Timer(START_SECONDS, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            serving: dict[str, str] = {}
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "serving":
+                    serving = event
+                    break
+            watchdog.cancel()
+            if not serving:
+                raise DemoError("the sidecar did not start; its messages are above")
+            # Nobody reads further lines; without this the pipe would fill up and stop the sidecar.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield serving["listen"], serving["admin"]
+        finally:
+            watchdog.cancel()
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def _stay(keys: dict[str, str], data: str, admin: str) -> None:
+    print("\nIt stays up until you press Ctrl-C. Try:\n")
+    print(f"  KEY={keys['DEMO_BEGINI_KEY']}")
+    print(f"  BODY='{BODY.decode()}'")
+    print("""  SIGNATURE=$(printf %s "$BODY" | openssl dgst -sha512 -hmac "$KEY" | sed 's/^.* //')""")
+    print(
+        f"""  curl -i http://{data}/webhooks/begini -H "X-Signature: $SIGNATURE" -H "X-Forwarded-For: {PROVIDER}" -d "$BODY" """
+    )
+    print(
+        f"""  curl -i http://{data}/webhooks/begini -H "X-Signature: $SIGNATURE" -H "X-Forwarded-For: {PROVIDER}" -d "$BODY!" """
+    )
+    print(f"  curl -s http://{admin}/metrics | grep deliveries_total | grep -v ' 0.0'")
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" for line in text.splitlines())
