@@ -47,7 +47,9 @@ class Body:
             self._take(announced)
         more = True
         while more:
-            piece, more = await incoming.read()
+            if not incoming.has_news:
+                await incoming.news()
+            piece, more = incoming.take()
             if not piece:
                 continue
             self.size += len(piece)

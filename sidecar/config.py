@@ -323,7 +323,7 @@ class _Builder:
         listen, admin = data.get("listen"), data.get("admin")
         if listen and admin and _collide(listen, admin):
             self.source.problem(("admin",), f"{admin} is taken by the data listener ({listen}); give each its own port")
-        upstreams = [(("upstream",), data.get("upstream"))]
+        upstreams: list[tuple[Path, UpstreamAddress | None]] = [(("upstream",), data.get("upstream"))]
         upstreams += [
             (("routes", index, "upstream"), item.get("upstream")) for index, item in enumerate(data["routes"])
         ]

@@ -6,6 +6,7 @@ them all. `asyncio.timeout` and `call_later` cost a timer per request; this cost
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -38,15 +39,11 @@ class DeadlineQueue(Generic[T]):
         self._due.pop(item, None)
 
     def _fire(self) -> None:
-        self._timer = None
         now = self._loop.time()
-        while self._due:
-            item, due = next(iter(self._due.items()))
-            if due > now:
-                self._timer = self._loop.call_at(due, self._fire)
-                return
+        expired = [item for item, _ in takewhile(lambda entry: entry[1] <= now, self._due.items())]
+        for item in expired:
             del self._due[item]
+        # Armed anew before anything is called that may add to the queue.
+        self._timer = self._loop.call_at(next(iter(self._due.values())), self._fire) if self._due else None
+        for item in expired:
             self._expire(item)
-            if self._timer is not None:  # `expire` added something to an empty queue and armed the timer itself
-                self._timer.cancel()
-                self._timer = None

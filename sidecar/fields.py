@@ -14,7 +14,7 @@ from sidecar.routes import UpstreamAddress
 
 JSONSchema = dict[str, Any]
 
-_MESSAGES = {
+_MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "required": "is required",
     "null": "has no value; give it one or remove the key",
     "invalid": "is not valid",
@@ -31,7 +31,7 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class Value(fields.Field[Any]):
     """A leaf: `read` returns the value or raises `ValidationError` with a sentence that names the remedy."""
 
-    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES
+    default_error_messages = _MESSAGES
     schema: ClassVar[JSONSchema] = {}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -280,7 +280,7 @@ class RoutePath(Value):
         text = str(value)
         if not re.fullmatch(r"/[!\"$-)+->@-~]*(?<=/)\*|/[!\"$-)+->@-~]*", text):
             raise ValidationError(
-                f"{shown(text)} is not a path: begin with '/', escape what a URL escapes, no query; a final '/*' takes everything below"
+                f"{shown(text)} is not a path: begin with '/', escape as a URL does, no query; a final '/*' takes all below"
             )
         if re.search(r"(^|/)\.{1,2}(/|$)|//", text):
             raise ValidationError(f"{shown(text)} has empty or dot segments; write the path as senders call it")
@@ -354,7 +354,7 @@ class SecretReference(Value):
                 except ValidationError as error:
                     problems[key] = list(error.messages)
         if problems:
-            raise ValidationError(problems)  # type: ignore[arg-type]
+            raise ValidationError(problems)
         if bool(result["env"]) == bool(result["file"]):
             raise ValidationError("needs exactly one of env and file; for example {env: BEGINI_API_KEY}")
         result["id"] = (
@@ -366,13 +366,13 @@ class SecretReference(Value):
 class Section(fields.Nested):
     """A mapping with its own schema."""
 
-    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES
+    default_error_messages = _MESSAGES
 
 
 class Items(fields.List[Any]):
     """A list; empty is a mistake, because absent and empty must never mean the same."""
 
-    default_error_messages: ClassVar[dict[str, str]] = _MESSAGES | {"invalid": "must be a list: [a, b]"}
+    default_error_messages = _MESSAGES | {"invalid": "must be a list: [a, b]"}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if value == []:

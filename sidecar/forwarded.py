@@ -6,14 +6,14 @@ trusted proxy the X-Forwarded fields are kept.
 
 from functools import lru_cache
 
-from sidecar.request import RequestHead
+from sidecar.request import Header, RequestHead
 from sidecar.upstream import HOP_BY_HOP, connection_options
 
 _OURS = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
-#: `Expect` was answered by us; `Content-Length` is written anew.
-_DROPPED = HOP_BY_HOP | _OURS | {b"expect", b"content-length"}
+#: `Expect` was answered by us.
+_DROPPED = HOP_BY_HOP | _OURS | {b"expect"}
 #: `Connection` must not take away what a message can't be read without.
 _KEPT = frozenset({b"host", b"content-type"})
 
@@ -23,17 +23,32 @@ def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proo
 
     `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`.
     """
+    framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
+    length = b"%d" % body_size
+    headers = head.headers
+    if (
+        not _DROPPED.isdisjoint(head.fields)
+        or b"_" in b"".join(head.fields)
+        or head.values(b"content-length") != ((length,) if framed else ())
+    ):
+        # Something must go, or the length be written anew; most deliveries have nothing of this.
+        headers = _end_to_end(head)
+        if framed:
+            headers.append((b"Content-Length", length))
+    lines = b"\r\n".join(map(b": ".join, headers))
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b%b\r\n" % (head.method.encode(), head.target, lines, forwarding, proof)
+
+
+def _end_to_end(head: RequestHead) -> list[Header]:
+    """The headers that are meant for the receiver, Content-Length left out."""
     connection = head.values(b"connection")
-    dropped = _DROPPED | (connection_options(connection) - _KEPT) if connection else _DROPPED
-    lines = [head.method.encode(), b" ", head.target, b" HTTP/1.1\r\n"]
-    for name, value, spelled in head.headers:
-        if name in dropped or (b"_" in name and name.replace(b"_", b"-") in _DROPPED):
-            continue
-        lines += (spelled, b": ", value, b"\r\n")
-    if body_size or head.method in ("POST", "PUT", "PATCH"):
-        lines.append(b"Content-Length: %d\r\n" % body_size)
-    lines += (forwarding, proof, b"\r\n")
-    return b"".join(lines)
+    dropped = _DROPPED | {b"content-length"} | (connection_options(connection) - _KEPT)
+    kept = []
+    for name, value in head.headers:
+        lower = name.lower()
+        if lower not in dropped and not (b"_" in lower and lower.replace(b"_", b"-") in _DROPPED):
+            kept.append((name, value))
+    return kept
 
 
 @lru_cache(maxsize=1024)

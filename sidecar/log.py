@@ -113,9 +113,8 @@ class Log:
         return line + "}\n"
 
     def _text(self, e: Exchange) -> str:
-        parts = [
-            f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {_printable(e.path[:MAX_SHOWN].decode('latin-1'))}"
-        ]
+        path = _printable(e.path[:MAX_SHOWN].decode("latin-1"))
+        parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {path}"]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
         if e.secret_id:
             parts.append(f"secret={e.secret_id}")

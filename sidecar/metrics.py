@@ -83,10 +83,10 @@ class RouteCounts:
 class Metrics(Collector):
     """Everything that is counted. `in_flight` is moved by the data path itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, buffered_bytes: Callable[[], int] = int) -> None:
         self.routes: dict[str, RouteCounts] = {"": RouteCounts()}
         self.in_flight = 0
-        self.buffered_bytes: Callable[[], int] = int
+        self.buffered_bytes = buffered_bytes
         self.reload_successful = True
         self.reload_success_time = 0.0
 
@@ -127,7 +127,7 @@ class Metrics(Collector):
 
         deliveries = CounterMetricFamily(
             "webhook_sidecar_deliveries",
-            "Deliveries by how they ended. accepted: the upstream answered; rejected: refused here; failed: verified but not answered.",
+            "Deliveries: answered by the upstream (accepted), refused here (rejected), verified but not answered (failed).",
             labels=("route", "outcome", "reason"),
         )
         shadow = CounterMetricFamily(

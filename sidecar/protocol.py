@@ -35,6 +35,7 @@ MAX_FIELDS = 200
 #: Chunk framing may cost this much, and this many bytes for each byte of body, before it is an attack.
 CHUNK_OVERHEAD = 16 * 1024
 CHUNK_OVERHEAD_PER_BYTE = 8
+CHUNKS_TOO_COSTLY = Rejected(Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry")
 #: After an early answer: how long, and how much, is still read and thrown away.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
@@ -85,7 +86,7 @@ class Deadlines:
 class DataProtocol(HttpToolsProtocol):
     """One connection of a sender."""
 
-    cycle: "Incoming"  # type: ignore[assignment] # uvicorn's name for the request being worked on
+    cycle: "Incoming"  # type: ignore[assignment]  # uvicorn's name for the request that came last
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class DataProtocol(HttpToolsProtocol):
         max_connections: Callable[[], int],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.application: Application = config.loaded_app  # type: ignore[assignment]
+        self.application: Application = config.loaded_app
         self.deadlines = deadlines
         self.max_connections = max_connections
         self.in_head = False
@@ -110,7 +111,9 @@ class DataProtocol(HttpToolsProtocol):
         self.head_fault: Rejected | None = None
         self.discarding = False
         self.discarded = 0
-        self.fields: dict[bytes, list[bytes]] = {}
+        self.segment = b""  # what is being parsed
+        self.names: list[bytes] = []
+        self.values: list[bytes] = []
 
     # Connection
 
@@ -133,7 +136,7 @@ class DataProtocol(HttpToolsProtocol):
             if not cycle.more_body and cycle.task is not None:
                 cycle.task.cancel()  # its delivery is under way
         self.flow.resume_writing()
-        self.parser = None  # parser and protocol hold each other
+        self.parser = None  # type: ignore[assignment]  # parser and protocol hold each other
 
     def data_received(self, data: bytes) -> None:
         if self.discarding:
@@ -143,6 +146,7 @@ class DataProtocol(HttpToolsProtocol):
             return
         self.deadlines.keep_alive.discard(self)
         self.wire_bytes += len(data)
+        self.segment = data
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -150,9 +154,7 @@ class DataProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
             return
-        if self.discarding:
-            return
-        if self.in_head:
+        if self.in_head and not self.discarding:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD:
                 self._unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
@@ -175,8 +177,8 @@ class DataProtocol(HttpToolsProtocol):
         if self.discarding:
             return
         self.url = b""
-        self.headers = []
-        self.fields = {}
+        self.names = []
+        self.values = []
         self.head_fault = None
         self.head_bytes = 0
         self.in_head = True
@@ -193,14 +195,8 @@ class DataProtocol(HttpToolsProtocol):
             if not self.discarding:
                 self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
             return
-        lower = name.lower()
-        value = value.rstrip(b" \t")
-        self.headers.append((lower, value, name))  # type: ignore[arg-type]
-        values = self.fields.get(lower)
-        if values is None:
-            self.fields[lower] = [value]
-        else:
-            values.append(value)
+        self.names.append(name)
+        self.values.append(value)
 
     def on_headers_complete(self) -> None:
         if self.discarding:
@@ -212,27 +208,23 @@ class DataProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         method = parser.get_method()
-        target = self.url
-        fields = self.fields
+        peer = self.client[0] if self.client else None
+        head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, peer)
         fault = self.head_fault
         if fault is None:
-            if len(self.headers) > MAX_FIELDS:
+            if len(self.names) > MAX_FIELDS:
                 fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
+            elif self.head_bytes + len(self.segment) > MAX_HEAD and head.size > MAX_HEAD:
+                fault = Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes")
+            elif version == "1.0" and not self.head_bytes and b" HTTP/1.0\r\n" not in self.segment:
+                fault = Rejected(Reason.MALFORMED_REQUEST, "not HTTP")  # the parser takes RTSP/1.0 for HTTP/1.0
             elif parser.should_upgrade():
                 fault = Rejected(
                     Reason.MALFORMED_REQUEST,
                     "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade",
                 )
             else:
-                fault = check_head(method=method, target=target, version=version, fields=fields)
-        head = RequestHead(
-            method=method.decode("ascii"),
-            target=target,
-            path=target.partition(b"?")[0],
-            headers=self.headers,  # type: ignore[arg-type]
-            fields=fields,
-            peer=self.client[0] if self.client else None,
-        )
+                fault = check_head(method=method, target=self.url, version=version, fields=head.fields)
         before = self.cycle
         self.cycle = Incoming(
             self,
@@ -241,7 +233,8 @@ class DataProtocol(HttpToolsProtocol):
             keep_alive=fault is None and version == "1.1" and parser.should_keep_alive(),
             http_1_0=version == "1.0",
         )
-        self.wire_bytes = self.body_bytes = 0
+        self.body_bytes = 0
+        self.wire_bytes = self.head_bytes + len(self.segment) - head.size if b"transfer-encoding" in head.fields else 0
         if fault is not None:
             self.discarding = True
         if before is None or before.response_complete:
@@ -262,8 +255,15 @@ class DataProtocol(HttpToolsProtocol):
         if self.body_timed:
             self.body_timed = False
             self.deadlines.body.discard(self)
+        if self._chunks_too_costly():
+            self._fault(CHUNKS_TOO_COSTLY)
+            return
         self.cycle.more_body = False
         self.cycle.wake()
+
+    def _chunks_too_costly(self) -> bool:
+        """Whether more was sent to frame the body's chunks than any honest sender needs."""
+        return self.wire_bytes - self.body_bytes > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes
 
     # Faults
 
@@ -321,7 +321,7 @@ class DataProtocol(HttpToolsProtocol):
     # Overridden for what uvicorn does otherwise
 
     def _start(self, incoming: "Incoming") -> None:
-        incoming.task = self.loop.create_task(incoming.run(self.application))
+        incoming.task = self.loop.create_task(incoming.run(self.application), name="delivery")
         self.tasks.add(incoming.task)
 
     def on_response_complete(self) -> None:
@@ -358,7 +358,7 @@ class Incoming:
     response_started = False
     response_complete = False
     _waiter: asyncio.Future[None] | None = None
-    _news = False
+    has_news = False
     _unread = 0
     _held_head = b""
     _chunked = False
@@ -382,7 +382,7 @@ class Incoming:
         finally:
             if not self.response_complete and not self.disconnected:
                 self.transport.abort()
-            self.protocol.tasks.discard(self.task)  # type: ignore[arg-type]
+            self.protocol.tasks.discard(self.task)
             self.task = None
 
     # The request
@@ -396,22 +396,24 @@ class Incoming:
         self.wake()
 
     def wake(self) -> None:
-        """There is something new for `read`: a piece of body, its end, a fault, or the sender left."""
-        self._news = True
+        """There is something new to `take`: a piece of body, its end, a fault, or the sender left."""
+        self.has_news = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def read(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether more follows. Raises the `Rejected` that ends it."""
-        if not self._news:
-            if self.more_body and not self.response_started and self.head.values(b"expect"):
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                self.head.fields.pop(b"expect")
-            self.protocol.flow.resume_reading()
-            self._waiter = self.protocol.loop.create_future()
-            await self._waiter
-            self._waiter = None
-        self._news = False
+    async def news(self) -> None:
+        """Waits until `has_news`, asking a sender that waits for it to go on (RFC 9110, 10.1.1)."""
+        if self.head.values(b"expect"):
+            self.head.fields.pop(b"expect")
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.protocol.flow.resume_reading()
+        self._waiter = self.protocol.loop.create_future()
+        await self._waiter
+        self._waiter = None
+
+    def take(self) -> tuple[bytes, bool]:
+        """What of the body has arrived, and whether more follows. Raises the `Rejected` that ends it."""
+        self.has_news = False
         if self.fault is not None:
             raise self.fault
         if self.disconnected:
@@ -424,10 +426,12 @@ class Incoming:
 
     # The answer
 
-    async def start(self, status: int, headers: Sequence[Header], *, hold: bool) -> None:
-        """Sends the head of the answer. With `hold` it waits for the first `send`, which follows at once: one write for both."""
-        await self._writable()
-        head = self._answer_head(status, headers)
+    def start(self, status: int, headers: Sequence[Header], *, sized: bool, hold: bool) -> None:
+        """Sends the head of the answer. `sized`: the headers tell its length; without, it is chunked or ends the connection.
+
+        With `hold` it waits for the first `send`, which follows at once: one write for both.
+        """
+        head = self._answer_head(status, headers, sized)
         if hold:
             self._held_head = head
         elif not self.disconnected:
@@ -435,7 +439,8 @@ class Incoming:
 
     async def send(self, body: bytes, *, more: bool) -> None:
         """Sends a piece of the answer; waits while the sender reads too slowly."""
-        await self._writable()
+        if self.protocol.flow.write_paused:
+            await self.protocol.flow.drain()
         if self.disconnected:
             return
         pieces = [self._held_head] if self._held_head else []
@@ -456,31 +461,26 @@ class Incoming:
         """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""
         self.transport.abort()
 
-    async def _writable(self) -> None:
-        if self.protocol.flow.write_paused and not self.disconnected:
-            await self.protocol.flow.drain()
-
-    def _answer_head(self, status: int, headers: Sequence[Header]) -> bytes:
+    def _answer_head(self, status: int, headers: Sequence[Header], sized: bool) -> bytes:
         self.response_started = True
         self._no_body = self.head.method == "HEAD" or status in (204, 304)
-        head = [STATUS_LINE[status]]
-        sized = self._no_body
-        for name, value in headers:
-            if name == b"content-length":
-                sized = True
-            head += (name, b": ", value, b"\r\n")
-        if not sized:
+        framing = b""
+        if not (sized or self._no_body):
             if self.http_1_0:
                 self.keep_alive = False  # its end is the connection's end
             else:
                 self._chunked = True
-                head.append(b"transfer-encoding: chunked\r\n")
+                framing = b"transfer-encoding: chunked\r\n"
         if self.more_body:
             self.keep_alive = False
         if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        return b"".join(head)
+            framing += b"connection: close\r\n"
+        lines = b"\r\n".join(map(b": ".join, headers))
+        return (
+            b"%b%b\r\n%b\r\n" % (STATUS_LINE[status], lines, framing)
+            if headers
+            else STATUS_LINE[status] + framing + b"\r\n"
+        )
 
     def _complete(self) -> None:
         self.response_complete = True

@@ -80,12 +80,12 @@ class Proxy:
                 _note(exchange, Aborted(Reason.DRAINING, "the drain's time is over"))
             incoming.abort()
         except Exception as bug:
-            rejected = Rejected(Reason.INTERNAL_ERROR, _where(bug))
-            _note(exchange, rejected)
+            failure = Rejected(Reason.INTERNAL_ERROR, _where(bug))
+            _note(exchange, failure)
             if incoming.response_started:
                 incoming.abort()
             else:
-                await self._refuse(incoming, exchange, rejected)
+                await self._refuse(incoming, exchange, failure)
         finally:
             self.metrics.in_flight -= 1
             exchange.request_bytes = body.size
@@ -103,8 +103,7 @@ class Proxy:
         head = incoming.head
 
         # (2) client
-        hops = tuple(head.values(b"x-forwarded-for"))
-        client = site.resolve_client(head.peer, hops)
+        client = site.resolve_client(head.peer, head.values(b"x-forwarded-for"))
         exchange.client = client.text
 
         # (3) route, and (4) claim: all that can be refused without the body
@@ -141,7 +140,7 @@ class Proxy:
         # (7) forward
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        pieces = [_upstream_head(proof, route, head, client, hops, body.size), *body.pieces]
+        pieces = [_upstream_head(proof, route, head, client, body.size), *body.pieces]
         connection = await upstream.send(pieces, no_body=head.method == "HEAD")
         exchange.upstream_status = connection.status
 
@@ -155,16 +154,18 @@ class Proxy:
     async def _stream(self, incoming: Incoming, exchange: Exchange, connection: Connection) -> None:
         """Hands the answer on piece by piece; `send` waits while the sender reads too slowly, and so does the receiver."""
         exchange.status = connection.status
-        await incoming.start(connection.status, connection.headers, hold=connection.has_piece)
+        incoming.start(connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece)
         more = True
         while more:
-            piece, more = await connection.read()
+            if not connection.has_piece:
+                await connection.news()
+            piece, more = connection.take()
             exchange.answer_bytes += len(piece)
             await incoming.send(piece, more=more)
 
     async def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
-        await incoming.start(exchange.status, headers, hold=True)
+        incoming.start(exchange.status, headers, sized=True, hold=True)
         await incoming.send(body, more=False)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
@@ -195,26 +196,17 @@ def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
     return rejected.reason
 
 
-def _upstream_head(
-    proof: Verified | Waived,
-    route: Route,
-    head: RequestHead,
-    client: Client,
-    hops: tuple[bytes, ...],
-    body_size: int,
-) -> bytes:
+def _upstream_head(proof: Verified | Waived, route: Route, head: RequestHead, client: Client, body_size: int) -> bytes:
     """Only a delivery with a proof has a head to send."""
     kept = client.trusted_peer
     forwarding = forwarding_lines(
         head.peer,
-        hops if kept else (),
-        (tuple(head.values(b"x-forwarded-proto")) if kept else ()) or (b"http",),
-        (tuple(head.values(b"x-forwarded-host")) if kept else ()) or tuple(head.values(b"host")),
+        head.values(b"x-forwarded-for") if kept else (),
+        (head.values(b"x-forwarded-proto") if kept else ()) or (b"http",),
+        (head.values(b"x-forwarded-host") if kept else ()) or head.values(b"host"),
     )
-    if isinstance(proof, Verified):
-        lines = proof_lines(route.name, proof.secret_id)
-    else:
-        lines = proof_lines(proof.label, "")
+    label, secret_id = (route.name, proof.secret_id) if isinstance(proof, Verified) else (proof.label, "")
+    lines = proof_lines(label, secret_id)
     return forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=lines)
 
 

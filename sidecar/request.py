@@ -10,10 +10,8 @@ from functools import lru_cache
 
 from sidecar.outcomes import Reason, Rejected
 
-#: Lower-case name and value.
+#: Name and value.
 Header = tuple[bytes, bytes]
-#: Lower-case name, value, and the name as the sender spelled it: some receivers look it up by that.
-SpelledHeader = tuple[bytes, bytes, bytes]
 
 #: Origin-form only (RFC 9112, 3.2.1), visible ASCII without `#`: a fragment is never sent by a client.
 _TARGET = re.compile(rb"/[!\"$-~]*")
@@ -24,30 +22,30 @@ _FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
 
 
 class RequestHead:
-    """One request's head. Header names are lower-cased, values without surrounding blanks, both in wire order."""
+    """One request's head. Values are without surrounding blanks, everything is in wire order."""
 
     __slots__ = ("fields", "headers", "method", "path", "peer", "target")
 
     def __init__(
-        self,
-        *,
-        method: str,
-        target: bytes,
-        path: bytes,
-        headers: Sequence[SpelledHeader],
-        fields: dict[bytes, list[bytes]],
-        peer: str | None,
+        self, method: str, target: bytes, names: Sequence[bytes], values: Iterable[bytes], peer: str | None
     ) -> None:
+        values = list(map(bytes.rstrip, values))  # the parser takes blanks off the front only
         self.method = method
         self.target = target  #: path and query exactly as sent
-        self.path = path  #: the target up to the first `?`
-        self.headers = headers
-        self.fields = fields  #: the values by lower-case name
+        self.path = target.partition(b"?")[0]  #: the target up to the first `?`
+        self.headers: Sequence[Header] = list(zip(names, values))  #: names as spelled by the sender
+        self.fields = _by_name(names, values)  #: all values by lower-case name
         self.peer = peer  #: address of the direct connection; None on a unix socket
 
-    def values(self, name: bytes) -> Sequence[bytes]:
+    def values(self, name: bytes) -> tuple[bytes, ...]:
         """Every value of the field `name` (lower case), in order."""
         return self.fields.get(name, ())
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, about: as a sender writes it, without needless blanks."""
+        fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.method) + len(self.target) + len("  HTTP/1.1\r\n") + fields + 2
 
     @property
     def content_length(self) -> int | None:
@@ -56,15 +54,21 @@ class RequestHead:
         return int(lengths[0]) if lengths else None
 
 
-def make_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], peer: str | None) -> RequestHead:
-    """A head from names and values as somebody would write them; the listener makes its own while it parses."""
-    spelled = [(name.lower(), value, name) for name, value in headers]
-    fields: dict[bytes, list[bytes]] = {}
-    for lower, value, _ in spelled:
-        fields.setdefault(lower, []).append(value)
-    return RequestHead(
-        method=method, target=target, path=target.partition(b"?")[0], headers=spelled, fields=fields, peer=peer
-    )
+def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str | None) -> RequestHead:
+    """A head from pairs of names and values."""
+    pairs = list(headers)
+    names, values = [name for name, _ in pairs], [value for _, value in pairs]
+    return RequestHead(method, target, names, values, peer)
+
+
+def _by_name(names: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+    lower = list(map(bytes.lower, names))
+    fields: dict[bytes, tuple[bytes, ...]] = dict(zip(lower, zip(values)))
+    if len(fields) < len(lower):  # a name came twice
+        fields = {}
+        for name, value in zip(lower, values, strict=True):
+            fields[name] = (*fields.get(name, ()), value)
+    return fields
 
 
 def check_head(
@@ -92,9 +96,10 @@ def check_head(
         return _malformed("Transfer-Encoding is not exactly 'chunked'")
     if codings and version == "1.0":
         return _malformed("Transfer-Encoding in an HTTP/1.0 request")
-    for name in fields:
-        if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
-            return _malformed("a header with underscores imitates a framing field")
+    if b"_" in b"".join(fields):
+        for name in fields:
+            if name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
+                return _malformed("a header with underscores imitates a framing field")
     return None
 
 

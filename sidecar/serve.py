@@ -64,6 +64,11 @@ class Server(UvicornServer):
         await self.on_tick(0)
         await self.stopping.wait()
 
+    def stop(self, seconds: float) -> None:
+        """Closes the listener; what is in flight after `seconds` is cut off."""
+        self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment] # passed on to asyncio.wait_for
+        self.stopping.set()
+
 
 def serve(config: Config, env: Mapping[str, str]) -> int:
     """Runs until stopped; returns the exit status. Raises `ListenError` before anything is served."""
@@ -71,7 +76,12 @@ def serve(config: Config, env: Mapping[str, str]) -> int:
     admin_socket = bind(config.admin)
     _tune_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, env, data_socket, admin_socket))
+        return runner.run(_run(config, env, data_socket, admin_socket))
+
+
+async def _run(config: Config, env: Mapping[str, str], data_socket: socket.socket, admin_socket: socket.socket) -> int:
+    _quiet_uvicorn()
+    return await Service(config, env, asyncio.get_running_loop()).run(data_socket, admin_socket)
 
 
 def _tune_garbage_collector() -> None:
@@ -81,105 +91,102 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def _serve(
-    config: Config, env: Mapping[str, str], data_socket: socket.socket, admin_socket: socket.socket
-) -> int:
-    loop = asyncio.get_running_loop()
-    log = Log(config.log, loop)
-    metrics = Metrics()
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    ProcessCollector(registry=registry)
-    budget = Budget(config.limits.buffer)
-    metrics.buffered_bytes = lambda: budget.held
-    deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
+class Service:
+    """Everything that runs, put together."""
 
-    def applied(new: Config) -> None:
-        log.settings = new.log
-        budget.limit = new.limits.buffer
-        deadlines.head.seconds = new.limits.header_timeout
-        deadlines.body.seconds = new.limits.body_timeout
-        metrics.configure(new.routes.routes)
-        metrics.reload_successful = True
-        metrics.reload_success_time = time.time()
-        for warning in new.warnings:
-            log.event("config_warning", Level.WARNING, detail=str(warning))
-        log.event("config_loaded", file=new.file, routes=len(new.routes.routes))
-
-    def failed(error: ConfigError) -> None:
-        metrics.reload_successful = False
-        for problem in error.problems:
-            log.event("config_reload_failed", Level.ERROR, detail=str(problem), kept="the configuration before it")
-
-    reloader = Reloader(config, env, loop, applied=applied, failed=failed)
-    proxy = Proxy(reloader, budget=budget, metrics=metrics, log=log)
-    draining = asyncio.Event()
-
-    _quiet_uvicorn()
-    protocol = functools.partial(
-        DataProtocol, deadlines=deadlines, max_connections=lambda: reloader.site.config.limits.connections
-    )
-    data = Server(_uvicorn_config(proxy, protocol))
-    admin = Server(
-        _uvicorn_config(
-            admin_app(reloader=reloader, registry=registry, ready=lambda: not draining.is_set()), "httptools"
+    def __init__(self, config: Config, env: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.log = Log(config.log, loop)
+        self.budget = Budget(config.limits.buffer)
+        self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
+        self.metrics = Metrics(buffered_bytes=lambda: self.budget.held)
+        registry = CollectorRegistry()
+        registry.register(self.metrics)
+        ProcessCollector(registry=registry)
+        self.reloader = Reloader(config, env, loop, applied=self._applied, failed=self._failed)
+        self.proxy = Proxy(self.reloader, budget=self.budget, metrics=self.metrics, log=self.log)
+        self.ready = True
+        protocol = functools.partial(
+            DataProtocol,
+            deadlines=self.deadlines,
+            max_connections=lambda: self.reloader.site.config.limits.connections,
         )
-    )
+        self.data = Server(uvicorn_config(self.proxy, protocol))
+        app = admin_app(reloader=self.reloader, registry=registry, ready=lambda: self.ready)
+        self.admin = Server(uvicorn_config(app, "httptools"))
 
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    loop.add_signal_handler(signal.SIGHUP, reloader.reload)
+    async def run(self, data_socket: socket.socket, admin_socket: socket.socket) -> int:
+        """Serves until a signal says stop, and stops; returns the exit status."""
+        signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, signals.put_nowait, number)
+        self.loop.add_signal_handler(signal.SIGHUP, self.reloader.reload)
 
-    # uvicorn binds `admin` first: a probe must never find the data listener open and the admin one not.
-    tasks = [asyncio.create_task(admin.serve([admin_socket])), asyncio.create_task(data.serve([data_socket]))]
-    log.event(
-        "serving",
-        version=__version__,
-        listen=_shown(config.listen, data_socket),
-        admin=_shown(config.admin, admin_socket),
-        pid=os.getpid(),
-    )
-    stop = asyncio.create_task(signals.get())
-    await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    if not stop.done():
-        log.event("listener_ended", Level.ERROR, detail="a listener stopped by itself")
-        log.flush()
-        return 1
+        # The admin listener first: a probe must never find the data listener open and this one not.
+        admin = asyncio.create_task(self.admin.serve([admin_socket]))
+        data = asyncio.create_task(self.data.serve([data_socket]))
+        config = self.reloader.site.config
+        self.log.event(
+            "serving",
+            version=__version__,
+            listen=_shown(config.listen, data_socket),
+            admin=_shown(config.admin, admin_socket),
+            pid=os.getpid(),
+        )
+        stop = asyncio.create_task(signals.get())
+        await asyncio.wait([stop, data, admin], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            return self._ended(1, Level.ERROR, "a listener stopped by itself")
+        drained = asyncio.create_task(self._drain(stop.result(), data, admin))
+        again = asyncio.create_task(signals.get())
+        await asyncio.wait([drained, again], return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            self._ended(0, Level.WARNING, "at once, by a second signal")
+            os._exit(128 + again.result())  # whatever is in flight may not hold it up
+        again.cancel()
+        return self._ended(0, Level.INFO, "what was in flight is finished")
 
-    first = stop.result()
-    drain = reloader.site.config.drain
-    log.event("draining", signal=first.name, seconds=drain, in_flight=metrics.in_flight)
-    draining.set()  # (1)
-    second = asyncio.create_task(signals.get())
-    ended = asyncio.create_task(_drain(first, drain, proxy, data, admin, tasks))
-    await asyncio.wait([second, ended], return_when=asyncio.FIRST_COMPLETED)
-    if second.done() and not ended.done():
-        log.event("stopped", Level.WARNING, detail="at once, by a second signal", in_flight=metrics.in_flight)
-        log.flush()
-        os._exit(128 + second.result())
-    second.cancel()
-    reloader.close()
-    _remove_unix(config.listen, config.admin)
-    log.event("stopped", detail="everything in flight was finished")
-    log.flush()
-    return 0
+    async def _drain(self, first: signal.Signals, data: asyncio.Task[None], admin: asyncio.Task[None]) -> None:
+        seconds = self.reloader.site.config.drain
+        deadline = self.loop.time() + seconds
+        self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.metrics.in_flight)
+        self.ready = False  # (1)
+        if first is signal.SIGTERM:
+            await asyncio.sleep(seconds * ACCEPTING_SHARE)  # (2)
+        self.proxy.draining = True
+        # (3): what is still in flight after this long is cut off; half a second is left to close up.
+        self.data.stop(max(deadline - self.loop.time() - 0.5, 0.1))
+        await data
+        # (4): a scrape under way may end, a kept connection is cut.
+        self.admin.stop(0.2)
+        await admin
 
+    def _ended(self, status: int, level: Level, detail: str) -> int:
+        self.log.event("stopped", level, detail=detail, in_flight=self.metrics.in_flight)
+        self.log.flush()
+        self.reloader.close()
+        config = self.reloader.site.config
+        for address in (config.listen, config.admin):
+            if address.path:
+                Path(address.path).unlink(missing_ok=True)
+        return status
 
-async def _drain(
-    first: signal.Signals, seconds: float, proxy: Proxy, data: Server, admin: Server, tasks: list[asyncio.Task[None]]
-) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
-    if first is signal.SIGTERM:
-        await asyncio.sleep(seconds * ACCEPTING_SHARE)  # (2)
-    proxy.draining = True
-    # (3): uvicorn gives its tasks this long and then cancels them; half a second is left to close up.
-    data.config.timeout_graceful_shutdown = max(deadline - asyncio.get_running_loop().time() - 0.5, 0.1)  # type: ignore[assignment]
-    data.stopping.set()
-    await tasks[1]
-    admin.config.timeout_graceful_shutdown = 0.2  # type: ignore[assignment] # (4): a scrape may end, a kept connection is cut
-    admin.stopping.set()
-    await tasks[0]
+    def _applied(self, new: Config) -> None:
+        self.log.settings = new.log
+        self.budget.limit = new.limits.buffer
+        self.deadlines.head.seconds = new.limits.header_timeout
+        self.deadlines.body.seconds = new.limits.body_timeout
+        self.metrics.configure(new.routes.routes)
+        self.metrics.reload_successful = True
+        self.metrics.reload_success_time = time.time()
+        for warning in new.warnings:
+            self.log.event("config_warning", Level.WARNING, detail=str(warning))
+        self.log.event("config_loaded", file=new.file, routes=len(new.routes.routes))
+
+    def _failed(self, error: ConfigError) -> None:
+        self.metrics.reload_successful = False
+        for problem in error.problems:
+            self.log.event("config_reload_failed", Level.ERROR, detail=str(problem), kept="the last good configuration")
 
 
 def bind(address: ListenAddress) -> socket.socket:
@@ -212,18 +219,12 @@ def _bind_unix(address: ListenAddress) -> socket.socket:
     return listener
 
 
-def _remove_unix(*addresses: ListenAddress) -> None:
-    for address in addresses:
-        if address.path:
-            Path(address.path).unlink(missing_ok=True)
-
-
 def _shown(address: ListenAddress, listener: socket.socket) -> str:
     """The address with the port that the system chose for port 0."""
     return str(address if address.path else address._replace(port=listener.getsockname()[1]))
 
 
-def _uvicorn_config(app: object, protocol: object) -> UvicornConfig:
+def uvicorn_config(app: object, protocol: object) -> UvicornConfig:
     return UvicornConfig(
         app,  # type: ignore[arg-type]
         http=protocol,  # type: ignore[arg-type]

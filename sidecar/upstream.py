@@ -9,7 +9,6 @@ stood behind the answer.
 import asyncio
 import select
 import ssl
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 import httptools
@@ -77,11 +76,13 @@ class Connection(asyncio.Protocol):
         self.complete = False
         self.failed: Stop | None = None
         self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
-        self._sized = False
+        self.has_length = False  # a Content-Length is among the headers
+        self._sized = False  # the head tells where the body ends; else the connection's end does
+        self._options: frozenset[bytes] = frozenset()
         self._reusable = True
         self._head_bytes = 0
         self._informational = False
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
 
@@ -93,32 +94,31 @@ class Connection(asyncio.Protocol):
         self.busy = True
         write_pieces(self.transport, pieces)
 
-    async def read_head(self) -> None:
-        """Waits for the final head: then `status` and `headers` hold it, hop-by-hop fields removed. Raises `Rejected`."""
-        while not self.head_done:
-            if self.failed is not None:
-                raise self.failed
-            await self._wait()
+    async def news(self) -> None:
+        """Waits for more of the answer. Raises what broke it: `Rejected` before its head was there, `Aborted` after."""
+        if self.failed is None:
+            self._waiter = self.pool.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.failed is not None and not self.has_piece:
+            raise self.failed
 
-    async def read(self) -> tuple[bytes, bool]:
-        """The next piece of the answer's body, and whether more follows. Raises `Aborted` if it breaks off."""
-        while not self._chunks and not self.complete:
-            if self.failed is not None:
-                raise self.failed
-            await self._wait()
-        if not self._chunks:
-            return b"", False
-        chunk = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+    def take(self) -> tuple[bytes, bool]:
+        """What of the answer's body has arrived, and whether more follows."""
+        chunks = self._chunks
+        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
         self._buffered = 0
         if self._paused and not self.closed:
             self._paused = False
             self.transport.resume_reading()
-        return chunk, not self.complete
+        return piece, not self.complete
 
     @property
     def has_piece(self) -> bool:
-        """Whether `read` would return at once."""
+        """Whether there is something to `take`: a piece of the body, or its end."""
         return self.complete or bool(self._chunks)
 
     def release(self) -> None:
@@ -139,13 +139,6 @@ class Connection(asyncio.Protocol):
         if self.failed is None and not self.complete:
             self.failed = (Aborted if self.head_done else Rejected)(reason, detail)
             self._wake()
-
-    async def _wait(self) -> None:
-        self._waiter = self.pool.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -200,8 +193,19 @@ class Connection(asyncio.Protocol):
             self._reusable = False  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # trailer fields are dropped (RFC 9110, 6.5.1)
-            self.headers.append((name.lower(), value.rstrip(b" \t")))
+        if self.head_done:
+            return  # trailer fields are dropped (RFC 9110, 6.5.1)
+        lower = name.lower()
+        if lower not in HOP_BY_HOP:
+            self.headers.append((name, value))
+            if lower == b"content-length":
+                self.has_length = self._sized = True
+        elif lower == b"connection":
+            self._options |= connection_options((value,))
+        elif lower == b"transfer-encoding":
+            self._sized = True
+            if value.strip().lower() != b"chunked":
+                self._broke("the receiver's answer has a transfer coding other than chunked")
 
     def on_headers_complete(self) -> None:
         if self.complete or self.failed is not None:
@@ -209,6 +213,8 @@ class Connection(asyncio.Protocol):
         status = self.parser.get_status_code()
         if 100 <= status < 200:
             self.headers.clear()
+            self._options = frozenset()
+            self.has_length = self._sized = False
             self._informational = True
             if status == 101:
                 self._broke("the receiver switched protocols")
@@ -219,24 +225,10 @@ class Connection(asyncio.Protocol):
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             self._broke("the receiver's answer is not HTTP/1.1")
             return
-        chunked = length = False
-        kept: list[Header] = []
-        options = frozenset[bytes]()
-        for field in self.headers:
-            name, value = field
-            if name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    self._broke("the receiver's answer has a transfer coding other than chunked")
-                    return
-                chunked = True
-            elif name == b"connection":
-                options |= connection_options((value,))
-            elif name not in HOP_BY_HOP:
-                length = length or name == b"content-length"
-                kept.append(field)
-        self.headers = [field for field in kept if field[0] not in options] if options - HARMLESS_OPTIONS else kept
+        if self._options - HARMLESS_OPTIONS:
+            self.headers = [field for field in self.headers if field[0].lower() not in self._options]
         self.status = status
-        self._sized = chunked or length or status in (204, 304) or self._no_body
+        self._sized = self._sized or self._no_body or status in (204, 304)
         self._reusable = self._sized and self.parser.should_keep_alive()
         self.head_done = True
         if self._no_body:
@@ -294,7 +286,8 @@ class Upstream:
         began = self.loop.time()
         self._response_clock.add(connection)
         try:
-            await connection.read_head()
+            while not connection.head_done:
+                await connection.news()
         except BaseException:
             self.finish(connection)
             raise

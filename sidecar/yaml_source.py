@@ -95,7 +95,7 @@ def _check_events(text: bytes) -> None:
     """Looks at the event stream before anything recursive does."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _RefusedError(line, "anchors and aliases (&, *) are not taken; write the value out")
         if getattr(event, "tag", None) is not None:

@@ -27,7 +27,7 @@ from sidecar.metrics import Metrics
 from sidecar.protocol import DataProtocol, Deadlines
 from sidecar.proxy import Proxy
 from sidecar.reload import Reloader
-from sidecar.serve import _uvicorn_config
+from sidecar.serve import uvicorn_config
 from sidecar.upstream import Connection
 
 CONFIG = """
@@ -91,7 +91,7 @@ async def main() -> None:
     upstream.put_back(connection)
 
     answered = asyncio.Event()
-    config = _uvicorn_config(proxy, make)
+    config = uvicorn_config(proxy, make)
     config.load()
     protocol = make(config, ServerState(), {}, loop)
     protocol.connection_made(Transport(lambda data: answered.set()))
@@ -105,6 +105,9 @@ async def main() -> None:
             await asyncio.sleep(0)
         return (time.perf_counter() - began) / count * 1e6
 
+    if "--count" in sys.argv:  # for instruction counts: run under callgrind with two counts and divide the difference
+        await deliver(int(sys.argv[-1]))
+        os._exit(0)
     await deliver(2000)
     if "--profile" in sys.argv:
         profile = cProfile.Profile()
