@@ -6,7 +6,7 @@ them all. `asyncio.timeout` and `call_later` cost a timer per request; this cost
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -41,9 +41,10 @@ class DeadlineQueue(Generic[T]):
     def _fire(self) -> None:
         now = self._loop.time()
         expired = [item for item, _ in takewhile(lambda entry: entry[1] <= now, self._due.items())]
+        # Armed anew for what comes next, before anything is called that may add to the queue.
+        later = next(islice(self._due.values(), len(expired), None), None)
+        self._timer = None if later is None else self._loop.call_at(later, self._fire)
         for item in expired:
-            del self._due[item]
-        # Armed anew before anything is called that may add to the queue.
-        self._timer = self._loop.call_at(next(iter(self._due.values())), self._fire) if self._due else None
-        for item in expired:
-            self._expire(item)
+            if self._due.get(item, now + 1) <= now:  # else another one's expiry stopped its clock, or started it anew
+                del self._due[item]
+                self._expire(item)

@@ -35,8 +35,8 @@ def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proo
         headers = _end_to_end(head)
         if framed:
             headers.append((b"Content-Length", length))
-    lines = b"\r\n".join(map(b": ".join, headers))
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b%b\r\n" % (head.method.encode(), head.target, lines, forwarding, proof)
+    lines = b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (head.method.encode(), head.target, lines, forwarding, proof)
 
 
 def _end_to_end(head: RequestHead) -> list[Header]:

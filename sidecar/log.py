@@ -113,7 +113,7 @@ class Log:
         return line + "}\n"
 
     def _text(self, e: Exchange) -> str:
-        path = _printable(e.path[:MAX_SHOWN].decode("latin-1"))
+        path = _word(e.path)
         parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {path}"]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
         if e.secret_id:
@@ -123,10 +123,15 @@ class Log:
         if e.shadow_reason is not None:
             parts.append(f"shadow_reason={e.shadow_reason}")
         if e.delivery_id:
-            parts.append(f"delivery_id={_printable(e.delivery_id[:MAX_SHOWN].decode('latin-1'))}")
+            parts.append(f"delivery_id={_word(e.delivery_id)}")
         if e.detail:
             parts.append(f"({_printable(e.detail)})")
         return " ".join(parts) + f" id={self._process}-{e.number:x}\n"
+
+
+def _word(value: bytes) -> str:
+    """What a sender wrote, as one word: a blank would begin the next field."""
+    return _printable(value[:MAX_SHOWN].decode("latin-1")).replace(" ", "?")
 
 
 def _printable(text: str) -> str:

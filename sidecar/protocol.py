@@ -475,12 +475,8 @@ class Incoming:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        lines = b"\r\n".join(map(b": ".join, headers))
-        return (
-            b"%b%b\r\n%b\r\n" % (STATUS_LINE[status], lines, framing)
-            if headers
-            else STATUS_LINE[status] + framing + b"\r\n"
-        )
+        lines = b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
+        return b"%b%b%b\r\n" % (STATUS_LINE[status], lines, framing)
 
     def _complete(self) -> None:
         self.response_complete = True

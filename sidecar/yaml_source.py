@@ -17,8 +17,9 @@ MAX_DEPTH = 20
 
 Path = tuple[str | int, ...]
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
+#: Longer ones are left as text: no setting needs them, and int() refuses beyond 4,300 digits.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
