@@ -1,0 +1,110 @@
+# Needs make, git and Python 3.11 or newer with its venv module; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# More arguments for pytest, for example: make test PYTEST_ARGS="-k slack -x"
+PYTEST_ARGS ?=
+# Test processes at a time.
+PYTEST_WORKERS ?= 2
+
+# docker, buildah or podman; the first one that works.
+ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || command -v buildah || command -v podman)
+IMAGE ?= localhost/webhook-sidecar:dev
+# More arguments for the build, for example: make image IMAGE_FLAGS=--no-cache
+IMAGE_FLAGS ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format lock image image-test clean python test-tools
+
+help: ## show this text
+	@echo "Webhook Sidecar. Targets:"
+	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Another Python: make PYTHON=python3.12 demo"
+
+demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
+	$(BIN)/sidecar demo
+
+test: $(VENV)/installed-dev test-tools ## run all tests, with branch coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: python ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
+	$(PYTHON) -m venv "$$made/venv"; \
+	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[dev]'; \
+	"$$made/venv/bin/python" -m pip freeze --exclude-editable >"$$made/versions"; \
+	{ sed -n '/^#/p' constraints.txt; cat "$$made/versions"; } >"$$made/constraints.txt"; \
+	cp "$$made/constraints.txt" constraints.txt
+	@git --no-pager diff --stat -- constraints.txt 2>/dev/null || true
+
+image: ## build the container image
+	@[ -n "$(ENGINE)" ] || { echo "make image needs docker, buildah or podman; install one of them" >&2; exit 1; }
+	$(ENGINE) build $(if $(filter %docker,$(ENGINE)),,--format docker) $(IMAGE_FLAGS) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+image-test: $(VENV)/installed-dev ## build the image and test it (as root on Debian it installs what it needs)
+	$(BIN)/python -m pytest -m image tests/image $(PYTEST_ARGS)
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The interpreter, with a remedy where it won't do.
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "$(PYTHON) is not installed; install Python 3.11 or newer (on Debian: apt-get install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), and 3.11 is the oldest that will do; install a newer one and name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# Made once; delete .venv (make clean) to begin anew with another Python.
+$(BIN)/python: | python
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Stamps: pip runs only when these files changed.
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the program ..."
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the program and what its tests and checks need ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/installed
+
+# Some tests let other languages sign: php, node, ruby, perl, openssl. Debian calls their packages otherwise.
+test-tools:
+	@missing=; \
+	for pair in php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl; do \
+		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then \
+		echo "Installing for the tests:$$missing ..."; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update && apt-get -qq install --no-install-recommends $$missing >/dev/null || \
+			echo "That failed, so tests that need them will be skipped:$$missing"; \
+	else \
+		echo "Not installed, so tests that need them will be skipped:$$missing"; \
+	fi

@@ -1,0 +1,577 @@
+"""Configurations, good and bad.
+
+`invalid/` holds one file per mistake. Its first lines are the whole answer, one message a line in the order in which they
+come, `{file}` standing for the file's own path. `valid/` holds what must load. The paths in them are relative to this
+directory; the environment is `ENV`.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from sidecar.client_ip import Networks
+from sidecar.config import MAX_SECRET_BYTES, Account, Config, ConfigError, Limits, LogSettings, Timeouts, load_config
+from sidecar.fields import ListenAddress
+from sidecar.request import make_head
+from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route, UpstreamAddress
+from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
+from sidecar.scheme import Algorithm, Encoding, HeaderValue, Unit
+from sidecar.signature import sign
+from sidecar.yaml_source import MAX_BYTES, read_yaml
+
+HERE = Path(__file__).parent
+INVALID = sorted(path.name for path in HERE.glob("invalid/*.yaml"))
+VALID = sorted(path.name for path in HERE.glob("valid/*.yaml"))
+SHIPPED = sorted((HERE.parents[1] / "config").glob("*.yaml"))
+
+ENV = {
+    "GOOD": "a secret of some thirty-two bytes",
+    "OTHER": "another one of about thirty bytes",
+    "EMPTY": "",
+    "BLANK": " \t\n",
+}
+#: What stands in the files where a secret or a password was written by mistake.
+INLINE = "hunter2"
+
+Load = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this directory, with an environment that knows none of the secrets."""
+    monkeypatch.chdir(HERE)
+    for name in list(os.environ):
+        if name in ENV or name == "NOBODY_SET_THIS":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """`load(text, env)`: the configuration that a file with this text makes."""
+
+    def load(text: str | bytes, env: dict[str, str] = ENV, **options: Any) -> Config:
+        file = tmp_path / "a.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_config(str(file), env, **options)
+
+    return load
+
+
+def with_secret(reference: str) -> str:
+    return (
+        "upstream: http://127.0.0.1:3000\n"
+        f"routes:\n  - path: /hooks\n    verify: github\n    secrets:\n      - {reference}\n"
+    )
+
+
+def messages(error: ConfigError) -> list[str]:
+    """Without the temporary file's name."""
+    return [re.sub(r"^.*?/a\.yaml:", "", str(problem)) for problem in error.problems]
+
+
+# -- one file per mistake --
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_file_is_answered_with_exactly_these_messages(name: str) -> None:
+    file = f"invalid/{name}"
+    expected = []
+    for line in Path(file).read_text().splitlines():
+        if not line.startswith("# "):
+            break
+        expected.append(line.removeprefix("# ").replace("{file}", file))
+    assert expected
+    with pytest.raises(ConfigError) as error:
+        load_config(file, ENV)
+    assert str(error.value).splitlines() == expected
+    # Nothing that was written by mistake where a secret stands elsewhere is repeated.
+    assert INLINE not in str(error.value)
+    assert not [value for value in ENV.values() if value.strip() and value in str(error.value)]
+
+
+# -- mistakes that no file can show --
+
+
+def test_a_file_that_can_not_be_read_is_an_error_like_any_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^nowhere\.yaml:1: can't be read: No such file or directory$"):
+        load_config("nowhere.yaml", ENV)
+    with pytest.raises(ConfigError, match=r":1: can't be read: Is a directory$"):
+        load_config(str(tmp_path), ENV)
+
+
+def test_a_file_beyond_the_size_cap_is_not_parsed(load: Load) -> None:
+    good = (HERE / "valid/minimal.yaml").read_bytes()
+    assert load(good + b"#".ljust(MAX_BYTES - len(good), b"x"))
+    with pytest.raises(ConfigError) as error:
+        load(good + b"#".ljust(MAX_BYTES - len(good) + 1, b"x"))
+    assert messages(error.value) == [f"1: the file is larger than {MAX_BYTES} bytes; is it the right one?"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe\xfa", b"upstream: \xff\n", b"\x89PNG\r\n\x1a\n", b"\x7fELF\x02\x01\x01\x00"]
+)
+def test_a_file_that_is_no_text_is_an_error_like_any_other(load: Load, text: bytes) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(text)
+    assert messages(error.value)[0].startswith("1: not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(with_secret('{file: "secrets/a\\0b"}'), id="NUL in a file's name"),
+        pytest.param(with_secret(f"{{file: /{'x' * 5000}}}"), id="a very long file's name"),
+        pytest.param(with_secret("{env: GOOD}") + "    allow: ['host bits']\n", id="the parser's own words"),
+        pytest.param(f"limits: {{body: {'9' * 400}}}\n" + with_secret("{env: GOOD}"), id="a size of 400 digits"),
+        pytest.param(f"limits: {{body: {'9' * 5000}}}\n" + with_secret("{env: GOOD}"), id="a size of 5000 digits"),
+        pytest.param(
+            f"limits: {{body: '{'9' * 5000}'}}\n" + with_secret("{env: GOOD}"), id="a quoted size of 5000 digits"
+        ),
+        pytest.param(f"drain: {'9' * 400}\n" + with_secret("{env: GOOD}"), id="a duration of 400 digits"),
+        pytest.param(f"listen: '0.0.0.0:{'9' * 5000}'\n" + with_secret("{env: GOOD}"), id="a port of 5000 digits"),
+    ],
+)
+def test_a_hostile_value_is_an_error_and_never_a_crash(load: Load, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load(text)
+
+
+def test_an_ipv4_mapped_network_is_refused_or_means_the_ipv4_network(load: Load) -> None:
+    """Addresses are unmapped when they are read; a mapped network that stays mapped would match nobody."""
+    text = with_secret("{env: GOOD}") + "    allow: ['::ffff:192.0.2.0/120']\n"
+    try:
+        (route,) = load(text).routes.routes
+    except ConfigError:
+        return
+    assert route.allow is not None
+    assert ip_address("192.0.2.1") in route.allow
+
+
+# -- what a valid file becomes --
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_valid_file_loads(name: str) -> None:
+    config = load_config(f"valid/{name}", ENV)
+    assert config.file == f"valid/{name}"
+    assert config.routes.routes
+
+
+def test_a_minimal_file_has_the_published_defaults() -> None:
+    config = load_config("valid/minimal.yaml", ENV)
+    assert (str(config.listen), str(config.admin)) == ("0.0.0.0:8080", "0.0.0.0:9090")
+    assert config.limits == Limits(5 * 1024**2, 64 * 1024**2, 1000, 10.0, 30.0)
+    assert config.timeouts == Timeouts(5.0, 30.0, 60.0, 1.0)
+    assert config.drain == 20.0
+    assert config.log == LogSettings(Level.INFO, True, LogFormat.JSON)
+    assert (config.trusted_proxies.cidrs, config.trust_unix) == ((), False)
+    assert (config.accounts, config.warnings) == ((), ())
+    (route,) = config.routes.routes
+    assert (route.name, route.pattern, route.prefix) == ("hooks-github", "/hooks/github", False)
+    assert route.methods == {"POST"}
+    assert route.upstream == UpstreamAddress("http", "127.0.0.1", 3000, "")
+    assert route.body_limit == config.limits.body
+    assert route.refusal == DEFAULT_REFUSAL == Refusal(403, b'{"detail":"Validation Failure"}')
+    assert (route.preset, route.secret_ids) == ("github", ["GOOD"])
+    assert (route.open, route.shadow, route.allow) == (False, False, None)
+
+
+def test_empty_sections_are_the_defaults_too() -> None:
+    minimal, empty = (load_config(f"valid/{name}.yaml", ENV) for name in ("minimal", "defaults_in_every_section"))
+    assert (empty.limits, empty.timeouts, empty.log) == (minimal.limits, minimal.timeouts, minimal.log)
+    (route,) = empty.routes.routes
+    assert route.verifier is not None
+    assert route.preset == ""
+    assert route.verifier.scheme.signature.algorithm is Algorithm.SHA256
+    assert route.verifier.scheme.signature.encoding is Encoding.HEX
+    assert route.verifier.scheme.timestamp is None
+
+
+def test_every_key_reaches_its_place() -> None:
+    config = load_config("valid/every_key.yaml", ENV)
+    assert config.listen == ListenAddress("127.0.0.1", 8080)
+    assert config.admin == ListenAddress("::1", 9090)
+    assert (str(config.listen), str(config.admin)) == ("127.0.0.1:8080", "[::1]:9090")
+    assert config.trusted_proxies.cidrs == ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32")
+    assert config.trust_unix
+    assert config.limits == Limits(10**9, 2 * 1024**3, 7, 0.5, 1.5)
+    assert config.timeouts == Timeouts(1.0, 120.0, 3600.0, 0.25)
+    assert config.drain == 5.0
+    assert config.log == LogSettings(Level.WARNING, False, LogFormat.TEXT)
+    begini, acme, by_address, healthz, internal = config.routes.routes
+    assert begini.name == "begini"
+    assert begini.secret_ids == ["current", "previous"]
+    assert begini.allow is not None
+    assert begini.allow.cidrs == ("203.0.113.0/24", "2001:db8::/32", "198.51.100.7/32")
+    assert begini.methods == {"POST", "PUT", "VERSION-CONTROL"}
+    assert begini.shadow
+    assert begini.upstream == UpstreamAddress("unix", "localhost", 0, "/run/app.sock")
+    assert begini.body_limit == 64 * 1024
+    assert begini.refusal == Refusal(401, '{"détail":"no"}'.encode())
+    assert acme.name == "webhooks-acme"
+    assert acme.upstream == UpstreamAddress("https", "receiver.example", 8443, "")
+    assert acme.verifier is not None
+    scheme = acme.verifier.scheme
+    assert (scheme.title, scheme.evidence, scheme.notes) == ("Acme", "read on a Tuesday", "none")
+    assert (scheme.signature.algorithm, scheme.signature.encoding) == (Algorithm.SHA512, Encoding.BASE64URL)
+    assert (scheme.signature.header, scheme.signature.prefix) == ("X-Acme-Signature", "v1=")
+    assert scheme.timestamp is not None
+    assert (scheme.timestamp.header, scheme.timestamp.unit, scheme.timestamp.tolerance) == (
+        "X-Acme-Timestamp",
+        Unit.MILLISECONDS,
+        60.0,
+    )
+    assert scheme.parts[0] == HeaderValue(b"x-acme-id")
+    assert scheme.delivery_id == "X-Acme-Id"
+    assert (by_address.verifier, by_address.open, by_address.pattern) == (None, False, "/by-address/*")
+    assert by_address.refusal == Refusal(404, DEFAULT_REFUSAL.body)
+    assert (healthz.verifier, healthz.open, healthz.methods) == (None, True, {"GET", "HEAD", "POST"})
+    assert (internal.open, internal.refusal.status) == (True, 404)
+    assert [(account.id, account.api_key.id, account.webhook_url) for account in config.accounts] == [
+        ("622056dce007dc805c741751", "GOOD", "http://127.0.0.1:8080/webhooks/begini"),
+        ("without a URL", "key", ""),
+    ]
+
+
+def test_a_loaded_configuration_can_not_be_changed() -> None:
+    config = load_config("valid/minimal.yaml", ENV)
+    with pytest.raises(FrozenInstanceError):
+        config.drain = 0.0  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        config.routes.routes[0].open = True  # type: ignore[misc]
+
+
+def test_a_unix_socket_has_no_port_to_collide() -> None:
+    config = load_config("valid/upstream_of_each_route.yaml", ENV)
+    assert [str(config.listen), str(config.admin)] == ["unix:/run/sidecar/data.sock", "unix:/run/sidecar/admin.sock"]
+    assert [str(route.upstream) for route in config.routes.routes] == [
+        "unix:/run/app.sock",
+        "https://[2001:db8::1]:443",
+        "http://receiver_1.local:3000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/", "root"),
+        ("/*", "root"),
+        ("/webhooks/acme", "webhooks-acme"),
+        ("/webhooks/acme/*", "webhooks-acme"),
+        ("/a/b.c_d-e/", "a-b.c_d-e"),
+        ("/caf%C3%A9", "caf-C3-A9"),
+        ("/.well-known/x", "well-known-x"),
+        ("/" + "x" * 100, "x" * 63),
+    ],
+)
+def test_a_route_without_a_name_is_named_after_its_path(load: Load, path: str, name: str) -> None:
+    config = load(f"upstream: http://127.0.0.1:3000\nroutes:\n  - {{path: '{path}', open: true}}\n")
+    assert config.routes.routes[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("64KiB", 65536),
+        ("1KB", 1000),
+        ("1.5MiB", 1572864),
+        ("1MB", 10**6),
+        ("0.5GiB", 2**29),
+        ("1GB", 10**9),
+        ("7 B", 7),
+    ],
+)
+def test_a_size_is_bytes_with_or_without_a_unit(load: Load, text: str, size: int) -> None:
+    assert load(f"limits: {{body: {text}}}\n" + with_secret("{env: GOOD}")).limits.body == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1", 1.0), ("0.5", 0.5), ("500ms", 0.5), ("30s", 30.0), ("1.5m", 90.0), ("1h", 3600.0), ("2 s", 2.0)],
+)
+def test_a_duration_is_seconds_with_or_without_a_unit(load: Load, text: str, seconds: float) -> None:
+    assert load(f"drain: {text}\n" + with_secret("{env: GOOD}")).drain == pytest.approx(seconds)
+
+
+# -- secrets --
+
+
+def secret_of(config: Config) -> bytes:
+    route: Route = config.routes.routes[0]
+    assert route.verifier is not None
+    return route.verifier.secrets[0].reveal()
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (b"secret", b"secret"),
+        (b"secret\n", b"secret"),
+        (b"secret\r\n", b"secret"),
+        (b"secret\n\n", b"secret\n"),
+        (b"secret ", b"secret "),
+        (b"\nsecret", b"\nsecret"),
+        (b"\xff\x00\xfe", b"\xff\x00\xfe"),
+        (b"x" * MAX_SECRET_BYTES, b"x" * MAX_SECRET_BYTES),
+    ],
+)
+def test_of_a_secret_file_exactly_one_final_newline_is_left_out(
+    load: Load, tmp_path: Path, written: bytes, value: bytes
+) -> None:
+    (tmp_path / "secret").write_bytes(written)
+    assert secret_of(load(with_secret(f"{{file: {tmp_path}/secret}}"))) == value
+
+
+def test_a_secret_file_beyond_its_cap_is_the_wrong_file(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x" * (MAX_SECRET_BYTES + 1))
+    with pytest.raises(ConfigError) as error:
+        load(with_secret(f"{{file: {tmp_path}/secret}}"))
+    assert messages(error.value) == [
+        f"6: routes[0].secrets[0]: the secret file {tmp_path}/secret is larger than 65536 bytes; is it the right one?"
+    ]
+
+
+def test_a_secret_of_the_environment_is_its_bytes(load: Load) -> None:
+    assert secret_of(load(with_secret("{env: A}"), {"A": "caf\u00e9-with-sixteen\n"})) == "café-with-sixteen\n".encode()
+    assert secret_of(load(with_secret("{env: A}"), {"A": "\udcff" * 16})) == b"\xff" * 16
+
+
+@pytest.mark.parametrize(
+    ("reference", "id"),
+    [
+        ("{env: GOOD}", "GOOD"),
+        ("{id: current, env: GOOD}", "current"),
+        ("{file: secrets/good}", "good"),
+        ("{file: secrets/../secrets/good, id: a.b_c-d}", "a.b_c-d"),
+        ("{env: 'WITH BLANK'}", "WITH_BLANK"),
+    ],
+)
+def test_a_secret_without_an_id_is_called_by_where_it_stands(load: Load, reference: str, id: str) -> None:
+    config = load(with_secret(reference), ENV | {"WITH BLANK": "a secret of some thirty-two bytes"})
+    assert config.routes.routes[0].secret_ids == [id]
+
+
+def test_an_optional_secret_that_is_absent_is_left_out(load: Load) -> None:
+    text = (
+        with_secret("{env: GOOD}")
+        + "      - {env: NOBODY_SET_THIS, optional: true}\n      - {file: /nowhere, optional: true}\n"
+    )
+    config = load(text)
+    assert config.routes.routes[0].secret_ids == ["GOOD"]
+    assert config.warnings == ()
+
+
+def warnings(config: Config) -> list[str]:
+    return [re.sub(r"^.*?/a\.yaml:", "", str(warning)) for warning in config.warnings]
+
+
+@pytest.mark.parametrize("value", [" {}", "{} ", "{}\n", "\t{}", "{}\r\n"])
+def test_blanks_around_a_secret_are_kept_and_warned_about(load: Load, value: str) -> None:
+    config = load(with_secret("{env: A}"), {"A": value.format(ENV["GOOD"])})
+    assert warnings(config) == [
+        "6: routes[0].secrets[0]: the secret in env:A begins or ends with blanks or newlines; they count as part of it"
+    ]
+    assert secret_of(config) == value.format(ENV["GOOD"]).encode()
+
+
+@pytest.mark.parametrize(("size", "warned"), [(1, True), (15, True), (16, False)])
+def test_a_short_secret_is_warned_about(load: Load, size: int, warned: bool) -> None:
+    config = load(with_secret("{env: A}"), {"A": "x" * size})
+    expected = f"6: routes[0].secrets[0]: the secret in env:A has only {size} bytes; 16 or more can't be guessed"
+    assert warnings(config) == ([expected] if warned else [])
+
+
+def test_an_accounts_key_is_warned_about_too(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"short \n")
+    text = (
+        with_secret("{env: GOOD}")
+        + f"delivery_test:\n  accounts:\n    - {{id: a, api_key: {{file: {tmp_path}/key}}}}\n"
+    )
+    place = f"9: delivery_test.accounts[0].api_key: the secret in file:{tmp_path}/key"
+    assert warnings(load(text)) == [
+        f"{place} begins or ends with blanks or newlines; they count as part of it",
+        f"{place} has only 6 bytes; 16 or more can't be guessed",
+    ]
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_without_resolving_no_secret_is_read(name: str) -> None:
+    config = load_config(f"valid/{name}", {}, resolve_secrets=False)
+    keys = [secret for route in config.routes.routes if route.verifier for secret in route.verifier.secrets]
+    keys += [account.api_key for account in config.accounts]
+    assert {key.reveal() for key in keys} <= {b"not resolved"}
+    assert config.warnings == ()
+
+
+def test_without_resolving_everything_else_is_checked_all_the_same(load: Load) -> None:
+    text = with_secret("{env: NOBODY_SET_THIS}") + "      - {id: NOBODY_SET_THIS, file: /nowhere}\n      - hunter2\n"
+    with pytest.raises(ConfigError) as error:
+        load(text, {}, resolve_secrets=False)
+    assert [message.partition(": ")[0] for message in messages(error.value)] == ["8"]
+    with pytest.raises(ConfigError) as error:
+        load(text.replace("      - hunter2\n", ""), {}, resolve_secrets=False)
+    assert messages(error.value) == [
+        "5: routes[0].secrets: 'NOBODY_SET_THIS' is the id of 2 secrets; the id says which one matched, so give each its own id:"
+    ]
+
+
+def test_the_environment_of_the_process_is_never_looked_at(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOBODY_SET_THIS", ENV["GOOD"])
+    with pytest.raises(ConfigError, match="NOBODY_SET_THIS is not set"):
+        load(with_secret("{env: NOBODY_SET_THIS}"))
+
+
+def test_no_dump_of_a_configuration_shows_a_secret() -> None:
+    config = load_config("valid/every_key.yaml", ENV)
+    shown = repr(config) + repr(config.accounts) + str([repr(route) for route in config.routes.routes])
+    for route in config.routes.routes:
+        if route.verifier is not None:
+            shown += repr(route.verifier.secrets)
+    assert "<secret>" in shown
+    assert not [value for value in ENV.values() if value.strip() and value in shown]
+    assert isinstance(config.accounts[0], Account)
+    assert isinstance(config.trusted_proxies, Networks)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_verifies_with_the_configured_secret(load: Load, preset: str) -> None:
+    config = load(with_secret("{env: GOOD}").replace("github", preset))
+    verifier = config.routes.routes[0].verifier
+    assert verifier is not None
+    headers = sign(load_preset(preset), verifier.secrets[0], body=b"{}", now=1_700_000_000)
+    head = make_head("POST", b"/hooks", [(name.encode(), value.encode()) for name, value in headers], None)
+    claim = verifier.read_claim(head, 1_700_000_000)
+    assert verifier.verify(claim, head, [b"{}"]).secret_id == "GOOD"
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "GitHub", "../github", "github.yaml", "__init__"])
+def test_an_unknown_preset_is_a_key_error(name: str) -> None:
+    with pytest.raises(KeyError):
+        load_preset(name)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_says_what_it_is_and_where_that_is_written(name: str) -> None:
+    scheme = load_preset(name)
+    assert scheme.name == name
+    assert scheme.title
+    assert scheme.docs.startswith("https://")
+    assert scheme.evidence
+
+
+# -- the JSON Schema --
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    return Draft202012Validator(json_schema())
+
+
+def value_of(path: Path) -> Any:
+    source = read_yaml(path.read_bytes(), str(path))
+    assert source.problems == []
+    return source.value
+
+
+def test_the_schema_is_itself_valid() -> None:
+    Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize("path", [*(HERE / "valid" / name for name in VALID), *SHIPPED], ids=lambda path: path.name)
+def test_the_schema_takes_every_valid_file(schema: Draft202012Validator, path: Path) -> None:
+    assert [error.message for error in schema.iter_errors(value_of(path))] == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_example_loads(path: Path) -> None:
+    assert load_config(str(path), {}, resolve_secrets=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in INVALID
+        if name.startswith(
+            (
+                "key_",
+                "null_",
+                "empty_lists",
+                "not_",
+                "yaml_1_1_",
+                "number_",
+                "counts",
+                "workers",
+                "reject_body",
+                "scheme_choices",
+                "scheme_header",
+                "account_incomplete",
+                "secret_inline",
+                "secret_without_place",
+                "secret_with_two_places",
+                "routes_",
+                "listen_not_text",
+                "path_missing",
+                "mode",
+            )
+        )
+    ],
+)
+def test_the_schema_refuses_what_it_can_know_to_be_wrong(schema: Draft202012Validator, name: str) -> None:
+    assert not schema.is_valid(value_of(HERE / "invalid" / name))
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        (),
+        ("limits",),
+        ("timeouts",),
+        ("log",),
+        ("routes", 0),
+        ("routes", 0, "secrets", 0),
+        ("routes", 0, "limits"),
+        ("routes", 0, "reject"),
+        ("routes", 1, "verify"),
+        ("routes", 1, "verify", "signature"),
+        ("routes", 1, "verify", "timestamp"),
+        ("routes", 1, "verify", "delivery_id"),
+        ("delivery_test",),
+        ("delivery_test", "accounts", 0),
+        ("delivery_test", "accounts", 0, "api_key"),
+    ],
+)
+def test_the_schema_refuses_an_unknown_key_at_every_level(
+    schema: Draft202012Validator, at: tuple[str | int, ...]
+) -> None:
+    whole = value_of(HERE / "valid/every_key.yaml")
+    inner = whole
+    for step in at:
+        inner = inner[step]
+    inner["banana"] = 1
+    assert not schema.is_valid(whole)
+    del inner["banana"]
+    assert schema.is_valid(whole)
+
+
+def test_every_key_of_the_schema_says_what_it_is_about() -> None:
+    def undescribed(part: dict[str, Any], path: str) -> list[str]:
+        found = []
+        for name, below in part.get("properties", {}).items():
+            if "description" not in below and below.get("type") not in ("object", "array") and "const" not in below:
+                found.append(f"{path}.{name}")
+            found += undescribed(below, f"{path}.{name}")
+            found += undescribed(below.get("items", {}), f"{path}.{name}[]")
+        return found
+
+    assert [
+        path for path in undescribed(json_schema(), "") if ".secrets[]" not in path and ".api_key" not in path
+    ] == []

@@ -1,0 +1,217 @@
+"""The head that the receiver gets: what is kept, what is removed, what is added."""
+
+import tracemalloc
+
+import pytest
+
+from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
+from sidecar.request import make_head
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def forwarded(
+    headers: Headers,
+    *,
+    method: str = "POST",
+    target: bytes = b"/hooks",
+    body_size: int = 0,
+    forwarding: bytes = b"",
+    proof: bytes = b"",
+) -> list[bytes]:
+    """The lines of the forwarded head."""
+    head = make_head(method, target, headers, "192.0.2.1")
+    whole = forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=proof)
+    assert whole.endswith(b"\r\n\r\n")
+    return whole[:-4].split(b"\r\n")
+
+
+def kept(headers: Headers) -> Headers:
+    """What is left of `headers`; of a GET, so that no Content-Length is added."""
+    lines = forwarded(headers, method="GET")[1:]
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+def test_order_duplicates_spelling_and_values_are_kept() -> None:
+    sent = [
+        (b"hOST", b"hooks.example.com"),
+        (b"X-B", b"1"),
+        (b"Accept", b"a, b;q=0.5"),
+        (b"x-b", b""),
+        (b"X-B", b"\xff\t'\"\\"),
+        (b"X_Underscore", b"4"),
+        (b"Cookie", b"a=b"),
+        (b"Content-Type", b"application/json"),
+        (b"Content-Encoding", b"gzip"),
+        (b"X-Hub-Signature-256", b"sha256=00"),
+    ]
+    assert kept(sent) == sent
+
+
+@pytest.mark.parametrize("headers", [[], [(b"Connection", b"close")], [(b"X-Forwarded-For", b"6.6.6.6")]])
+def test_no_blank_line_comes_before_ours_when_no_header_of_the_sender_is_left(headers: Headers) -> None:
+    """An HTTP/1.0 request may have none; after a blank line ours would be the next request's."""
+    lines = forwarded(headers, method="GET", forwarding=b"X-Forwarded-For: 192.0.2.1\r\n")
+    assert lines == [b"GET /hooks HTTP/1.1", b"X-Forwarded-For: 192.0.2.1"]
+
+
+@pytest.mark.parametrize("target", [b"/", b"/a%2Fb/../c?x=%20&y", b"//a;b"])
+def test_method_and_target_are_forwarded_as_they_came(target: bytes) -> None:
+    assert forwarded([], method="PURGE", target=target)[0] == b"PURGE " + target + b" HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Webhook-Verified", "X-Webhook-Secret-Id"]
+)
+def test_our_own_names_are_removed_in_every_spelling_and_as_underscore_aliases(name: str) -> None:
+    spellings = {name, name.lower(), name.upper(), name.replace("-", "_"), name.upper().replace("-", "_")}
+    spellings |= {name.replace("-", "_", 1), name[::-1].replace("-", "_", 1)[::-1]}
+    sent = [(spelling.encode(), b"forged") for spelling in sorted(spellings)]
+    assert kept([*sent, (b"X-Kept", b"1"), *sent]) == [(b"X-Kept", b"1")]
+
+
+@pytest.mark.parametrize(
+    "name", [b"X-Forwarded-Port", b"X-Forwarded-For-Real", b"Forwarded", b"X-Webhook-Verified-By", b"XForwardedFor"]
+)
+def test_names_that_only_resemble_ours_are_the_senders(name: bytes) -> None:
+    assert kept([(name, b"1")]) == [(name, b"1")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Expect",
+        "Content-Length",
+        "Transfer_Encoding",
+        "Keep_Alive",
+    ],
+)
+def test_hop_by_hop_fields_and_the_framing_are_removed(name: str) -> None:
+    assert kept([(name.encode(), b"x"), (b"X-Kept", b"1")]) == [(b"X-Kept", b"1")]
+
+
+def test_what_connection_names_is_removed_however_it_is_written() -> None:
+    sent = [
+        (b"Connection", b"close, X-One ,\tx-two"),
+        (b"connection", b"X-THREE,,"),
+        (b"x-ONE", b"1"),
+        (b"X-Two", b"2"),
+        (b"X-Two", b"2"),
+        (b"X-Three", b"3"),
+        (b"X-Four", b"4"),
+    ]
+    assert kept(sent) == [(b"X-Four", b"4")]
+
+
+def test_connection_can_not_take_away_what_the_message_needs() -> None:
+    sent = [(b"Host", b"a"), (b"Content-Type", b"text/plain")]
+    assert kept([(b"Connection", b"host, content-type, Host"), *sent]) == sent
+    assert b"Content-Length: 3" in forwarded(
+        [(b"Connection", b"content-length"), (b"Content-Length", b"3")], body_size=3
+    )
+
+
+def test_connection_can_not_take_away_what_we_add() -> None:
+    lines = forwarded(
+        [(b"Connection", b"x-webhook-verified, x-forwarded-for")],
+        forwarding=forwarding_lines("192.0.2.1", (), (), ()),
+        proof=proof_lines("acme", "current"),
+    )
+    assert lines[2:] == [b"X-Forwarded-For: 192.0.2.1", b"X-Webhook-Verified: acme", b"X-Webhook-Secret-Id: current"]
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "expected"),
+    [
+        ("POST", 5, [b"Content-Length: 5"]),
+        ("POST", 0, [b"Content-Length: 0"]),
+        ("PUT", 0, [b"Content-Length: 0"]),
+        ("PATCH", 0, [b"Content-Length: 0"]),
+        ("DELETE", 5, [b"Content-Length: 5"]),
+        ("DELETE", 0, []),
+        ("GET", 0, []),
+        ("HEAD", 0, []),
+    ],
+)
+def test_content_length_is_written_once_and_is_that_of_the_body_that_was_read(
+    method: str, size: int, expected: list[bytes]
+) -> None:
+    for framing in (
+        [(b"Content-Length", b"99")],
+        [(b"Transfer-Encoding", b"chunked")],
+        [(b"Content-Length", b"099")],
+        [],
+    ):
+        lines = forwarded([(b"Host", b"a"), *framing], method=method, body_size=size)
+        assert [line for line in lines[1:] if line != b"Host: a"] == expected
+
+
+def test_what_the_sender_forged_is_gone_before_ours_is_added() -> None:
+    lines = forwarded(
+        [(b"X-Webhook-Verified", b"forged"), (b"X_Webhook_Secret_Id", b"forged"), (b"X-Forwarded-For", b"6.6.6.6")],
+        forwarding=forwarding_lines("192.0.2.1", (), (b"https",), (b"a.example",)),
+        proof=proof_lines("acme", "current"),
+    )
+    assert lines == [
+        b"POST /hooks HTTP/1.1",
+        b"Content-Length: 0",
+        b"X-Forwarded-For: 192.0.2.1",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: a.example",
+        b"X-Webhook-Verified: acme",
+        b"X-Webhook-Secret-Id: current",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "hops", "line"),
+    [
+        ("192.0.2.1", (), b"X-Forwarded-For: 192.0.2.1\r\n"),
+        ("192.0.2.1", (b"203.0.113.9",), b"X-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n"),
+        ("2001:db8::1", (b"a, b", b"c"), b"X-Forwarded-For: a, b, c, 2001:db8::1\r\n"),
+        (None, (b"203.0.113.9",), b"X-Forwarded-For: 203.0.113.9\r\n"),
+        (None, (), b""),
+    ],
+)
+def test_the_connections_address_is_appended_to_the_hops(
+    peer: str | None, hops: tuple[bytes, ...], line: bytes
+) -> None:
+    assert forwarding_lines(peer, hops, (), ()) == line
+
+
+def test_proto_and_host_are_one_line_each() -> None:
+    assert forwarding_lines(None, (), (b"https",), (b"a", b"b")) == (
+        b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verified", "secret_id", "lines"),
+    [
+        ("acme", "current", b"X-Webhook-Verified: acme\r\nX-Webhook-Secret-Id: current\r\n"),
+        ("shadow-rejected", "", b"X-Webhook-Verified: shadow-rejected\r\n"),
+        ("", "", b""),
+    ],
+)
+def test_the_proof_names_route_and_secret_or_says_nothing(verified: str, secret_id: str, lines: bytes) -> None:
+    assert proof_lines(verified, secret_id) == lines
+
+
+def test_lines_made_of_what_a_sender_wrote_are_not_kept_in_memory() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            forwarding_lines("10.0.0.1", (b"%d" % number + b"x" * 60_000,), (b"https",), (b"y" * 1000,))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

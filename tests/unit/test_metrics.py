@@ -1,0 +1,229 @@
+"""What is counted, as Prometheus reads it."""
+
+import platform
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar import __version__
+from sidecar.exchange import Exchange
+from sidecar.metrics import AGE, BYTES, LATENCY, VERIFY, Histogram, Metrics
+from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+def scrape(metrics: Metrics) -> dict[Sample, float]:
+    """Every series of the exposition, read back by prometheus-client's own parser."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    samples: dict[Sample, float] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        assert family.documentation
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in samples, f"{key} is exposed twice"
+            samples[key] = sample.value
+    return samples
+
+
+def series(name: str, **labels: str) -> Sample:
+    return "webhook_sidecar_" + name, frozenset(labels.items())
+
+
+@pytest.fixture
+def metrics(make_route: Any) -> Metrics:
+    metrics = Metrics()
+    metrics.configure(
+        [
+            make_route("/hooks/acme", name="acme", secrets=["next", "current"]),
+            make_route("/open", name="open", secrets=[]),
+        ]
+    )
+    return metrics
+
+
+@pytest.fixture
+def finished(make_route: Any) -> Any:
+    """`finished(name, field=value, ...)`: an exchange at its end."""
+
+    def make(name: str = "acme", **fields: Any) -> Exchange:
+        exchange = Exchange(number=1, peer="192.0.2.1", started=0.0)
+        exchange.route = make_route("/hooks/acme", name=name) if name else None
+        for field, value in fields.items():
+            setattr(exchange, field, value)
+        return exchange
+
+    return make
+
+
+def test_every_series_of_a_configured_route_exists_at_0_before_the_first_delivery(metrics: Metrics) -> None:
+    expected = set()
+    for route in ("", "acme", "open"):
+        expected.add(series("deliveries_total", route=route, outcome="accepted", reason=""))
+        expected |= {
+            series("deliveries_total", route=route, outcome=outcome_of(reason), reason=reason) for reason in Reason
+        }
+        expected |= {series("shadow_rejections_total", route=route, reason=reason) for reason in VERIFICATION}
+        expected |= {
+            series("upstream_responses_total", route=route, code=code) for code in ("2xx", "3xx", "4xx", "5xx")
+        }
+        for name in ("delivery_seconds", "verify_seconds", "upstream_seconds", "body_bytes", "signature_age_seconds"):
+            expected.add(series(f"{name}_bucket", route=route, le="+Inf"))
+            if name != "signature_age_seconds":
+                expected |= {series(f"{name}_count", route=route), series(f"{name}_sum", route=route)}
+    for secret in ("next", "current"):
+        expected.add(series("secret_matches_total", route="acme", secret=secret))
+        expected.add(series("secret_last_used_timestamp_seconds", route="acme", secret=secret))
+    expected |= {series("in_flight"), series("buffered_bytes"), series("config_last_reload_success_timestamp_seconds")}
+    samples = scrape(metrics)
+    assert expected - samples.keys() == set()
+    constant = {
+        series("config_last_reload_successful"),
+        series("build_info", version=__version__, python=platform.python_version()),
+    }
+    assert constant <= samples.keys()
+    assert {key: value for key, value in samples.items() if value != 0 and key not in constant} == {}
+
+
+def test_no_label_has_a_name_that_the_contract_does_not_give_it(metrics: Metrics) -> None:
+    names = {name for _, labels in scrape(metrics) for name, _ in labels}
+    assert names == {"route", "outcome", "reason", "code", "secret", "le", "version", "python"}
+
+
+def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics: Metrics, finished: Any) -> None:
+    exchange = finished(
+        seconds=0.02,
+        request_bytes=300,
+        verify_seconds=0.00003,
+        age=-2.5,
+        secret_id="current",
+        upstream_status=204,
+        upstream_seconds=0.01,
+    )
+    before = scrape(metrics)
+    metrics.record(exchange, 1_700_000_000.5)
+    after = scrape(metrics)
+    changed = {key: after[key] for key in after if after[key] != before[key] and not key[0].endswith("_bucket")}
+    assert changed == {
+        series("deliveries_total", route="acme", outcome="accepted", reason=""): 1,
+        series("upstream_responses_total", route="acme", code="2xx"): 1,
+        series("secret_matches_total", route="acme", secret="current"): 1,
+        series("secret_last_used_timestamp_seconds", route="acme", secret="current"): 1_700_000_000.5,
+        series("delivery_seconds_count", route="acme"): 1,
+        series("delivery_seconds_sum", route="acme"): 0.02,
+        series("verify_seconds_count", route="acme"): 1,
+        series("verify_seconds_sum", route="acme"): 0.00003,
+        series("upstream_seconds_count", route="acme"): 1,
+        series("upstream_seconds_sum", route="acme"): 0.01,
+        series("body_bytes_count", route="acme"): 1,
+        series("body_bytes_sum", route="acme"): 300,
+    }
+    assert after[series("signature_age_seconds_bucket", route="acme", le="-5.0")] == 0
+    assert after[series("signature_age_seconds_bucket", route="acme", le="-1.0")] == 1
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_refusal_is_counted_once_under_its_reason(metrics: Metrics, finished: Any, reason: Reason) -> None:
+    outcome = outcome_of(reason)
+    metrics.record(finished(reason=reason, outcome=outcome), 0.0)
+    counted = {key for key, value in scrape(metrics).items() if key[0].endswith("deliveries_total") and value}
+    assert counted == {series("deliveries_total", route="acme", outcome=outcome, reason=reason)}
+
+
+@pytest.mark.parametrize("reason", sorted(VERIFICATION))
+def test_a_rejection_in_shadow_mode_is_counted_beside_the_accepted_delivery(
+    metrics: Metrics, finished: Any, reason: Reason
+) -> None:
+    metrics.record(finished(shadow_reason=reason, outcome=Outcome.ACCEPTED), 0.0)
+    samples = scrape(metrics)
+    assert samples[series("shadow_rejections_total", route="acme", reason=reason)] == 1
+    assert samples[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 1
+
+
+def test_a_request_that_no_route_took_counts_under_the_empty_route(metrics: Metrics, finished: Any) -> None:
+    metrics.record(finished("", reason=Reason.NO_ROUTE, outcome=Outcome.REJECTED, path=b"/wp-admin"), 0.0)
+    samples = scrape(metrics)
+    assert samples[series("deliveries_total", route="", outcome="rejected", reason="no_route")] == 1
+    assert not [key for key in samples if "wp-admin" in str(key)]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(200, "2xx"), (299, "2xx"), (301, "3xx"), (404, "4xx"), (500, "5xx"), (599, "5xx")]
+)
+def test_answers_of_the_upstream_are_counted_by_class(metrics: Metrics, finished: Any, status: int, code: str) -> None:
+    metrics.record(finished(upstream_status=status), 0.0)
+    counted = {
+        key: value for key, value in scrape(metrics).items() if key[0].endswith("upstream_responses_total") and value
+    }
+    assert counted == {series("upstream_responses_total", route="acme", code=code): 1}
+
+
+def test_what_was_not_measured_is_not_observed(metrics: Metrics, finished: Any) -> None:
+    metrics.record(finished(), 0.0)
+    samples = scrape(metrics)
+    for name in ("verify_seconds", "upstream_seconds", "signature_age_seconds"):
+        assert samples[series(f"{name}_bucket", route="acme", le="+Inf")] == 0
+
+
+def test_configuring_again_keeps_what_was_counted_and_adds_what_is_new(
+    metrics: Metrics, finished: Any, make_route: Any
+) -> None:
+    metrics.record(finished(secret_id="current"), 5.0)
+    metrics.configure(
+        [make_route("/hooks/acme", name="acme", secrets=["current", "third"]), make_route("/new", name="new")]
+    )
+    samples = scrape(metrics)
+    assert samples[series("secret_matches_total", route="acme", secret="current")] == 1
+    assert samples[series("secret_matches_total", route="acme", secret="third")] == 0
+    assert samples[series("secret_last_used_timestamp_seconds", route="acme", secret="current")] == 5
+    assert samples[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 1
+    assert samples[series("deliveries_total", route="new", outcome="accepted", reason="")] == 0
+
+
+def test_gauges_show_the_moment(metrics: Metrics) -> None:
+    metrics.in_flight = 3
+    metrics.buffered_bytes = lambda: 4096
+    metrics.reload_successful = False
+    metrics.reload_success_time = 1_700_000_000.25
+    samples = scrape(metrics)
+    assert samples[series("in_flight")] == 3
+    assert samples[series("buffered_bytes")] == 4096
+    assert samples[series("config_last_reload_successful")] == 0
+    assert samples[series("config_last_reload_success_timestamp_seconds")] == 1_700_000_000.25
+
+
+@pytest.mark.parametrize("bounds", [LATENCY, VERIFY, BYTES, AGE])
+def test_the_bounds_of_every_histogram_rise(bounds: tuple[float, ...]) -> None:
+    assert list(bounds) == sorted(set(bounds))
+
+
+def test_buckets_are_cumulative_and_their_bounds_inclusive() -> None:
+    histogram = Histogram((-1.0, 0.0, 2.5))
+    for value in (-2, -1, -0.5, 0, 2.5, 2.6, 1e9):
+        histogram.observe(value)
+    assert histogram.buckets() == [("-1.0", 2), ("0.0", 4), ("2.5", 5), ("+Inf", 7)]
+    assert histogram.total == pytest.approx(1e9 + 1.6)
+
+
+@pytest.mark.parametrize("name", ["delivery_seconds", "body_bytes", "signature_age_seconds"])
+def test_exposed_buckets_rise_to_the_number_of_deliveries(metrics: Metrics, finished: Any, name: str) -> None:
+    for seconds in (0.0001, 0.3, 1000.0):
+        metrics.record(finished(seconds=seconds, request_bytes=int(seconds * 1e6), age=seconds), 0.0)
+    buckets = {
+        float(dict(labels)["le"]): value
+        for (sample, labels), value in scrape(metrics).items()
+        if sample == f"webhook_sidecar_{name}_bucket" and ("route", "acme") in labels
+    }
+    counts = [buckets[bound] for bound in sorted(buckets)]
+    assert counts == sorted(counts)
+    assert counts[-1] == 3
+
+
+def test_a_histogram_with_negative_bounds_has_buckets_but_no_count_and_no_sum(metrics: Metrics, finished: Any) -> None:
+    """OpenMetrics forbids a sum that can fall; so panels of the signature's age are made of its buckets."""
+    metrics.record(finished(age=-2.5), 0.0)
+    names = {name for name, _ in scrape(metrics) if "signature_age" in name}
+    assert names == {"webhook_sidecar_signature_age_seconds_bucket"}

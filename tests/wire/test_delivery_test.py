@@ -1,0 +1,156 @@
+"""Begini's delivery test on the admin listener: every row of the contract's table, through a real sidecar."""
+
+import hashlib
+import hmac
+import json
+import socket
+
+import pytest
+
+PATH = "/v1/webhooks-management/test"
+KEYS = {
+    "BEGINI_API_KEY": "CANARY-SECRET-begini-current-7f3a",
+    "OTHER_API_KEY": "CANARY-SECRET-other-account-0d5c",
+    "ABSENT_API_KEY": "CANARY-SECRET-without-url-77aa",
+    "NOBODY_API_KEY": "CANARY-SECRET-nobody-listens-12bc",
+}
+
+
+@pytest.fixture(scope="module")
+def free_port():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))  # bound, never listening: whoever connects is refused
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def tested(start, new_receiver, free_port):
+    """A sidecar whose accounts are one for each row; the first delivers to itself, through the sidecar's own data port."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    direct = new_receiver()
+    accounts = [
+        {
+            "id": "through",
+            "api_key": {"env": "BEGINI_API_KEY"},
+            "webhook_url": f"http://127.0.0.1:{port}/webhooks/begini",
+        },
+        {
+            "id": "direct",
+            "api_key": {"env": "OTHER_API_KEY"},
+            "webhook_url": f"http://127.0.0.1:{direct.port}/hook?x=1",
+        },
+        {"id": "622056dce007dc805c741751", "api_key": {"env": "ABSENT_API_KEY"}},
+        {"id": "nobody", "api_key": {"env": "NOBODY_API_KEY"}, "webhook_url": f"http://127.0.0.1:{free_port}/"},
+    ]
+    sidecar = start({"listen": f"127.0.0.1:{port}", "delivery_test": {"accounts": accounts}}, env=KEYS)
+    return sidecar, direct
+
+
+def ask(sidecar, key=None):
+    headers = {} if key is None else {"Api-key": KEYS.get(key, key)}
+    status, body = sidecar.admin(PATH, method="POST", headers=headers)
+    return status, json.loads(body)
+
+
+def test_every_row_of_the_table(tested, receiver):
+    sidecar, direct = tested
+
+    # no key, an unknown key, an account without webhook_url
+    assert ask(sidecar) == (400, {"detail": "No Api-key supplied"})
+    assert ask(sidecar, "") == (400, {"detail": "No Api-key supplied"})
+    for wrong in (
+        "wrong",
+        KEYS["OTHER_API_KEY"][:-1],
+        KEYS["OTHER_API_KEY"] + "x",
+        "caf\xe9",
+        "622056dce007dc805c741751",
+    ):
+        assert ask(sidecar, wrong) == (403, {"detail": "Invalid Api-key"})
+    assert ask(sidecar, "ABSENT_API_KEY") == (
+        424,
+        {"detail": "Webhooks not set for 622056dce007dc805c741751, please set in Begini Dashboard"},
+    )
+    assert not receiver.requests
+    assert not direct.requests
+
+    # 2xx, through the sidecar itself: verified on the way
+    status, answer = ask(sidecar, "BEGINI_API_KEY")
+    assert (status, answer["webhook_receiver_status_code"], sorted(answer)) == (
+        200,
+        200,
+        ["detail", "webhook_receiver_status_code"],
+    )
+    assert receiver.requests[0].values(b"X-Webhook-Verified") == [b"begini"]
+
+    # 2xx, directly: signed with the account's key
+    direct.then(b"HTTP/1.1 204 No Content\r\n\r\n")
+    status, answer = ask(sidecar, "OTHER_API_KEY")
+    assert (status, answer["webhook_receiver_status_code"]) == (200, 204)
+    seen = direct.requests[0]
+    assert seen.line == b"POST /hook?x=1 HTTP/1.1"
+    expected = hmac.new(KEYS["OTHER_API_KEY"].encode(), seen.body, hashlib.sha512).hexdigest().encode()
+    assert seen.values(b"X-Signature") == [expected]
+    assert seen.values(b"Content-Type") == [b"application/json"]
+    json.loads(seen.body)
+
+    # another status, with its body
+    refusal = b'{"detail":"Validation Failure"}'
+    for code, body in ((403, refusal), (500, b""), (302, b"moved"), (400, "caf\xe9 \u2603".encode())):
+        direct.then(b"HTTP/1.1 %d X\r\nLocation: /elsewhere\r\nContent-Length: %d\r\n\r\n%b" % (code, len(body), body))
+        assert ask(sidecar, "OTHER_API_KEY") == (
+            422,
+            {"detail": {"webhook_receiver_status_code": code, "webhook_receiver_body_content": body.decode()}},
+        )
+    assert len(direct.requests) == 5  # no redirect was followed, nothing was sent twice
+
+    # nobody there
+    assert ask(sidecar, "NOBODY_API_KEY") == (503, {"detail": "Cannot connect to host 127.0.0.1 "})
+
+
+def test_a_sidecar_that_refuses_the_delivery_is_shown_as_422(start, receiver, craft):
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    account = {
+        "id": "a",
+        "api_key": {"env": "OTHER_API_KEY"},
+        "webhook_url": f"http://127.0.0.1:{port}/webhooks/begini",
+    }
+    sidecar = start({"listen": f"127.0.0.1:{port}", "delivery_test": {"accounts": [account]}})
+    assert ask(sidecar, "OTHER_API_KEY") == (
+        422,
+        {
+            "detail": {
+                "webhook_receiver_status_code": 403,
+                "webhook_receiver_body_content": '{"detail":"Validation Failure"}',
+            }
+        },
+    )
+    assert not receiver.requests
+    assert sidecar.metric("deliveries_total", route="begini", outcome="rejected", reason="signature_mismatch") == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(lambda peer: peer.reset(), id="reset"),
+        pytest.param(b"garbage\r\n\r\n", id="garbage"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", id="broken gzip"),
+    ],
+)
+def test_a_receiver_that_breaks_is_never_a_bug_of_ours(tested, script):
+    sidecar, direct = tested
+    direct.then(script)
+    status, answer = ask(sidecar, "OTHER_API_KEY")
+    assert status in (200, 503)
+    assert "127.0.0.1" in json.dumps(answer) or status == 200
+    assert "CANARY" not in json.dumps(answer)
+
+
+def test_the_delivery_test_takes_post_only_and_is_not_on_the_data_listener(tested, receiver, craft):
+    sidecar, _ = tested
+    assert sidecar.admin(PATH)[0] == 405
+    assert sidecar.ask(craft.request(PATH.encode(), [(b"Api-key", KEYS["BEGINI_API_KEY"].encode())])).status == 404
+    assert not receiver.requests

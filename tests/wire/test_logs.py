@@ -1,0 +1,198 @@
+"""One line for each delivery, that no sender can forge and no secret stands in."""
+
+import contextlib
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+
+def test_the_line_of_a_delivery_holds_what_an_operator_needs(sidecar, receiver, craft):
+    receiver.then(b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nthere")
+    mark = sidecar.mark()
+    sidecar.ask(
+        craft.begini(path=b"/webhooks/begini?token=in-the-query", headers=[(b"X-Forwarded-For", b"203.0.113.7")]),
+        source=craft.trusted,
+    )
+    line = sidecar.delivery(mark)
+    for key, value in {
+        "level": "info",
+        "event": "delivery",
+        "route": "begini",
+        "outcome": "accepted",
+        "reason": "",
+        "client": "203.0.113.7",
+        "peer": "127.0.0.9",
+        "method": "POST",
+        "path": "/webhooks/begini",
+        "status": 202,
+        "upstream_status": 202,
+        "secret": "current",
+        "request_bytes": len(craft.json_body),
+        "answer_bytes": 5,
+    }.items():
+        assert line[key] == value, key
+    assert 0 < line["verify_ms"] < line["duration_ms"]
+    assert 0 < line["upstream_ms"] <= line["duration_ms"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert line["id"]
+
+
+def test_every_delivery_has_its_own_line_and_id(sidecar, receiver, craft):
+    mark = sidecar.mark()
+    with sidecar.connect() as client:
+        for number in range(30):
+            secret = "ACME_SECRET" if number % 3 == 0 else "BEGINI_API_KEY"
+            client.send(craft.begini(secret=secret)).answer()
+    sidecar.delivery(mark, 30)
+    lines = [line for line in sidecar.lines[mark:] if line.get("event") == "delivery"]
+    assert len(lines) == 30
+    assert len({line["id"] for line in lines}) == 30
+    assert sum(line["outcome"] == "rejected" for line in lines) == 10
+    assert {line["level"] for line in lines} == {"info", "warning"}
+
+
+def test_a_refusal_says_why_in_words_without_what_was_sent(sidecar, receiver, craft):
+    mark = sidecar.mark()
+    sidecar.ask(craft.request(headers=[(b"X-Signature", b"deadbeef" * 15)], body=craft.json_body))
+    line = sidecar.delivery(mark)
+    assert line["level"] == "warning"
+    assert "X-Signature" in line["detail"]
+    assert "deadbeef" not in str(line)
+
+
+def test_a_failure_of_the_receiver_is_an_error_with_its_time(sidecar, receiver, craft):
+    receiver.then(lambda peer: peer.reset())
+    mark = sidecar.mark()
+    assert sidecar.ask(craft.begini()).status == 502
+    line = sidecar.delivery(mark)
+    assert (line["level"], line["outcome"], line["upstream_status"]) == ("error", "failed", 0)
+    assert "receiver" in line["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b'/x","outcome":"accepted","y":"',
+        b"/x\\",
+        b'/"}{"event":"delivery"',
+        b"/%0a%0d{}",
+        b"/" + b"long" * 500,
+    ],
+)
+def test_a_path_cannot_forge_a_field_or_a_line(sidecar, receiver, craft, path):
+    mark = sidecar.mark()
+    assert sidecar.ask(craft.request(path)).status == 404
+    line = sidecar.delivery(mark)
+    assert line["path"] == path[:200].decode("latin-1")
+    assert (line["outcome"], line["reason"]) == ("rejected", "no_route")
+    assert len(sidecar.lines) == mark + 1
+    assert len(sidecar.stdout[mark]) < 1500
+
+
+@pytest.mark.parametrize("path", [b"/x\x1b[31m", b"/x\x00y", b"/x\x7fy", b"/x\xe2\x80\xa8y", b"/x\x85y"])
+def test_control_characters_in_a_path_stay_escaped(sidecar, receiver, craft, path):
+    mark = sidecar.mark()
+    assert sidecar.ask(craft.request(path)).status == 400
+    sidecar.delivery(mark, reason="malformed_request")
+    assert all(32 <= byte < 127 for byte in sidecar.stdout[mark].rstrip(b"\n"))
+
+
+def test_a_delivery_id_cannot_forge_anything(sidecar, receiver, craft):
+    mark = sidecar.mark()
+    ident = b'1","outcome":"forged\xe9\xff' + b"x" * 500
+    assert sidecar.ask(craft.github(headers=[(b"X-GitHub-Delivery", ident)])).status == 200
+    line = sidecar.delivery(mark)
+    assert line["outcome"] == "accepted"
+    assert line["delivery_id"] == ident[:200].decode("latin-1")
+    assert all(32 <= byte < 127 for byte in sidecar.stdout[mark].rstrip(b"\n"))
+
+
+def test_no_secret_signature_or_body_is_ever_shown(sidecar, receiver, craft):
+    mark = sidecar.mark()
+    body = craft.body_mark * 3
+    receiver.then(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), b"HTTP/1.1 \r\n" + body)
+    for raw in (
+        craft.begini(body),
+        craft.begini(body),
+        craft.begini(body, secret="ACME_SECRET"),
+        craft.slack(body, age=9999),
+        craft.shopify(body).replace(b"=\r\n", b"\r\n"),
+        craft.request(headers=[(b"X-Signature", craft.mac("BEGINI_API_KEY", body)[:-1])], body=body),
+        craft.request(headers=[(b"X-Signature", craft.mac("BEGINI_API_KEY", body))] * 2, body=body),
+        b"POST /webhooks/begini HTTP/1.1\r\nHost: a\r\nX-Signature: "
+        + craft.mac("BEGINI_API_KEY", body)
+        + b"\r\n"
+        + body
+        + b"\r\n\r\n",
+    ):
+        sidecar.ask(raw)
+    sidecar.delivery(mark, 8)
+    for path in ("/metrics", "/-/config", "/", "/readyz"):
+        sidecar.admin(path)
+    sidecar.check_leaks()
+    # The search finds what it should find:
+    sidecar.shown.append(body)
+    with pytest.raises(AssertionError, match="leaked"):
+        sidecar.check_leaks()
+    sidecar.shown.pop()
+
+
+def test_text_format_is_one_printable_line_for_each_delivery(start, receiver, craft):
+    sidecar = start({"log": {"format": "text"}})
+    sidecar.ask(craft.begini())
+    sidecar.ask(craft.request(b"/a" + b"%0a" + b'"x"'))
+    sidecar.ask(craft.github(headers=[(b"X-GitHub-Delivery", b"id\xe9\xff \t[31m")]))
+    end = time.monotonic() + 5
+    while len([line for line in sidecar.stdout if b" POST " in line]) < 3:
+        assert time.monotonic() < end, sidecar.stdout
+        time.sleep(0.01)
+    accepted, unknown, github = [line for line in sidecar.stdout if b" POST " in line]
+    assert b"ACCEPTED" in accepted
+    assert b"/webhooks/begini from 127.0.0.1 200" in accepted
+    assert b"secret=current" in accepted
+    assert b"REJECTED" in unknown
+    assert b"reason=no_route" in unknown
+    assert b"delivery_id=id??" in github
+    for line in sidecar.stdout:
+        assert all(32 <= byte < 127 for byte in line.rstrip(b"\n"))
+
+
+def test_accepted_deliveries_can_be_left_out(start, receiver, craft):
+    sidecar = start({"log": {"accepted": False}})
+    for _ in range(3):
+        sidecar.ask(craft.begini())
+    sidecar.ask(craft.begini(secret="ACME_SECRET"))
+    line = sidecar.delivery()
+    assert line["reason"] == "signature_mismatch"
+    assert sidecar.metric("deliveries_total", route="begini", outcome="accepted", reason="") == 3
+
+
+def test_level_error_leaves_out_everything_less(start, receiver, craft, wait_until):
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    sidecar = start({"listen": f"127.0.0.1:{port}", "log": {"level": "error"}}, wait=False)
+    sidecar.address = f"127.0.0.1:{port}"
+
+    def serving():
+        with contextlib.suppress(ConnectionRefusedError):
+            return sidecar.ask(craft.request()).status == 403
+
+    wait_until(serving, "the start")
+    assert sidecar.ask(craft.begini()).status == 200
+    receiver.then(lambda peer: peer.reset())
+    assert sidecar.ask(craft.begini()).status == 502
+    assert sidecar.line()["reason"] == "upstream_broke"
+    sidecar.send_signal(signal.SIGTERM)
+    assert sidecar.exit_status() == 0
+    assert len(sidecar.stdout) == 1
+
+
+def test_short_secrets_and_blanks_are_warned_of_without_showing_them(start):
+    sidecar = start(env={"ACME_SECRET": "CANARY-S", "GITHUB_SECRET": " CANARY-SECRET-with-blanks \n"})
+    warnings = [line for line in sidecar.lines if line.get("event") == "config_warning"]
+    assert len(warnings) == 2
+    assert "CANARY" not in str(warnings)
