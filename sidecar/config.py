@@ -129,6 +129,10 @@ def read_secret(ref: SecretRef, env: Mapping[str, str]) -> bytes:
     try:
         with FilePath(ref.file).open("rb") as handle:
             value = handle.read(MAX_SECRET_BYTES + 1)
+    except ValueError:
+        raise SecretUnavailableError(
+            "the secret file's name holds a character that no file name has", absent=False
+        ) from None
     except OSError as error:
         absent = isinstance(error, FileNotFoundError)
         raise SecretUnavailableError(
@@ -183,7 +187,7 @@ class _Builder:
     def _readable(self) -> dict[str, Any]:
         """What is right in a configuration with mistakes, at its own index, so that the rest is checked all the same."""
         raw = self.source.value
-        data = _valid(ConfigKeys(exclude=["routes", "delivery_test"]), raw)
+        data = _valid(ConfigKeys(exclude=["routes"]), raw)
         listed = raw.get("routes")
         data["routes"] = [_valid(RouteKeys(), item) for item in listed] if isinstance(listed, list) else []
         return data
@@ -377,6 +381,7 @@ def _collide(one: ListenAddress, other: ListenAddress) -> bool:
 def _is_ourselves(upstream: UpstreamAddress, listener: ListenAddress) -> bool:
     if upstream.path or listener.path:
         return upstream.path == listener.path
-    loopback = upstream.host in ("localhost", "127.0.0.1", "::1")
-    same_host = upstream.host == listener.host or (loopback and listener.host in ("0.0.0.0", "::", "localhost"))  # noqa: S104
+    loopback = {"localhost", "127.0.0.1", "::1"}
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    same_host = upstream.host == listener.host or (upstream.host in loopback and listener.host in loopback | everywhere)
     return upstream.port == listener.port and same_host

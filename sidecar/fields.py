@@ -22,8 +22,8 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 }
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
+_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|(?=.*:.*:)[0-9A-Fa-f:.]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -192,7 +192,14 @@ class Listen(Value):
             return ListenAddress("", 0, text[5:])
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not _HOST.fullmatch(host):
+        if (
+            not colon
+            or not port.isdecimal()
+            or not port.isascii()
+            or len(port) > 5
+            or int(port) > 65535
+            or not _HOST.fullmatch(host)
+        ):
             raise ValidationError(
                 f"{shown(text)} is no address to listen on; for example 0.0.0.0:8080 or unix:/run/sidecar.sock"
             )
@@ -211,17 +218,17 @@ class UpstreamURL(Value):
             host, port = url.hostname or "", url.port
         except ValueError:
             raise ValidationError(f"{shown(text)} is not a URL; for example http://127.0.0.1:3000") from None
-        if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+        if url.username is not None:
+            raise ValidationError(
+                "has credentials; the receiver's own authentication passes through in the delivery's headers"
+            )
+        if url.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
             raise ValidationError(
                 f"{shown(text)} is not a receiver's address; for example http://127.0.0.1:3000 or unix:/run/app.sock"
             )
         if url.path not in ("", "/") or url.query or url.fragment:
             raise ValidationError(
                 f"{shown(text)} has a path; deliveries keep the path they came with, so write {url.scheme}://{url.netloc}"
-            )
-        if url.username is not None:
-            raise ValidationError(
-                "has credentials; the receiver's own authentication passes through in the delivery's headers"
             )
         return UpstreamAddress(url.scheme, host, port or (443 if url.scheme == "https" else 80), "")
 
@@ -249,14 +256,18 @@ class Cidr(Value):
         if text.startswith("preset:"):
             raise ValidationError("published address ranges are not available in this version; list the networks")
         try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            network = None
+        if network is None or "%" in text:
+            raise ValidationError(f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32")
+        if network.version == 6 and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
+            meant = f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}"
+            raise ValidationError(f"{shown(text)} is an IPv4 network in IPv6's clothes; use '{meant}'")
+        try:
             return ipaddress.ip_network(text)
-        except ValueError as error:
-            if "host bits" not in str(error):
-                raise ValidationError(
-                    f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32"
-                ) from None
-            meant = ipaddress.ip_network(text, strict=False)
-            raise ValidationError(f"{shown(text)} has host bits set; use '{meant}'") from None
+        except ValueError:
+            raise ValidationError(f"{shown(text)} has host bits set; use '{network}'") from None
 
 
 class TrustedProxy(Cidr):

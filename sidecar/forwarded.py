@@ -51,7 +51,6 @@ def _end_to_end(head: RequestHead) -> list[Header]:
     return kept
 
 
-@lru_cache(maxsize=1024)
 def forwarding_lines(
     peer: str | None, hops: tuple[bytes, ...], protos: tuple[bytes, ...], hosts: tuple[bytes, ...]
 ) -> bytes:

@@ -102,6 +102,7 @@ class DataProtocol(HttpToolsProtocol):
         self.application: Application = config.loaded_app
         self.deadlines = deadlines
         self.max_connections = max_connections
+        self.active: Incoming | None = None
         self.in_head = False
         self.head_timed = False
         self.body_timed = False
@@ -129,7 +130,7 @@ class DataProtocol(HttpToolsProtocol):
         for queue in self.deadlines.all:
             queue.discard(self)
         self.connections.discard(self)
-        cycle = self.cycle
+        cycle = self.active
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.wake()  # if its body is being read, `receive` tells
@@ -321,17 +322,19 @@ class DataProtocol(HttpToolsProtocol):
     # Overridden for what uvicorn does otherwise
 
     def _start(self, incoming: "Incoming") -> None:
+        self.active = incoming
         incoming.task = self.loop.create_task(incoming.run(self.application), name="delivery")
         self.tasks.add(incoming.task)
 
     def on_response_complete(self) -> None:
         """The next request of the pipeline, or the wait for one; uvicorn would make a timer for each."""
-        if self.transport.is_closing() or self.discarding:
+        if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            self.flow.resume_reading()
             self._start(self.pipeline.pop())  # type: ignore[arg-type]
-        else:
+        elif not self.discarding:
+            self.flow.resume_reading()
             self.deadlines.keep_alive.add(self)
 
     def pause_writing(self) -> None:
@@ -362,6 +365,7 @@ class Incoming:
     _unread = 0
     _held_head = b""
     _chunked = False
+    _continued = False
     _no_body = False
 
     def __init__(
@@ -403,8 +407,8 @@ class Incoming:
 
     async def news(self) -> None:
         """Waits until `has_news`, asking a sender that waits for it to go on (RFC 9110, 10.1.1)."""
-        if self.head.values(b"expect"):
-            self.head.fields.pop(b"expect")
+        if not self._continued and not self.http_1_0 and self.head.values(b"expect"):
+            self._continued = True
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.flow.resume_reading()
         self._waiter = self.protocol.loop.create_future()

@@ -205,6 +205,8 @@ def _upstream_head(proof: Verified | Waived, route: Route, head: RequestHead, cl
         (head.values(b"x-forwarded-proto") if kept else ()) or (b"http",),
         (head.values(b"x-forwarded-host") if kept else ()) or head.values(b"host"),
     )
+    if not head.values(b"host"):  # HTTP/1.0; what we send is HTTP/1.1 and must have one
+        forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     label, secret_id = (route.name, proof.secret_id) if isinstance(proof, Verified) else (proof.label, "")
     lines = proof_lines(label, secret_id)
     return forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=lines)

@@ -17,13 +17,18 @@ class Site:
     def __init__(self, config: Config, upstreams: Mapping[UpstreamAddress, Upstream]) -> None:
         self.config = config
         self.upstreams = upstreams
-        # Senders are few and come often; what depends on their addresses alone is worked out once.
-        self.resolve_client: Callable[[str | None, tuple[bytes, ...]], Client] = lru_cache(maxsize=4096)(
-            self._resolve_client
-        )
+        # Connections come from few addresses; what depends on those alone is worked out once. Never kept: what senders write.
+        self._peers: Callable[[str | None], Client] = lru_cache(maxsize=1024)(self._resolve_peer)
 
-    def _resolve_client(self, peer: str | None, forwarded_for: tuple[bytes, ...]) -> Client:
+    def resolve_client(self, peer: str | None, forwarded_for: tuple[bytes, ...]) -> Client:
+        """Who sent a delivery; see `client_ip.resolve_client`."""
+        client = self._peers(peer)
+        if not (client.trusted_peer and forwarded_for):
+            return client
         return resolve_client(peer, forwarded_for, self.config.trusted_proxies, trust_unix=self.config.trust_unix)
+
+    def _resolve_peer(self, peer: str | None) -> Client:
+        return resolve_client(peer, (), self.config.trusted_proxies, trust_unix=self.config.trust_unix)
 
 
 class Reloader:

@@ -98,7 +98,7 @@ def check_head(
         return _malformed("Transfer-Encoding in an HTTP/1.0 request")
     if b"_" in b"".join(fields):
         for name in fields:
-            if name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
+            if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
                 return _malformed("a header with underscores imitates a framing field")
     return None
 

@@ -11,7 +11,7 @@ from sidecar.signature import Verifier
 
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
 #: segments, also with parameters (`..;x`), empty segments, backslashes, and escapes of `.`, `/`, `\` and `%`.
-_AMBIGUOUS = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|00)")
+_AMBIGUOUS = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
 class UpstreamAddress(NamedTuple):
@@ -23,10 +23,14 @@ class UpstreamAddress(NamedTuple):
     path: str
 
     def __str__(self) -> str:
+        return f"unix:{self.path}" if self.scheme == "unix" else f"{self.scheme}://{self.authority.decode()}"
+
+    @property
+    def authority(self) -> bytes:
+        """Host and port, as a Host field has them."""
         if self.scheme == "unix":
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+            return b"localhost"
+        return f"[{self.host}]:{self.port}".encode() if ":" in self.host else f"{self.host}:{self.port}".encode()
 
 
 class Refusal(NamedTuple):

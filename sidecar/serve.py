@@ -73,7 +73,12 @@ class Server(UvicornServer):
 def serve(config: Config, env: Mapping[str, str]) -> int:
     """Runs until stopped; returns the exit status. Raises `ListenError` before anything is served."""
     data_socket = bind(config.listen)
-    admin_socket = bind(config.admin)
+    try:
+        admin_socket = bind(config.admin)
+    except ListenError:
+        data_socket.close()
+        Path(config.listen.path).unlink(missing_ok=True) if config.listen.path else None
+        raise
     _tune_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config, env, data_socket, admin_socket))

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._options: frozenset[bytes] = frozenset()
         self._reusable = True
         self._head_bytes = 0
+        self._fields_size = 0
         self._informational = False
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -195,6 +196,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head_done:
             return  # trailer fields are dropped (RFC 9110, 6.5.1)
+        self._fields_size += len(name) + len(value) + 4
+        if self._fields_size > MAX_ANSWER_HEAD:
+            self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
         lower = name.lower()
         if lower not in HOP_BY_HOP:
             self.headers.append((name, value))
@@ -226,7 +230,8 @@ class Connection(asyncio.Protocol):
             self._broke("the receiver's answer is not HTTP/1.1")
             return
         if self._options - HARMLESS_OPTIONS:
-            self.headers = [field for field in self.headers if field[0].lower() not in self._options]
+            dropped = self._options - {b"content-length"}
+            self.headers = [field for field in self.headers if field[0].lower() not in dropped]
         self.status = status
         self._sized = self._sized or self._no_body or status in (204, 304)
         self._reusable = self._sized and self.parser.should_keep_alive()
