@@ -285,7 +285,7 @@ class TrustedProxy(Cidr):
 
 
 class RoutePath(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": '^/[!"$&-)+-~]*\\*?$'}
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": r"^/[!\"$-)+->@-~]*\*?$"}
 
     def read(self, value: Any) -> str:
         text = str(value)
