@@ -22,7 +22,7 @@ from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mo
 from sidecar.scheme import Scheme
 from sidecar.secret import Secret
 from sidecar.signature import Verifier
-from sidecar.yaml_source import Path, Problem, YamlSource, format_path, read_yaml
+from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
 
 #: A secret file is one line of text; anything larger is the wrong file.
 MAX_SECRET_BYTES = 64 * 1024
@@ -100,7 +100,8 @@ def load_config(file: str, env: Mapping[str, str], *, resolve_secrets: bool = Tr
     result then verifies nothing real and must not be served.
     """
     try:
-        text = FilePath(file).read_bytes()
+        with FilePath(file).open("rb") as handle:
+            text = handle.read(MAX_BYTES + 1)  # one byte over the limit is as wrong as a file that never ends
     except OSError as error:
         raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
     source = read_yaml(text, file)

@@ -98,6 +98,9 @@ ANSWERS = {
     Reason.INTERNAL_ERROR: Answer(500, "Internal Server Error"),
 }
 
+#: The one exception: a head that is too large because its target is (RFC 9110, 15.5.15).
+TARGET_TOO_LONG = Answer(414, "URI Too Long")
+
 _FAILED = frozenset(
     {
         Reason.UPSTREAM_UNREACHABLE,
@@ -117,10 +120,11 @@ def outcome_of(reason: Reason) -> Outcome:
 class Stop(Exception):
     """A delivery ends here, for a reason of the closed list."""
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "", *, answer: Answer | None = None) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.answer = answer  #: in place of the reason's own
 
 
 class Rejected(Stop):

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sidecar.deadlines import DeadlineQueue
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 from sidecar.request import Header, RequestHead, check_head
 
 #: Longest request target, bytes.
@@ -77,7 +77,7 @@ class Deadlines:
         self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
         self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, WRITE_SECONDS, lambda it: it.transport.abort())
         self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
-            loop, KEEP_ALIVE_SECONDS, lambda it: it.transport.close()
+            loop, KEEP_ALIVE_SECONDS, lambda it: it.close_after_answer(unread=False)
         )
         self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.transport.abort())
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
@@ -113,6 +113,7 @@ class DataProtocol(HttpToolsProtocol):
         self.discarding = False
         self.discarded = 0
         self.segment = b""  # what is being parsed
+        self.earlier: list[bytes] = []  # the segments before it in which this head began
         self.names: list[bytes] = []
         self.values: list[bytes] = []
 
@@ -145,7 +146,6 @@ class DataProtocol(HttpToolsProtocol):
             if self.discarded > LINGER_BYTES:
                 self.transport.abort()
             return
-        self.deadlines.keep_alive.discard(self)
         self.wire_bytes += len(data)
         self.segment = data
         try:
@@ -156,7 +156,9 @@ class DataProtocol(HttpToolsProtocol):
             self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
             return
         if self.in_head and not self.discarding:
-            self.head_bytes += len(data)
+            if self.earlier:  # how much of the first segment is head is not known yet
+                self.head_bytes += len(data)
+            self.earlier.append(data)
             if self.head_bytes > MAX_HEAD:
                 self._unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
             elif not self.head_timed:
@@ -177,18 +179,22 @@ class DataProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self.discarding:
             return
+        self.deadlines.keep_alive.discard(self)  # here, because blank lines are no request and must not hold it open
         self.url = b""
         self.names = []
         self.values = []
         self.head_fault = None
         self.head_bytes = 0
+        self.earlier.clear()
         self.in_head = True
 
     def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > MAX_TARGET and self.head_fault is None:
             self.head_fault = Rejected(
-                Reason.HEADERS_TOO_LARGE, f"the request target is longer than {MAX_TARGET} bytes"
+                Reason.HEADERS_TOO_LARGE,
+                f"the request target is longer than {MAX_TARGET} bytes",
+                answer=TARGET_TOO_LONG,
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -211,14 +217,13 @@ class DataProtocol(HttpToolsProtocol):
         method = parser.get_method()
         peer = self.client[0] if self.client else None
         head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, peer)
+        self.body_bytes = self.wire_bytes = 0
         fault = self.head_fault
         if fault is None:
             if len(self.names) > MAX_FIELDS:
                 fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
-            elif self.head_bytes + len(self.segment) > MAX_HEAD and head.size > MAX_HEAD:
-                fault = Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes")
-            elif version == "1.0" and not self.head_bytes and b" HTTP/1.0\r\n" not in self.segment:
-                fault = Rejected(Reason.MALFORMED_REQUEST, "not HTTP")  # the parser takes RTSP/1.0 for HTTP/1.0
+            elif raw_fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
+                fault = raw_fault
             elif parser.should_upgrade():
                 fault = Rejected(
                     Reason.MALFORMED_REQUEST,
@@ -234,8 +239,6 @@ class DataProtocol(HttpToolsProtocol):
             keep_alive=fault is None and version == "1.1" and parser.should_keep_alive(),
             http_1_0=version == "1.0",
         )
-        self.body_bytes = 0
-        self.wire_bytes = self.head_bytes + len(self.segment) - head.size if b"transfer-encoding" in head.fields else 0
         if fault is not None:
             self.discarding = True
         if before is None or before.response_complete:
@@ -243,6 +246,20 @@ class DataProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft(self.cycle)  # type: ignore[arg-type]
+
+    def _check_raw(self, line: bytes, head: RequestHead) -> Rejected | None:
+        """What only the bytes themselves tell: the parser takes RTSP for HTTP and skips blanks without counting them."""
+        raw = b"".join((*self.earlier, self.segment)) if self.earlier else self.segment
+        start = raw.find(line)
+        if start < 0:
+            return Rejected(Reason.MALFORMED_REQUEST, "not a request line of HTTP")
+        if len(raw) > MAX_HEAD or b"transfer-encoding" in head.fields:
+            end = raw.find(b"\r\n\r\n", start) + 4
+            if end - start > MAX_HEAD:
+                return Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes")
+            if b"transfer-encoding" in head.fields:
+                self.wire_bytes = len(raw) - end
+        return None
 
     def on_body(self, body: bytes) -> None:
         if self.discarding or self.cycle.response_complete:
@@ -271,7 +288,7 @@ class DataProtocol(HttpToolsProtocol):
     def head_expired(self) -> None:
         """The head did not come in time. Who sent nothing at all is no delivery: closed without a word."""
         if self.in_head:
-            self._refuse(Rejected(Reason.HEADER_TIMEOUT, f"no whole head within {self.deadlines.head.seconds:g} s"))
+            self._unparsable(Rejected(Reason.HEADER_TIMEOUT, f"no whole head within {self.deadlines.head.seconds:g} s"))
         else:
             self.transport.close()
 
@@ -287,7 +304,7 @@ class DataProtocol(HttpToolsProtocol):
         cycle.wake()
 
     def _unparsable(self, rejected: Rejected) -> None:
-        """The parser gave up. Complete requests before it are answered first; then the connection closes."""
+        """No request will come of it. Complete ones before it are answered first; then the connection closes."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.more_body and not self.in_head:
@@ -331,8 +348,10 @@ class DataProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self.flow.resume_reading()
-            self._start(self.pipeline.pop())  # type: ignore[arg-type]
+            following = self.pipeline.pop()
+            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
+                self.flow.resume_reading()
+            self._start(following)  # type: ignore[arg-type]
         elif not self.discarding:
             self.flow.resume_reading()
             self.deadlines.keep_alive.add(self)

@@ -217,7 +217,7 @@ def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header],
     if rejected.reason in VERIFICATION:
         refusal = route.refusal if route is not None else DEFAULT_REFUSAL
         return refusal.status, _json_headers(refusal.body), refusal.body
-    answer = ANSWERS[rejected.reason]
+    answer = rejected.answer or ANSWERS[rejected.reason]
     body = b'{"detail":"%b"}' % answer.detail.encode()
     headers = _json_headers(body)
     if answer.retry_after is not None:

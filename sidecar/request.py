@@ -42,12 +42,6 @@ class RequestHead:
         return self.fields.get(name, ())
 
     @property
-    def size(self) -> int:
-        """Bytes on the wire, about: as a sender writes it, without needless blanks."""
-        fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        return len(self.method) + len(self.target) + len("  HTTP/1.1\r\n") + fields + 2
-
-    @property
     def content_length(self) -> int | None:
         """The announced body size in bytes; None where there is no Content-Length. For heads that passed `check_head`."""
         lengths = self.fields.get(b"content-length")

@@ -20,7 +20,7 @@ from sidecar.protocol import write_pieces
 from sidecar.request import Header
 from sidecar.routes import UpstreamAddress
 
-#: Largest head of an answer, bytes, all informational ones before it included.
+#: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
 MAX_ANSWER_HEAD = 64 * 1024
 #: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
 HIGH_WATER = 256 * 1024
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._sized = False  # the head tells where the body ends; else the connection's end does
         self._options: frozenset[bytes] = frozenset()
         self._reusable = True
-        self._head_bytes = 0
+        self._framing = 0  # bytes since the last one of the body: heads, chunk sizes, trailer fields
         self._fields_size = 0
         self._informational = False
         self._chunks: list[bytes] = []
@@ -170,8 +170,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False  # nobody asked for this
             self.abort()
             return
-        if not self.head_done:
-            self._head_bytes += len(data)
+        self._framing += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -181,8 +180,11 @@ class Connection(asyncio.Protocol):
             if not self.complete:
                 self._broke(f"the receiver's answer is not HTTP/1.1: {str(error)[:80]}")
             return
-        if not self.head_done and self._head_bytes > MAX_ANSWER_HEAD:
-            self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
+        if self._framing > MAX_ANSWER_HEAD:
+            if not self.head_done:
+                self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
+            elif not self.complete:
+                self._broke("the framing of the receiver's answer is larger than what it carries")
         if self._buffered > HIGH_WATER and not self._paused and not self.complete:
             self._paused = True
             self.transport.pause_reading()
@@ -248,6 +250,7 @@ class Connection(asyncio.Protocol):
             return
         self._chunks.append(body)
         self._buffered += len(body)
+        self._framing = 0
         self._wake()
 
     def on_message_complete(self) -> None:

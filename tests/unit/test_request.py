@@ -190,9 +190,3 @@ def test_a_refusal_tells_nothing_of_what_was_sent() -> None:
     ):
         assert detail
         assert "SENT" not in detail
-
-
-def test_the_size_of_a_head_is_its_bytes_on_the_wire() -> None:
-    wire = b"POST /a?b HTTP/1.1\r\nHost: a.example\r\nX-Empty: \r\nContent-Length: 12\r\n\r\n"
-    headers = [(b"Host", b"a.example"), (b"X-Empty", b""), (b"Content-Length", b"12")]
-    assert make_head("POST", b"/a?b", headers, None).size == len(wire)

@@ -729,6 +729,15 @@ class Sidecar:
         answer = self.ask(Craft.begini())
         assert (answer.status, answer.body) == (200, b"ok")
 
+    def resident(self):
+        """Bytes of memory that the process holds."""
+        with open(f"/proc/{self.process.pid}/statm", "rb") as sizes:
+            return int(sizes.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors(self):
+        """Open files and sockets of the process."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     # The end
 
     def bugs(self):

@@ -196,6 +196,22 @@ def test_chunks_that_are_no_chunks_break_the_answer_off(sidecar, receiver, craft
     sidecar.healthy()
 
 
+def test_trailer_fields_without_end_break_the_answer_off_and_take_no_memory(sidecar, receiver, craft):
+    """The parser keeps a field until it is whole."""
+
+    def script(peer):
+        peer.read_body()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\nX-Endless: ")
+        for _ in range(500):
+            peer.send(bytes(65536).replace(b"\0", b"a"))
+
+    resident = sidecar.resident()
+    receiver.then(script)
+    assert "framing" in cut_off(sidecar, craft.begini())["detail"]
+    assert sidecar.resident() - resident < 8 << 20
+    sidecar.healthy()
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

@@ -87,6 +87,11 @@ P, H = b"POST /webhooks/begini HTTP/1.1", b"Host: hooks.test"
         pytest.param(head(b"POST /webhooks/begini HTTP/0.9", H, b"Content-Length: 0"), id="HTTP/0.9 spelled out"),
         pytest.param(head(b"POST /webhooks/begini http/1.1", H, b"Content-Length: 0"), id="http/1.1"),
         pytest.param(head(b"POST /webhooks/begini RTSP/1.0", H, b"Content-Length: 0"), id="RTSP"),
+        pytest.param(head(b"POST /webhooks/begini RTSP/1.1", H, b"Content-Length: 0"), id="RTSP/1.1"),
+        pytest.param(
+            head(b"POST /webhooks/begini RTSP/1.0", H, b"Content-Length: 11") + b" HTTP/1.0\r\n",
+            id="RTSP, HTTP in the body",
+        ),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2 preface"),
         pytest.param(
             b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n" + head(P, H, b"Content-Length: 0"), id="PROXY protocol"
@@ -200,15 +205,19 @@ def test_a_signature_in_the_trailer_only_is_refused(sidecar, receiver, craft):
             head(P, H, *[b"X-%d: %b" % (n, b"a" * 1000) for n in range(100)], b"Content-Length: 0"), id="many fields"
         ),
         pytest.param(head(P, H, *[b"X-%d: a" % n for n in range(250)], b"Content-Length: 0"), id="too many fields"),
-        pytest.param(
-            head(b"POST /webhooks/begini?" + b"q" * 20_000 + b" HTTP/1.1", H, b"Content-Length: 0"), id="long target"
-        ),
         pytest.param(P + b"\r\n" + H + b"\r\nX-Endless: " + b"a" * 400_000, id="endless field"),
         pytest.param(b"POST /" + b"a" * 400_000, id="endless target"),
+        pytest.param(head(P, H, b"X-Blank:" + b" " * 70_000 + b"a", b"Content-Length: 0"), id="blanks"),
     ],
 )
 def test_a_giant_head_is_431(sidecar, receiver, raw):
     refused_and_closed(sidecar, raw, 431, "headers_too_large", receiver=receiver)
+
+
+def test_a_long_target_is_414(sidecar, receiver):
+    raw = head(b"POST /webhooks/begini?" + b"q" * 20_000 + b" HTTP/1.1", H, b"Content-Length: 0")
+    answer = refused_and_closed(sidecar, raw, 414, "headers_too_large", receiver=receiver)
+    assert answer.body == b'{"detail":"URI Too Long"}'
 
 
 @pytest.mark.parametrize("size", [60_000, 15_000])
@@ -338,6 +347,20 @@ def test_a_slow_body_is_408_however_steadily_it_drips(sidecar, receiver, craft, 
         assert answer.values(b"connection") == [b"close"]
     sidecar.was_refused(answer, 408, "body_timeout", receiver=receiver, mark=mark)
     sidecar.idle()
+
+
+def test_a_slow_second_head_leaves_the_first_request_its_answer(sidecar, receiver, craft):
+    def script(peer):
+        peer.read_body()
+        time.sleep(1)
+        peer.send(craft.ok)
+
+    receiver.then(script)
+    with sidecar.connect() as client:
+        client.send(craft.begini() + b"POST /webhooks/be")  # the head's time is over before the receiver answers
+        answer = client.answer()
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert client.rest() == b""
 
 
 # Leaving
@@ -481,6 +504,23 @@ def test_empty_lines_between_requests_are_skipped(sidecar, receiver, craft):
     with sidecar.connect() as client:
         client.send(b"\r\n" + craft.begini() + b"\r\n\r\n" + craft.begini())
         assert [client.answer().status for _ in range(2)] == [200, 200]
+
+
+def test_a_sender_that_never_stops_pipelining_takes_no_memory(sidecar, receiver, craft):
+    """Each answer let reading go on, so that the queue of requests grew faster than it was worked off."""
+    resident = sidecar.resident()
+    block = craft.request(b"/nowhere", method=b"GET") * 4000
+    with sidecar.connect() as client:
+        client.socket.setblocking(False)
+        at, end = 0, time.monotonic() + 1.5
+        while time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                at = (at + client.socket.send(block[at:])) % len(block)
+            with contextlib.suppress(BlockingIOError):
+                client.socket.recv(1 << 16)
+        client.leave()
+    assert sidecar.resident() - resident < 16 * MEBIBYTE
+    sidecar.healthy()
 
 
 def test_a_request_behind_an_early_refusal_is_never_taken_from_the_refused_body(sidecar, receiver, craft):

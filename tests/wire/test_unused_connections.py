@@ -1,0 +1,94 @@
+"""Connections that are kept after an answer: what holds them open, and what does not.
+
+Their times are too long to be waited for, so the listener's protocol is run here with shorter ones, on real sockets.
+"""
+
+import asyncio
+import socket
+
+import pytest
+import uvloop
+from uvicorn.server import ServerState
+
+from sidecar import protocol
+from sidecar.outcomes import Rejected
+from sidecar.serve import uvicorn_config
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Always:
+    """Answers everything with a body of this size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def __call__(self, incoming: protocol.Incoming) -> None:
+        incoming.start(200, [(b"content-length", b"%d" % self.size)], sized=True, hold=True)
+        await incoming.send(bytes(self.size), more=False)
+
+    def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+        raise AssertionError(rejected)
+
+
+def on_a_connection(monkeypatch: pytest.MonkeyPatch, size: int, then: list[bytes], *, read: bool) -> float:
+    """Sends a request, reads its answer or not, sends the rest with pauses; seconds until the listener let it go."""
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_SECONDS", 0.4)
+    monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.3)
+    made: list[protocol.DataProtocol] = []
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        config = uvicorn_config(Always(size), protocol.DataProtocol)
+        config.load()
+        deadlines = protocol.Deadlines(loop, head=5, body=5)
+
+        def make() -> protocol.DataProtocol:
+            made.append(
+                protocol.DataProtocol(config, ServerState(), {}, deadlines=deadlines, max_connections=lambda: 9)
+            )
+            return made[-1]
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        server = await loop.create_server(make, sock=listener)
+        sender = socket.socket()
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sender.setblocking(False)
+        await loop.sock_connect(sender, listener.getsockname())
+        began = loop.time()
+        await loop.sock_sendall(sender, REQUEST)
+        if read:
+            assert (await loop.sock_recv(sender, 65536)).startswith(b"HTTP/1.1 200 OK")
+        for data in then:
+            await asyncio.sleep(0.1)
+            if made[0].parser is None:
+                break
+            await loop.sock_sendall(sender, data)
+        while made[0].parser is not None:
+            assert loop.time() - began < 5, "it was never let go"
+            await asyncio.sleep(0.02)
+        sender.close()
+        server.close()
+        return loop.time() - began
+
+    return uvloop.run(run())
+
+
+def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0.3 < on_a_connection(monkeypatch, 2, [], read=True) < 2
+
+
+def test_a_next_request_puts_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0.8 < on_a_connection(monkeypatch, 2, [REQUEST] * 6, read=True) < 3
+
+
+def test_blank_lines_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9112, 2.2, lets them stand before a request; they cancelled the clock, and nothing started it again."""
+    assert 0.3 < on_a_connection(monkeypatch, 2, [b"\r\n"] * 30, read=True) < 1
+
+
+@pytest.mark.parametrize("size", [40_000, 2_000_000])
+def test_an_answer_that_nobody_reads_does_not_hold_it(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What is left of a small answer does not pause writing, so nothing timed it and the close waited for ever."""
+    assert 0.2 < on_a_connection(monkeypatch, size, [], read=False) < 3
