@@ -132,9 +132,8 @@ def _described(config: Config) -> str:
         elif route.verifier is None:
             how = "no signature, by address alone"
         else:
-            signature = route.verifier.scheme.signature
-            scheme = f"HMAC-{signature.algorithm.upper()} in {signature.header}"
-            how = f"{route.preset or 'own scheme'} ({scheme}), secrets {', '.join(route.secret_ids)}"
+            scheme = route.verifier.scheme
+            how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         shadow = ", SHADOW: refuses nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))

@@ -17,11 +17,12 @@ from marshmallow import Schema, ValidationError
 
 from sidecar.client_ip import Networks
 from sidecar.fields import ListenAddress, SecretRef
+from sidecar.keys import KeyFormError, check_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
 from sidecar.scheme import Scheme
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.signature import MAX_SECRETS, Verifier
 from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
 
 #: A secret file is one line of text; anything larger is the wrong file.
@@ -235,11 +236,22 @@ class _Builder:
                 at, "has no upstream; set upstream: for all routes or for this one, for example http://127.0.0.1:3000"
             )
         self._check_purpose(at, item, raw)
-        secrets = self._secrets((*at, "secrets"), item.get("secrets", []))
+        scheme: Scheme | None = item.get("verify")
+        secrets = self._secrets((*at, "secrets"), item.get("secrets", []), scheme)
+        public_url: str = item.get("public_url", data.get("public_url", ""))
+        if (
+            scheme is not None
+            and scheme.needs_url
+            and not public_url
+            and not {"public_url"} & {*raw, *self.source.value}
+        ):
+            self.source.problem(
+                (*at, "verify"),
+                "signs the URL that senders call, and no public_url says it; add public_url: https://your.host here or above",
+            )
         path: str | None = item.get("path")
         if path is None:
             return None
-        scheme: Scheme | None = item.get("verify")
         reject = RejectKeys().load({}) | item.get("reject", {})
         return Route(
             name=item.get("name") or _name_from_path(path),
@@ -249,7 +261,7 @@ class _Builder:
             upstream=upstream or UpstreamAddress("http", "", 0, ""),  # reported above; the route lives on to be checked
             body_limit=item.get("limits", {}).get("body", limits.body),
             refusal=Refusal(reject["status"], reject["body"].encode()),
-            verifier=Verifier(scheme, secrets) if scheme is not None and secrets else None,
+            verifier=self._verifier(scheme, secrets, public_url) if scheme is not None and secrets else None,
             preset=scheme.name if scheme is not None else "",
             open=item.get("open", False),
             allow=Networks(item["allow"]) if "allow" in item else None,
@@ -281,19 +293,37 @@ class _Builder:
         elif "secrets" not in raw:
             self.source.problem(at, "has no secrets; add secrets: [{env: NAME}] or [{file: /path}]")
 
-    def _secrets(self, at: Path, refs: list[SecretRef]) -> list[Secret]:
-        """The secrets that can be had; missing ones are mistakes unless optional."""
+    def _verifier(self, scheme: Scheme, secrets: list[Secret], public_url: str) -> Verifier | None:
+        if scheme.needs_url and not public_url:
+            return None  # reported
+        return Verifier(scheme, secrets, public_url, resolved=self.resolve_secrets)
+
+    def _secrets(self, at: Path, refs: list[SecretRef], scheme: Scheme | None) -> list[Secret]:
+        """The secrets that can be had and are in the scheme's form; missing ones are mistakes unless optional."""
         secrets = []
+        wrong = False
         for index, ref in enumerate(refs):
-            if (secret := self._secret((*at, index), ref)) is not None:
-                secrets.append(secret)
+            if (secret := self._secret((*at, index), ref)) is None:
+                continue
+            try:
+                if scheme is not None and self.resolve_secrets:
+                    check_key(scheme, secret.reveal())
+            except KeyFormError as error:
+                self.source.problem((*at, index), f"the secret in {ref.where} {error}")
+                wrong = True
+                continue
+            secrets.append(secret)
+        if len(refs) > MAX_SECRETS:
+            self.source.problem(
+                at, f"are {len(refs)}; {MAX_SECRETS} is the most, so remove those that are no longer used"
+            )
         for ident, count in Counter(ref.id for ref in refs).items():
             if count > 1:
                 self.source.problem(
                     at,
                     f"{ident!r} is the id of {count} secrets; the id says which one matched, so give each its own id:",
                 )
-        if refs and not secrets and all(ref.optional for ref in refs):
+        if refs and not secrets and not wrong and all(ref.optional for ref in refs):
             self.source.problem(
                 at, "are all optional and all absent, so nothing could be verified; provide one of them"
             )

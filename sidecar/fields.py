@@ -11,6 +11,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from sidecar.client_ip import IPNetwork
 from sidecar.routes import UpstreamAddress
+from sidecar.scheme import JSON_PATH
 
 JSONSchema = dict[str, Any]
 
@@ -91,6 +92,49 @@ class HeaderName(Text):
         return text
 
 
+class SignatureHeader(HeaderName):
+    """A header's name; a final `{n}` stands for 1, 2, 3 ..."""
+
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(\{n\})?$"}
+
+    def read(self, value: Any) -> str:
+        text = Text.read(self, value)
+        return super().read(text.removesuffix("{n}")) + "{n}" * text.endswith("{n}")
+
+
+class HeaderValues(Value):
+    """Header names and the value that each must have."""
+
+    schema: ClassVar[JSONSchema] = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping) or not value:
+            raise ValidationError("must be a mapping of header names to values; for example {X-Version: '1'}")
+        problems: dict[str, list[str]] = {}
+        for name, text in value.items():
+            try:
+                HeaderName().read(name)
+                if not NonEmpty().read(text).isascii() or not text.isprintable():
+                    raise ValidationError(f"{shown(text)} is no header's value; use visible ASCII characters")
+            except ValidationError as error:
+                problems[name] = list(error.messages)
+        if problems:
+            raise ValidationError(problems)
+        return dict(value)
+
+
+class JsonPath(Text):
+    """Where in a JSON document: `a.b`, with `a[]` for each element of a list."""
+
+    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": f"^{JSON_PATH.pattern}$"}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not JSON_PATH.fullmatch(text):
+            raise ValidationError(f"{shown(text)} is not a place in a JSON document; for example signature.timestamp")
+        return text
+
+
 class Flag(Value):
     schema: ClassVar[JSONSchema] = {"type": "boolean"}
 
@@ -98,6 +142,29 @@ class Flag(Value):
         if not isinstance(value, bool):
             raise ValidationError(f"{shown(value)} is neither true nor false")
         return value
+
+
+class OnlyTrue(Flag):
+    """A key that is there or not."""
+
+    schema: ClassVar[JSONSchema] = {"const": True}
+
+    def read(self, value: Any) -> bool:
+        if value is not True:
+            raise ValidationError(f"{shown(value)} is not true; remove the key instead")
+        return True
+
+
+class Separator(Text):
+    """One to four characters that end an item of a list."""
+
+    schema: ClassVar[JSONSchema] = {"type": "string", "minLength": 1, "maxLength": 4}
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not 1 <= len(text) <= 4 or not text.isascii():
+            raise ValidationError(f"{shown(text)} is not one to four separators; for example ','")
+        return text
 
 
 class Count(Value):
@@ -156,6 +223,16 @@ class Duration(Value):
         if number is None or unit not in _DURATION_UNITS or number <= 0:
             raise ValidationError(f"{shown(value)} is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h")
         return number * _DURATION_UNITS[unit]
+
+
+class Tolerance(Value):
+    """A duration, or `none` for a clock that is signed but not compared."""
+
+    def read(self, value: Any) -> float | None:
+        return None if value == "none" else Duration().read(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"anyOf": [{"const": "none"}, Duration.schema]}
 
 
 def _quantity(value: Any) -> tuple[float | None, str]:
@@ -398,6 +475,8 @@ def json_schema_of(schema: Schema) -> JSONSchema:
         properties[item.data_key or name] = _field_schema(item)
     required = [item.data_key or name for name, item in schema.fields.items() if item.required]
     result: JSONSchema = {"type": "object", "properties": properties, "additionalProperties": False}
+    if one_of := getattr(schema, "one_of", ()):
+        result["oneOf"] = [{"required": [name]} for name in one_of]
     return result | ({"required": required} if required else {})
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from sidecar.body import Body, Budget
+from sidecar.claim import Claim
 from sidecar.client_ip import Client
 from sidecar.exchange import Exchange
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
@@ -31,7 +32,7 @@ from sidecar.protocol import Incoming
 from sidecar.reload import Reloader
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
-from sidecar.signature import Claim, Verified
+from sidecar.signature import Verified
 from sidecar.upstream import Connection
 
 
@@ -130,6 +131,8 @@ class Proxy:
             try:
                 proof = route.verifier.verify(claim, head, body.pieces)
                 exchange.secret_id = proof.secret_id
+                if proof.age is not None:
+                    exchange.age = proof.age
             except Rejected as rejected:
                 would_reject = _tolerated(route, exchange, rejected)
             finally:

@@ -1,11 +1,11 @@
 """The configuration's shape: every key, its kind, what it is about. `sidecar schema` and `sidecar check` come from here."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from importlib import resources
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 
@@ -16,18 +16,24 @@ from sidecar.fields import (
     Duration,
     Flag,
     HeaderName,
+    HeaderValues,
     Items,
+    JsonPath,
     JSONSchema,
     Label,
     Listen,
     Method,
     NonEmpty,
+    OnlyTrue,
     RoutePath,
     SecretReference,
     Section,
+    Separator,
+    SignatureHeader,
     Size,
     Status,
     Text,
+    Tolerance,
     TrustedProxy,
     UpstreamURL,
     Value,
@@ -37,10 +43,18 @@ from sidecar.fields import (
 )
 from sidecar.routes import DEFAULT_REFUSAL
 from sidecar.scheme import (
+    BEARER_KINDS,
+    PUBLIC_KEY_KINDS,
+    TIMESTAMP,
     Algorithm,
     Encoding,
+    JsonValue,
+    KeyForm,
+    Kind,
+    Piece,
     Scheme,
     SignatureField,
+    SignatureList,
     TemplateError,
     TimestampField,
     Unit,
@@ -72,6 +86,9 @@ class Keys(Schema):
     error_messages: dict[str, str] = {"type": "must be a mapping (key: value)"}  # noqa: RUF012 - marshmallow's own form
     #: Keys of the public contract that this version does not have yet.
     later: ClassVar[frozenset[str]] = frozenset()
+    #: Keys of which exactly one must be there, and an example; for sections where there is no default.
+    one_of: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str] = ""
 
     class Meta:
         unknown = EXCLUDE  # so that the hook below reports them, with a suggestion
@@ -85,6 +102,12 @@ class Keys(Schema):
         if problems:
             raise ValidationError(problems)
 
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def refuse_another_number(self, data: Any, original: Any, **kwargs: Any) -> None:
+        if self.one_of and isinstance(original, Mapping) and sum(key in original for key in self.one_of) != 1:
+            *some, last = self.one_of
+            raise ValidationError(f"needs exactly one of {', '.join(some)} and {last}; for example {self.example}")
+
     def _unknown(self, key: str, known: list[str]) -> str:
         if key in self.later:
             return "is not available in this version; remove it"
@@ -94,20 +117,64 @@ class Keys(Schema):
         )
 
 
-class SignatureKeys(Keys):
-    header = HeaderName(required=True, metadata={"about": "the header that holds the signature"})
-    algorithm = Choice(
-        Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC; default sha256"}
+class ListKeys(Keys):
+    one_of = ("tag", "versions")
+    example = "{separator: ',', tag: 'v1='}"
+
+    separator = Separator(required=True, metadata={"about": "what ends an item; any one of these characters"})
+    tag = Text(metadata={"about": "what a signature begins with, for example 'v1='; any may match"})
+    versions = Items(
+        NonEmpty(),
+        metadata={
+            "about": "instead of tag: the scheme's versions, newest first; only the newest that stands there counts"
+        },
     )
-    encoding = Choice(Encoding, load_default=Encoding.HEX, metadata={"about": "how the MAC is written; default hex"})
-    prefix = Text(load_default="", metadata={"about": "what stands before the MAC, for example 'sha256='"})
+    blanks = Flag(load_default=True, metadata={"about": "whether blanks around an item are taken off; default true"})
+
+
+class SignatureKeys(Keys):
+    one_of = ("header", "field")
+    example = "{header: X-Signature}"
+
+    header = SignatureHeader(
+        metadata={"about": "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2, ..."}
+    )
+    also = Items(HeaderName(), metadata={"about": "further headers that may match, as while a secret is changed"})
+    repeated = Flag(
+        load_default=False, metadata={"about": "true: the header may stand there several times, each may match"}
+    )
+    field = JsonPath(metadata={"about": "instead of header: where in the body's JSON, for example signature.signature"})
+    kind = Choice(Kind, load_default=Kind.HMAC, metadata={"about": "what proves the sender; default hmac"})
+    algorithm = Choice(Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function; default sha256"})
+    encoding = Choice(
+        Encoding, load_default=Encoding.HEX, metadata={"about": "how the signature is written; default hex"}
+    )
+    prefix = Text(load_default="", metadata={"about": "what stands before the signature, for example 'sha256='"})
+    list = Section(ListKeys, metadata={"about": "where the header holds several items"})
+
+    @validates_schema
+    def check_place(self, data: dict[str, Any], **kwargs: Any) -> None:
+        for key in ("also", "list", "repeated"):
+            if "field" in data and data.get(key):
+                raise ValidationError("is for a signature in a header; remove it, or field:", key)
+        if data.get("kind") in BEARER_KINDS and "list" in data:
+            raise ValidationError("is for signatures; a token stands alone", "list")
 
 
 class TimestampKeys(Keys):
-    header = HeaderName(required=True, metadata={"about": "the header that holds the signed time"})
-    unit = Choice(Unit, load_default=Unit.SECONDS, metadata={"about": "unix seconds or milliseconds; default s"})
-    tolerance = Duration(
-        load_default=300.0, metadata={"about": "how far it may be from our clock, either way; default 5m"}
+    one_of = ("header", "tag", "first", "field")
+    example = "{header: X-Timestamp}"
+
+    header = HeaderName(metadata={"about": "the header that holds the signed time"})
+    tag = NonEmpty(metadata={"about": "instead: what its item of the signature's list begins with, for example 't='"})
+    first = OnlyTrue(metadata={"about": "instead: true if it is the first item of the signature's list"})
+    field = JsonPath(metadata={"about": "instead: where in the body's JSON, for example webhookTimestamp"})
+    unit = Choice(
+        Unit, load_default=Unit.SECONDS, metadata={"about": "s or ms of unix time, iso8601, http-date; default s"}
+    )
+    tolerance = Tolerance(
+        load_default=300.0,
+        metadata={"about": "how far it may be from our clock, either way; none: not compared; default 5m"},
     )
 
 
@@ -115,6 +182,13 @@ class DeliveryIdKeys(Keys):
     header = HeaderName(
         required=True, metadata={"about": "the header that holds the provider's id of the delivery; logged"}
     )
+
+
+class IpRangesKeys(Keys):
+    docs = WebURL(required=True, metadata={"about": "where the provider publishes the addresses it sends from"})
+
+
+_PUBLIC_KEY_FORMS = (KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64)
 
 
 class SchemeKeys(Keys):
@@ -128,39 +202,113 @@ class SchemeKeys(Keys):
     timestamp = Section(TimestampKeys)
     signed = NonEmpty(
         load_default="{body}",
-        metadata={"about": "the signed message; {body}, {timestamp}, {header:NAME} and literal text"},
+        metadata={
+            "about": "the signed message: places like {body}, {timestamp}, {url}, {header:NAME}, and literal text"
+        },
     )
+    binds_body = Flag(
+        load_default=True, metadata={"about": "false where the provider signs no part of the body; default true"}
+    )
+    key = Choice(
+        KeyForm, load_default=KeyForm.UTF8, metadata={"about": "how the secret's text becomes the key; default utf8"}
+    )
+    require = HeaderValues(metadata={"about": "headers that must have this value, besides the signature"})
+    body_hash = NonEmpty(metadata={"about": "the query parameter that must be the body's SHA-256 in hex"})
+    form_field = NonEmpty(metadata={"about": "the form field that holds the JSON, where the body is a form"})
+    any_port = Flag(load_default=False, metadata={"about": "true: the URL may be signed with or without its port"})
     delivery_id = Section(DeliveryIdKeys)
+    ip_ranges = Section(IpRangesKeys)
 
     @validates_schema
-    def check_template(self, data: dict[str, Any], **kwargs: Any) -> None:
+    def check_whole(self, data: dict[str, Any], **kwargs: Any) -> None:
+        kind = data["signature"]["kind"]
         try:
-            parse_template(data["signed"])
+            parts = parse_template(data["signed"], data.get("delivery_id", {}).get("header"))
         except TemplateError as error:
             raise ValidationError(str(error), "signed") from None
-        signed, clock = "{timestamp}" in data["signed"], "timestamp" in data
-        if signed and not clock:
+        self._check_binding(data, kind, parts)
+        self._check_clock(data, kind, parts)
+        if (Piece.SECRET in parts) != (kind is Kind.HASH):
+            raise ValidationError(
+                "must hold {secret} with signature.kind hash, and with no other kind: there it would be sent or signed",
+                "signed",
+            )
+        if (data["key"] is KeyForm.PEM) and kind not in PUBLIC_KEY_KINDS:
+            raise ValidationError(
+                f"pem is a public key, which {kind} has none of; name the kind, for example rsa-pkcs1", "key"
+            )
+        forms = _PUBLIC_KEY_FORMS if kind is Kind.ED25519 else (KeyForm.PEM,)
+        if kind in PUBLIC_KEY_KINDS and data["key"] not in forms:
+            raise ValidationError(
+                f"{data['key']} is no form of a public key for {kind}; use {' or '.join(forms)}", "key"
+            )
+
+    def _check_binding(self, data: dict[str, Any], kind: Kind, parts: tuple[Any, ...]) -> None:
+        if kind in BEARER_KINDS:
+            if "signed" in data and data["signed"] != "{body}":
+                raise ValidationError(
+                    f"has no meaning with signature.kind {kind}, which signs nothing; remove it", "signed"
+                )
+            return
+        bound = {Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64} & set(parts) or "body_hash" in data
+        if not bound and data["binds_body"]:
+            raise ValidationError(
+                "must contain {body}, or the body would not be signed; for example '{timestamp}.{body}'; "
+                "if the provider really signs no part of it, say so with binds_body: false",
+                "signed",
+            )
+        if bound and not data["binds_body"]:
+            raise ValidationError("is false, but the body is part of what is signed; remove it", "binds_body")
+        if data["any_port"] and Piece.URL not in parts:
+            raise ValidationError("is for schemes that sign {url}; remove it", "any_port")
+        if "body_hash" in data and Piece.URL not in parts:
+            raise ValidationError("stands in the URL, which is not signed; put {url} into signed:", "body_hash")
+
+    def _check_clock(self, data: dict[str, Any], kind: Kind, parts: tuple[Any, ...]) -> None:
+        clock = data.get("timestamp")
+        if TIMESTAMP in parts and (clock is None or "field" in clock):
             raise ValidationError(
                 "signs {timestamp}, but there is no timestamp: section that says where it stands", "signed"
             )
-        if clock and not signed:
+        if clock is None:
+            return
+        in_body = "field" in clock
+        bound = Piece.BODY in parts or JsonValue(clock["field"]) in parts if in_body else TIMESTAMP in parts
+        if not bound or kind in BEARER_KINDS:
             raise ValidationError(
                 "is not part of what is signed, so anybody could renew it; put {timestamp} into signed:, or remove the section",
                 "timestamp",
+            )
+        if ("tag" in clock or "first" in clock) and "list" not in data["signature"]:
+            raise ValidationError(
+                "is an item of a list, but the signature has no list: section that says what ends one", "timestamp"
             )
 
 
 def scheme_from(data: Mapping[str, Any], name: str = "") -> Scheme:
     """A `Scheme` from what `SchemeKeys().load` returned."""
+    signature = dict(data["signature"])
+    if "list" in signature:
+        signature["list"] = SignatureList(**_tuples(signature["list"]))
+    if signature["kind"] is Kind.BASIC:
+        signature["prefix"] = signature["prefix"] or "Basic "
+    delivery_id = data["delivery_id"]["header"] if "delivery_id" in data else None
+    plain = ("title", "docs", "evidence", "notes", "key", "body_hash", "form_field", "any_port")
     return Scheme(
-        signature=SignatureField(**data["signature"]),
+        signature=SignatureField(**_tuples(signature)),
         timestamp=TimestampField(**data["timestamp"]) if "timestamp" in data else None,
         signed=data["signed"],
-        parts=parse_template(data["signed"]),
-        delivery_id=data["delivery_id"]["header"] if "delivery_id" in data else None,
+        parts=parse_template(data["signed"], delivery_id),
+        require=tuple(data.get("require", {}).items()),
+        delivery_id=delivery_id,
         name=name,
-        **{key: data[key] for key in ("title", "docs", "evidence", "notes") if key in data},
+        ip_ranges=data["ip_ranges"]["docs"] if "ip_ranges" in data else "",
+        **{key: data[key] for key in plain if key in data},
     )
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 @cache
@@ -173,37 +321,75 @@ def preset_names() -> tuple[str, ...]:
 @cache
 def load_preset(name: str) -> Scheme:
     """The preset `name`, read like a user's own scheme. Raises `KeyError` for an unknown name."""
+    return scheme_from(SchemeKeys().load(_preset_values(name)), name)
+
+
+def _preset_values(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise KeyError(name)
     source = read_yaml(resources.files("sidecar.presets").joinpath(f"{name}.yaml").read_bytes(), f"presets/{name}.yaml")
     if source.problems:
         raise ValueError(str(source.problems[0]))
-    return scheme_from(SchemeKeys().load(source.value), name)
+    values: dict[str, Any] = source.value
+    return values
+
+
+#: Where a signature or a timestamp stands: a scheme that changes the place of a preset's replaces all of it.
+_PLACES = ("header", "field", "tag", "first")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, section by section."""
+    if any(key in changes for key in _PLACES):
+        base = {key: value for key, value in base.items() if key not in _PLACES}
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        nested = key in ("signature", "timestamp") and isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(below, value) if nested and below is not None else value
+    return merged
+
+
+Loaded = TypeVar("Loaded")
 
 
 class Verify(Value):
-    """A preset's name, `none`, or a scheme of one's own. Read to a `Scheme`, or to None for `none`."""
+    """A preset's name, `none`, a scheme of one's own, or `preset: NAME` and what differs from it.
+
+    Read to a `Scheme`, or to None for `none`.
+    """
 
     def read(self, value: Any) -> Scheme | None:
+        if isinstance(value, Mapping) and "preset" in value:
+            changes = {key: item for key, item in value.items() if key != "preset"}
+            name = value["preset"]
+            return scheme_from(SchemeKeys().load(_merged(self._named(name, _preset_values), changes)), name)
         if isinstance(value, Mapping):
             return scheme_from(SchemeKeys().load(value))
         if value == "none":
             return None
+        return self._named(value, load_preset)
+
+    def _named(self, value: Any, load: Callable[[str], Loaded]) -> Loaded:
         if not isinstance(value, str):
             raise ValidationError("must be a preset's name, a scheme, or none")
         try:
-            return load_preset(value)
+            return load(value)
         except KeyError:
             close = difflib.get_close_matches(value, preset_names(), n=1)
             hint = (
                 f"did you mean '{close[0]}'?"
                 if close
-                else f"there are {', '.join(preset_names())}; or write the scheme out: signature: {{header: ...}}"
+                else "`sidecar presets` lists them; or write the scheme out: signature: {header: ...}"
             )
             raise ValidationError(f"{shown(value)} is not a preset; {hint}") from None
 
     def json_schema(self) -> JSONSchema:
-        return {"anyOf": [{"enum": ["none", *preset_names()]}, json_schema_of(SchemeKeys())]}
+        scheme = json_schema_of(SchemeKeys())
+        preset = {"preset": {"enum": list(preset_names()), "description": "a preset that the other keys differ from"}}
+        changes = {key: {k: v for k, v in value.items() if k != "oneOf"} for key, value in scheme["properties"].items()}
+        changed = scheme | {"properties": preset | changes, "required": ["preset"]}
+        return {"anyOf": [{"enum": ["none", *preset_names()]}, scheme, changed]}
 
 
 class RejectKeys(Keys):
@@ -233,6 +419,7 @@ class RouteKeys(Keys):
         load_default=False, metadata={"about": "true passes everything unverified, for the receiver's own probes"}
     )
     upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
+    public_url = WebURL(metadata={"about": "what senders of this route call; default: the common public_url"})
     limits = Section(RouteLimitsKeys)
     reject = Section(RejectKeys, metadata={"about": "the one answer to every refusal by verification or allowlist"})
 
@@ -306,7 +493,9 @@ class ConfigKeys(Keys):
         metadata={"about": "admin listener: probes, metrics, delivery test; default 0.0.0.0:9090"},
     )
     upstream = UpstreamURL(metadata={"about": "your receiver: http, https or unix:/path"})
-    public_url = WebURL(metadata={"about": "what senders call; only URL-signing schemes need it"})
+    public_url = WebURL(
+        metadata={"about": "what senders call, without the path; only schemes that sign the URL need it"}
+    )
     trusted_proxies = Items(
         TrustedProxy(),
         metadata={"about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's"},

@@ -1,23 +1,43 @@
 """What a provider signs, with what, and how it writes the result: a scheme, as data.
 
-A preset file and a user's own `verify:` have this one form:
+A preset file and a user's own `verify:` have this one form; every part but `signature:` may be left out:
 
     signature: {header: X-Acme-Signature, algorithm: sha256, encoding: hex, prefix: "v1="}
     timestamp: {header: X-Acme-Timestamp, unit: s, tolerance: 5m}
     signed: "{timestamp}.{body}"
+    key: utf8
     delivery_id: {header: X-Acme-Delivery}
 
-Every part is optional data with a place for more: where the signature stands, how the secret's text becomes key
-bytes, which clock counts, which pieces make the signed message. Providers differ in these alone.
+Providers differ in these alone: where the signature stands, how the secret's text becomes key bytes, which clock counts,
+which pieces make the signed message. `docs/own-scheme.md` explains every key.
 """
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
+
+
+class Kind(StrEnum):
+    """What proves that the sender knows the secret."""
+
+    HMAC = "hmac"  # RFC 2104
+    HASH = "hash"  # a plain hash of a message that holds the secret
+    ED25519 = "ed25519"  # RFC 8032
+    ECDSA = "ecdsa-p256-sha256"  # the signature in DER
+    RSA_PKCS1 = "rsa-pkcs1"  # RFC 8017, 8.2
+    RSA_PSS = "rsa-pss"  # RFC 8017, 8.1
+    TOKEN = "token"  # the secret itself
+    BASIC = "basic"  # RFC 7617; the secret is `user:password`
+
+
+#: Kinds whose secret is the provider's public key.
+PUBLIC_KEY_KINDS = frozenset({Kind.ED25519, Kind.ECDSA, Kind.RSA_PKCS1, Kind.RSA_PSS})
+#: Kinds that sign nothing: whoever saw one delivery can send any other.
+BEARER_KINDS = frozenset({Kind.TOKEN, Kind.BASIC})
 
 
 class Algorithm(StrEnum):
-    """Hash function of the HMAC (RFC 2104)."""
+    """Hash function."""
 
     SHA1 = "sha1"
     SHA256 = "sha256"
@@ -30,45 +50,110 @@ DIGEST_SIZES = {Algorithm.SHA1: 20, Algorithm.SHA256: 32, Algorithm.SHA384: 48, 
 
 
 class Encoding(StrEnum):
-    """How the MAC is written. `base64url` is RFC 4648 section 5, with or without padding."""
+    """How the signature's bytes are written. `base64url` is RFC 4648 section 5, with or without padding."""
 
-    HEX = "hex"
+    HEX = "hex"  # lower case
+    HEX_ANY_CASE = "hex-any-case"
     BASE64 = "base64"
     BASE64URL = "base64url"
 
 
-class Unit(StrEnum):
-    """Unit of a numeric timestamp."""
+class KeyForm(StrEnum):
+    """How the secret's text becomes key bytes."""
 
-    SECONDS = "s"
+    UTF8 = "utf8"  # the text itself
+    HEX = "hex"
+    BASE64 = "base64"
+    WHSEC = "whsec"  # `whsec_` taken off if it is there, the rest base64
+    SHA256 = "sha256"  # the SHA-256 of the text
+    NFKD = "nfkd"  # the text after Unicode normalisation form KD
+    AFTER_COLON = "after-colon"  # what follows the first `:`
+    PEM = "pem"  # a public key in PEM, or the base64 of its DER without the lines around it
+
+
+class Unit(StrEnum):
+    """How a timestamp is written."""
+
+    SECONDS = "s"  # whole unix time
     MILLISECONDS = "ms"
+    ISO8601 = "iso8601"  # RFC 3339, up to nanoseconds; without a zone it is UTC
+    HTTP_DATE = "http-date"  # RFC 9110, 5.6.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureList:
+    """A field that holds several items. An item that begins with `tag` is a signature; others are not looked at.
+
+    `tag` lists *active secrets*: any may match. `versions` lists *scheme versions*, the newest first: only the newest that
+    stands there counts, so that a weak right one can't rescue a strong wrong one.
+    """
+
+    separator: str  #: any one of these characters ends an item
+    tag: str = ""  #: `*` in it stands for anything but a separator
+    versions: tuple[str, ...] = ()
+    blanks: bool = True  #: whether blanks around an item are taken off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureField:
     """Where the signature stands and how it is written."""
 
-    header: str
+    header: str = ""  #: ends in `{n}` if numbered copies 1, 2, ... may each match
+    also: tuple[str, ...] = ()  #: further headers that may match
+    repeated: bool = False  #: whether the header may stand there several times, each copy may match
+    field: str = ""  #: instead of a header: where in the body's JSON document
+    kind: Kind = Kind.HMAC
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
     prefix: str = ""
+    list: SignatureList | None = None
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"body field {self.field}" if self.field else self.header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampField:
-    """The signed clock. `tolerance` in seconds, applied in both directions."""
+    """The signed clock: in a header, an item of the signature's list, or a field of the body's JSON document."""
 
-    header: str
+    header: str = ""
+    tag: str = ""  #: the item of the signature's list that begins with this
+    first: bool = False  #: the first item of the signature's list
+    field: str = ""
     unit: Unit = Unit.SECONDS
-    tolerance: float = 300.0
+    tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is taken
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        if self.field:
+            return f"body field {self.field}"
+        return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")
 
 
-class Body:
-    """The place of the raw body in a template."""
+class Piece(Enum):
+    """A place in a template that the delivery fills."""
+
+    BODY = "body"
+    TIMESTAMP = "timestamp"  # as the sender wrote it
+    METHOD = "method"
+    URL = "url"  # what the sender called: `public_url` and the request's target
+    URL_WITHOUT_QUERY = "url_without_query"
+    PATH_QUERY = "path_query"
+    HOST = "host"
+    FORM_SORTED = "form_sorted"  # names and values of the form in the body, sorted, each pair once, nothing between
+    BODY_SHA256_B64 = "body_sha256_b64"
+    SECRET = "secret"
 
 
-class Timestamp:
-    """The place of the timestamp, as the sender wrote it."""
+BODY = Piece.BODY
+TIMESTAMP = Piece.TIMESTAMP
+#: Places that are the public URL or a part of it.
+URL_PIECES = frozenset({Piece.URL, Piece.URL_WITHOUT_QUERY})
+#: Places that bind the body.
+_BODY_PIECES = frozenset({Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +163,44 @@ class HeaderValue:
     name: bytes
 
 
-BODY = Body()
-TIMESTAMP = Timestamp()
-Part = bytes | Body | Timestamp | HeaderValue
+@dataclass(frozen=True, slots=True)
+class JsonValue:
+    """The place of a value of the body's JSON document."""
+
+    path: str
+
+
+_PIECES = {piece.value: piece for piece in Piece}
+Part = bytes | Piece | HeaderValue | JsonValue
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: `signature.timestamp`, `value[].clientState`.
+JSON_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\])?(\.[A-Za-z0-9_-]+(\[\])?)*")
+PLACEHOLDERS = ", ".join(f"{{{piece.value}}}" for piece in Piece) + ", {id}, {header:NAME} and {json:PATH}"
 
 
 class TemplateError(ValueError):
     """A template that can't be compiled; the message names the piece and the remedy."""
 
 
-def parse_template(text: str) -> tuple[Part, ...]:
-    """`"v0:{timestamp}:{body}"` → `(b"v0:", TIMESTAMP, b":", BODY)`. Raises `TemplateError`."""
+def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...]:
+    """`"v0:{timestamp}:{body}"` → `(b"v0:", TIMESTAMP, b":", BODY)`; `{id}` is the header `delivery_id`.
+
+    Raises `TemplateError`.
+    """
     parts: list[Part] = []
     end = 0
     for match in _PLACEHOLDER.finditer(text):
         parts.extend(_literal(text[end : match.start()]))
-        parts.append(_placeholder(match[1]))
+        parts.append(_placeholder(match[1], delivery_id))
         end = match.end()
     parts.extend(_literal(text[end:]))
-    if parts.count(BODY) != 1:
-        raise TemplateError(
-            "must contain {body} exactly once, or the body would not be signed; for example '{timestamp}.{body}'"
-        )
+    if not parts:
+        raise TemplateError("is empty; for example '{body}'")
+    for piece in _BODY_PIECES:
+        if parts.count(piece) > 1:
+            raise TemplateError(f"has {{{piece.value}}} {parts.count(piece)} times; sign it once")
     return tuple(parts)
 
 
@@ -112,16 +210,18 @@ def _literal(text: str) -> list[Part]:
     return [text.encode()] if text else []
 
 
-def _placeholder(name: str) -> Part:
-    if name == "body":
-        return BODY
-    if name == "timestamp":
-        return TIMESTAMP
+def _placeholder(name: str, delivery_id: str | None) -> Part:
+    if name in _PIECES:
+        return _PIECES[name]
+    if name == "id":
+        if not delivery_id:
+            raise TemplateError("signs {id}, but there is no delivery_id: section that says which header holds it")
+        return HeaderValue(delivery_id.lower().encode())
     if name.startswith("header:") and _TOKEN.fullmatch(name[7:]):
         return HeaderValue(name[7:].lower().encode())
-    raise TemplateError(
-        f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}} and {{header:NAME}}"
-    )
+    if name.startswith("json:") and JSON_PATH.fullmatch(name[5:]) and "[]" not in name:
+        return JsonValue(name[5:])
+    raise TemplateError(f"has the unknown placeholder {{{name}}}; known are {PLACEHOLDERS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +232,39 @@ class Scheme:
     timestamp: TimestampField | None = None
     signed: str = "{body}"
     parts: tuple[Part, ...] = field(default=(BODY,))
+    key: KeyForm = KeyForm.UTF8
+    require: tuple[tuple[str, str], ...] = ()  #: headers that must have this value
+    body_hash: str = ""  #: the query parameter that must be the body's SHA-256 in hex
+    form_field: str = ""  #: the form field that holds the JSON document, where the body is a form
+    any_port: bool = False  #: whether the URL is tried with and without its scheme's port
     delivery_id: str | None = None
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""
     docs: str = ""
     evidence: str = ""
     notes: str = ""
+    ip_ranges: str = ""  #: where the provider publishes the addresses it sends from
+
+    @property
+    def summary(self) -> str:
+        """One line for people: `HMAC-SHA256 in X-Signature`, and what is not protected."""
+        field = self.signature
+        names = {Kind.HMAC: f"HMAC-{field.algorithm.upper()}", Kind.HASH: f"keyed {field.algorithm.upper()}"}
+        how = f"{names.get(field.kind, field.kind)} in {field.place}"
+        return how if self.binds_body else f"{how}, BODY NOT SIGNED"
+
+    @property
+    def binds_body(self) -> bool:
+        """Whether a change of the body is noticed."""
+        bearer = self.signature.kind in BEARER_KINDS
+        return not bearer and (bool(self.body_hash) or not _BODY_PIECES.isdisjoint(self.parts))
+
+    @property
+    def needs_url(self) -> bool:
+        """Whether the public URL must be known."""
+        return not URL_PIECES.isdisjoint(self.parts)
+
+    @property
+    def signs_id(self) -> bool:
+        """Whether the delivery id is part of what is signed."""
+        return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.parts

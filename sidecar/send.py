@@ -10,7 +10,7 @@ import httpx
 
 from sidecar.scheme import Scheme
 from sidecar.secret import Secret
-from sidecar.signature import sign
+from sidecar.signing import sign
 
 TIMEOUT = 30.0
 

@@ -22,8 +22,9 @@ from sidecar.fields import ListenAddress
 from sidecar.request import make_head
 from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route, UpstreamAddress
 from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
-from sidecar.scheme import Algorithm, Encoding, HeaderValue, Unit
-from sidecar.signature import sign
+from sidecar.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
+from sidecar.secret import Secret
+from sidecar.signing import sign_delivery
 from sidecar.yaml_source import MAX_BYTES, read_yaml
 
 HERE = Path(__file__).parent
@@ -444,14 +445,29 @@ def test_no_dump_of_a_configuration_shows_a_secret() -> None:
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_a_preset_verifies_with_the_configured_secret(load: Load, preset: str) -> None:
-    config = load(with_secret("{env: GOOD}").replace("github", preset))
+def test_a_preset_verifies_with_the_configured_secret(
+    load: Load, preset: str, key_pair: Callable[[Scheme], tuple[bytes, bytes]]
+) -> None:
+    private, public = key_pair(load_preset(preset))
+    text = with_secret("{env: KEY}").replace("github", preset) + "public_url: https://hooks.example.com\n"
+    config = load(text, {"KEY": public.decode()})
     verifier = config.routes.routes[0].verifier
     assert verifier is not None
-    headers = sign(load_preset(preset), verifier.secrets[0], body=b"{}", now=1_700_000_000)
-    head = make_head("POST", b"/hooks", [(name.encode(), value.encode()) for name, value in headers], None)
+    form = Piece.FORM_SORTED in verifier.scheme.parts
+    kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
+    signed = sign_delivery(
+        verifier.scheme,
+        Secret("signs", private),
+        body=b"b=2&a=1" if form else b"{}",
+        now=1_700_000_000,
+        url="https://hooks.example.com/hooks",
+        headers=[kind, ("Host", "hooks.example.com")],
+    )
+    headers = [(name.encode(), value.encode()) for name, value in [kind, *signed.headers]]
+    target = signed.url.removeprefix("https://hooks.example.com").encode()
+    head = make_head("POST", target, headers, None)
     claim = verifier.read_claim(head, 1_700_000_000)
-    assert verifier.verify(claim, head, [b"{}"]).secret_id == "GOOD"
+    assert verifier.verify(claim, head, [signed.body]).secret_id == "KEY"
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "GitHub", "../github", "github.yaml", "__init__"])

@@ -20,7 +20,6 @@ from sidecar.config import Config, ConfigError, load_config
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
 from sidecar.request import check_head, make_head
 from sidecar.routes import RouteTable
-from sidecar.schema import load_preset, preset_names
 from sidecar.scheme import (
     Algorithm,
     Encoding,
@@ -33,7 +32,8 @@ from sidecar.scheme import (
     parse_template,
 )
 from sidecar.secret import Secret
-from sidecar.signature import Verified, Verifier, sign
+from sidecar.signature import Verified, Verifier
+from sidecar.signing import sign
 from sidecar.yaml_source import Problem, read_yaml
 
 # Two slow cores: no deadlines; examples enough to find what is common.
@@ -67,7 +67,7 @@ def schemes(draw: st.DrawFn) -> Scheme:
         signature=SignatureField(
             header=draw(token.map(lambda name: "X-" + name)),
             algorithm=draw(st.sampled_from(Algorithm)),
-            encoding=draw(st.sampled_from(Encoding)),
+            encoding=draw(st.sampled_from([Encoding.HEX, Encoding.BASE64, Encoding.BASE64URL])),
             prefix=draw(visible),
         ),
         timestamp=TimestampField(
@@ -80,7 +80,7 @@ def schemes(draw: st.DrawFn) -> Scheme:
     )
 
 
-any_scheme = st.one_of(schemes(), st.sampled_from([load_preset(name) for name in preset_names()]))
+any_scheme = schemes()
 
 
 def signed_names(scheme: Scheme) -> list[str]:
@@ -122,15 +122,6 @@ def test_what_sign_makes_verify_accepts_however_the_body_is_cut(
     assert verify(scheme, key, headers, [body[:cut], body[cut:]]) == Verified("current")
 
 
-@pytest.mark.parametrize("preset", preset_names())
-@given(key=keys, body=bodies)
-@settings(max_examples=25)
-def test_what_sign_makes_verify_accepts_for_every_preset(preset: str, key: bytes, body: bytes) -> None:
-    scheme = load_preset(preset)
-    headers = [(name.encode(), value.encode()) for name, value in sign(scheme, Secret("a", key), body=body, now=NOW)]
-    assert verify(scheme, key, headers, [body])
-
-
 @given(deliveries(), st.data())
 def test_a_flipped_bit_of_the_body_is_a_mismatch(
     delivery: tuple[Scheme, bytes, Headers, bytes], data: st.DataObject
@@ -149,8 +140,9 @@ def test_a_flipped_bit_of_any_header_that_counts_is_refused(
 ) -> None:
     """The signature with its prefix, the timestamp and every signed header."""
     scheme, key, headers, body = delivery
+    counts = {scheme.signature.header, scheme.timestamp.header if scheme.timestamp else "", *signed_names(scheme)}
     for index, (name, value) in enumerate(headers):
-        if not value:
+        if not value or name.decode() not in counts:
             continue
         changed = flipped(value, bit % (len(value) * 8))
         assume(changed.strip() == changed)  # a blank at an end is taken off by the parser, as it may be

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, Part, TemplateError, parse_template
+from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, Part, TemplateError, pa
         ("{header:X-Id}{body}", (HeaderValue(b"x-id"), BODY)),
         ("{body}\n{timestamp}{timestamp}", (BODY, b"\n", TIMESTAMP, TIMESTAMP)),
         ("café {body}", ("café ".encode(), BODY)),
+        ("{json:a.b_c}{json:d}", (JsonValue("a.b_c"), JsonValue("d"))),
+        ("{method}{url}{form_sorted}", (Piece.METHOD, Piece.URL, Piece.FORM_SORTED)),
         ("{header:!#$%&'*+.^_`|~9a}-{body}", (HeaderValue(b"!#$%&'*+.^_`|~9a"), b"-", BODY)),
     ],
 )
@@ -21,10 +23,21 @@ def test_a_template_becomes_its_pieces_in_order(text: str, parts: tuple[Part, ..
     assert parse_template(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", "{timestamp}", "literal", "{body}{body}", "{body}.{timestamp}.{body}"])
-def test_a_template_signs_the_body_exactly_once(text: str) -> None:
-    with pytest.raises(TemplateError, match=r"must contain \{body\} exactly once"):
+@pytest.mark.parametrize("text", ["{body}{body}", "{body}.{timestamp}.{body}"])
+def test_a_template_signs_the_body_once(text: str) -> None:
+    with pytest.raises(TemplateError, match=r"has \{body\} 2 times; sign it once"):
         parse_template(text)
+
+
+def test_an_empty_template_signs_nothing() -> None:
+    with pytest.raises(TemplateError, match="is empty"):
+        parse_template("")
+
+
+def test_the_id_is_the_header_that_holds_it() -> None:
+    assert parse_template("{id}.{body}", "X-Id") == (HeaderValue(b"x-id"), b".", BODY)
+    with pytest.raises(TemplateError, match="no delivery_id: section"):
+        parse_template("{id}.{body}")
 
 
 @pytest.mark.parametrize("text", ["{body", "body}", "{body}}", "{{body}}", "{body}{", "} {body}"])
@@ -34,11 +47,28 @@ def test_a_stray_brace_is_an_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Body", " body", "url", "header", "header:", "header:a b", "header:a:b", "header:é", "header:a\n"]
+    "name",
+    [
+        "",
+        "Body",
+        " body",
+        "uri",
+        "header",
+        "json:",
+        "json:a[]",
+        "json:a..b",
+        "header:",
+        "header:a b",
+        "header:a:b",
+        "header:é",
+        "header:a\n",
+    ],
 )
 def test_an_unknown_placeholder_is_named(name: str) -> None:
     with pytest.raises(TemplateError) as error:
         parse_template(f"{{{name}}}{{body}}")
     assert str(error.value) == (
-        f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}} and {{header:NAME}}"
+        f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}}, {{method}}, {{url}}, "
+        "{url_without_query}, {path_query}, {host}, {form_sorted}, {body_sha256_b64}, {secret}, {id}, {header:NAME} "
+        "and {json:PATH}"
     )

@@ -1,0 +1,255 @@
+"""What a delivery claims about itself, read from where the scheme says, not yet believed.
+
+A field that stands there twice is malformed, never "the first one" or "the last one", unless the scheme says that each
+copy counts. Sizes are bounded before anything is split, so that a list of ten thousand costs no more than one.
+"""
+
+import binascii
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sidecar.document import find_values
+from sidecar.message import Delivery
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import RequestHead
+from sidecar.scheme import (
+    BEARER_KINDS,
+    DIGEST_SIZES,
+    PUBLIC_KEY_KINDS,
+    Encoding,
+    Scheme,
+    SignatureField,
+    SignatureList,
+)
+
+#: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
+MAX_FIELD = 8192
+#: Items of a list, of whatever kind.
+MAX_ITEMS = 64
+#: Signatures of one delivery that are compared. Providers send one for each active secret: two, seldom three.
+MAX_SIGNATURES = 10
+#: Copies of a numbered header: DocuSign sends one for each of up to 100 keys.
+MAX_NUMBERED = 100
+
+
+class Claim(NamedTuple):
+    """A well-formed head. Where signature or timestamp stand in the body they are still empty."""
+
+    signatures: Sequence[bytes]  #: decoded; for a token the token
+    timestamp: bytes  #: as sent; empty if the scheme has none in the head
+    age: float | None  #: seconds by our clock, negative if the sender's clock is ahead; None without a timestamp
+    now: float | None  #: the clock that was read; None where no age is too great
+
+
+class Items(NamedTuple):
+    """A signature field taken apart: its signatures as text, and the texts of its timestamp."""
+
+    signatures: list[bytes]
+    timestamps: list[bytes]
+
+
+class SignatureReader:
+    """Finds and decodes the signatures that a scheme's head or body holds."""
+
+    __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "field")
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.field = scheme.signature
+        self._decode = decoder(self.field)
+        self._prefix = self.field.prefix.encode()
+        self._numbered = self.field.header.endswith("{n}")
+        names = [self.field.header, *self.field.also]
+        if self._numbered:
+            names = [self.field.header.removesuffix("{n}") + str(number) for number in range(1, MAX_NUMBERED + 1)]
+        self._names = [name.lower().encode() for name in names]
+        self._split = _splitter(scheme) if self.field.list is not None else None
+        self._single = len(self._names) == 1 and not self.field.repeated
+
+    def read_head(self, head: RequestHead) -> tuple[Sequence[bytes], list[bytes]]:
+        """Decoded signatures, and the texts of a timestamp among them. Raises `Rejected`."""
+        sent = head.values(self._names[0]) if self._single else self._all(head)
+        if not sent or not sent[0]:
+            raise Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
+        if self._single and len(sent) > 1:
+            raise self._malformed(f"{len(sent)} {self.field.header} headers, expected one")
+        if len(sent) == 1 and self._split is None:  # by far the commonest
+            return (self._whole(sent[0]),), []
+        return self._several(sent)
+
+    def read_body(self, delivery: Delivery) -> Sequence[bytes]:
+        """The decoded signature in the body's document. Raises `Rejected`."""
+        values = find_values(delivery.document, self.field.field)
+        if not values:
+            raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no {self.field.field}")
+        texts = [value.encode("utf-8", "surrogatepass") for value in values]
+        if self.field.kind in BEARER_KINDS and texts.count(texts[0]) < len(texts):
+            raise Rejected(Reason.TOKEN_MISMATCH, f"the body's {self.field.field} are not all the same")
+        return (self._whole(texts[0]),)
+
+    def _all(self, head: RequestHead) -> list[bytes]:
+        sent: list[bytes] = []
+        for name in self._names:
+            values = head.values(name)
+            if len(values) > 1 and not self.field.repeated:
+                raise self._malformed(f"{len(values)} {name.decode()} headers, expected one")
+            if self._numbered and not values:
+                break
+            sent.extend(value for value in values if value)
+        return sent
+
+    def _whole(self, text: bytes) -> bytes:
+        signature = self._decoded(text)
+        if signature is None:
+            raise self._malformed(self._expected(text))
+        return signature
+
+    def _several(self, sent: Sequence[bytes]) -> tuple[Sequence[bytes], list[bytes]]:
+        if self._split is None:
+            items = Items(list(sent), [])
+        else:
+            items = Items([], [])
+            for value in sent:
+                if len(value) > MAX_FIELD:
+                    raise self._malformed(f"{self.field.header} has more than {MAX_FIELD} bytes")
+                self._split(value, items)
+        if len(items.signatures) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
+            raise self._malformed(f"{self.field.header} holds more than {MAX_SIGNATURES} signatures")
+        decoded = [signature for text in items.signatures if (signature := self._decoded(text)) is not None]
+        if not decoded:
+            raise self._malformed(self._expected(items.signatures[0]) if items.signatures else self._no_item())
+        return decoded, items.timestamps
+
+    def _decoded(self, text: bytes) -> bytes | None:
+        if self._prefix:
+            if not self._has_prefix(text):
+                return None
+            text = text[len(self._prefix) :]
+        return self._decode(text)
+
+    def _has_prefix(self, text: bytes) -> bool:
+        if text.startswith(self._prefix):
+            return True
+        # The scheme word of an Authorization field is case-insensitive (RFC 9110, 11.1).
+        return self.field.kind in BEARER_KINDS and text[: len(self._prefix)].lower() == self._prefix.lower()
+
+    def _malformed(self, detail: str) -> Rejected:
+        return Rejected(Reason.SIGNATURE_MALFORMED, detail)
+
+    def _expected(self, text: bytes) -> str:
+        """The form that was expected. Never what was sent: a log of signatures can be replayed."""
+        field = self.field
+        if self._prefix and not self._has_prefix(text):
+            return f"{field.place} does not begin with {field.prefix!r}"
+        if field.kind in BEARER_KINDS:
+            return f"{field.place} holds nothing after {field.prefix!r}"
+        if field.kind in PUBLIC_KEY_KINDS:
+            return f"{field.place} is not a signature written in {field.encoding}"
+        return f"{field.place} is not {DIGEST_SIZES[field.algorithm]} bytes of {field.algorithm} written in {field.encoding}"
+
+    def _no_item(self) -> str:
+        assert self.field.list is not None
+        tags = self.field.list.versions or (self.field.list.tag,)
+        return f"no item of {self.field.header} begins with {' or '.join(map(repr, tags))}"
+
+
+def _splitter(scheme: Scheme) -> Callable[[bytes, Items], None]:
+    """A function that takes one field's value apart and adds what it finds. It raises `Rejected`."""
+    listed = scheme.signature.list
+    assert listed is not None
+    clock = scheme.timestamp
+    first = clock is not None and clock.first
+    stamp = clock.tag.encode() if clock is not None else b""
+    separators = listed.separator.encode()
+    separator, others = separators[:1], separators[1:]
+    merge = bytes.maketrans(others, separator * len(others))
+    pick = _picker(listed)
+
+    def split(value: bytes, items: Items) -> None:
+        if others:
+            value = value.translate(merge)
+        if value.count(separator) >= MAX_ITEMS:
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"{scheme.signature.header} has more than {MAX_ITEMS} items")
+        found = value.split(separator)
+        if listed.blanks:
+            found = [item.strip(b" \t") for item in found]
+        if first:
+            items.timestamps.append(found.pop(0))
+        elif stamp:
+            items.timestamps.extend([item[len(stamp) :] for item in found if item.startswith(stamp)])
+        items.signatures.extend(pick(found))
+
+    return split
+
+
+def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
+    """From the items of a list to the signatures that count, without their tags."""
+    if listed.versions:
+        versions = [version.encode() for version in listed.versions]
+
+        def newest(items: list[bytes]) -> list[bytes]:
+            for version in versions:
+                found = [item[len(version) :] for item in items if item.startswith(version)]
+                if len(found) > 1:
+                    raise Rejected(Reason.SIGNATURE_MALFORMED, f"{len(found)} signatures of one version, expected one")
+                if found:
+                    return found
+            return []
+
+        return newest
+    if "*" in listed.tag:
+        anything = b"[^%b]*" % re.escape(listed.separator.encode())
+        pattern = re.compile(re.escape(listed.tag.encode()).replace(rb"\*", anything))
+        return lambda items: [item[match.end() :] for item in items if (match := pattern.match(item))]
+    tag = listed.tag.encode()
+    return lambda items: [item[len(tag) :] for item in items if item and item.startswith(tag)]
+
+
+def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
+    """From a signature's text to its bytes; None unless it is the one canonical text of as many bytes as it must have."""
+    if field.kind in BEARER_KINDS:
+        return lambda text: text or None
+    size = 0 if field.kind in PUBLIC_KEY_KINDS else DIGEST_SIZES[field.algorithm]
+    write = ENCODE[field.encoding]
+
+    def sized(signature: bytes) -> bytes | None:
+        return signature if (len(signature) == size if size else 0 < len(signature) <= 1024) else None
+
+    if field.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE):
+        any_case = field.encoding is Encoding.HEX_ANY_CASE
+
+        def from_hex(text: bytes) -> bytes | None:
+            try:
+                signature = binascii.unhexlify(text)
+            except ValueError:
+                return None
+            return sized(signature) if any_case or binascii.hexlify(signature) == text else None
+
+        return from_hex
+    url = field.encoding is Encoding.BASE64URL
+
+    def from_base64(text: bytes) -> bytes | None:
+        padded = text
+        if url:
+            if b"=" not in text:
+                padded = text + b"=" * (-len(text) % 4)
+            text = padded.translate(_FROM_URL)
+        try:
+            signature = binascii.a2b_base64(text)
+        except ValueError:
+            return None
+        return sized(signature) if write(signature) == padded else None
+
+    return from_base64
+
+
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+
+#: From a signature's bytes to its text, padded.
+ENCODE: dict[Encoding, Callable[[bytes], bytes]] = {
+    Encoding.HEX: binascii.hexlify,
+    Encoding.HEX_ANY_CASE: binascii.hexlify,
+    Encoding.BASE64: b64encode,
+    Encoding.BASE64URL: urlsafe_b64encode,
+}

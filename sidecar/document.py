@@ -1,0 +1,120 @@
+"""The JSON document and the form in a body, for schemes that sign or stand in a part of it.
+
+Only what a scheme names is read. `Rejected` is all that hostile text can raise: nesting, numbers, NaN, keys that stand there
+twice (two parsers would read two documents) and sizes are bounded.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
+
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import RequestHead
+
+#: Largest body whose document is read before anything vouches for it; more memory and time is a stranger's to spend.
+MAX_UNVERIFIED = 1024 * 1024
+#: Most fields of a form that is sorted.
+MAX_FIELDS = 10_000
+
+_BOUNDARY = re.compile(rb';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+_NAME = re.compile(rb'(?:^|\r\n)content-disposition:[^\r\n]*;\s*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
+
+
+def read_document(head: RequestHead, body: Sequence[bytes], form_field: str) -> Any:
+    """The body's JSON, or that of its form field `form_field`. Raises `Rejected(signature_malformed)`."""
+    text = b"".join(body)
+    content_type = (head.values(b"content-type") or (b"",))[0]
+    if form_field and not content_type.lower().startswith(b"application/json"):
+        found = _form_values(text, content_type, form_field.encode())
+        if len(found) != 1:
+            raise _unreadable(f"the body's form has {len(found)} fields {form_field!r}, expected one")
+        text = found[0]
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise _unreadable("the body is not one JSON document with each key once") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError
+    return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def find_value(document: Any, path: str) -> str | None:
+    """The text or whole number at `path` (`a.b`), as text; None if there is none."""
+    found = find_values(document, path)
+    return found[0] if found else None
+
+
+def find_values(document: Any, path: str) -> list[str]:
+    """Every text or whole number at `path`, where `a[]` stands for each element of a list; empty if any has none."""
+    found = [document]
+    for step in path.split("."):
+        key = step.removesuffix("[]")
+        below = [item.get(key) if isinstance(item, dict) else None for item in found]
+        if step.endswith("[]"):
+            below = [element for item in below for element in (item if isinstance(item, list) else [None])]
+        found = below
+    texts = []
+    for item in found:
+        if isinstance(item, bool) or not isinstance(item, str | int) or item == "":
+            return []
+        try:
+            texts.append(str(item))
+        except ValueError:  # more digits than int() takes
+            return []
+    return texts
+
+
+def sorted_form(head: RequestHead, body: Sequence[bytes]) -> bytes:
+    """Names and values of a form, sorted, each pair once, nothing between them. Raises `Rejected(signature_malformed)`."""
+    text = b"".join(body)
+    if not text:
+        return b""
+    kind = (head.values(b"content-type") or (b"",))[0].partition(b";")[0].strip().lower()
+    if kind != b"application/x-www-form-urlencoded":
+        raise _unreadable("the body is not a form (application/x-www-form-urlencoded)")
+    return b"".join(name + value for name, value in sorted(set(_pairs(text))))
+
+
+def _pairs(text: bytes) -> list[tuple[bytes, bytes]]:
+    if text.count(b"&") >= MAX_FIELDS:
+        raise _unreadable(f"the body's form has more than {MAX_FIELDS} fields")
+    pairs = []
+    for item in text.split(b"&"):
+        if item:
+            name, _, value = item.replace(b"+", b" ").partition(b"=")
+            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+    return pairs
+
+
+def _form_values(text: bytes, content_type: bytes, name: bytes) -> list[bytes]:
+    """Values of the field `name` of a form, urlencoded or multipart (RFC 7578)."""
+    if content_type.lower().startswith(b"application/x-www-form-urlencoded"):
+        return [value for field, value in _pairs(text) if field == name]
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None or not content_type.lower().startswith(b"multipart/form-data"):
+        raise _unreadable("the body is neither JSON nor a form")
+    delimiter = b"\r\n--" + (boundary[1] or boundary[2])
+    whole = b"\r\n" + text
+    if whole.count(delimiter) > MAX_FIELDS:
+        raise _unreadable(f"the body's form has more than {MAX_FIELDS} fields")
+    values = []
+    for part in whole.split(delimiter)[1:]:
+        header, _, value = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        field = _NAME.search(header[:1000])
+        if field is not None and (field[1] or field[2]) == name:
+            values.append(value)
+    return values
+
+
+def _unreadable(detail: str) -> Rejected:
+    return Rejected(Reason.SIGNATURE_MALFORMED, detail)

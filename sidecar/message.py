@@ -1,0 +1,177 @@
+"""The signed message: a scheme's template, filled from one delivery.
+
+What does not depend on the delivery is worked out when the configuration is read; the body is never joined or copied
+where the template only holds it.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar.document import find_value, read_document, sorted_form
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import RequestHead
+from sidecar.scheme import BODY, HeaderValue, JsonValue, Part, Piece, Scheme
+
+
+class PublicURL:
+    """What senders call: `public_url`, put before the target of a request.
+
+    A path of `public_url` is one that something before us takes off: it stands before the target, unless the target begins
+    with it already. With a query `public_url` is the whole URL of the one thing that is called.
+    """
+
+    __slots__ = ("_path", "_whole", "authority", "origin")
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.origin = f"{parts.scheme}://{parts.netloc}".encode()
+        self.authority = parts.netloc.encode()
+        self._path = parts.path.rstrip("/").encode()
+        self._whole = url.encode() if parts.query else b""
+
+    def of(self, target: bytes) -> bytes:
+        """The URL that a sender called for `target`."""
+        if self._whole:
+            return self._whole
+        path = target.partition(b"?")[0]
+        if path == self._path or path.startswith(self._path + b"/"):
+            return self.origin + target
+        return self.origin + self._path + target
+
+    @staticmethod
+    def ports(url: bytes) -> list[bytes]:
+        """`url` without its port, and with it or its scheme's own."""
+        scheme, _, rest = url.partition(b"://")
+        authority, slash, tail = rest.partition(b"/")
+        host, colon, port = authority.rpartition(b":")
+        if not colon or not port.isdigit():
+            host, port = authority, b"443" if scheme == b"https" else b"80"
+        return [b"%b://%b%b%b" % (scheme, where, slash, tail) for where in (host, host + b":" + port)]
+
+
+class Delivery:
+    """What a template is filled from."""
+
+    __slots__ = ("_document", "body", "form_field", "head", "secret", "timestamp", "url")
+
+    def __init__(self, head: RequestHead, body: Sequence[bytes], timestamp: bytes, url: bytes, form_field: str) -> None:
+        self.head = head
+        self.body = body
+        self.timestamp = timestamp
+        self.url = url  #: empty where no public URL is known
+        self.secret = b""
+        self.form_field = form_field
+        self._document: Any = self  # nothing yet; None is a document
+
+    @property
+    def document(self) -> Any:
+        """The body's JSON, read once. Raises `Rejected`."""
+        if self._document is self:
+            self._document = read_document(self.head, self.body, self.form_field)
+        return self._document
+
+
+Writer = Callable[[Delivery], Sequence[bytes]]
+
+
+def writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
+    """A function for each part of the template."""
+    return [_writer(part, public_url) for part in scheme.parts]
+
+
+def compose(writers: Sequence[Writer], delivery: Delivery) -> Sequence[bytes]:
+    """The pieces whose concatenation is signed. Raises `Rejected` where the delivery lacks one."""
+    pieces: list[bytes] = []
+    for write in writers:
+        pieces.extend(write(delivery))
+    return pieces
+
+
+def _writer(part: Part, public_url: PublicURL | None) -> Writer:
+    if isinstance(part, bytes):
+        literal = (part,)
+        return lambda delivery: literal
+    if isinstance(part, HeaderValue):
+        name = part.name
+        return lambda delivery: (once(delivery.head, name),)
+    if isinstance(part, JsonValue):
+        path = part.path
+        return lambda delivery: (_json_value(delivery, path),)
+    if part is Piece.HOST and public_url is not None:
+        authority = (public_url.authority,)
+        return lambda delivery: authority
+    return _PIECES[part]
+
+
+def once(head: RequestHead, name: bytes) -> bytes:
+    """The value of a signed header (lower-case name). Raises `Rejected` if it is absent or repeated."""
+    values = head.values(name)
+    if len(values) != 1:
+        raise Rejected(
+            Reason.SIGNATURE_MALFORMED, f"the signed header {name.decode()} stands there {len(values)} times"
+        )
+    return values[0]
+
+
+def _json_value(delivery: Delivery, path: str) -> bytes:
+    text = find_value(delivery.document, path)
+    if text is None:
+        raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no text or whole number at {path}")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _path_query(delivery: Delivery) -> bytes:
+    if not delivery.url:
+        return delivery.head.target
+    return b"/" + delivery.url.partition(b"://")[2].partition(b"/")[2]
+
+
+def _body_sha256(body: Sequence[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    return digest.digest()
+
+
+_PIECES: dict[Piece, Writer] = {
+    BODY: lambda delivery: delivery.body,
+    Piece.TIMESTAMP: lambda delivery: (delivery.timestamp,),
+    Piece.METHOD: lambda delivery: (delivery.head.method.encode(),),
+    Piece.URL: lambda delivery: (delivery.url,),
+    Piece.URL_WITHOUT_QUERY: lambda delivery: (delivery.url.partition(b"?")[0],),
+    Piece.PATH_QUERY: lambda delivery: (_path_query(delivery),),
+    Piece.HOST: lambda delivery: (once(delivery.head, b"host"),),
+    Piece.FORM_SORTED: lambda delivery: (sorted_form(delivery.head, delivery.body),),
+    Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_sha256(delivery.body)),),
+    Piece.SECRET: lambda delivery: (delivery.secret,),
+}
+
+
+def body_sha256_hex(body: Sequence[bytes]) -> bytes:
+    """For `body_hash`."""
+    return _body_sha256(body).hex().encode()
+
+
+def query_values(target: bytes, name: str) -> list[bytes]:
+    """Every value of the query parameter `name`, as it stands in the target."""
+    wanted = name.encode() + b"="
+    query = target.partition(b"?")[2]
+    return [item[len(wanted) :] for item in query.split(b"&") if item.startswith(wanted)]
+
+
+def described(scheme: Scheme) -> str:
+    """What is signed, in form: `timestamp '.' body`; never a value."""
+    names = []
+    for part in scheme.parts:
+        if isinstance(part, bytes):
+            names.append(repr(part.decode()))
+        elif isinstance(part, HeaderValue):
+            names.append(f"header {part.name.decode()}")
+        elif isinstance(part, JsonValue):
+            names.append(f"JSON value {part.path}")
+        else:
+            names.append(part.value)
+    return " ".join(names)

@@ -1,0 +1,209 @@
+"""sign(): what a provider would send, the counterpart of `Verifier`. For `sign`, `send`, the delivery test and tests.
+
+With a public-key scheme the secret is the private key, in PEM, or the 32 bytes of an Ed25519 key in the scheme's form.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sidecar.claim import ENCODE
+from sidecar.clock import written
+from sidecar.keys import key_bytes, private_key
+from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
+from sidecar.proof import Hmac, token_of
+from sidecar.request import make_head
+from sidecar.scheme import (
+    PUBLIC_KEY_KINDS,
+    Encoding,
+    HeaderValue,
+    JsonValue,
+    Kind,
+    Scheme,
+    Unit,
+)
+from sidecar.secret import Secret
+
+
+class SigningError(ValueError):
+    """A delivery that can't be signed by this scheme; the message names the remedy."""
+
+
+class Signed(NamedTuple):
+    """What to send. URL and body are those given, unless the scheme writes into them."""
+
+    url: str
+    headers: list[tuple[str, str]]  #: to add to those given
+    body: bytes
+
+
+def sign(
+    scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """The headers that make `body` a valid delivery at `now`. Raises `SigningError` where headers are not enough."""
+    signed = sign_delivery(scheme, secret, body=body, now=now, headers=headers)
+    if signed.body != body or signed.url:
+        raise SigningError("this scheme writes into the body or the URL")
+    return signed.headers
+
+
+def sign_delivery(
+    scheme: Scheme,
+    secret: Secret,
+    *,
+    body: bytes,
+    now: float,
+    method: str = "POST",
+    url: str = "",
+    headers: Sequence[tuple[str, str]] = (),
+    delivery_id: str = "",
+) -> Signed:
+    """A valid delivery at `now` (unix seconds) to `url`, which only schemes that sign it need.
+
+    `headers` are those that will be sent anyway; signed ones that are not among them are made up. Raises `SigningError`, and
+    `KeyFormError` for a secret that is not in the scheme's form.
+    """
+    if scheme.needs_url and not url:
+        raise SigningError("this scheme signs the URL; say which one is called")
+    if scheme.body_hash:
+        url = _with_body_hash(url, scheme.body_hash, body)
+    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
+    added = _added_headers(scheme, headers, delivery_id or made_up, made_up)
+    timestamp = written(scheme.timestamp.unit, now) if scheme.timestamp is not None else ""
+    if scheme.timestamp is not None and scheme.timestamp.header:
+        added.append((scheme.timestamp.header, timestamp))
+    document: Any = None
+    if _writes_document(scheme):
+        document = _filled(scheme, _object(body), timestamp, made_up)
+        body = _dumped(document)
+    known = PublicURL(url) if url else None
+    target = url.partition("://")[2].partition("/")[2] if url else ""
+    every = [(name.encode(), value.encode()) for name, value in [*headers, *added]]
+    head = make_head(method, b"/" + target.encode(), every, None)
+    delivery = Delivery(head, [body], timestamp.encode(), url.encode(), scheme.form_field)
+    delivery.secret = secret.reveal()
+    signature = _signature(scheme, secret, compose(writers(scheme, known), delivery))
+    if scheme.signature.field:
+        _put(document, scheme.signature.field, signature)
+        return Signed(url, added, _dumped(document))
+    return Signed(
+        url, [(scheme.signature.header.replace("{n}", "1"), _header(scheme, signature, timestamp)), *added], body
+    )
+
+
+def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
+    """The signature as text, with its prefix."""
+    field = scheme.signature
+    if field.kind in (Kind.TOKEN, Kind.BASIC):
+        return field.prefix + token_of(scheme, secret).decode()
+    if field.kind is Kind.HMAC:
+        raw = Hmac(field.algorithm, key_bytes(scheme.key, secret.reveal())).digest(message)
+    elif field.kind is Kind.HASH:
+        raw = hashlib.new(field.algorithm, b"".join(message)).digest()
+    else:
+        raw = _with_private_key(scheme, secret, b"".join(message))
+    text = ENCODE[field.encoding](raw).decode()
+    return field.prefix + (text.rstrip("=") if field.encoding is Encoding.BASE64URL else text)
+
+
+def _with_private_key(scheme: Scheme, secret: Secret, message: bytes) -> bytes:
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
+
+    kind = scheme.signature.kind
+    assert kind in PUBLIC_KEY_KINDS
+    key = private_key(kind, scheme.key, secret.reveal())
+    algorithm = getattr(hashes, scheme.signature.algorithm.upper())()
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(message)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(message, ec.ECDSA(algorithm))
+    if kind is Kind.RSA_PKCS1:
+        return key.sign(message, padding.PKCS1v15(), algorithm)
+    return key.sign(message, padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH), algorithm)
+
+
+def _header(scheme: Scheme, signature: str, timestamp: str) -> str:
+    """The signature's header, as a list with its timestamp where the scheme has one."""
+    listed, clock = scheme.signature.list, scheme.timestamp
+    if listed is None:
+        return signature
+    item = (listed.versions[0] if listed.versions else listed.tag).replace("*", "key") + signature
+    if clock is not None and (clock.tag or clock.first):
+        return f"{clock.tag}{timestamp}{listed.separator[-1]}{item}"
+    return item
+
+
+def _added_headers(
+    scheme: Scheme, headers: Sequence[tuple[str, str]], delivery_id: str, made_up: str
+) -> list[tuple[str, str]]:
+    given = {name.lower() for name, _ in headers}
+    added = [(name, value) for name, value in scheme.require if name.lower() not in given]
+    if scheme.delivery_id and scheme.delivery_id.lower() not in given:
+        added.append((scheme.delivery_id, delivery_id))
+    given |= {name.lower() for name, _ in added}
+    for part in scheme.parts:
+        if isinstance(part, HeaderValue) and (name := part.name.decode()) not in given:
+            added.append((name, made_up))
+            given.add(name)
+    return added
+
+
+def _with_body_hash(url: str, parameter: str, body: bytes) -> str:
+    if query_values(url.encode(), parameter):
+        return url
+    glue = "&" if "?" in url else "?"
+    return f"{url}{glue}{parameter}={body_sha256_hex([body]).decode()}"
+
+
+# -- schemes that stand in, or look into, the body's JSON --
+
+
+def _writes_document(scheme: Scheme) -> bool:
+    clock = scheme.timestamp
+    in_parts = any(isinstance(part, JsonValue) for part in scheme.parts)
+    return bool(scheme.signature.field) or in_parts or (clock is not None and bool(clock.field))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SigningError("this scheme stands in the body's JSON; give a body that is one JSON object")
+    return document
+
+
+def _filled(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str) -> dict[str, Any]:
+    clock = scheme.timestamp
+    if clock is not None and clock.field:
+        numeric = clock.unit in (Unit.SECONDS, Unit.MILLISECONDS) and not scheme.signature.field
+        _put(document, clock.field, int(timestamp) if numeric else timestamp)
+    for part in scheme.parts:
+        if isinstance(part, JsonValue) and not (clock is not None and part.path == clock.field):
+            _put(document, part.path, made_up, keep=True)
+    return document
+
+
+def _put(document: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
+    """Sets `a.b` or, for each element of a list, `a[].b`. What stands in the way is replaced."""
+    step, _, rest = path.partition(".")
+    key = step.removesuffix("[]")
+    if step.endswith("[]"):
+        elements = document.get(key)
+        if not isinstance(elements, list) or not elements or not all(isinstance(element, dict) for element in elements):
+            elements = document[key] = [{}]
+        for element in elements:
+            _put(element, rest, value, keep=keep)
+    elif rest:
+        if not isinstance(document.get(key), dict):
+            document[key] = {}
+        _put(document[key], rest, value, keep=keep)
+    elif not (keep and isinstance(document.get(key), str | int)):
+        document[key] = value
+
+
+def _dumped(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

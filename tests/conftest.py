@@ -1,0 +1,51 @@
+"""What several kinds of test need: keys for any scheme."""
+
+import base64
+import functools
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+
+#: What signs, and what the sidecar is given; the same for a shared secret.
+KeyPair = tuple[bytes, bytes]
+
+
+@pytest.fixture(scope="session")
+def key_pair() -> Callable[..., KeyPair]:
+    """`key_pair(scheme, seed)`: a key in the scheme's form, another one for each seed."""
+    return lambda scheme, seed=0: _key_pair(scheme.signature.kind, scheme.key, seed)
+
+
+@functools.cache
+def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
+    if kind in PUBLIC_KEY_KINDS:
+        return _public(kind, form, seed)
+    raw = b"a shared secret, number %d, of some length" % seed
+    texts = {
+        KeyForm.HEX: raw.hex().encode(),
+        KeyForm.BASE64: base64.b64encode(raw),
+        KeyForm.WHSEC: b"whsec_" + base64.b64encode(raw),
+        KeyForm.AFTER_COLON: b"name:" + raw,
+    }
+    text = b"user:" + raw if kind is Kind.BASIC else texts.get(form, raw)
+    return text, text
+
+
+def _public(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
+    private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    if kind is Kind.ED25519:
+        private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+        if form is not KeyForm.PEM:
+            write = bytes.hex if form is KeyForm.HEX else lambda raw: base64.b64encode(raw).decode()
+            pair = (private.private_bytes_raw(), private.public_key().public_bytes_raw())
+            return write(pair[0]).encode(), write(pair[1]).encode()
+    elif kind is Kind.ECDSA:
+        private = ec.derive_private_key(1000 + seed, ec.SECP256R1())
+    else:
+        private = rsa.generate_private_key(65537, 2048)
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), public

@@ -1,0 +1,147 @@
+"""What holds for every preset, sought by Hypothesis: what we sign we verify, and nothing that was changed by one bit."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from sidecar.outcomes import VERIFICATION, Rejected
+from sidecar.request import make_head
+from sidecar.schema import load_preset, preset_names
+from sidecar.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
+from sidecar.secret import Secret
+from sidecar.signature import Verified, Verifier
+from sidecar.signing import sign_delivery
+
+NOW = 1_700_000_000.0
+ORIGIN = "https://hooks.example.com"
+KeyPairs = Callable[..., tuple[bytes, bytes]]
+
+examples = settings(
+    deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+every_preset = pytest.mark.parametrize("preset", preset_names())
+
+names = st.text("abcxyz", min_size=1, max_size=5)
+objects = st.dictionaries(names, st.one_of(names, st.integers(0, 9), st.booleans()), min_size=1, max_size=4)
+json_bodies = objects.map(lambda value: json.dumps(value).encode())
+form_bodies = st.dictionaries(names, names, min_size=1, max_size=4).map(
+    lambda fields: "&".join(f"{name}={value}" for name, value in fields.items()).encode()
+)
+
+
+@dataclass
+class Delivery:
+    """One that its preset accepts."""
+
+    verifier: Verifier
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def verify(self, **changes: object) -> Verified:
+        now = {**self.__dict__, **changes}
+        head = make_head("POST", now["target"], now["headers"], "192.0.2.1")
+        return self.verifier.verify(self.verifier.read_claim(head, NOW), head, [now["body"]])
+
+    def refuses(self, **changes: object) -> None:
+        with pytest.raises(Rejected) as refused:
+            self.verify(**changes)
+        assert refused.value.reason in VERIFICATION
+
+
+def looks_into_json(scheme: Scheme) -> bool:
+    in_body = [scheme.signature.field, scheme.timestamp.field if scheme.timestamp else ""]
+    return any(in_body) or any(isinstance(part, JsonValue) for part in scheme.parts)
+
+
+def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject) -> Delivery:
+    scheme = load_preset(preset)
+    private, public = key_pair(scheme)
+    form = Piece.FORM_SORTED in scheme.parts
+    kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
+    bodies = form_bodies if form else json_bodies if looks_into_json(scheme) else st.binary(min_size=1, max_size=200)
+    path = "/hooks?" + data.draw(names)
+    given = [kind, ("Host", "hooks.example.com")]
+    signed = sign_delivery(
+        scheme, Secret("s", private), body=data.draw(bodies), now=NOW, url=ORIGIN + path, headers=given
+    )
+    headers = [(name.encode(), value.encode()) for name, value in [*given, *signed.headers]]
+    other = Secret("other", key_pair(scheme, 1)[1])
+    verifier = Verifier(scheme, [other, Secret("current", public)], ORIGIN)
+    return Delivery(verifier, signed.url.removeprefix(ORIGIN).encode(), headers, signed.body)
+
+
+def flipped(text: bytes, bit: int) -> bytes:
+    changed = bytearray(text)
+    changed[bit // 8 % len(text)] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@every_preset
+@given(data=st.data())
+@examples
+def test_what_we_sign_we_verify_whatever_else_is_configured(
+    preset: str, key_pair: KeyPairs, data: st.DataObject
+) -> None:
+    assert delivery(preset, key_pair, data).verify().secret_id == "current"
+
+
+@every_preset
+@given(data=st.data(), bit=st.integers(0, 10_000))
+@examples
+def test_a_flipped_bit_of_a_body_that_is_signed_is_refused(
+    preset: str, key_pair: KeyPairs, data: st.DataObject, bit: int
+) -> None:
+    made = delivery(preset, key_pair, data)
+    changed = flipped(made.body, bit)
+    if not made.verifier.scheme.binds_body:
+        return
+    # A form's order and its separators are not part of what is signed.
+    assume(Piece.FORM_SORTED not in made.verifier.scheme.parts or changed.translate(None, b"&=+%") == changed)
+    made.refuses(body=changed)
+
+
+@every_preset
+@given(data=st.data(), bit=st.integers(0, 10_000))
+@examples
+def test_a_flipped_bit_of_signature_timestamp_or_a_signed_header_is_refused(
+    preset: str, key_pair: KeyPairs, data: st.DataObject, bit: int
+) -> None:
+    made = delivery(preset, key_pair, data)
+    scheme = made.verifier.scheme
+    counts = {scheme.signature.header.replace("{n}", "1").lower(), *(name.lower() for name, _ in scheme.require)}
+    counts |= {part.name.decode() for part in scheme.parts if isinstance(part, HeaderValue)}
+    counts |= {scheme.timestamp.header.lower()} if scheme.timestamp else set()
+    for index, (name, value) in enumerate(made.headers):
+        changed = flipped(value, bit)
+        if name.decode().lower() not in counts or changed.strip() != changed:
+            continue
+        if changed.lower() == value.lower() and (
+            scheme.signature.encoding == "hex-any-case" or scheme.signature.kind in BEARER_KINDS
+        ):
+            continue  # the letter case of the digits, or of the word Basic
+        made.refuses(headers=[*made.headers[:index], (name, changed), *made.headers[index + 1 :]])
+
+
+@every_preset
+@given(data=st.data())
+@examples
+def test_arbitrary_bytes_anywhere_raise_nothing_but_a_refusal(
+    preset: str, key_pair: KeyPairs, data: st.DataObject
+) -> None:
+    made = delivery(preset, key_pair, data)
+    hostile = st.one_of(
+        st.binary(max_size=60),
+        st.sampled_from(
+            [b"t=1,v1=", b"v1,", b"sha256=", b"Basic ", b"1700000000", b"," * 5000, b" " * 200, b"\xff" * 9]
+        ),
+    )
+    wild = [(name, data.draw(hostile)) for name, _ in made.headers]
+    if not made.verifier.scheme.signature.field:
+        made.refuses(headers=wild)
+        made.refuses(headers=[])
+    made.refuses(headers=wild, body=data.draw(hostile), target=b"/?" + data.draw(hostile))
