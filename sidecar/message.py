@@ -129,8 +129,8 @@ def _path_query(delivery: Delivery) -> bytes:
     return b"/" + delivery.url.partition(b"://")[2].partition(b"/")[2]
 
 
-def _body_sha256(body: Sequence[bytes]) -> bytes:
-    digest = hashlib.sha256()
+def _body_hash(algorithm: str, body: Sequence[bytes]) -> bytes:
+    digest = hashlib.new(algorithm)
     for piece in body:
         digest.update(piece)
     return digest.digest()
@@ -145,14 +145,15 @@ _PIECES: dict[Piece, Writer] = {
     Piece.PATH_QUERY: lambda delivery: (_path_query(delivery),),
     Piece.HOST: lambda delivery: (once(delivery.head, b"host"),),
     Piece.FORM_SORTED: lambda delivery: (sorted_form(delivery.head, delivery.body),),
-    Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_sha256(delivery.body)),),
+    Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_hash("sha256", delivery.body)),),
+    Piece.BODY_SHA512_B64: lambda delivery: (b64encode(_body_hash("sha512", delivery.body)),),
     Piece.SECRET: lambda delivery: (delivery.secret,),
 }
 
 
 def body_sha256_hex(body: Sequence[bytes]) -> bytes:
     """For `body_hash`."""
-    return _body_sha256(body).hex().encode()
+    return _body_hash("sha256", body).hex().encode()
 
 
 def query_values(target: bytes, name: str) -> list[bytes]:

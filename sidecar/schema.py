@@ -44,6 +44,7 @@ from sidecar.fields import (
 from sidecar.routes import DEFAULT_REFUSAL
 from sidecar.scheme import (
     BEARER_KINDS,
+    BODY_PIECES,
     PUBLIC_KEY_KINDS,
     TIMESTAMP,
     Algorithm,
@@ -250,7 +251,7 @@ class SchemeKeys(Keys):
                     f"has no meaning with signature.kind {kind}, which signs nothing; remove it", "signed"
                 )
             return
-        bound = {Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64} & set(parts) or "body_hash" in data
+        bound = BODY_PIECES & set(parts) or "body_hash" in data
         if not bound and data["binds_body"]:
             raise ValidationError(
                 "must contain {body}, or the body would not be signed; for example '{timestamp}.{body}'; "

@@ -145,6 +145,7 @@ class Piece(Enum):
     HOST = "host"
     FORM_SORTED = "form_sorted"  # names and values of the form in the body, sorted, each pair once, nothing between
     BODY_SHA256_B64 = "body_sha256_b64"
+    BODY_SHA512_B64 = "body_sha512_b64"
     SECRET = "secret"
 
 
@@ -153,7 +154,7 @@ TIMESTAMP = Piece.TIMESTAMP
 #: Places that are the public URL or a part of it.
 URL_PIECES = frozenset({Piece.URL, Piece.URL_WITHOUT_QUERY})
 #: Places that bind the body.
-_BODY_PIECES = frozenset({Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64})
+BODY_PIECES = frozenset({Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64, Piece.BODY_SHA512_B64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...
     parts.extend(_literal(text[end:]))
     if not parts:
         raise TemplateError("is empty; for example '{body}'")
-    for piece in _BODY_PIECES:
+    for piece in BODY_PIECES:
         if parts.count(piece) > 1:
             raise TemplateError(f"has {{{piece.value}}} {parts.count(piece)} times; sign it once")
     return tuple(parts)
@@ -257,7 +258,7 @@ class Scheme:
     def binds_body(self) -> bool:
         """Whether a change of the body is noticed."""
         bearer = self.signature.kind in BEARER_KINDS
-        return not bearer and (bool(self.body_hash) or not _BODY_PIECES.isdisjoint(self.parts))
+        return not bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
 
     @property
     def needs_url(self) -> bool:

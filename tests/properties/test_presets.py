@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.outcomes import VERIFICATION, Rejected
@@ -97,11 +97,11 @@ def test_a_flipped_bit_of_a_body_that_is_signed_is_refused(
     preset: str, key_pair: KeyPairs, data: st.DataObject, bit: int
 ) -> None:
     made = delivery(preset, key_pair, data)
-    changed = flipped(made.body, bit)
     if not made.verifier.scheme.binds_body:
         return
-    # A form's order and its separators are not part of what is signed.
-    assume(Piece.FORM_SORTED not in made.verifier.scheme.parts or changed.translate(None, b"&=+%") == changed)
+    changed = flipped(made.body, bit)
+    if Piece.FORM_SORTED in made.verifier.scheme.parts:  # its order and its separators are not part of what is signed
+        changed = made.body[:-1] + (b"w" if made.body.endswith(b"x") else b"x")
     made.refuses(body=changed)
 
 

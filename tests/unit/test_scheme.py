@@ -69,6 +69,6 @@ def test_an_unknown_placeholder_is_named(name: str) -> None:
         parse_template(f"{{{name}}}{{body}}")
     assert str(error.value) == (
         f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}}, {{method}}, {{url}}, "
-        "{url_without_query}, {path_query}, {host}, {form_sorted}, {body_sha256_b64}, {secret}, {id}, {header:NAME} "
-        "and {json:PATH}"
+        "{url_without_query}, {path_query}, {host}, {form_sorted}, {body_sha256_b64}, "
+        "{body_sha512_b64}, {secret}, {id}, {header:NAME} and {json:PATH}"
     )
