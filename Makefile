@@ -93,10 +93,10 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/installed
 
-# Some tests let other languages sign: php, node, ruby, perl, openssl. Debian calls their packages otherwise.
+# Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 test-tools:
 	@missing=; \
-	for pair in php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl; do \
+	for pair in php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl; do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \

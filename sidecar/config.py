@@ -17,6 +17,8 @@ from marshmallow import Schema, ValidationError
 
 from sidecar.client_ip import Networks
 from sidecar.fields import ListenAddress, SecretRef
+from sidecar.handshake import Handshakes
+from sidecar.handshake import Mode as HandshakeMode
 from sidecar.keys import KeyFormError, check_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
@@ -266,7 +268,36 @@ class _Builder:
             open=item.get("open", False),
             allow=Networks(item["allow"]) if "allow" in item else None,
             shadow=item.get("mode") is Mode.SHADOW,
+            handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
+
+    def _handshakes(
+        self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, secrets: list[Secret], url: str
+    ) -> Handshakes | None:
+        """The provider's handshakes, if it has any and there is what they are answered with."""
+        shapes = scheme.handshake if scheme is not None else ()
+        ref: SecretRef | None = item.get("verify_token")
+        token = self._secret((*at, "verify_token"), ref) if ref is not None else None
+        mode: HandshakeMode = item.get("handshake", HandshakeMode.ANSWER)
+        wants_token = any(shape.needs_token for shape in shapes)
+        if ref is not None and not wants_token:
+            self.source.problem(
+                (*at, "verify_token"), "is compared with nothing: the scheme has no handshake with a token"
+            )
+        if "handshake" in self._raw(at) and "handshake" in item and not shapes:
+            self.source.problem((*at, "handshake"), "has no meaning: the scheme has no handshake; remove it")
+        if not shapes:
+            return None
+        if mode is HandshakeMode.ANSWER and wants_token and ref is None:
+            self._warn(
+                at,
+                "can't answer the provider's handshake without verify_token: {env: NAME}; or let the receiver: handshake: pass",
+            )
+        if mode is HandshakeMode.ANSWER and any(shape.needs_url for shape in shapes) and not url.startswith("http"):
+            self._warn(at, "can't answer the provider's handshake without public_url, which its answer holds")
+            url = ""
+        made = Handshakes(shapes, mode, secret=secrets[0] if secrets else None, token=token, url=url)
+        return made if made.signed or made.unsigned else None
 
     def _check_purpose(self, at: Path, item: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
         """A route verifies something, or says plainly that it does not."""

@@ -123,6 +123,49 @@ class HeaderValues(Value):
         return dict(value)
 
 
+class Scalars(Value):
+    """Names, and a text or whole number for each."""
+
+    schema: ClassVar[JSONSchema] = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"type": ["string", "integer"]},
+    }
+
+    def read(self, value: Any) -> dict[str, str | int]:
+        if not isinstance(value, Mapping) or not value:
+            raise ValidationError("must be a mapping of names to values; for example {type: url_verification}")
+        problems = {
+            name: ["must be text or a whole number"]
+            for name, item in value.items()
+            if not isinstance(item, str | int) or isinstance(item, bool)
+        }
+        if problems:
+            raise ValidationError(problems)
+        return dict(value)
+
+
+class Pattern(NonEmpty):
+    """A regular expression."""
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValidationError(f"{shown(text)} is not a regular expression: {error}") from None
+        return text
+
+
+class AnswerStatus(Value):
+    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 200, "maximum": 299}
+
+    def read(self, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 299:
+            raise ValidationError(f"{shown(value)} is no status of success; use 200 to 299")
+        return value
+
+
 class JsonPath(Text):
     """Where in a JSON document: `a.b`, with `a[]` for each element of a list."""
 

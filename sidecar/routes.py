@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.client_ip import Client, Networks
+from sidecar.handshake import Handshakes
+from sidecar.handshake import Mode as HandshakeMode
 from sidecar.outcomes import Reason, Rejected
+from sidecar.secret import Secret
 from sidecar.signature import Verifier
 
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
@@ -59,6 +62,7 @@ class Route:
     open: bool = False
     allow: Networks | None = None
     shadow: bool = False
+    handshakes: Handshakes | None = None
 
     @property
     def pattern(self) -> str:
@@ -126,8 +130,16 @@ def overlapping(routes: Sequence[Route]) -> list[tuple[int, int]]:
 
 def admit(route: Route, method: str, client: Client) -> None:
     """Raises `Rejected` if the route doesn't take this method, or its allowlist this client."""
+    check_method(route, method)
+    check_address(route, client)
+
+
+def check_method(route: Route, method: str) -> None:
     if method not in route.methods:
         raise Rejected(Reason.METHOD_NOT_ALLOWED, f"the route takes {', '.join(sorted(route.methods))}")
+
+
+def check_address(route: Route, client: Client) -> None:
     if client.unreadable:
         raise Rejected(Reason.CLIENT_IP_UNREADABLE, f"unreadable: {client.unreadable}")
     if route.allow is None:
@@ -140,18 +152,32 @@ def admit(route: Route, method: str, client: Client) -> None:
         raise Rejected(Reason.IP_NOT_ALLOWED, "the client's address is in no network of the route's allowlist")
 
 
+def foreign_secrets(routes: Sequence[Route], but: Route) -> list[tuple[str, Secret]]:
+    """The secrets of all other routes, with the routes' names."""
+    return [
+        (route.name, secret)
+        for route in routes
+        if route is not but and route.verifier is not None
+        for secret in route.verifier.secrets
+    ]
+
+
 class Waived(NamedTuple):
     """The leave to forward a delivery that no secret vouches for; only `waive` gives it."""
 
     label: str  #: value of X-Webhook-Verified; empty for none
 
 
-def waive(route: Route, would_reject: Reason | None) -> Waived:
-    """For an open route, a route that admits by address alone, and a rejection in shadow mode; else it is a bug."""
+def waive(route: Route, would_reject: Reason | None, *, handshake: bool = False) -> Waived:
+    """For an open route, a route that admits by address alone, a rejection in shadow mode, and an unsigned handshake that
+    the route passes on; else it is a bug.
+    """
     if route.open:
         return Waived("")
     if route.shadow and would_reject is not None:
         return Waived("shadow-rejected")
+    if handshake and route.handshakes is not None and route.handshakes.mode is HandshakeMode.PASS:
+        return Waived("")
     if route.verifier is None and route.allow is not None and would_reject is None:
         return Waived(route.name)  # `admit` found the client in the allowlist
     raise RuntimeError("this delivery was never verified")

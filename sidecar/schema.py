@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 
 from sidecar.fields import (
+    AnswerStatus,
     Choice,
     Cidr,
     Count,
@@ -25,7 +26,9 @@ from sidecar.fields import (
     Method,
     NonEmpty,
     OnlyTrue,
+    Pattern,
     RoutePath,
+    Scalars,
     SecretReference,
     Section,
     Separator,
@@ -41,6 +44,18 @@ from sidecar.fields import (
     json_schema_of,
     shown,
 )
+from sidecar.handshake import (
+    DEFAULT_PATTERN,
+    AnswerEncoding,
+    Computed,
+    Condition,
+    Hash,
+    KeyPart,
+    Place,
+    Shape,
+    Source,
+)
+from sidecar.handshake import Mode as HandshakeMode
 from sidecar.routes import DEFAULT_REFUSAL
 from sidecar.scheme import (
     BEARER_KINDS,
@@ -192,6 +207,76 @@ class IpRangesKeys(Keys):
 _PUBLIC_KEY_FORMS = (KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64)
 
 
+class PlaceKeys(Keys):
+    """One value of a request."""
+
+    one_of = ("query", "header", "json")
+    example = "{query: challenge}"
+
+    query = NonEmpty(metadata={"about": "the query parameter"})
+    header = HeaderName(metadata={"about": "the header"})
+    json = JsonPath(metadata={"about": "where in the body's JSON; for signed handshakes"})
+
+
+class ChallengeKeys(PlaceKeys):
+    pattern = Pattern(
+        metadata={"about": "a regular expression for all of it; default: 1 to 512 of letters, digits and ._~+/=-"}
+    )
+
+
+class HandshakeRequestKeys(Keys):
+    method = Method(metadata={"about": "default: any"})
+    query = Scalars(metadata={"about": "query parameters that must have this value"})
+    header = HeaderValues(metadata={"about": "headers that must have this value"})
+    json = Scalars(metadata={"about": "fields of the body's JSON that must have this value; for signed handshakes"})
+
+
+class ComputedKeys(Keys):
+    hash = Choice(Hash, required=True, metadata={"about": "HMACs are keyed with the route's first secret"})
+    of = NonEmpty(load_default="{challenge}", metadata={"about": "of {challenge}, {token} (verify_token) and {url}"})
+    encoding = Choice(AnswerEncoding, load_default=AnswerEncoding.HEX, metadata={"about": "default hex"})
+    key = Choice(KeyPart, load_default=KeyPart.WHOLE, metadata={"about": "which bytes are the key; default utf8"})
+
+
+class HandshakeAnswerKeys(Keys):
+    status = AnswerStatus(load_default=200, metadata={"about": "default 200"})
+    text = NonEmpty(metadata={"about": "sent as text/plain, for example '{challenge}'"})
+    json = Scalars(metadata={"about": "sent as application/json, for example {challenge: '{challenge}'}"})
+    headers = HeaderValues(metadata={"about": "sent as headers, for example {X-Hook-Secret: '{challenge}'}"})
+
+    @validates_schema
+    def check_one_body(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if "text" in data and "json" in data:
+            raise ValidationError("stands beside text; an answer has one body, so remove one of them", "json")
+
+
+class HandshakeKeys(Keys):
+    """What a provider asks once, and the answer."""
+
+    request = Section(HandshakeRequestKeys, metadata={"about": "what marks it, besides its challenge"})
+    challenge = Section(ChallengeKeys, metadata={"about": "what is to be sent back"})
+    compare = Section(PlaceKeys, metadata={"about": "what must be the route's verify_token"})
+    computed = Section(ComputedKeys, metadata={"about": "an answer made with a secret, {computed} in answer"})
+    signed = Flag(load_default=False, metadata={"about": "true: its signature is verified first, like a delivery's"})
+    answer = Section(HandshakeAnswerKeys, required=True)
+
+    @validates_schema
+    def check_handshake(self, data: dict[str, Any], **kwargs: Any) -> None:
+        request, challenge = data.get("request", {}), data.get("challenge", {})
+        for key, section in (("request", request), ("challenge", challenge), ("compare", data.get("compare", {}))):
+            if "json" in section and not data["signed"]:
+                raise ValidationError(
+                    "looks into the body, which is read of verified requests only; add signed: true", key
+                )
+        if not data["signed"] and not challenge and request.get("method") not in ("GET", "HEAD"):
+            raise ValidationError("would take deliveries too; name a challenge, or method: GET or HEAD", "request")
+        if "computed" in data and "pattern" not in challenge:
+            raise ValidationError(
+                "signs what its sender chose; give the challenge a pattern that no delivery's signed message can have",
+                "challenge",
+            )
+
+
 class SchemeKeys(Keys):
     """A preset file, or a mapping under `verify:`."""
 
@@ -219,6 +304,7 @@ class SchemeKeys(Keys):
     any_port = Flag(load_default=False, metadata={"about": "true: the URL may be signed with or without its port"})
     delivery_id = Section(DeliveryIdKeys)
     ip_ranges = Section(IpRangesKeys)
+    handshake = Items(Section(HandshakeKeys), metadata={"about": "what the provider asks once, and the answer"})
 
     @validates_schema
     def check_whole(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -303,9 +389,32 @@ def scheme_from(data: Mapping[str, Any], name: str = "") -> Scheme:
         require=tuple(data.get("require", {}).items()),
         delivery_id=delivery_id,
         name=name,
+        handshake=tuple(_shape(item) for item in data.get("handshake", ())),
         ip_ranges=data["ip_ranges"]["docs"] if "ip_ranges" in data else "",
         **{key: data[key] for key in plain if key in data},
     )
+
+
+def _shape(data: Mapping[str, Any]) -> Shape:
+    """A handshake from what `HandshakeKeys().load` returned."""
+    request, answer = data.get("request", {}), data["answer"]
+    conditions = [
+        Condition(Place(source, name), value) for source in Source for name, value in request.get(source, {}).items()
+    ]
+    return Shape(
+        method=request.get("method", ""),
+        conditions=tuple(conditions),
+        challenge=_place(data.get("challenge", {})),
+        pattern=data.get("challenge", {}).get("pattern", DEFAULT_PATTERN),
+        compare=_place(data.get("compare", {})),
+        computed=Computed(**data["computed"]) if "computed" in data else None,
+        signed=data["signed"],
+        **answer,
+    )
+
+
+def _place(data: Mapping[str, Any]) -> Place | None:
+    return next((Place(source, data[source]) for source in Source if source in data), None)
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -403,7 +512,7 @@ class RouteLimitsKeys(Keys):
 
 
 class RouteKeys(Keys):
-    later = frozenset({"replay", "sign", "handshake", "replay_fail_open", "ip_ranges"})
+    later = frozenset({"replay", "sign", "replay_fail_open", "ip_ranges"})
 
     name = Label(metadata={"about": "metric and log label; default: made from the path"})
     path = RoutePath(required=True, metadata={"about": "exact, as sent; a final /* takes everything below"})
@@ -422,6 +531,12 @@ class RouteKeys(Keys):
     upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
     public_url = WebURL(metadata={"about": "what senders of this route call; default: the common public_url"})
     limits = Section(RouteLimitsKeys)
+    handshake = Choice(
+        HandshakeMode,
+        load_default=HandshakeMode.ANSWER,
+        metadata={"about": "who answers the provider's handshakes: answer (the sidecar), or pass (the receiver)"},
+    )
+    verify_token = SecretReference(metadata={"about": "what a handshake's token is compared with"})
     reject = Section(RejectKeys, metadata={"about": "the one answer to every refusal by verification or allowlist"})
 
 

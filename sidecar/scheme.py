@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from sidecar.handshake import Shape
+
 
 class Kind(StrEnum):
     """What proves that the sender knows the secret."""
@@ -244,6 +246,7 @@ class Scheme:
     docs: str = ""
     evidence: str = ""
     notes: str = ""
+    handshake: tuple[Shape, ...] = ()  #: what the provider asks once, and the answers
     ip_ranges: str = ""  #: where the provider publishes the addresses it sends from
 
     @property

@@ -58,6 +58,7 @@ class Verifier:
         "_signed_headers",
         "_url",
         "_writers",
+        "public_url",
         "scheme",
         "secrets",
     )
@@ -77,6 +78,7 @@ class Verifier:
         self.secrets = tuple(secrets)
         self._proof = proof_of(scheme, self.secrets) if resolved else UNRESOLVED
         self._reader = SignatureReader(scheme)
+        self.public_url = public_url
         self._url = PublicURL(public_url) if public_url else None
         self._writers = writers(scheme, self._url)
         self._only_body = scheme.parts == (BODY,)

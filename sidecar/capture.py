@@ -1,0 +1,161 @@
+"""A request that somebody captured: raw HTTP/1.1 from a file, read by the parser and the rules of live traffic.
+
+A capture is not a connection, so two things are taken that live traffic is refused for: lines of the head may end with a
+bare LF (editors and copied logs do that), and without Content-Length the body is everything to the end of the file.
+"""
+
+import contextlib
+import re
+from typing import NamedTuple
+
+import httptools
+
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import RequestHead, check_head
+
+#: More than any delivery that a route would take.
+MAX_CAPTURE = 64 * 1024 * 1024
+_EXAMPLE = "POST /path HTTP/1.1"
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+
+class UnusableCaptureError(Exception):
+    """Bytes that are no HTTP request; the message names the place and the remedy."""
+
+
+class Capture(NamedTuple):
+    """One captured request."""
+
+    head: RequestHead
+    body: bytes
+    fault: Rejected | None  #: what live traffic would be refused for before anything else is looked at
+    remarks: tuple[str, ...]  #: what was read leniently, for people
+
+
+class _Events:
+    """What the parser calls."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.names: list[bytes] = []
+        self.values: list[bytes] = []
+        self.head_complete = self.complete = self.trailers = False
+        self.body: list[bytes] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head_complete:
+            self.trailers = True
+        else:
+            self.names.append(name)
+            self.values.append(value)
+
+    def on_headers_complete(self) -> None:
+        self.head_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Capture:
+    """Parses `raw`; `peer` is the address the connection is said to have come from. Raises `UnusableCaptureError`.
+
+    Without `needs_host` a capture without Host is taken, as where only its signature is in question.
+    """
+    if len(raw) > MAX_CAPTURE:
+        raise UnusableCaptureError(f"is larger than {MAX_CAPTURE} bytes; is it one request?")
+    raw = raw.lstrip(b"\r\n")
+    if not raw:
+        raise UnusableCaptureError("is empty; give it a request line, headers, a blank line and the body")
+    remarks: list[str] = []
+    end = _END_OF_HEAD.search(raw)
+    lines = (raw[: end.start()] if end else raw.rstrip(b"\r\n")).split(b"\n")
+    rest = raw[end.end() :] if end else b""
+    if not end:
+        remarks.append("no blank line ends the head; taken as a request without a body")
+    if any(not line.endswith(b"\r") for line in lines[:-1]):
+        remarks.append("lines of the head end with a bare LF; taken as CRLF")
+    lines = [line.removesuffix(b"\r") for line in lines]
+    _check_form(lines)
+    events = _Events()
+    parser = httptools.HttpRequestParser(events)
+    fault = _parse_head(parser, lines)
+    head = RequestHead(parser.get_method().decode("ascii"), events.target, events.names, events.values, peer)
+    fields = dict(head.fields)
+    if not needs_host and b"host" not in fields:
+        fields[b"host"] = (b"",)
+        remarks.append("no Host; live traffic must have one")
+    fault = fault or check_head(
+        method=parser.get_method(), target=events.target, version=parser.get_http_version(), fields=fields
+    )
+    if fault is None and parser.should_upgrade():
+        fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken")
+    if fault is not None:
+        return Capture(head, b"", fault, tuple(remarks))
+    if head.values(b"transfer-encoding"):
+        body = _chunked(parser, events, rest)
+        if events.trailers:
+            fault = Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body")
+    else:
+        body = _sized(head, rest, lines, remarks)
+    return Capture(head, body, fault, tuple(remarks))
+
+
+def _check_form(lines: list[bytes]) -> None:
+    """A request line and header fields, as far as anybody could mean them; what is subtly wrong is the parser's to say."""
+    first = lines[0]
+    if first.startswith((b"HTTP/", b"{", b"[")):
+        what = "an answer" if first.startswith(b"HTTP/") else "a body without its head"
+        raise UnusableCaptureError(f"line 1: is {what}; capture the request, beginning with a line like {_EXAMPLE}")
+    if re.fullmatch(rb"\S+ \S+ HTTP/[23](\.0)?", first):
+        raise UnusableCaptureError("line 1: says HTTP/2 or 3; write HTTP/1.1 there, and a Host line for its :authority")
+    if not re.fullmatch(rb"[A-Za-z-]+ \S.* HTTP/[0-9]\.[0-9]", first):
+        raise UnusableCaptureError(f"line 1: is no request line; write method, target and version, like {_EXAMPLE}")
+    for number, line in enumerate(lines[1:], start=2):
+        if not re.match(rb"[^:]+:|[ \t]", line):
+            raise UnusableCaptureError(
+                f"line {number}: is no header field; write Name: value, and a blank line before the body"
+            )
+
+
+def _parse_head(parser: "httptools.HttpRequestParser", lines: list[bytes]) -> Rejected | None:
+    try:
+        parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+    except httptools.HttpParserUpgrade:
+        pass  # refused by the caller
+    except httptools.HttpParserError as error:
+        return Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}")
+    return None
+
+
+def _sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: list[str]) -> bytes:
+    """Content-Length bytes, or everything."""
+    size = head.content_length
+    if size is None or size == len(rest):
+        return rest
+    if size > len(rest):
+        at = next(number for number, line in enumerate(lines, 1) if line.lower().startswith(b"content-length"))
+        raise UnusableCaptureError(
+            f"line {at}: announces a body of {size} bytes, but {len(rest)} follow; capture it whole, or remove this "
+            "line if the body is right as it is"
+        )
+    remarks.append(
+        f"{len(rest) - size} byte(s) behind the {size} that Content-Length announces were left out; did an editor add a newline?"
+    )
+    return rest[:size]
+
+
+def _chunked(parser: "httptools.HttpRequestParser", events: _Events, rest: bytes) -> bytes:
+    with contextlib.suppress(httptools.HttpParserError):  # behind the last chunk it is none of ours
+        parser.feed_data(rest)
+    if not events.complete:
+        raise UnusableCaptureError(
+            "the body is not the whole chunks that Transfer-Encoding announces; capture it whole, or remove that line if "
+            "whatever captured it decoded them"
+        )
+    return b"".join(events.body)

@@ -1,0 +1,22 @@
+"""The presets for people: as a list, as YAML to copy, and as the page docs/providers.md (`python -m sidecar.catalogue`)."""
+
+from importlib import resources
+
+from sidecar.schema import load_preset, preset_names
+
+
+def preset_list() -> str:
+    """A line for each preset: its name, whose it is, and what proves a delivery."""
+    width = max(map(len, preset_names()))
+    lines = []
+    for name in preset_names():
+        scheme = load_preset(name)
+        lines.append(f"{name:{width}}  {scheme.title}: {scheme.summary}")
+    return "\n".join(lines)
+
+
+def preset_yaml(name: str) -> str:
+    """The preset's file as it is: a scheme, to be put under `verify:`. Raises `KeyError` for an unknown name."""
+    if name not in preset_names():
+        raise KeyError(name)
+    return resources.files("sidecar.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")

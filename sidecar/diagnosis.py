@@ -1,0 +1,459 @@
+"""Why a signature did not match: one hint of a closed list, found by trying the mistakes that people make.
+
+The verifier itself is asked again, with one thing changed at a time: another encoding or algorithm, the secret with a newline
+or decoded in another way, the secret of another route, the body with another end or written anew as JSON, another public
+URL. Nothing is ever accepted by it: the answer was given before, and a hint is a word for the operator's log and metric.
+
+It is no oracle for senders. What matches here was signed with a secret of the operator's, which whoever sent it must know;
+everything else ends in `unknown` after the same bounded work (`Effort`). No hint holds a MAC, a secret or a body.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sidecar.claim import SignatureReader
+from sidecar.clock import READERS
+from sidecar.document import find_value, read_document
+from sidecar.keys import KeyFormError, check_key
+from sidecar.message import PublicURL
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import RequestHead, make_head
+from sidecar.scheme import (
+    BEARER_KINDS,
+    URL_PIECES,
+    Algorithm,
+    Encoding,
+    KeyForm,
+    Kind,
+    Part,
+    Piece,
+    Scheme,
+    SignatureField,
+    Unit,
+)
+from sidecar.secret import Secret
+from sidecar.signature import Verifier
+
+
+class Hint(StrEnum):
+    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
+
+    WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_ENCODING = "wrong_encoding"
+    PREFIX_MISSING = "prefix_missing"
+    SECRET_HAS_WHITESPACE = "secret_has_whitespace"  # noqa: S105 - a word
+    SECRET_DECODED_DIFFERENTLY = "secret_decoded_differently"  # noqa: S105
+    SECRET_OF_ANOTHER_ROUTE = "secret_of_another_route"  # noqa: S105
+    BODY_NEWLINE_CHANGED = "body_newline_changed"
+    BODY_LINE_ENDINGS_CHANGED = "body_line_endings_changed"
+    BODY_JSON_RESERIALISED = "body_json_reserialised"
+    BODY_EMPTY = "body_empty"
+    TIMESTAMP_UNIT = "timestamp_unit"
+    URL_MISMATCH = "url_mismatch"
+    UNKNOWN = "unknown"
+
+
+#: What each hint asks its reader to do. docs/troubleshooting.md says more.
+REMEDIES = {
+    Hint.WRONG_ALGORITHM: "name the algorithm that the sender uses in `algorithm:`, or choose the preset of that version",
+    Hint.WRONG_ENCODING: "name the encoding that the sender uses in `encoding:`, or correct the sender",
+    Hint.PREFIX_MISSING: "write `prefix:` as the sender does, or have the sender put it before the signature",
+    Hint.SECRET_HAS_WHITESPACE: "take the newline or blank off where the secret is stored (printf, not echo), on both sides",
+    Hint.SECRET_DECODED_DIFFERENTLY: "copy the secret as the provider shows it, and set `key:` to how the sender reads it",
+    Hint.SECRET_OF_ANOTHER_ROUTE: "give this route its own secret, or correct the URL at the provider",
+    Hint.BODY_NEWLINE_CHANGED: "find what adds or takes a final newline: a proxy, or the tool that saved the body",
+    Hint.BODY_LINE_ENDINGS_CHANGED: "find what changes line ends on the way; send and save the body as binary",
+    Hint.BODY_JSON_RESERIALISED: "find what parses the JSON and writes it anew before it gets here; the raw bytes are signed",
+    Hint.BODY_EMPTY: "the sender signs before it has a body, or the body was put in on the way",
+    Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
+    Hint.URL_MISMATCH: "set `public_url` to exactly what is registered at the provider: scheme, host, port, path and query",
+    Hint.UNKNOWN: "compare the secret at the provider with the one here; then look for what changes the body on the way",
+}
+
+#: Refusals that can be diagnosed.
+DIAGNOSABLE = frozenset(
+    {
+        Reason.SIGNATURE_MISMATCH,
+        Reason.SIGNATURE_MALFORMED,
+        Reason.TOKEN_MISMATCH,
+        Reason.TIMESTAMP_MALFORMED,
+        Reason.TIMESTAMP_TOO_OLD,
+        Reason.TIMESTAMP_IN_FUTURE,
+    }
+)
+_TIMESTAMPS = frozenset({Reason.TIMESTAMP_MALFORMED, Reason.TIMESTAMP_TOO_OLD, Reason.TIMESTAMP_IN_FUTURE})
+#: Nobody's clock is wrong by this much; a unit is.
+_DECADE = 10 * 365 * 86400.0
+
+
+class Finding(NamedTuple):
+    """A hint, and in a few words what was changed for the signature to match."""
+
+    hint: Hint
+    because: str = ""
+
+
+class Effort(NamedTuple):
+    """How much may be tried."""
+
+    hashed: int  #: bytes
+    json: int  #: largest body that is parsed as JSON and written anew
+    indented: int  #: largest one that is written with indentation too
+    others: int  #: secrets of other routes
+
+
+#: On live traffic, behind the answer: a few milliseconds at most.
+LIVE = Effort(hashed=4 * 1024**2, json=16 * 1024, indented=4 * 1024, others=200)
+#: Larger bodies are not diagnosed on live traffic.
+MAX_LIVE_BODY = 256 * 1024
+#: In a command that somebody waits for.
+THOROUGH = Effort(hashed=16 * 1024**3, json=16 * 1024**2, indented=16 * 1024**2, others=100_000)
+
+
+class _Try(NamedTuple):
+    """One mistake that somebody may have made: what would match if they did."""
+
+    hint: Hint
+    because: str  #: empty: the id of the secret that matches says it
+    verifier: Verifier
+    head: RequestHead
+    body: bytes
+
+
+def diagnose(
+    reason: Reason,
+    verifier: Verifier,
+    head: RequestHead,
+    body: bytes,
+    *,
+    now: float,
+    effort: Effort,
+    others: Sequence[tuple[str, Secret]] = (),
+) -> Finding | None:
+    """The mistake that explains a refusal for `reason`; None where the reason says it all.
+
+    `others` are the secrets of other routes, with the routes' names. A malformed signature is judged by its form alone, so
+    the body may be left empty then.
+    """
+    if reason in _TIMESTAMPS:
+        return _timestamp(verifier.scheme, head, body, now)
+    if reason is Reason.SIGNATURE_MALFORMED:
+        return _form(verifier.scheme, head)
+    hashed = 0
+    for each in _tries(verifier, head, body, others, effort):
+        hashed += (len(each.body) + 256) * len(each.verifier.secrets)
+        if hashed > effort.hashed:
+            break
+        try:
+            matched = each.verifier.verify(each.verifier.read_claim(each.head, None), each.head, [each.body])
+        except Rejected:
+            continue
+        return Finding(each.hint, each.because or matched.secret_id)
+    if not body and verifier.scheme.binds_body:
+        return Finding(Hint.BODY_EMPTY, "the body arrived empty, and an empty one was not signed")
+    return Finding(Hint.UNKNOWN)
+
+
+# -- by form: what stands in the head is not what the scheme expects there --
+
+
+def _timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float) -> Finding | None:
+    """Another unit, if the time makes sense in it and not in the scheme's own."""
+    clock = scheme.timestamp
+    stamp = _stamp(scheme, head, body)
+    if clock is None or stamp is None or _near(clock.unit, stamp, now):
+        return None
+    for unit in Unit:
+        if _near(unit, stamp, now):
+            return Finding(Hint.TIMESTAMP_UNIT, f"the time is written as {unit}, the scheme expects {clock.unit}")
+    if any(_near(unit, stamp.partition(b".")[0], now) for unit in (Unit.SECONDS, Unit.MILLISECONDS)):
+        return Finding(Hint.TIMESTAMP_UNIT, f"the time has a fraction, the scheme expects {clock.unit}")
+    return None
+
+
+def _stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
+    """The timestamp as sent, if there is just one."""
+    clock = scheme.timestamp
+    if clock is None:
+        return None
+    stamps: Sequence[bytes]
+    if clock.header:
+        stamps = head.values(clock.header.lower().encode())
+    else:
+        try:
+            if clock.field:
+                stamp = find_value(read_document(head, [body], scheme.form_field), clock.field)
+                return None if stamp is None else stamp.encode("utf-8", "surrogatepass")
+            stamps = SignatureReader(scheme).read_head(head)[1]
+        except Rejected:
+            return None
+    return stamps[0] if len(set(stamps)) == 1 else None
+
+
+def _near(unit: Unit, text: bytes, now: float) -> bool:
+    seconds = READERS[unit](text)
+    return seconds is not None and abs(now - seconds) < _DECADE
+
+
+def _form(scheme: Scheme, head: RequestHead) -> Finding | None:
+    """What the signature would be well-formed as, were one option another."""
+    field = scheme.signature
+    if field.field or _well_formed(scheme, head):
+        return None  # it is malformed elsewhere, and the reason's detail says where
+    for hint, because, other in _forms(field):
+        if _well_formed(replace(scheme, signature=other), head):
+            return Finding(hint, because)
+    return Finding(Hint.UNKNOWN)
+
+
+def _well_formed(scheme: Scheme, head: RequestHead) -> bool:
+    try:
+        SignatureReader(scheme).read_head(head)
+    except Rejected:
+        return False
+    return True
+
+
+def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
+    encodings = [each for each in Encoding if each is not field.encoding]
+    algorithms = [each for each in Algorithm if each is not field.algorithm] if field.kind in _HASHED else []
+    bare = replace(field, prefix="", list=None)
+    tagged = field != bare  # something stands before the signature
+    # The signature is as the scheme says, and what should stand before it is not there.
+    if tagged:
+        yield Hint.PREFIX_MISSING, f"without {_before(field)!r} before it", bare
+    if field.kind in BEARER_KINDS:
+        return
+    for encoding in encodings:
+        yield Hint.WRONG_ENCODING, _encoded(encoding, field), replace(field, encoding=encoding)
+    for algorithm in algorithms:
+        prefix = field.prefix.replace(field.algorithm, algorithm)
+        other = replace(field, algorithm=algorithm, prefix=prefix)
+        yield Hint.WRONG_ALGORITHM, f"as long as a {algorithm}, the scheme expects {field.algorithm}", other
+    # Two things differ: the one that matters more is named.
+    for encoding in encodings:
+        if tagged:
+            yield Hint.WRONG_ENCODING, _encoded(encoding, field), replace(bare, encoding=encoding)
+    for algorithm in algorithms:
+        because = f"as long as a {algorithm}, the scheme expects {field.algorithm}"
+        yield Hint.WRONG_ALGORITHM, because, replace(bare, algorithm=algorithm)
+        for encoding in encodings:
+            for form in (field, bare):
+                yield Hint.WRONG_ALGORITHM, because, replace(form, algorithm=algorithm, encoding=encoding)
+
+
+_HASHED = frozenset({Kind.HMAC, Kind.HASH})
+
+
+def _before(field: SignatureField) -> str:
+    listed = field.list
+    tag = "" if listed is None else (listed.versions[0] if listed.versions else listed.tag)
+    return tag + field.prefix
+
+
+def _encoded(encoding: Encoding, field: SignatureField) -> str:
+    name = "hex in upper case" if encoding is Encoding.HEX_ANY_CASE else str(encoding)
+    return f"written in {name}, the scheme expects {field.encoding}"
+
+
+# -- by trying: the signature is well-formed, and of something else --
+
+
+def _tries(
+    verifier: Verifier, head: RequestHead, body: bytes, others: Sequence[tuple[str, Secret]], effort: Effort
+) -> Iterator[_Try]:
+    """The commonest and cheapest first. What can't be tried is left out."""
+    scheme, secrets, url = verifier.scheme, verifier.secrets, verifier.public_url
+    own = [secret.reveal() for secret in secrets]
+
+    def with_secrets(hint: Hint, form: KeyForm, values: Iterable[tuple[str, bytes]]) -> Iterator[_Try]:
+        """All at once; the id of the one that matches tells what was changed."""
+        changed = replace(scheme, key=form)
+        usable = [Secret(because, value) for because, value in values if _has_form(changed, value)]
+        if usable:
+            yield _Try(hint, "", Verifier(changed, usable, url), head, body)
+
+    yield from with_secrets(Hint.SECRET_HAS_WHITESPACE, scheme.key, _with_other_blanks(own))
+    if scheme.signature.kind is Kind.HMAC:
+        for form, because in _READINGS.items():
+            if form is not scheme.key:
+                yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, form, [(because, value) for value in own])
+        yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, KeyForm.UTF8, _with_other_prefix(own))
+    foreign = [(f"with {secret.id} of the route {route}", secret.reveal()) for route, secret in others[: effort.others]]
+    yield from with_secrets(
+        Hint.SECRET_OF_ANOTHER_ROUTE, scheme.key, [(because, value) for because, value in foreign if value not in own]
+    )
+    if scheme.signature.kind in BEARER_KINDS:
+        for word in ("Bearer", "Token", "Basic"):
+            prefixed = replace(scheme, signature=replace(scheme.signature, prefix=f"{word} "))
+            yield _Try(Hint.PREFIX_MISSING, f"with {word!r} before it", Verifier(prefixed, secrets, url), head, body)
+        return
+    for because, changed, at, target in _urls(scheme, head, url):
+        yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), _with_target(head, target), body)
+    for hint, because, text in _bodies(body, effort):
+        yield _Try(hint, because, verifier, head, text)
+    if scheme.signature.kind is Kind.HMAC:
+        for because, parts in _plain_hashes(scheme.parts):
+            plain = replace(scheme, signature=replace(scheme.signature, kind=Kind.HASH), parts=parts)
+            yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(plain, secrets, url), head, body)
+
+
+#: How a secret's text may be read.
+_READINGS = {
+    KeyForm.UTF8: "with the secret as text",
+    KeyForm.HEX: "with the secret decoded from hex",
+    KeyForm.WHSEC: "with the secret decoded from base64, without 'whsec_'",
+}
+
+
+def _has_form(scheme: Scheme, value: bytes) -> bool:
+    try:
+        check_key(scheme, value)
+    except KeyFormError:
+        return False
+    return bool(value)
+
+
+def _with_other_blanks(secrets: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    for value in secrets:
+        stripped = value.strip()
+        if stripped != value:
+            yield "without the blanks or newlines around our secret", stripped
+        for what, blank in (("a newline", b"\n"), ("CR LF", b"\r\n"), ("a blank", b" ")):
+            yield f"with {what} behind the sender's secret", stripped + blank
+        yield "with a blank before the sender's secret", b" " + stripped
+
+
+def _with_other_prefix(secrets: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    for value in secrets:
+        if value.startswith(b"whsec_"):
+            yield "with what follows 'whsec_' as text", value.removeprefix(b"whsec_")
+        else:
+            yield "with 'whsec_' before the secret", b"whsec_" + value
+
+
+def _plain_hashes(parts: Sequence[Part]) -> Iterator[tuple[str, tuple[Part, ...]]]:
+    """A hash over secret and message is no HMAC, though many senders think so."""
+    yield "a plain hash of secret and message, not an HMAC", (Piece.SECRET, *parts)
+    yield "a plain hash of message and secret, not an HMAC", (*parts, Piece.SECRET)
+    yield "a plain hash of the message, without a secret", tuple(parts)
+
+
+def _urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:
+    """For schemes that sign the URL: what was changed, the scheme, the origin and the target."""
+    if not scheme.needs_url:
+        return
+    ours = PublicURL(public_url).of(head.target)
+    origin, target = _split(ours)
+    kind, _, authority = origin.partition("://")
+    host = authority.rpartition(":")[0] if re.search(r":[0-9]+$", authority) else authority
+    authorities = {authority: "", host: "without the port"}
+    for port in (443, 80):
+        authorities[f"{host}:{port}"] = f"with the port {port}"
+    for name, what in ((b"host", "Host"), (b"x-forwarded-host", "X-Forwarded-Host")):
+        for value in head.values(name):
+            authorities.setdefault(value.decode("latin-1"), f"with the host that {what} names")
+    authorities[authority] = ""
+    kinds = {kind: "", "https" if kind == "http" else "http": "with the other of http and https"}
+    for changed_target, what_target in _targets(target, head.target).items():
+        for changed_kind, what_kind in kinds.items():
+            for changed_host, what_host in authorities.items():
+                what = ", ".join(filter(None, (what_kind, what_host, what_target)))
+                if what and "/" not in changed_host:
+                    yield what, scheme, f"{changed_kind}://{changed_host}", changed_target
+    for piece, what in (
+        (Piece.PATH_QUERY, "with path and query alone"),
+        (Piece.URL_WITHOUT_QUERY, "without the query"),
+    ):
+        parts = tuple(piece if part in URL_PIECES else part for part in scheme.parts)
+        yield what, replace(scheme, parts=parts), origin, target
+
+
+def _split(url: bytes) -> tuple[str, bytes]:
+    """Origin and target."""
+    kind, _, rest = url.partition(b"://")
+    authority, _, tail = rest.partition(b"/")
+    return f"{kind.decode()}://{authority.decode('latin-1')}", b"/" + tail
+
+
+def _targets(target: bytes, received: bytes) -> dict[bytes, str]:
+    path, mark, query = target.partition(b"?")
+    other = path[:-1] if path.endswith(b"/") and len(path) > 1 else path + b"/"
+    named = {
+        target: "",
+        received: "with the path as it arrived here",
+        path: "without the query",
+        other + mark + query: "with the other end of the path (a final slash)",
+        other: "without the query, with the other end of the path",
+    }
+    return named | {target: ""}
+
+
+def _with_target(head: RequestHead, target: bytes) -> RequestHead:
+    return head if target == head.target else make_head(head.method, target, head.headers, head.peer)
+
+
+def _bodies(body: bytes, effort: Effort) -> Iterator[tuple[Hint, str, bytes]]:
+    """What the body may have been when it was signed."""
+    if body.endswith(b"\n"):
+        yield Hint.BODY_NEWLINE_CHANGED, "without the newline at its end", body.removesuffix(b"\n").removesuffix(b"\r")
+    yield Hint.BODY_NEWLINE_CHANGED, "with a newline at its end", body + b"\n"
+    yield Hint.BODY_NEWLINE_CHANGED, "with CR LF at its end", body + b"\r\n"
+    if (stripped := body.strip()) not in (body, b""):
+        yield Hint.BODY_NEWLINE_CHANGED, "without the blanks and newlines around it", stripped
+    if b"\n" in body:
+        lines = body.replace(b"\r\n", b"\n")
+        yield Hint.BODY_LINE_ENDINGS_CHANGED, "with LF for CR LF", lines
+        yield Hint.BODY_LINE_ENDINGS_CHANGED, "with CR LF for LF", lines.replace(b"\n", b"\r\n")
+    if body:
+        yield Hint.BODY_EMPTY, "with an empty body", b""
+    if len(body) <= effort.json:
+        seen = {body}
+        for because, text in _json_forms(body, indented=len(body) <= effort.indented):
+            for form in (text, text + b"\n"):
+                if form not in seen:
+                    seen.add(form)
+                    yield Hint.BODY_JSON_RESERIALISED, because, form
+
+
+#: Ways to lay JSON out: the name, and the arguments of `json.dumps`.
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "compact": {"separators": (",", ":")},
+    "with blanks after commas and colons": {"separators": (", ", ": ")},
+    "indented by 2": {"indent": 2},
+    "indented by 4": {"indent": 4},
+    "indented by a tab": {"indent": "\t"},
+}
+
+
+def _json_forms(body: bytes, *, indented: bool) -> Iterator[tuple[str, bytes]]:
+    """The same JSON as other libraries write it."""
+    if not body.lstrip().startswith((b"{", b"[")):
+        return
+    try:
+        document = json.loads(body)
+        for layout, arguments in _LAYOUTS.items():
+            if "indent" in arguments and not indented:
+                continue  # written by Python code, at ten times the cost
+            for order, sort in (("", False), (", keys sorted", True)):
+                for escapes, ascii_only in (("", False), (", escaped to ASCII", True)):
+                    text = json.dumps(document, ensure_ascii=ascii_only, sort_keys=sort, **arguments)
+                    encoded = text.encode("utf-8", "surrogatepass")
+                    because = f"with its JSON {layout}{order}{escapes}"
+                    yield because, encoded
+                    if layout == "compact":
+                        yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
+                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escaped, encoded)
+    except (ValueError, RecursionError):
+        return
+
+
+_HTML = re.compile(rb"[<>&]")
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0])

@@ -1,0 +1,296 @@
+"""Handshakes: what a provider asks once to see that an endpoint is yours, and the answer, as data.
+
+A preset, or a scheme of one's own, lists the shapes it knows under `handshake:`
+
+    - request: {method: GET, query: {hub.mode: subscribe}}   what marks it, in the head or (signed ones) in the JSON body
+      challenge: {query: hub.challenge, pattern: "[0-9]{1,40}"}
+      compare: {query: hub.verify_token}                      with the route's `verify_token`, in constant time
+      computed: {hash: hmac-sha256, of: "{challenge}", encoding: base64}
+      answer: {text: "{challenge}"}                           or json: {...}, headers: {...}, status: 204
+      signed: true                                            answered only after its signature was verified
+
+An answer made with the secret signs whatever its sender chose, so the characters of such a challenge must be too few for
+a delivery's signed message: `pattern` is required there. What is echoed is printable ASCII, short, and never sniffed.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from sidecar.outcomes import Reason, Rejected
+from sidecar.request import Header, RequestHead
+from sidecar.secret import Secret
+
+#: What a challenge may hold where its shape doesn't say: enough for every token, too little for markup or a header's end.
+DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
+#: Whatever the pattern: nothing that ends a header or a line.
+_PRINTABLE = re.compile(r"[ -~]{1,1024}")
+#: A handshake's body is a few hundred bytes; larger ones are deliveries.
+MAX_BODY = 16 * 1024
+_MAX_PARAMETERS = 64
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+class Source(StrEnum):
+    """Where in a request a value stands."""
+
+    QUERY = "query"
+    HEADER = "header"
+    JSON = "json"
+
+
+class Mode(StrEnum):
+    """What a route does with its provider's handshakes."""
+
+    ANSWER = "answer"  # here; the receiver never sees them
+    PASS = "pass"  # noqa: S105 - a word; the receiver answers them
+
+
+class Result(StrEnum):
+    """Label `result` of `webhook_sidecar_handshakes_total`."""
+
+    ANSWERED = "answered"
+    PASSED = "passed"
+    REFUSED = "refused"
+
+
+class Hash(StrEnum):
+    """How a computed answer is made."""
+
+    HMAC_SHA1 = "hmac-sha1"
+    HMAC_SHA256 = "hmac-sha256"
+    SHA256 = "sha256"
+
+
+class AnswerEncoding(StrEnum):
+    """How a computed answer is written."""
+
+    HEX = "hex"
+    BASE64 = "base64"
+
+
+class KeyPart(StrEnum):
+    """Which bytes of the secret key a computed answer."""
+
+    WHOLE = "utf8"
+    SHA1_AFTER_COLON = "sha1-after-colon"  # of `public:private`, the SHA-1 of what follows the colon (Braintree)
+
+
+class Place(NamedTuple):
+    """One value of a request: a query parameter, a header, or a field of the JSON body (`payload.plainToken`)."""
+
+    source: Source
+    name: str
+
+
+class Condition(NamedTuple):
+    """A value that must stand there; None: any will do."""
+
+    place: Place
+    value: str | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """A hash over the template `of`: {challenge}, {token} (the route's verify_token), {url}."""
+
+    hash: Hash
+    of: str = "{challenge}"
+    encoding: AnswerEncoding = AnswerEncoding.HEX
+    key: KeyPart = KeyPart.WHOLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One handshake as data. `text` and the values of `json` and `headers` may hold {challenge}, {computed}, {before_colon}."""
+
+    method: str = ""  #: empty: any
+    conditions: tuple[Condition, ...] = ()
+    challenge: Place | None = None
+    pattern: str = DEFAULT_PATTERN
+    compare: Place | None = None
+    computed: Computed | None = None
+    signed: bool = False
+    status: int = 200
+    text: str = ""
+    json: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> list[bytes]:
+        """What the body must hold somewhere for the JSON conditions to be met, as senders write it."""
+        return [
+            (value if isinstance(value, str) else place.name.rpartition(".")[2]).encode()
+            for place, value in self.conditions
+            if place.source is Source.JSON
+        ]
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether the route must name its `verify_token`."""
+        return self.compare is not None or (self.computed is not None and "{token}" in self.computed.of)
+
+    @property
+    def needs_url(self) -> bool:
+        """Whether the public URL must be known."""
+        return self.computed is not None and "{url}" in self.computed.of
+
+
+class HandshakeAnswer(NamedTuple):
+    """What the provider is sent."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+class Handshakes:
+    """A route's shapes, with what they are answered with."""
+
+    __slots__ = ("_secret", "_shapes", "_token", "_url", "mode", "signed", "unsigned")
+
+    def __init__(
+        self, shapes: tuple[Shape, ...], mode: Mode, *, secret: Secret | None, token: Secret | None, url: str = ""
+    ) -> None:
+        """`secret` computes, `token` is compared; `url` is what the provider calls, without query, for computed answers.
+
+        A shape that lacks the token or the URL it needs is left out, so that its requests are refused like any other.
+        """
+        self.mode = mode
+        able = [
+            shape
+            for shape in shapes
+            if mode is Mode.PASS or ((token or not shape.needs_token) and (url or not shape.needs_url))
+        ]
+        self.signed = tuple(shape for shape in able if shape.signed)
+        self.unsigned = tuple(shape for shape in able if not shape.signed)
+        self._secret = secret
+        self._token = token
+        self._url = url
+
+    def begun_by(self, head: RequestHead) -> Shape | None:
+        """The unsigned handshake that a request is, by its head alone."""
+        for shape in self.unsigned:
+            if _fits(shape, head, None):
+                return shape
+        return None
+
+    def carried_by(self, head: RequestHead, pieces: Sequence[bytes]) -> Shape | None:
+        """The signed handshake that a verified request is; its body is given in pieces."""
+        if not self.signed or sum(map(len, pieces)) > MAX_BODY:
+            return None
+        body = b"".join(pieces)
+        for shape in self.signed:
+            # Reading JSON costs more than verifying it: only what holds the shape's words is looked at.
+            if _fits(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words):
+                document = _document(body)
+                if _fits(shape, head, document):
+                    return shape
+        return None
+
+    def answer(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeAnswer:
+        """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that is not of its kind."""
+        document = _document(b"".join(pieces)) if shape.signed else None
+        if shape.compare is not None:
+            assert self._token is not None  # __init__ left the shape out otherwise
+            sent = _value(shape.compare, head, document)
+            if not isinstance(sent, str) or not hmac.compare_digest(sent.encode(), self._token.reveal()):
+                raise Rejected(Reason.TOKEN_MISMATCH, "the handshake's token is not the route's verify_token")
+        values: dict[str, str] = {}
+        if shape.challenge is not None:
+            challenge = _value(shape.challenge, head, document)
+            if not isinstance(challenge, str) or not (
+                _PRINTABLE.fullmatch(challenge) and re.fullmatch(shape.pattern, challenge)
+            ):
+                raise Rejected(
+                    Reason.MALFORMED_REQUEST, f"the handshake's challenge is not of the form {shape.pattern}"
+                )
+            values["challenge"] = challenge
+        if shape.computed is not None:
+            values |= self._compute(shape.computed, values)
+        return _written(shape, values)
+
+    def _compute(self, computed: Computed, values: Mapping[str, str]) -> dict[str, str]:
+        secret = self._secret.reveal() if self._secret is not None else b""
+        token = self._token.reveal().decode("utf-8", "surrogateescape") if self._token is not None else ""
+        message = _filled(computed.of, {**values, "token": token, "url": self._url}).encode("utf-8", "surrogateescape")
+        before, _, after = secret.partition(b":")
+        key = hashlib.sha1(after).digest() if computed.key is KeyPart.SHA1_AFTER_COLON else secret  # noqa: S324 - theirs
+        if computed.hash is Hash.SHA256:
+            made = hashlib.sha256(message).digest()
+        else:
+            made = hmac.digest(key, message, computed.hash.removeprefix("hmac-"))
+        written = made.hex() if computed.encoding is AnswerEncoding.HEX else b64encode(made).decode()
+        public = before.decode("ascii", "replace") if computed.key is KeyPart.SHA1_AFTER_COLON else ""
+        return {"computed": written, "before_colon": public}
+
+
+def _fits(shape: Shape, head: RequestHead, document: Any, *, but: Source | None = None) -> bool:
+    """Whether a request is this handshake; `but` leaves out what stands there."""
+    if shape.method and head.method != shape.method:
+        return False
+    conditions = shape.conditions if shape.challenge is None else (*shape.conditions, Condition(shape.challenge, None))
+    for place, wanted in conditions:
+        if place.source is but:
+            continue
+        found = _value(place, head, document)
+        if found is None or (wanted is not None and (found != wanted or isinstance(found, bool))):
+            return False
+    return True
+
+
+def _value(place: Place, head: RequestHead, document: Any) -> str | int | None:
+    """None if it is absent, repeated, or neither text nor a number."""
+    if place.source is Source.HEADER:
+        sent = head.values(place.name.lower().encode())
+        return sent[0].decode("latin-1") if len(sent) == 1 else None
+    if place.source is Source.QUERY:
+        try:
+            query = head.target.partition(b"?")[2].decode("ascii")
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        except ValueError:
+            return None
+        given = [value for name, value in pairs if name == place.name]
+        return given[0] if len(given) == 1 else None
+    for step in place.name.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(step)
+    return document if isinstance(document, str | int) else None
+
+
+def _document(body: bytes) -> Any:
+    """The body's JSON object; None if it is none."""
+    if len(body) > MAX_BODY or not body.lstrip().startswith(b"{"):
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], ""), template)
+
+
+def _written(shape: Shape, values: Mapping[str, str]) -> HandshakeAnswer:
+    headers = [(name.encode(), _filled(value, values).encode()) for name, value in shape.headers.items()]
+    body = _filled(shape.text, values).encode()
+    kind = b"text/plain; charset=utf-8"
+    if shape.json is not None:
+        body = json.dumps(
+            {key: _filled(value, values) if isinstance(value, str) else value for key, value in shape.json.items()}
+        ).encode()
+        kind = b"application/json"
+    if shape.status != 204:
+        if body:
+            headers += [(b"content-type", kind), (b"x-content-type-options", b"nosniff")]
+        headers.append((b"content-length", b"%d" % len(body)))
+    return HandshakeAnswer(shape.status, headers, body)

@@ -1,0 +1,318 @@
+"""`presets`, `sign`, `send` and `explain` as a user runs them: what they print, and their exit status."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from sidecar.cli import main
+from sidecar.schema import SchemeKeys, load_preset, preset_names, scheme_from
+
+SECRET = "CANARY-SECRET-of-the-commands-81c2"
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("sign", "--preset", ...)`; nothing it prints may hold the secret."""
+    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.setenv("OTHER", "another-secret-of-some-length")
+    monkeypatch.delenv("SIDECAR_CONFIG", raising=False)
+
+    def ran(*arguments: str) -> Ran:
+        status = main(arguments)
+        printed = capsys.readouterr()
+        assert SECRET not in printed.out + printed.err
+        return Ran(status, printed.out, printed.err)
+
+    return ran
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> str:
+    file = tmp_path / "body.json"
+    file.write_bytes(b'{"note":"it\'s a \\"body\\"","n":1}\n')
+    return str(file)
+
+
+def capture(tmp_path: Path, headers: str, body: str, target: str = "/hook") -> str:
+    """A file as somebody would put it together: printed headers, a blank line, the body."""
+    file = tmp_path / "request.http"
+    file.write_bytes(f"POST {target} HTTP/1.1\nHost: hooks.test\n{headers}\n".encode() + Path(body).read_bytes())
+    return str(file)
+
+
+def test_presets_lists_every_preset_with_its_scheme(run: Run) -> None:
+    listed = run("presets")
+    assert listed.status == 0
+    names = [line.split()[0] for line in listed.out.splitlines()]
+    assert names == list(preset_names())
+    assert "begini" in names
+    assert "HMAC-SHA512 in X-Signature" in listed.out
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_printed_preset_is_a_scheme_that_verify_takes(run: Run, name: str) -> None:
+    printed = run("presets", name)
+    assert printed.status == 0
+    scheme = scheme_from(SchemeKeys().load(yaml.safe_load(printed.out)), name)
+    assert scheme == load_preset(name)
+
+
+def test_an_unknown_preset_is_answered_with_what_was_meant(run: Run) -> None:
+    unknown = run("presets", "githb")
+    assert (unknown.status, unknown.out) == (1, "")
+    assert "did you mean github" in unknown.err
+    assert "`sidecar presets` lists them" in run("presets", "zzzz").err
+
+
+def test_what_sign_prints_explain_accepts(run: Run, body: str, tmp_path: Path) -> None:
+    for preset in ("github", "slack", "shopify", "stripe"):
+        signed = run("sign", "--preset", preset, "--secret", "env:SECRET", "--body", body)
+        assert signed.status == 0
+        file = capture(tmp_path, signed.out, body)
+        explained = run("explain", "--preset", preset, "--secret", "env:OTHER", "--secret", "env:SECRET", file)
+        assert explained.status == 0, explained
+        assert explained.out.endswith("accepted, by the secret SECRET\n")
+
+
+def test_sign_takes_url_timestamp_and_id(run: Run, body: str, tmp_path: Path) -> None:
+    url = "https://hooks.example.com/hook?a=1"
+    signed = run("sign", "--preset", "square", "--secret", "env:SECRET", "--body", body, "--url", url)
+    file = capture(tmp_path, signed.out, body, "/hook?a=1")
+    explain = ("explain", "--preset", "square", "--secret", "env:SECRET")
+    for public_url in ("https://hooks.example.com", "https://hooks.example.com/", url):
+        assert run(*explain, "--public-url", public_url, file).status == 0
+    wrong = run(*explain, "--public-url", "http://hooks.example.com", file)
+    assert (wrong.status, "hint: url_mismatch" in wrong.out) == (1, True)
+    signed = run("sign", "--preset", "slack", "--secret", "env:SECRET", "--body", body, "--timestamp", "1531420618")
+    assert "X-Slack-Request-Timestamp: 1531420618" in signed.out
+    file = capture(tmp_path, signed.out, body)
+    explain = ("explain", "--preset", "slack", "--secret", "env:SECRET")
+    assert run(*explain, "--now", "1531420620.5", file).status == 0
+    old = run(*explain, file)
+    assert (old.status, "rejected: timestamp_too_old" in old.out, "--now" in old.out) == (1, True, True)
+    signed = run("sign", "--preset", "github", "--secret", "env:SECRET", "--id", "delivery-7")
+    assert "X-GitHub-Delivery: delivery-7" in signed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sign", "--preset", "square", "--secret", "env:SECRET"), "signs the URL"),
+        (("sign", "--preset", "githb", "--secret", "env:SECRET"), "did you mean github"),
+        (("sign", "--preset", "github", "--secret", "hunter2"), "never the secret itself"),
+        (("sign", "--preset", "github", "--secret", "env:NOT_SET"), "NOT_SET is not set"),
+        (("sign", "--preset", "github", "--secret", "file:/nowhere"), "can't be read"),
+        (("sign", "--preset", "standard-webhooks", "--secret", "env:SECRET"), "the secret in env:SECRET is not 'whsec_'"),
+        (("sign", "--preset", "github", "--secret", "env:SECRET", "--body", "/nowhere"), "can't be read"),
+        (("sign", "--preset", "discord", "--secret", "env:SECRET"), "is not a private key"),
+        (("explain", "/nowhere"), "--preset NAME and --secret REF, or --config FILE"),
+        (("explain", "--preset", "github", "/nowhere"), "--secret env:NAME"),
+        (("explain", "--preset", "github", "--secret", "env:SECRET", "/nowhere"), "/nowhere: can't be read"),
+        (("explain", "--preset", "square", "--secret", "env:SECRET", "/nowhere"), "--public-url"),
+        (("explain", "--preset", "standard-webhooks", "--secret", "env:SECRET", "/nowhere"), "is not 'whsec_'"),
+        (("explain", "--config", "/nowhere", "/nowhere"), "the configuration has mistakes"),
+        (("explain", "--client-ip", "x", "--config", "/nowhere", "/nowhere"), "is no IP address"),
+    ],
+)  # fmt: skip
+def test_unusable_input_is_exit_status_2_and_names_the_remedy(
+    run: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    unusable = run(*arguments)
+    assert (unusable.status, unusable.out) == (2, "")
+    assert message in unusable.err
+    assert "hunter2" not in unusable.err
+
+
+def test_a_capture_that_is_none_is_exit_status_2(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "answer.http"
+    file.write_bytes(b"HTTP/1.1 200 OK\r\n\r\n")
+    unusable = run("explain", "--preset", "github", "--secret", "env:SECRET", str(file))
+    assert unusable.status == 2
+    assert f"{file}: line 1: is an answer" in unusable.err
+
+
+CONFIG = {
+    "upstream": "http://127.0.0.1:3000",
+    "trusted_proxies": ["10.0.0.0/8"],
+    "routes": [
+        {
+            "path": "/github",
+            "verify": "github",
+            "secrets": [{"id": "current", "env": "OTHER"}, {"id": "previous", "env": "SECRET"}],
+            "allow": ["203.0.113.0/24"],
+        },
+        {"path": "/shadow", "verify": "github", "secrets": [{"env": "SECRET"}], "mode": "shadow"},
+        {"path": "/small", "verify": "github", "secrets": [{"env": "SECRET"}], "limits": {"body": 5}},
+        {"path": "/open", "open": True, "methods": ["POST"]},
+        {"path": "/network", "verify": "none", "allow": ["203.0.113.0/24"]},
+    ],
+}
+
+
+@pytest.fixture
+def explain(run: Run, body: str, tmp_path: Path) -> Callable[..., Any]:
+    """`explain(target, *arguments, headers="...", signed=True)`: the JSON object, its exit status checked against it."""
+    (tmp_path / "sidecar.yaml").write_text(json.dumps(CONFIG))
+    good = run("sign", "--preset", "github", "--secret", "env:SECRET", "--body", body).out
+
+    def explained(target: str, *arguments: str, headers: str = "", signed: bool = True) -> Any:
+        file = capture(tmp_path, (good if signed else "") + headers, body, target)
+        text = run("explain", "--config", str(tmp_path / "sidecar.yaml"), *arguments, file)
+        made = run("explain", "--config", str(tmp_path / "sidecar.yaml"), "--json", *arguments, file)
+        said = json.loads(made.out)
+        assert made.status == text.status == (0 if said["verdict"] == "accepted" else 1)
+        assert said["verdict"] in text.out or "handshake" in text.out
+        assert said["reason"] is None or said["reason"] in text.out
+        return said
+
+    return explained
+
+
+def why(said: Any, stage: str) -> str:
+    return next(f"{each['decision']}: {each['why']}" for each in said["stages"] if each["name"] == stage)
+
+
+def test_explain_finds_the_route_the_client_and_the_secret(explain: Callable[..., Any]) -> None:
+    said = explain("/github", "--client-ip", "10.0.0.5", headers="X-Forwarded-For: 198.51.100.1, 203.0.113.7\n")
+    assert (said["verdict"], said["secret"], said["route"], said["client"]) == (
+        "accepted", "previous", "github", "203.0.113.7",
+    )  # fmt: skip
+    assert why(said, "client") == "passed: 203.0.113.7, from X-Forwarded-For behind the trusted proxy 10.0.0.5"
+    assert "body (33 bytes)" in why(said, "signed")
+    assert why(said, "signature").endswith("X-Hub-Signature-256: 'sha256=' and 64 characters of hex")
+
+
+def test_explain_refuses_whom_the_allowlist_refuses(explain: Callable[..., Any]) -> None:
+    forwarded = "X-Forwarded-For: 203.0.113.7\n"
+    said = explain("/github", "--client-ip", "198.51.100.9", headers=forwarded)
+    assert (said["reason"], said["client"]) == ("ip_not_allowed", "198.51.100.9")
+    assert "not believed" in why(said, "client")
+    said = explain("/github", "--client-ip", "10.0.0.5", headers="X-Forwarded-For: nonsense\n")
+    assert said["reason"] == "client_ip_unreadable"
+    said = explain("/github", headers=forwarded)
+    assert said["verdict"] == "accepted"
+    assert why(said, "allowlist") == "skipped: not checked without --client-ip"
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/nothing", "no_route"),
+        ("/github/", "no_route"),
+        ("/small", "body_too_large"),
+        ("/github#x", "malformed_request"),
+    ],
+)
+def test_explain_stops_where_live_traffic_stops(explain: Callable[..., Any], target: str, reason: str) -> None:
+    assert explain(target)["reason"] == reason
+
+
+def test_explain_tells_what_passes_unverified(explain: Callable[..., Any]) -> None:
+    assert "everything passes" in why(explain("/open", signed=False), "verify")
+    assert explain("/network", "--client-ip", "203.0.113.1", signed=False)["verdict"] == "accepted"
+    assert explain("/network", "--client-ip", "203.0.114.1", signed=False)["reason"] == "ip_not_allowed"
+
+
+def test_explain_says_that_shadow_mode_forwards_all_the_same(explain: Callable[..., Any]) -> None:
+    said = explain("/shadow", signed=False)
+    assert (said["verdict"], said["reason"], said["shadow"]) == ("rejected", "signature_missing", True)
+
+
+def test_secrets_given_to_explain_stand_in_for_the_configurations(explain: Callable[..., Any]) -> None:
+    assert explain("/github", "--secret", "env:OTHER")["hint"] == "unknown"
+    assert explain("/github", "--secret", "env:OTHER", "--secret", "env:SECRET")["secret"] == "SECRET"
+
+
+# -- sending --
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """Answers 200 to what it gets and keeps it as a capture."""
+    seen: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(f"{self.requestline}\r\n{self.headers}".encode() + content)
+            self.send_response(200 if len(seen) < 4 else 403)
+            self.send_header("Content-Length", "3")
+            self.end_headers()
+            self.wfile.write(b"yes")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/hook?a=1", seen
+    made.shutdown()
+    made.server_close()
+
+
+def test_what_send_sends_is_a_valid_delivery(run: Run, server: Any, tmp_path: Path) -> None:
+    url, seen = server
+    (tmp_path / "sent").write_bytes(b"")
+    for preset, more in (("github", ()), ("square", ("--public-url", "https://hooks.example.com"))):
+        seen.clear()
+        sent = run("send", url, "--preset", preset, "--secret", "env:SECRET", *more)
+        assert (sent.status, sent.out) == (0, "200 OK\nyes\n")
+        (tmp_path / "sent").write_bytes(seen[0])
+        explained = run("explain", "--preset", preset, "--secret", "env:SECRET", *more, str(tmp_path / "sent"))
+        assert explained.status == 0, explained
+
+
+def test_send_tampers_counts_and_fails_with_the_answers(run: Run, server: Any, tmp_path: Path) -> None:
+    url, seen = server
+    sent = run("send", url, "--preset", "github", "--secret", "env:SECRET", "--count", "5", "--tamper")
+    assert (sent.status, sent.out) == (1, "3 x 200, 2 x 403\nyes\n")
+    (tmp_path / "sent").write_bytes(seen[0])
+    explained = run("explain", "--preset", "github", "--secret", "env:SECRET", str(tmp_path / "sent"))
+    assert explained.status == 1
+
+
+def test_send_says_when_nobody_answers(run: Run) -> None:
+    failed = run("send", "http://127.0.0.1:9/", "--preset", "github", "--secret", "env:SECRET")
+    assert failed.status == 1
+    assert "no answer from http://127.0.0.1:9/" in failed.err
+    assert run("send", "ftp://x/", "--preset", "github", "--secret", "env:SECRET").status == 2
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_curl_line_sends_a_valid_delivery(run: Run, server: Any, body: str, tmp_path: Path) -> None:
+    url, seen = server
+    for file in ((), ("--body", body)):
+        line = run("sign", "--preset", "slack", "--secret", "env:SECRET", "--url", url, "--curl", *file)
+        assert line.status == 0
+        words = shlex.split(line.out)
+        assert words[0] == "curl"
+        answered = subprocess.run(line.out, shell=True, capture_output=True, timeout=20, check=True)
+        assert answered.stdout.endswith(b"yes")
+        (tmp_path / "sent").write_bytes(seen[-1])
+        explained = run("explain", "--preset", "slack", "--secret", "env:SECRET", str(tmp_path / "sent"))
+        assert explained.status == 0, explained
+
+
+def test_a_body_that_no_command_line_holds_must_be_a_file(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "binary"
+    file.write_bytes(b"\xff\x00")
+    sign = ("sign", "--preset", "github", "--secret", "env:SECRET", "--curl")
+    assert f"@{file}" in run(*sign, "--body", str(file)).out

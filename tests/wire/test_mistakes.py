@@ -1,0 +1,241 @@
+"""The mistakes that people make, each made on purpose: `sidecar explain` and the live log and metric give the right hint.
+
+Every request is signed here, without the package, by somebody who gets one thing wrong.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import io
+import json
+import time
+from dataclasses import dataclass, field
+from unittest import mock
+
+import pytest
+
+from sidecar.cli import main
+
+GITHUB = "CANARY-SECRET-github-11c9"
+BASE64_SECRET = base64.b64encode(b"CANARY-SECRET-standard-webhooks").decode()
+HEX_SECRET = b"CANARY-SECRET-hex".hex()
+ENV = {
+    "HINT_WHSEC": "whsec_" + BASE64_SECRET,
+    "HINT_HEX": HEX_SECRET,
+    "HINT_BASE64": BASE64_SECRET,
+    "HINT_BLANK": "CANARY-SECRET-with-a-blank ",
+    "HINT_SQUARE": "CANARY-SECRET-square-77aa",
+    "HINT_TOKEN": "CANARY-SECRET-token-1f1f",
+}
+#: JSON as a careful sender writes it; CANARY-BODY must never be shown.
+BODY = '{"mark":"CANARY-BODY-5e1d","name":"Jörg","list":[1,2],"a":{"z":1,"b":"x/y"}}\r\n'.encode()
+DOCUMENT = json.loads(BODY)
+NOW = int(time.time())
+
+
+def route(name, verify, secret):
+    return {"name": name, "path": f"/hint/{name}", "verify": verify, "secrets": [{"env": secret}]}
+
+
+CONFIG = {
+    "public_url": "https://hooks.example.com",
+    "routes": [
+        route("github", "github", "GITHUB_SECRET"),
+        route("shopify", "shopify", "SHOPIFY_SECRET"),
+        route("slack", "slack", "SLACK_SECRET"),
+        route("stripe", "stripe", "HINT_WHSEC"),
+        route("standard", "standard-webhooks", "HINT_WHSEC"),
+        route("square", "square", "HINT_SQUARE"),
+        route("gitlab", "gitlab", "HINT_TOKEN"),
+        route("hex", {"signature": {"header": "X-Sig"}}, "HINT_HEX"),
+        route("base64", {"signature": {"header": "X-Sig"}}, "HINT_BASE64"),
+        route("blank", {"signature": {"header": "X-Sig"}}, "HINT_BLANK"),
+    ],
+}
+
+
+@dataclass
+class Mistake:
+    """A request with something wrong, and what must be said of it."""
+
+    hint: str
+    route: str
+    headers: list[tuple[str, str]]
+    body: bytes = BODY
+    query: str = ""
+    reason: str = "signature_mismatch"
+    raw: bytes = field(init=False)
+
+    def __post_init__(self):
+        lines = [
+            f"POST /hint/{self.route}{self.query} HTTP/1.1",
+            "Host: hooks.test",
+            f"Content-Length: {len(self.body)}",
+        ]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        self.raw = "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
+
+
+def mac(secret, message=BODY, algorithm="sha256"):
+    return hmac.new(secret if isinstance(secret, bytes) else secret.encode(), message, algorithm).digest()
+
+
+def b64(raw):
+    return base64.b64encode(raw).decode()
+
+
+def github(hint, text, body=BODY, reason="signature_mismatch"):
+    return Mistake(hint, "github", [("X-Hub-Signature-256", text)], body, reason=reason)
+
+
+def signed(hint, message, body=BODY):
+    """GitHub signed `message` with the right secret, and `body` arrived."""
+    return github(hint, "sha256=" + mac(GITHUB, message).hex(), body)
+
+
+def slack(stamp, secret="CANARY-SECRET-slack-90fe"):
+    text = mac(secret, b"v0:" + stamp.encode() + b":" + BODY).hex()
+    return [("X-Slack-Request-Timestamp", stamp), ("X-Slack-Signature", "v0=" + text)]
+
+
+def standard(key):
+    text = b64(mac(key, b"msg_1.%d." % NOW + BODY))
+    return [("webhook-id", "msg_1"), ("webhook-timestamp", str(NOW)), ("webhook-signature", "v1," + text)]
+
+
+def square(url):
+    text = b64(mac(ENV["HINT_SQUARE"], url.encode() + BODY))
+    return [("x-square-hmacsha256-signature", text)]
+
+
+def url(signed_as):
+    return Mistake("url_mismatch", "square", square(signed_as), query="?x=1")
+
+
+def own(hint, route, key):
+    return Mistake(hint, route, [("X-Sig", mac(key).hex())])
+
+
+MALFORMED = "signature_malformed"
+SQUARE = "https://hooks.example.com/hint/square"
+MISTAKES = {
+    "sha1 for sha256": github("wrong_algorithm", "sha1=" + mac(GITHUB, algorithm="sha1").hex(), reason=MALFORMED),
+    "sha512 for sha256": github("wrong_algorithm", "sha256=" + mac(GITHUB, algorithm="sha512").hex(), reason=MALFORMED),
+    "a plain hash of secret and body": github(
+        "wrong_algorithm", "sha256=" + hashlib.sha256(GITHUB.encode() + BODY).hexdigest()
+    ),
+    "base64 for hex": github("wrong_encoding", "sha256=" + b64(mac(GITHUB)), reason=MALFORMED),
+    "hex in upper case": github("wrong_encoding", "sha256=" + mac(GITHUB).hex().upper(), reason=MALFORMED),
+    "hex for base64": Mistake(
+        "wrong_encoding",
+        "shopify",
+        [("X-Shopify-Hmac-Sha256", mac("CANARY-SECRET-shopify-42aa").hex())],
+        reason=MALFORMED,
+    ),
+    "no prefix": github("prefix_missing", mac(GITHUB).hex(), reason=MALFORMED),
+    "a token behind Bearer": Mistake(
+        "prefix_missing", "gitlab", [("X-Gitlab-Token", "Bearer " + ENV["HINT_TOKEN"])], reason="token_mismatch"
+    ),
+    "the sender's secret ends with a newline": github("secret_has_whitespace", "sha256=" + mac(GITHUB + "\n").hex()),
+    "our secret ends with a blank": own("secret_has_whitespace", "blank", ENV["HINT_BLANK"].strip()),
+    "whsec_ used as text": Mistake("secret_decoded_differently", "standard", standard(ENV["HINT_WHSEC"])),
+    "whsec_ decoded where it is text": Mistake(
+        "secret_decoded_differently",
+        "stripe",
+        [("Stripe-Signature", f"t={NOW},v1={mac(base64.b64decode(BASE64_SECRET), b'%d.' % NOW + BODY).hex()}")],
+    ),
+    "the secret decoded from hex": own("secret_decoded_differently", "hex", bytes.fromhex(HEX_SECRET)),
+    "the secret decoded from base64": own("secret_decoded_differently", "base64", base64.b64decode(BASE64_SECRET)),
+    "the secret of another route": github("secret_of_another_route", "sha256=" + mac(HEX_SECRET).hex()),
+    "a newline was added": signed("body_newline_changed", BODY[:-2], BODY[:-2] + b"\n"),
+    "the final newline was taken": signed("body_newline_changed", BODY, BODY[:-2]),
+    "CR LF became LF": signed("body_line_endings_changed", b"a\r\nb\r\nc", b"a\nb\nc"),
+    "LF became CR LF": signed("body_line_endings_changed", b"a\nb\nc", b"a\r\nb\r\nc"),
+    "JSON was compact": signed(
+        "body_json_reserialised", BODY.strip(), json.dumps(DOCUMENT, ensure_ascii=False).encode()
+    ),
+    "JSON had blanks": signed("body_json_reserialised", json.dumps(DOCUMENT).encode(), BODY.strip()),
+    "JSON had its keys sorted": signed("body_json_reserialised", json.dumps(DOCUMENT, sort_keys=True).encode(), BODY),
+    "JSON was indented": signed("body_json_reserialised", json.dumps(DOCUMENT, indent=2).encode(), BODY),
+    "JSON was escaped to ASCII": signed(
+        "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).encode(), BODY
+    ),
+    "JSON was PHP's": signed(
+        "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).replace("/", "\\/").encode(), BODY
+    ),
+    "an empty body was signed": signed("body_empty", b""),
+    "the body was lost": signed("body_empty", BODY, b""),
+    "milliseconds for seconds": Mistake(
+        "timestamp_unit", "slack", slack(str(NOW * 1000)), reason="timestamp_in_future"
+    ),
+    "a fraction of a second": Mistake("timestamp_unit", "slack", slack(f"{NOW}.25"), reason="timestamp_malformed"),
+    "ISO 8601 for seconds": Mistake(
+        "timestamp_unit",
+        "slack",
+        slack(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))),
+        reason="timestamp_malformed",
+    ),
+    "http for https": url("http://hooks.example.com/hint/square?x=1"),
+    "a URL with the port": url("https://hooks.example.com:443/hint/square?x=1"),
+    "a URL without its query": url(SQUARE),
+    "a URL with a final slash": url(SQUARE + "/?x=1"),
+    "the host of the connection": url("https://hooks.test/hint/square?x=1"),
+    "path and query alone": url("/hint/square?x=1"),
+    "a secret that nobody knows": github("unknown", "sha256=" + mac("somebody else's").hex()),
+    "a body that somebody changed": signed("unknown", BODY, BODY.replace(b"[1,2]", b"[1,3]")),
+    "no signature at all in its place": github("unknown", "sha256=not-a-signature", reason=MALFORMED),
+}
+
+
+def explain(*arguments, raw):
+    """Exit status and the JSON object of `sidecar explain`, run in this process."""
+    out = io.StringIO()
+    stdin = io.TextIOWrapper(io.BytesIO(raw))
+    with mock.patch("sys.stdin", stdin), contextlib.redirect_stdout(out):
+        status = main(["explain", *arguments, "--json", "-"])
+    shown = out.getvalue()
+    assert "CANARY" not in shown
+    return status, json.loads(shown)
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("hints") / "sidecar.yaml"
+    file.write_text(json.dumps(CONFIG | {"upstream": "http://127.0.0.1:1"}))
+    return str(file)
+
+
+@pytest.fixture(autouse=True)
+def secrets_at_hand(monkeypatch):
+    for name, value in (ENV | {"GITHUB_SECRET": GITHUB}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SHOPIFY_SECRET", "CANARY-SECRET-shopify-42aa")
+    monkeypatch.setenv("SLACK_SECRET", "CANARY-SECRET-slack-90fe")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_explain_names_the_mistake(config_file, name):
+    mistake = MISTAKES[name]
+    status, said = explain("--config", config_file, "--now", str(NOW), raw=mistake.raw)
+    assert (status, said["verdict"], said["reason"], said["hint"]) == (1, "rejected", mistake.reason, mistake.hint)
+    assert said["try"]
+    assert said["secret"] is None
+
+
+def test_explain_with_a_preset_alone_names_the_mistake_too():
+    said = explain("--preset", "github", "--secret", "env:GITHUB_SECRET", raw=MISTAKES["JSON had blanks"].raw)[1]
+    assert said["hint"] == "body_json_reserialised"
+
+
+def test_what_is_right_has_no_hint(config_file):
+    status, said = explain("--config", config_file, raw=github("", "sha256=" + mac(GITHUB).hex()).raw)
+    assert (status, said["verdict"], said["secret"]) == (0, "accepted", "GITHUB_SECRET")
+    assert said["reason"] is None
+    assert said["hint"] is None
+
+
+def test_what_is_merely_old_has_no_hint(config_file):
+    raw = Mistake("", "slack", slack(str(NOW - 1000))).raw
+    said = explain("--config", config_file, "--now", str(NOW), raw=raw)[1]
+    assert (said["reason"], said["hint"]) == ("timestamp_too_old", None)
