@@ -1,0 +1,94 @@
+"""Providers' published examples over sockets: one process with a route for each, sent whole and byte by byte.
+
+The clock of a process is the real one, so routes are given a tolerance of centuries, unless a vector is about its age.
+"""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from sidecar.schema import load_preset
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
+#: Cases whose verdict is about the clock: refused by any clock of today.
+ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp"}
+#: A secret that is no key of the scheme's is not even loaded, and what only the operator knows is configured.
+UNUSABLE = {"openai-03"}
+REQUIRE = {"pusher-03": {"X-Pusher-Key": "foo"}}
+CENTURIES = "5000000h"
+
+selected = [vector for vector in VECTORS if vector["id"] not in UNUSABLE]
+
+
+def _route(number, vector, preset):
+    """Its own path where the URL isn't signed; else the vector's URL is configured whole, or is the route's path."""
+    url = urlsplit(vector["url"])
+    path = f"/v/{vector['id']}"
+    if preset.needs_url and not url.query:
+        path = url.path
+    verify = {"preset": vector["provider"]} | ({"require": REQUIRE[vector["id"]]} if vector["id"] in REQUIRE else {})
+    if preset.timestamp is not None and vector["case"] not in ABOUT_AGE:
+        verify["timestamp"] = {"tolerance": CENTURIES}
+    return {
+        "name": vector["id"],
+        "path": path,
+        "methods": [vector["method"]],
+        "verify": verify,
+        "public_url": vector["url"] if url.query else f"{url.scheme}://{url.netloc}",
+        "secrets": [{"id": f"s{index}", "env": f"V{number}_{index}"} for index in range(len(vector["secrets"]))],
+    }
+
+
+def _raw(vector, path):
+    url = urlsplit(vector["url"])
+    target = path + ("?" + url.query if url.query else "")
+    body = vector["body"].encode()
+    fields = [*vector["headers"], ["Host", url.netloc]] + ([["Content-Length", str(len(body))]] if body else [])
+    head = f"{vector['method']} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return head.encode() + b"\r\n", body
+
+
+@pytest.fixture
+def serving(start, receiver):
+    """Processes with every vector's route; several, because some vectors have one URL."""
+    env, batches, places = {}, [], {}
+    for number, vector in enumerate(selected):
+        route = _route(number, vector, load_preset(vector["provider"]))
+        env |= {f"V{number}_{index}": secret for index, secret in enumerate(vector["secrets"])}
+        free = [batch for batch in batches if route["path"] not in {other["path"] for other in batch}]
+        if not free:
+            batches.append([])
+            free = batches[-1:]
+        free[0].append(route)
+        places[vector["id"]] = (batches.index(free[0]), route)
+    made = []
+    for batch in batches:
+        config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "upstream": receiver.url, "drain": "100ms"}
+        config["routes"] = batch
+        made.append(start(text=json.dumps(config), env=env))
+    return {name: (made[index], route) for name, (index, route) in places.items()}
+
+
+def _sent(serving, receiver, piecewise):
+    """Each vector whose answer, or what the receiver saw, is not as it must be."""
+    wrong = []
+    for vector in selected:
+        sidecar, route = serving[vector["id"]]
+        head, body = _raw(vector, route["path"])
+        receiver.forget()
+        with sidecar.connect() as client:
+            for piece in [bytes([byte]) for byte in head + body] if piecewise else [head + body]:
+                client.try_send(piece)
+            answer = client.answer(vector["method"])
+        valid = vector["expected"] == "valid"
+        seen = [request.body for request in receiver.requests]
+        if answer is None or answer.status != (200 if valid else 403) or seen != ([body] if valid else []):
+            wrong.append((vector["id"], answer, seen))
+    return wrong
+
+
+@pytest.mark.parametrize("piecewise", [False, True], ids=["whole", "byte by byte"])
+def test_every_vector_has_its_verdict_on_the_wire(serving, receiver, piecewise):
+    assert _sent(serving, receiver, piecewise) == []
