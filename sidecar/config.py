@@ -22,7 +22,7 @@ from sidecar.handshake import Mode as HandshakeMode
 from sidecar.keys import KeyFormError, check_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
-from sidecar.scheme import Scheme
+from sidecar.scheme import BODY, Scheme
 from sidecar.secret import Secret
 from sidecar.signature import MAX_SECRETS, Verifier
 from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
@@ -278,7 +278,7 @@ class _Builder:
         shapes = scheme.handshake if scheme is not None else ()
         ref: SecretRef | None = item.get("verify_token")
         token = self._secret((*at, "verify_token"), ref) if ref is not None else None
-        mode: HandshakeMode = item.get("handshake", HandshakeMode.ANSWER)
+        mode: HandshakeMode | None = item.get("handshake")
         wants_token = any(shape.needs_token for shape in shapes)
         if ref is not None and not wants_token:
             self.source.problem(
@@ -288,15 +288,22 @@ class _Builder:
             self.source.problem((*at, "handshake"), "has no meaning: the scheme has no handshake; remove it")
         if not shapes:
             return None
-        if mode is HandshakeMode.ANSWER and wants_token and ref is None:
+        if mode is not HandshakeMode.PASS and wants_token and ref is None:
             self._warn(
                 at,
                 "can't answer the provider's handshake without verify_token: {env: NAME}; or let the receiver: handshake: pass",
             )
-        if mode is HandshakeMode.ANSWER and any(shape.needs_url for shape in shapes) and not url.startswith("http"):
+        if mode is not HandshakeMode.PASS and any(shape.needs_url for shape in shapes) and not url.startswith("http"):
             self._warn(at, "can't answer the provider's handshake without public_url, which its answer holds")
             url = ""
-        made = Handshakes(shapes, mode, secret=secrets[0] if secrets else None, token=token, url=url)
+        made = Handshakes(
+            shapes,
+            mode,
+            secret=secrets[0] if secrets else None,
+            token=token,
+            url=url,
+            signs_body_alone=scheme is not None and scheme.parts == (BODY,),
+        )
         return made if made.signed or made.unsigned else None
 
     def _check_purpose(self, at: Path, item: Mapping[str, Any], raw: Mapping[str, Any]) -> None:

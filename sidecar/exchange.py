@@ -1,5 +1,7 @@
 """The record of one request: filled in on its way, handed to log and metrics once, at its end."""
 
+from sidecar.diagnosis import Hint
+from sidecar.handshake import Result
 from sidecar.outcomes import Outcome, Reason
 from sidecar.routes import Route
 
@@ -18,6 +20,8 @@ class Exchange:
     reason: Reason | None = None
     detail: str = ""
     shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
+    hint: Hint | None = None  #: why the signature did not match, if that was looked into
+    handshake: Result | None = None  #: what became of it, if it was a provider's handshake
     secret_id: str = ""
     delivery_id: bytes = b""
     age: float | None = None  #: seconds since it was signed, by our clock

@@ -14,7 +14,7 @@ from sidecar.claim import Claim
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
 from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
-from sidecar.handshake import Mode, Shape
+from sidecar.handshake import Shape
 from sidecar.message import PublicURL
 from sidecar.outcomes import Reason, Rejected
 from sidecar.request import RequestHead
@@ -192,8 +192,14 @@ def _walk(made: Explanation, capture: Capture, subject: Subject, config: Config,
             own = Verifier(own.scheme, subject.secrets or own.secrets, subject.public_url or own.public_url)
         others = [] if subject.secrets else foreign_secrets(config.routes.routes, route)
         _verify(made, capture, own, now, others)
-        if route.handshakes is not None and (shape := route.handshakes.carried_by(head, [capture.body])) is not None:
-            _handshake(made, capture, route, shape)
+        if route.handshakes is not None:
+            try:
+                shape = route.handshakes.carried_by(head, [capture.body])
+            except Rejected as rejected:
+                made.secret = None
+                raise _At("verify", rejected) from None
+            if shape is not None:
+                _handshake(made, capture, route, shape)
 
 
 def _client(made: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client:
@@ -231,7 +237,7 @@ def _address(made: Explanation, route: Route, client: Client, subject: Subject) 
 
 def _handshake(made: Explanation, capture: Capture, route: Route, shape: Shape) -> None:
     assert route.handshakes is not None
-    if route.handshakes.mode is Mode.PASS:
+    if not route.handshakes.answers(shape):
         made.handshake = "passed"
         made.stages.append(Stage("handshake", "passed", "a handshake, passed on to the receiver"))
         return

@@ -47,7 +47,7 @@ class Source(StrEnum):
 
 
 class Mode(StrEnum):
-    """What a route does with its provider's handshakes."""
+    """Who answers all of a route's handshakes; without one, see `Handshakes.answers`."""
 
     ANSWER = "answer"  # here; the receiver never sees them
     PASS = "pass"  # noqa: S105 - a word; the receiver answers them
@@ -113,6 +113,7 @@ class Shape:
 
     method: str = ""  #: empty: any
     conditions: tuple[Condition, ...] = ()
+    without: tuple[str, ...] = ()  #: fields that the JSON body must not have, where events look alike
     challenge: Place | None = None
     pattern: str = DEFAULT_PATTERN
     compare: Place | None = None
@@ -154,26 +155,49 @@ class HandshakeAnswer(NamedTuple):
 class Handshakes:
     """A route's shapes, with what they are answered with."""
 
-    __slots__ = ("_secret", "_shapes", "_token", "_url", "mode", "signed", "unsigned")
+    __slots__ = ("_oracles", "_secret", "_token", "_url", "mode", "signed", "unsigned")
 
     def __init__(
-        self, shapes: tuple[Shape, ...], mode: Mode, *, secret: Secret | None, token: Secret | None, url: str = ""
+        self,
+        shapes: tuple[Shape, ...],
+        mode: Mode | None,
+        *,
+        secret: Secret | None,
+        token: Secret | None,
+        url: str = "",
+        signs_body_alone: bool = False,
     ) -> None:
         """`secret` computes, `token` is compared; `url` is what the provider calls, without query, for computed answers.
 
+        `signs_body_alone` says that deliveries are signed as an answer is: then no body may be one that an answer signs.
         A shape that lacks the token or the URL it needs is left out, so that its requests are refused like any other.
         """
         self.mode = mode
         able = [
             shape
             for shape in shapes
-            if mode is Mode.PASS or ((token or not shape.needs_token) and (url or not shape.needs_url))
+            if not self.answers(shape) or ((token or not shape.needs_token) and (url or not shape.needs_url))
         ]
         self.signed = tuple(shape for shape in able if shape.signed)
         self.unsigned = tuple(shape for shape in able if not shape.signed)
+        self._oracles = [
+            re.compile(shape.pattern.encode())
+            for shape in able
+            if signs_body_alone and shape.computed is not None and shape.computed.hash is not Hash.SHA256
+        ]
         self._secret = secret
         self._token = token
         self._url = url
+
+    def answers(self, shape: Shape) -> bool:
+        """Whether it is answered here, and not by the receiver.
+
+        Where the route doesn't say: what is unsigned, so that nothing unverified reaches the receiver, and what needs the
+        secret. Any other signed one is a verified delivery, and the receiver answers it as it did before.
+        """
+        if self.mode is None:
+            return not shape.signed or shape.computed is not None
+        return self.mode is Mode.ANSWER
 
     def begun_by(self, head: RequestHead) -> Shape | None:
         """The unsigned handshake that a request is, by its head alone."""
@@ -183,10 +207,17 @@ class Handshakes:
         return None
 
     def carried_by(self, head: RequestHead, pieces: Sequence[bytes]) -> Shape | None:
-        """The signed handshake that a verified request is; its body is given in pieces."""
-        if not self.signed or sum(map(len, pieces)) > MAX_BODY:
+        """The signed handshake that a verified request is; its body is given in pieces.
+
+        Raises `Rejected` for a body that a handshake's answer may have signed: its signature proves nothing.
+        """
+        if not (self.signed or self._oracles) or sum(map(len, pieces)) > MAX_BODY:
             return None
         body = b"".join(pieces)
+        if any(pattern.fullmatch(body) for pattern in self._oracles):
+            raise Rejected(
+                Reason.SIGNATURE_MISMATCH, "the body could be a handshake's challenge, which anybody may have signed"
+            )
         for shape in self.signed:
             # Reading JSON costs more than verifying it: only what holds the shape's words is looked at.
             if _fits(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words):
@@ -243,7 +274,7 @@ def _fits(shape: Shape, head: RequestHead, document: Any, *, but: Source | None 
         found = _value(place, head, document)
         if found is None or (wanted is not None and (found != wanted or isinstance(found, bool))):
             return False
-    return True
+    return not (isinstance(document, dict) and any(name in document for name in shape.without))
 
 
 def _value(place: Place, head: RequestHead, document: Any) -> str | int | None:

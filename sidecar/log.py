@@ -14,6 +14,7 @@ from secrets import token_hex
 
 from sidecar.config import LogSettings
 from sidecar.exchange import Exchange
+from sidecar.handshake import Result
 from sidecar.outcomes import Outcome
 from sidecar.schema import Level, LogFormat
 
@@ -49,7 +50,10 @@ class Log:
         self._prefix = ""
 
     def record(self, exchange: Exchange) -> None:
-        """The line of one delivery."""
+        """The line of one delivery, or of a handshake that was answered here."""
+        if exchange.handshake is Result.ANSWERED:
+            self._handshake(exchange)
+            return
         level = _LEVELS[exchange.outcome]
         if exchange.outcome is Outcome.ACCEPTED and not self.settings.accepted:
             return
@@ -67,6 +71,17 @@ class Log:
             self._append(f"{self._time()} {level.upper():8} {name} {shown}\n")
         else:
             self._append(json.dumps({"time": self._time(), "level": level, "event": name} | fields) + "\n")
+
+    def _handshake(self, e: Exchange) -> None:
+        self.event(
+            "handshake",
+            route=e.route_name,
+            client=e.client,
+            peer=e.peer or "unix:",
+            method=e.method,
+            path=e.path[:MAX_SHOWN].decode("latin-1"),
+            status=e.status,
+        )
 
     def flush(self) -> None:
         """Writes what is waiting."""
@@ -108,6 +123,10 @@ class Log:
             line += f',"delivery_id":{_quote(e.delivery_id[:MAX_SHOWN].decode("latin-1"))}'
         if e.shadow_reason is not None:
             line += f',"shadow_reason":"{e.shadow_reason}"'
+        if e.hint is not None:
+            line += f',"hint":"{e.hint}"'
+        if e.handshake is not None:
+            line += f',"handshake":"{e.handshake}"'
         if e.detail:
             line += f',"detail":{_quote(e.detail)}'
         return line + "}\n"
@@ -122,6 +141,10 @@ class Log:
             parts.append(f"reason={e.reason}")
         if e.shadow_reason is not None:
             parts.append(f"shadow_reason={e.shadow_reason}")
+        if e.hint is not None:
+            parts.append(f"hint={e.hint}")
+        if e.handshake is not None:
+            parts.append(f"handshake={e.handshake}")
         if e.delivery_id:
             parts.append(f"delivery_id={_word(e.delivery_id)}")
         if e.detail:

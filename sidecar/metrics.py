@@ -13,7 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
+from sidecar.diagnosis import Hint
 from sidecar.exchange import Exchange
+from sidecar.handshake import Result
 from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
 from sidecar.routes import Route
 
@@ -58,6 +60,8 @@ class RouteCounts:
         "body",
         "codes",
         "delivery",
+        "handshakes",
+        "hints",
         "last_used",
         "matches",
         "reasons",
@@ -76,6 +80,8 @@ class RouteCounts:
         self.upstream = Histogram(LATENCY)
         self.body = Histogram(BYTES)
         self.age = Histogram(AGE)
+        self.hints: dict[Hint, int] = {}
+        self.handshakes: dict[Result, int] = {}
         self.matches = dict.fromkeys(secret_ids, 0)
         self.last_used = dict.fromkeys(secret_ids, 0.0)
 
@@ -94,6 +100,10 @@ class Metrics(Collector):
         """Makes every series of these routes exist; what was counted before stays."""
         for route in routes:
             counts = self.routes.setdefault(route.name, RouteCounts())
+            if route.verifier is not None:
+                counts.hints = dict.fromkeys(Hint, 0) | counts.hints
+            if route.handshakes is not None:
+                counts.handshakes = dict.fromkeys(Result, 0) | counts.handshakes
             for secret_id in route.secret_ids:
                 counts.matches.setdefault(secret_id, 0)
                 counts.last_used.setdefault(secret_id, 0.0)
@@ -101,6 +111,12 @@ class Metrics(Collector):
     def record(self, exchange: Exchange, now: float) -> None:
         """Counts one delivery. `now` is unix time in seconds."""
         counts = self.routes[exchange.route_name]
+        if exchange.handshake is not None:
+            counts.handshakes[exchange.handshake] += 1
+            if exchange.handshake is Result.ANSWERED:
+                return  # no delivery: the receiver has no part in it
+        if exchange.hint is not None:
+            counts.hints[exchange.hint] += 1
         if exchange.reason is None:
             counts.accepted += 1
         else:
@@ -140,6 +156,16 @@ class Metrics(Collector):
             "Answers of the upstream by class of status code.",
             labels=("route", "code"),
         )
+        hints = CounterMetricFamily(
+            "webhook_sidecar_mismatch_hints",
+            "Refused signatures that were looked into, by what explains them.",
+            labels=("route", "hint"),
+        )
+        handshakes = CounterMetricFamily(
+            "webhook_sidecar_handshakes",
+            "Providers' handshakes: answered here, passed on to the receiver, refused.",
+            labels=("route", "result"),
+        )
         matches = CounterMetricFamily(
             "webhook_sidecar_secret_matches",
             "Verified deliveries by the secret that matched.",
@@ -158,10 +184,14 @@ class Metrics(Collector):
                 shadow.add_metric((name, reason), count)
             for code, count in counts.codes.items():
                 responses.add_metric((name, code), count)
+            for hint, count in counts.hints.items():
+                hints.add_metric((name, hint), count)
+            for result, count in counts.handshakes.items():
+                handshakes.add_metric((name, result), count)
             for secret_id, count in counts.matches.items():
                 matches.add_metric((name, secret_id), count)
                 last_used.add_metric((name, secret_id), counts.last_used[secret_id])
-        yield from (deliveries, shadow, responses, matches, last_used)
+        yield from (deliveries, shadow, responses, hints, handshakes, matches, last_used)
 
         for attribute, name, about in (
             ("delivery", "delivery_seconds", "From the request's head to the end of the answer."),

@@ -5,7 +5,7 @@
     (3) route     exact raw path → route; method; allowlist
     (4) claim     signature and timestamp stand there and are well-formed: all that can be refused without the body
     (5) body      read whole: bounded in size, time and memory
-    (6) verify    a secret's MAC over the raw body matches, or the delivery is refused
+    (6) verify    a secret's MAC over the raw body matches, or the delivery is refused; a provider's handshake is answered
     (7) forward   to the receiver, byte for byte; only with a `Verified` or a `Waived` in hand
     (8) answer    streamed back as it comes
     (9) record    once, whatever happened: log and metrics
@@ -17,7 +17,7 @@ closes). Why each reason exists and what it is answered: outcomes.py.
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from sidecar.body import Body, Budget
@@ -25,6 +25,8 @@ from sidecar.claim import Claim
 from sidecar.client_ip import Client
 from sidecar.exchange import Exchange
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
+from sidecar.handshake import Result, Shape
+from sidecar.hints import Hints
 from sidecar.log import Log
 from sidecar.metrics import Metrics
 from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
@@ -32,6 +34,7 @@ from sidecar.protocol import Incoming
 from sidecar.reload import Reloader
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
+from sidecar.schema import Level
 from sidecar.signature import Verified
 from sidecar.upstream import Connection
 
@@ -55,6 +58,7 @@ class Proxy:
         self.log = log
         self.now = now
         self.monotonic = monotonic
+        self.hints = Hints(monotonic)
         self.draining = False
         self._count = 0
 
@@ -90,10 +94,15 @@ class Proxy:
         finally:
             self.metrics.in_flight -= 1
             exchange.request_bytes = body.size
+            # (9)
+            if self.hints.wants(exchange.reason or exchange.shadow_reason, exchange.route, body.size):
+                # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
+                asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, head, body.pieces)
+            else:
+                self._record(exchange)
             body.release()
-            self._record(exchange)  # (9)
 
-    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
+    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:  # noqa: PLR0915 - the whole way
         site = self.reloader.site
 
         # (1) head
@@ -110,11 +119,12 @@ class Proxy:
         # (3) route, and (4) claim: all that can be refused without the body
         route = site.config.routes.find(head.path)
         exchange.route = route
+        handshake = route.handshakes.begun_by(head) if route.handshakes is not None else None  # an unsigned one
         claim: Claim | None = None
         would_reject: Reason | None = None  # set in shadow mode only
         try:
-            admit(route, head.method, client)
-            if route.verifier is not None:
+            admit(route, head.method, client, handshake=handshake is not None)
+            if route.verifier is not None and handshake is None:
                 exchange.delivery_id = route.verifier.delivery_id(head)
                 claim = route.verifier.read_claim(head, self.now())
                 exchange.age = claim.age
@@ -129,16 +139,25 @@ class Proxy:
         if claim is not None and route.verifier is not None:
             began = self.monotonic()
             try:
-                proof = route.verifier.verify(claim, head, body.pieces)
-                exchange.secret_id = proof.secret_id
-                if proof.age is not None:
-                    exchange.age = proof.age
+                verified = route.verifier.verify(claim, head, body.pieces)
+                if route.handshakes is not None:
+                    handshake = route.handshakes.carried_by(head, body.pieces)
+                proof = verified
+                exchange.secret_id = verified.secret_id
+                if verified.age is not None:
+                    exchange.age = verified.age
             except Rejected as rejected:
                 would_reject = _tolerated(route, exchange, rejected)
             finally:
                 exchange.verify_seconds = self.monotonic() - began
+        if (
+            handshake is not None
+            and would_reject is None
+            and await self._answer_handshake(incoming, exchange, handshake, body)
+        ):
+            return
         if proof is None:
-            proof = waive(route, would_reject)
+            proof = waive(route, would_reject, handshake=handshake is not None)
 
         # (7) forward
         began = self.monotonic()
@@ -153,6 +172,23 @@ class Proxy:
         finally:
             upstream.finish(connection)
             exchange.upstream_seconds = self.monotonic() - began
+
+    async def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
+        """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
+        assert exchange.route is not None
+        handshakes = exchange.route.handshakes
+        assert handshakes is not None
+        if not handshakes.answers(shape):
+            exchange.handshake = Result.PASSED
+            return False
+        exchange.handshake = Result.REFUSED
+        answer = handshakes.answer(shape, incoming.head, body.pieces)
+        exchange.handshake = Result.ANSWERED
+        exchange.status, headers, content = answer
+        exchange.answer_bytes = len(content)
+        incoming.start(exchange.status, headers, sized=True, hold=True)
+        await incoming.send(content, more=False)
+        return True
 
     async def _stream(self, incoming: Incoming, exchange: Exchange, connection: Connection) -> None:
         """Hands the answer on piece by piece; `send` waits while the sender reads too slowly, and so does the receiver."""
@@ -189,6 +225,17 @@ class Proxy:
         exchange.seconds = self.monotonic() - exchange.started
         self.metrics.record(exchange, self.now())
         self.log.record(exchange)
+
+    def _record_with_hint(self, exchange: Exchange, head: RequestHead, pieces: Sequence[bytes]) -> None:
+        reason, route = exchange.reason or exchange.shadow_reason, exchange.route
+        assert reason is not None
+        assert route is not None  # `hints.wants` said so
+        try:
+            routes = self.reloader.site.config.routes.routes
+            exchange.hint = self.hints.hint(reason, route, head, pieces, now=self.now(), routes=routes)
+        except Exception as bug:
+            self.log.event("diagnosis_failed", Level.ERROR, where=_where(bug))
+        self._record(exchange)
 
 
 def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:

@@ -128,9 +128,10 @@ def overlapping(routes: Sequence[Route]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def admit(route: Route, method: str, client: Client) -> None:
-    """Raises `Rejected` if the route doesn't take this method, or its allowlist this client."""
-    check_method(route, method)
+def admit(route: Route, method: str, client: Client, *, handshake: bool = False) -> None:
+    """Raises `Rejected` if the route doesn't take this method, or its allowlist this client. A handshake has its own method."""
+    if not handshake:
+        check_method(route, method)
     check_address(route, client)
 
 

@@ -229,6 +229,9 @@ class HandshakeRequestKeys(Keys):
     query = Scalars(metadata={"about": "query parameters that must have this value"})
     header = HeaderValues(metadata={"about": "headers that must have this value"})
     json = Scalars(metadata={"about": "fields of the body's JSON that must have this value; for signed handshakes"})
+    without = Items(
+        NonEmpty(), metadata={"about": "fields that the body's JSON must not have, where events look alike"}
+    )
 
 
 class ComputedKeys(Keys):
@@ -404,6 +407,7 @@ def _shape(data: Mapping[str, Any]) -> Shape:
     return Shape(
         method=request.get("method", ""),
         conditions=tuple(conditions),
+        without=tuple(request.get("without", ())),
         challenge=_place(data.get("challenge", {})),
         pattern=data.get("challenge", {}).get("pattern", DEFAULT_PATTERN),
         compare=_place(data.get("compare", {})),
@@ -533,8 +537,10 @@ class RouteKeys(Keys):
     limits = Section(RouteLimitsKeys)
     handshake = Choice(
         HandshakeMode,
-        load_default=HandshakeMode.ANSWER,
-        metadata={"about": "who answers the provider's handshakes: answer (the sidecar), or pass (the receiver)"},
+        metadata={
+            "about": "who answers the provider's handshakes: answer (the sidecar), or pass (the receiver); "
+            "default: the sidecar those that are unsigned or need the secret, the receiver the others"
+        },
     )
     verify_token = SecretReference(metadata={"about": "what a handshake's token is compared with"})
     reject = Section(RejectKeys, metadata={"about": "the one answer to every refusal by verification or allowlist"})

@@ -90,7 +90,7 @@ def test_every_series_of_a_configured_route_exists_at_0_before_the_first_deliver
 
 def test_no_label_has_a_name_that_the_contract_does_not_give_it(metrics: Metrics) -> None:
     names = {name for _, labels in scrape(metrics) for name, _ in labels}
-    assert names == {"route", "outcome", "reason", "code", "secret", "le", "version", "python"}
+    assert names == {"route", "outcome", "reason", "code", "hint", "secret", "le", "version", "python"}
 
 
 def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics: Metrics, finished: Any) -> None:

@@ -875,10 +875,10 @@ def _directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def process(request, receivers, authority, tmp_path_factory):
-    """One process for the module, with the base configuration changed by the module's CONFIG."""
+    """One process for the module, with the base configuration changed by the module's CONFIG and its ENV."""
     directory = _directory(tmp_path_factory)
     config = merged(base_config(receivers, directory), getattr(request.module, "CONFIG", {}))
-    running = Sidecar(config, directory, ca_file=authority[0])
+    running = Sidecar(config, directory, ca_file=authority[0], env=getattr(request.module, "ENV", None))
     try:
         running.wait_serving()
         yield running

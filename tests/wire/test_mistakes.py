@@ -239,3 +239,57 @@ def test_what_is_merely_old_has_no_hint(config_file):
     raw = Mistake("", "slack", slack(str(NOW - 1000))).raw
     said = explain("--config", config_file, "--now", str(NOW), raw=raw)[1]
     assert (said["reason"], said["hint"]) == ("timestamp_too_old", None)
+
+
+# -- on live traffic --
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar, receiver, name):
+    mistake = MISTAKES[name]
+    time.sleep(0.11)  # so many refusals of a second are looked into, and not more
+    labels = {"route": mistake.route, "hint": mistake.hint}
+    before = sidecar.metric("mismatch_hints_total", **labels)
+    answer = sidecar.refused(mistake.raw, 403, mistake.reason, route=mistake.route, receiver=receiver)
+    assert answer.body == b'{"detail":"Validation Failure"}'
+    assert sidecar.lines[-1]["hint"] == mistake.hint
+    assert sidecar.metric("mismatch_hints_total", **labels) == before + 1
+
+
+def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar):
+    hints = {mistake.hint for mistake in MISTAKES.values()}
+    assert len(hints) == 13
+    found = {dict(labels)["route"]: 0 for _, labels in sidecar.samples("mismatch_hints_total")}
+    for _, labels in sidecar.samples("mismatch_hints_total"):
+        assert dict(labels)["hint"] in hints
+        found[dict(labels)["route"]] += 1
+    assert found == {route["name"]: 13 for route in CONFIG["routes"]}
+
+
+def test_what_is_accepted_or_merely_old_has_no_hint(sidecar, receiver, craft):
+    mark = sidecar.mark()
+    assert sidecar.ask(github("", "sha256=" + mac(GITHUB).hex()).raw).status == 200
+    assert sidecar.ask(Mistake("", "slack", slack(str(NOW - 1000))).raw).status == 403
+    assert all("hint" not in line for line in sidecar.lines[mark:])
+
+
+def test_of_many_refusals_at_once_few_are_looked_into_and_all_are_logged(sidecar, receiver):
+    mark, raw = sidecar.mark(), MISTAKES["JSON had blanks"].raw
+    with sidecar.connect() as client:
+        began = time.monotonic()
+        for _ in range(100):
+            client.send(raw)
+            assert client.answer().status == 403
+        seconds = time.monotonic() - began
+    sidecar.delivery(mark, 100)
+    hints = [line["hint"] for line in sidecar.lines[mark:] if "hint" in line]
+    assert set(hints) == {"body_json_reserialised"}
+    assert 1 <= len(hints) <= 10 * (int(seconds) + 2)
+
+
+def test_a_body_too_large_to_look_into_has_no_hint(sidecar, receiver):
+    time.sleep(0.11)
+    mark = sidecar.mark()
+    body = b"CANARY-BODY-5e1d" * 20_000
+    sidecar.refused(signed("", body, body + b"\n").raw, 403, "signature_mismatch", route="github", receiver=receiver)
+    assert "hint" not in sidecar.delivery(mark)

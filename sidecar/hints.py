@@ -1,0 +1,50 @@
+"""Hints on live traffic: `diagnosis.diagnose` about what was refused, behind its answer and under a cap.
+
+The sender's answer is on its way before anything is tried, so neither its content nor its time tells what was found. Of many
+refusals at once only some are looked at (`PER_SECOND`); the others have no hint, and are not counted as `unknown`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, Hint, diagnose
+from sidecar.outcomes import Reason
+from sidecar.request import RequestHead
+from sidecar.routes import Route, foreign_secrets
+
+#: Diagnoses of one process; each takes a few milliseconds at most, so together about a twentieth of a core.
+PER_SECOND = 10
+
+
+class Hints:
+    """Says which refusals may be diagnosed, and diagnoses them."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._second = 0
+        self._left = 0
+
+    def wants(self, reason: Reason | None, route: Route | None, body_size: int) -> bool:
+        """Whether a refusal is to be diagnosed; one that is counts against the cap."""
+        if reason not in DIAGNOSABLE or route is None or route.verifier is None or body_size > MAX_LIVE_BODY:
+            return False
+        second = int(self._monotonic())
+        if second != self._second:
+            self._second, self._left = second, PER_SECOND
+        self._left -= 1
+        return self._left >= 0
+
+    def hint(
+        self,
+        reason: Reason,
+        route: Route,
+        head: RequestHead,
+        pieces: Sequence[bytes],
+        *,
+        now: float,
+        routes: Sequence[Route],
+    ) -> Hint | None:
+        """The hint; None where the reason says it all."""
+        assert route.verifier is not None
+        others = foreign_secrets(routes, route)
+        found = diagnose(reason, route.verifier, head, b"".join(pieces), now=now, effort=LIVE, others=others)
+        return found.hint if found is not None else None

@@ -1,0 +1,347 @@
+"""Providers' handshakes on the wire: answered by the sidecar, passed on, or refused; signed ones only when verified."""
+
+import base64
+import hmac
+import json
+import time
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+DISCORD = Ed25519PrivateKey.from_private_bytes(b"d" * 32)
+ENV = {
+    "SHAKE_SECRET": "CANARY-SECRET-of-the-handshakes-55ab",
+    "X_SECRET": "z3ZX4v7mAAUGykl3EcmkqbartmuW8VFOOzCloLx9Q45P0hLrFu",
+    "VERIFY_TOKEN": "CANARY-SECRET-verify-token-13",
+    "DISCORD_KEY": DISCORD.public_key().public_bytes_raw().hex(),
+}
+
+
+def route(name, preset=None, secret="SHAKE_SECRET", **more):
+    path = f"/shake/{name}"
+    return {"name": name, "path": path, "verify": preset or name, "secrets": [{"env": secret}]} | more
+
+
+CONFIG = {
+    "public_url": "https://hooks.example.com",
+    "routes": [
+        route("meta", verify_token={"env": "VERIFY_TOKEN"}),
+        route("meta-without-token", "meta"),
+        route("meta-passed", "meta", handshake="pass"),
+        route("slack", handshake="answer"),
+        route("slack-unsaid", "slack"),
+        route("slack-passed", "slack", handshake="pass"),
+        route("slack-shadow", "slack", mode="shadow"),
+        route("zoom"),
+        route("x", secret="X_SECRET"),
+        route("dropbox"),
+        route("nylas"),
+        route("asana"),
+        route("microsoft-graph"),
+        route("okta", allow=["127.0.0.1/32", "127.0.0.2/32"]),
+        route("okta-elsewhere", "okta", allow=["203.0.113.0/24"]),
+        route("ringcentral"),
+        route("linkedin"),
+        route("twitch", handshake="answer"),
+        route("discord", secret="DISCORD_KEY", handshake="answer"),
+        route("front", handshake="answer"),
+        route("notion", handshake="answer"),
+        route("trello"),
+        route("mandrill"),
+        route("begini"),
+    ],
+}
+
+
+def answered(sidecar, receiver, name, raw, *, method="GET", source=None):
+    """Sends a handshake that must be answered here; the answer. The receiver sees nothing, and it is no delivery."""
+    mark, labels = sidecar.mark(), {"route": name, "result": "answered"}
+    before, seen = sidecar.metric("handshakes_total", **labels), receiver.bytes_seen
+    deliveries = sidecar.samples("deliveries")
+    with sidecar.connect(source) as client:
+        answer = client.send(raw).answer(method)
+    line = sidecar.line(mark, event="handshake")
+    assert (line["route"], line["status"], line["method"]) == (name, answer.status, method)
+    assert receiver.bytes_seen == seen
+    assert sidecar.metric("handshakes_total", **labels) == before + 1
+    assert sidecar.samples("deliveries") == deliveries
+    return answer
+
+
+def get(craft, name, query=b"", headers=(), method=b"GET"):
+    return craft.request(b"/shake/%b%b" % (name.encode(), query), headers, method=method)
+
+
+def post(craft, name, body, headers, query=b""):
+    return craft.request(b"/shake/%b%b" % (name.encode(), query), headers, body)
+
+
+def mac(message, algorithm="sha256", secret=ENV["SHAKE_SECRET"]):
+    return hmac.new(secret.encode(), message, algorithm)
+
+
+def slack(craft, body, name="slack", secret=ENV["SHAKE_SECRET"]):
+    now = b"%d" % time.time()
+    made = mac(b"v0:" + now + b":" + body, secret=secret).hexdigest().encode()
+    return post(craft, name, body, [(b"X-Slack-Request-Timestamp", now), (b"X-Slack-Signature", b"v0=" + made)])
+
+
+URL_VERIFICATION = b'{"token":"CANARY-BODY-5e1d","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY","type":"url_verification"}'
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        (("dropbox", b"?challenge=a-b_c1", ()), (b"text/plain; charset=utf-8", b"a-b_c1")),
+        (("nylas", b"?challenge=0123abc", ()), (b"text/plain; charset=utf-8", b"0123abc")),
+        (
+            ("x", b"?crc_token=9b4507b3-9040-4669-9ca3-6b94edb50553", ()),
+            (b"application/json", b'{"response_token": "sha256=Cytd4Sq+NvEcV3MMrXxWJGJx5A+y/lXzzU2Maartkx8="}'),
+        ),
+        (
+            ("okta", b"", [(b"X-Okta-Verification-Challenge", b"abc")]),
+            (b"application/json", b'{"verification": "abc"}'),
+        ),
+        (
+            (
+                "meta",
+                b"?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=" + ENV["VERIFY_TOKEN"].encode(),
+                (),
+            ),
+            (b"text/plain; charset=utf-8", b"1158201444"),
+        ),
+        (
+            ("linkedin", b"?challengeCode=890e4665-4dfe-4ab1-b689-ed553bceeed0&applicationId=1", ()),
+            (
+                b"application/json",
+                json.dumps(
+                    {
+                        "challengeCode": "890e4665-4dfe-4ab1-b689-ed553bceeed0",
+                        "challengeResponse": mac(b"890e4665-4dfe-4ab1-b689-ed553bceeed0").hexdigest(),
+                    }
+                ).encode(),
+            ),
+        ),
+    ],
+)
+def test_a_get_is_answered_here_as_the_provider_wants_it(sidecar, receiver, craft, asked, wanted):
+    name, query, headers = asked
+    content_type, body = wanted
+    answer = answered(sidecar, receiver, name, get(craft, name, query, headers))
+    assert (answer.status, answer.body) == (200, body)
+    assert answer.values(b"content-type") == [content_type]
+    assert answer.values(b"x-content-type-options") == [b"nosniff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("asana", (b"X-Hook-Secret", b"b537207f20cbfa02357cf448134da559")),
+        ("ringcentral", (b"Validation-Token", b"7ab-1")),
+    ],
+)
+def test_a_header_is_echoed(sidecar, receiver, craft, name, header):
+    answer = answered(sidecar, receiver, name, post(craft, name, b"", [header]), method="POST")
+    assert (answer.status, answer.body, answer.values(header[0])) == (200, b"", [header[1]])
+
+
+def test_microsofts_sentence_is_echoed(sidecar, receiver, craft):
+    query = b"?validationToken=Validation%3a+Testing+client+application+reachability+RequestId%3a+5b1d-77"
+    answer = answered(
+        sidecar, receiver, "microsoft-graph", post(craft, "microsoft-graph", b"", (), query), method="POST"
+    )
+    assert answer.body == b"Validation: Testing client application reachability RequestId: 5b1d-77"
+    assert answer.values(b"content-type") == [b"text/plain; charset=utf-8"]
+
+
+@pytest.mark.parametrize("name", ["trello", "mandrill"])
+def test_a_probe_with_head_is_answered_200(sidecar, receiver, craft, name):
+    answer = answered(sidecar, receiver, name, get(craft, name, method=b"HEAD"), method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_the_connection_serves_on_after_an_answer(sidecar, receiver, craft):
+    with sidecar.connect() as client:
+        for n in range(3):
+            assert client.send(get(craft, "dropbox", b"?challenge=%d" % n)).answer("GET").body == b"%d" % n
+        assert client.send(slack(craft, b'{"type":"event_callback"}')).answer().status == 200
+
+
+# -- signed --
+
+
+def test_slacks_challenge_is_answered_once_it_is_verified(sidecar, receiver, craft):
+    answer = answered(sidecar, receiver, "slack", slack(craft, URL_VERIFICATION), method="POST")
+    assert (answer.status, answer.body) == (200, b"3eZbrw1aBm2rZgRNFdxV2595E9CY")
+    raw = slack(craft, URL_VERIFICATION, secret="another one, which is wrong")
+    sidecar.refused(raw, 403, "signature_mismatch", route="slack", receiver=receiver)
+
+
+def test_zooms_token_is_signed_only_for_zoom_and_never_what_could_be_a_delivery(sidecar, receiver, craft):
+    def zoom(token):
+        body = json.dumps({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).encode()
+        now = b"%d" % time.time()
+        made = b"v0=" + mac(b"v0:" + now + b":" + body).hexdigest().encode()
+        return post(craft, "zoom", body, [(b"x-zm-request-timestamp", now), (b"x-zm-signature", made)])
+
+    answer = answered(sidecar, receiver, "zoom", zoom("qgg8vlvZRS6UYooatFL8Aw"), method="POST")
+    made = mac(b"qgg8vlvZRS6UYooatFL8Aw").hexdigest()
+    assert json.loads(answer.body) == {"plainToken": "qgg8vlvZRS6UYooatFL8Aw", "encryptedToken": made}
+    refused = sidecar.metric("handshakes_total", route="zoom", result="refused")
+    answer = sidecar.refused(zoom("v0:1:{}"), 400, "malformed_request", route="zoom", receiver=receiver)
+    assert b"v0" not in answer.body
+    assert sidecar.metric("handshakes_total", route="zoom", result="refused") == refused + 1
+    forged = zoom("abc").replace(b'"abc"', b'"abd"')
+    sidecar.refused(forged, 403, "signature_mismatch", route="zoom", receiver=receiver)
+
+
+def test_twitchs_challenge_is_answered_as_text(sidecar, receiver, craft):
+    body = b'{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"id":"f1c2a387"}}'
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime()).encode()
+    made = b"sha256=" + mac(b"id-1" + stamp + body).hexdigest().encode()
+
+    def twitch(kind):
+        headers = [
+            (b"Twitch-Eventsub-Message-Id", b"id-1"),
+            (b"Twitch-Eventsub-Message-Timestamp", stamp),
+            (b"Twitch-Eventsub-Message-Signature", made),
+            (b"Twitch-Eventsub-Message-Type", kind),
+        ]
+        return post(craft, "twitch", body, headers)
+
+    answer = answered(sidecar, receiver, "twitch", twitch(b"webhook_callback_verification"), method="POST")
+    assert answer.body == b"pogchamp-kappa-360noscope-vohiyo"
+    assert sidecar.ask(twitch(b"notification")).status == 200
+    assert receiver.wait().body == body
+
+
+def test_discords_pings_are_answered_and_its_events_are_not(sidecar, receiver, craft):
+    def discord(body):
+        stamp = b"%d" % time.time()
+        made = DISCORD.sign(stamp + body).hex().encode()
+        return post(craft, "discord", body, [(b"X-Signature-Ed25519", made), (b"X-Signature-Timestamp", stamp)])
+
+    answer = answered(sidecar, receiver, "discord", discord(b'{"type":1,"token":"t"}'), method="POST")
+    assert (answer.status, json.loads(answer.body)) == (200, {"type": 1})
+    answer = answered(sidecar, receiver, "discord", discord(b'{"version":1,"type":0}'), method="POST")
+    assert (answer.status, answer.body) == (204, b"")
+    event = b'{"version":1,"type":1,"event":{"type":"APPLICATION_AUTHORIZED"}}'
+    assert sidecar.ask(discord(event)).status == 200
+    assert receiver.wait().body == event
+
+
+def test_fronts_and_notions_first_deliveries_are_answered(sidecar, receiver, craft):
+    stamp, body = b"%d" % (time.time() * 1000), b"{}"
+    made = base64.b64encode(mac(stamp + b":" + body).digest())
+    headers = [(b"X-Front-Request-Timestamp", stamp), (b"X-Front-Signature", made), (b"X-Front-Challenge", b"c-1")]
+    assert json.loads(
+        answered(sidecar, receiver, "front", post(craft, "front", body, headers), method="POST").body
+    ) == {"challenge": "c-1"}
+    body = b'{"verification_token":"secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"}'
+    made = b"sha256=" + mac(body).hexdigest().encode()
+    answer = answered(
+        sidecar, receiver, "notion", post(craft, "notion", body, [(b"X-Notion-Signature", made)]), method="POST"
+    )
+    assert (answer.status, answer.body) == (200, b"")
+
+
+# -- passed on --
+
+
+@pytest.mark.parametrize("name", ["slack-passed", "slack-unsaid"])
+def test_a_handshake_that_the_route_passes_is_answered_by_the_receiver(sidecar, receiver, craft, name):
+    """So is, where the route doesn't say, a signed one that needs no secret."""
+    before = sidecar.metric("handshakes_total", route=name, result="passed")
+    mark = sidecar.mark()
+    receiver.then(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+    assert sidecar.ask(slack(craft, URL_VERIFICATION, name)).body == b"mine"
+    assert receiver.wait().values(b"X-Webhook-Verified") == [name.encode()]
+    line = sidecar.delivery(mark)
+    assert (line["outcome"], line["handshake"]) == ("accepted", "passed")
+    assert sidecar.metric("handshakes_total", route=name, result="passed") == before + 1
+
+
+def test_an_unsigned_one_that_is_passed_claims_no_verification(sidecar, receiver, craft):
+    target = b"?hub.mode=subscribe&hub.challenge=1&hub.verify_token=the-receivers"
+    assert sidecar.ask(get(craft, "meta-passed", target), method="GET").status == 200
+    seen = receiver.wait()
+    assert seen.target == b"/shake/meta-passed" + target
+    assert seen.values(b"X-Webhook-Verified") == []
+    sidecar.refused(
+        get(craft, "meta-passed", b"?hub.mode=other"),
+        405, "method_not_allowed", route="meta-passed", receiver=receiver, method="GET",
+    )  # fmt: skip
+
+
+# -- refused --
+
+
+@pytest.mark.parametrize("token", [b"", b"wrong", b"%ff", b"CANARY-SECRET-verify-token-1"])
+def test_a_wrong_verify_token_is_refused_like_a_wrong_signature(sidecar, receiver, craft, token):
+    raw = get(craft, "meta", b"?hub.mode=subscribe&hub.challenge=1&hub.verify_token=" + token)
+    answer = sidecar.refused(raw, 403, "token_mismatch", route="meta", receiver=receiver, method="GET")
+    assert answer.body == b'{"detail":"Validation Failure"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("dropbox", b"?challenge=%3Cscript%3Ealert(1)%3C/script%3E"),
+        ("dropbox", b"?challenge=a%0d%0aSet-Cookie:%20a=b"),
+        ("dropbox", b"?challenge=" + b"a" * 600),
+        ("x", b"?crc_token=%7B%22a%22:1%7D"),
+        ("x", b"?crc_token="),
+    ],
+)
+def test_a_challenge_that_is_none_is_neither_echoed_nor_signed(sidecar, receiver, craft, name, query):
+    answer = sidecar.refused(
+        get(craft, name, query), 400, "malformed_request", route=name, receiver=receiver, method="GET"
+    )
+    assert answer.body == b'{"detail":"Bad Request"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("begini", b"?challenge=1"),
+        ("dropbox", b""),
+        ("dropbox", b"?challenge=1&challenge=2"),
+        ("meta", b"?hub.challenge=1"),
+        ("meta-without-token", b"?hub.mode=subscribe&hub.challenge=1&hub.verify_token="),
+        ("slack", b"?challenge=1"),
+    ],
+)
+def test_a_get_that_is_no_handshake_is_405(sidecar, receiver, craft, name, query):
+    raw = get(craft, name, query)
+    answer = sidecar.refused(raw, 405, "method_not_allowed", route=name, receiver=receiver, method="GET")
+    assert answer.values(b"allow") == [b"POST"]
+
+
+def test_the_allowlist_counts_for_handshakes_too(sidecar, receiver, craft):
+    asked = [(b"X-Okta-Verification-Challenge", b"abc")]
+    sidecar.refused(
+        get(craft, "okta-elsewhere", headers=asked),
+        403, "ip_not_allowed", route="okta-elsewhere", receiver=receiver, method="GET",
+    )  # fmt: skip
+
+
+def test_in_shadow_mode_an_unverified_handshake_goes_to_the_receiver(sidecar, receiver, craft):
+    assert sidecar.ask(slack(craft, URL_VERIFICATION, "slack-shadow", secret="a wrong one")).status == 200
+    assert receiver.wait().values(b"X-Webhook-Verified") == [b"shadow-rejected"]
+
+
+def test_every_result_of_every_route_with_a_handshake_is_a_series_from_the_start(sidecar):
+    with_handshake = {each["name"] for each in CONFIG["routes"]} - {"begini", "meta-without-token"}
+    found = {(dict(labels)["route"], dict(labels)["result"]) for _, labels in sidecar.samples("handshakes_total")}
+    assert found == {(name, result) for name in with_handshake for result in ("answered", "passed", "refused")}
+
+
+def test_what_a_challenge_had_signed_is_no_delivery(sidecar, receiver, craft):
+    """Anybody may have X's challenge signed, and so send its text as a body with a right signature."""
+    for token in (b"9b4507b3-9040-4669-9ca3-6b94edb50553", b"1", b"null"):
+        answer = answered(sidecar, receiver, "x", get(craft, "x", b"?crc_token=" + token))
+        header = (b"x-twitter-webhooks-signature", json.loads(answer.body)["response_token"].encode())
+        sidecar.refused(post(craft, "x", token, [header]), 403, "signature_mismatch", route="x", receiver=receiver)
+    body = b'{"for_user_id":"1"}'
+    made = b"sha256=" + base64.b64encode(mac(body, secret=ENV["X_SECRET"]).digest())
+    assert sidecar.ask(post(craft, "x", body, [(b"x-twitter-webhooks-signature", made)])).status == 200
