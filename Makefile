@@ -20,7 +20,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format lock image image-test clean python test-tools
+.PHONY: help demo test fuzz check format lock image image-test clean python test-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -35,6 +35,11 @@ test: $(VENV)/installed-dev test-tools ## run all tests, with branch coverage
 	$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+FUZZ_COUNT ?= 20000
+FUZZ_SEED ?= 1
+fuzz: $(VENV)/installed-dev ## send mutated requests to a sidecar: make fuzz FUZZ_COUNT=20000 FUZZ_SEED=1
+	$(BIN)/python tests/fuzz/fuzz_requests.py --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
 
 check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
 	$(BIN)/ruff check .

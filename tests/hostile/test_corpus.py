@@ -1,0 +1,95 @@
+"""The hostile corpus over the wire: every case whole, and cut into segments at a place that its bytes choose."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from hostile_cases import CASES, Case
+from hostile_wire import PATIENCE, Got, Receiver, Seen, address, config, digest, running, send
+
+#: Senders at a time.
+CROWD = 100
+
+
+def judge(case: Case, got: Got, seen: list[Seen]) -> str:
+    """What went wrong, or nothing."""
+    statuses = got.statuses
+    first = statuses[0] if statuses else 0
+    if first not in case.statuses:
+        return f"answered {statuses}, must be {sorted(case.statuses)}"
+    if any(status >= 500 for status in statuses):
+        return f"answered {statuses}"
+    if got.seconds >= PATIENCE:
+        return "left without an answer"
+    if len(seen) != case.forwarded and not (first == 400 and not seen):
+        return f"the receiver saw {len(seen)} requests, must be {case.forwarded}: {[each.line[:80] for each in seen]}"
+    if statuses.count(200) != len(seen):
+        return f"{statuses} for {len(seen)} requests at the receiver"
+    if first >= 400 and not case.stays_open and not got.closed:
+        return "the connection stayed open"
+    if not seen:
+        return ""
+    here = seen[0]
+    if case.body is not None and here.body != case.body:
+        return f"the receiver saw another body: {here.body[:80]!r}"
+    if case.target is not None and here.target != case.target:
+        return f"the receiver saw another target: {here.target[:80]!r}"
+    if missing := [pair for pair in case.present if pair not in here.fields]:
+        return f"not at the receiver: {missing}"
+    if leaked := [name for name in case.absent if here.values(name)]:
+        return f"at the receiver: {leaked}"
+    ours = (b"x-webhook", b"x-forwarded-f")
+    if any(b"FORGED" in value for name, value in here.fields if name.lower().replace(b"_", b"-").startswith(ours)):
+        return "a forged field reached the receiver"
+    return ""
+
+
+def cuts(case: Case) -> list[list[bytes]]:
+    """Whole; in two; and, if it is short, in five."""
+    raw = case.raw
+    ways = [[raw]]
+    at = 1 + int(digest(raw), 16) % max(len(raw) - 1, 1)
+    ways.append([raw[:at], raw[at:]])
+    if len(raw) < 2000:
+        step = len(raw) // 5 + 1
+        ways.append([raw[start : start + step] for start in range(0, len(raw), step)])
+    return ways
+
+
+def test_every_case_has_its_own_name() -> None:
+    assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
+    assert len(CASES) > 500
+
+
+def test_every_hostile_request_ends_as_it_must(tmp_path: Path) -> None:
+    failures = asyncio.run(_run(tmp_path))
+    assert not failures, f"{len(failures)} failures\n" + "\n".join(failures[:40])
+
+
+async def _run(directory: Path) -> list[str]:
+    receiver = Receiver()
+    await receiver.start()
+    failures: list[str] = []
+    with running(config(receiver.url), directory) as sidecar:
+        await sidecar.wait_serving()
+        crowd = asyncio.Semaphore(CROWD)
+        descriptors = sidecar.descriptors()
+
+        async def shoot(case: Case, segments: list[bytes], number: int) -> None:
+            async with crowd:
+                got = await send(sidecar, segments, number=number, half_close=case.half_close)
+                await asyncio.sleep(0.02)  # what was forwarded all the same is seen by now
+                problem = judge(case, got, receiver.by_sender[address(number)])
+                if problem:
+                    failures.append(f"{case.name}, in {len(segments)}: {problem}")
+
+        shots = [(case, segments) for case in CASES for segments in cuts(case)]
+        await asyncio.gather(*(shoot(case, segments, number) for number, (case, segments) in enumerate(shots, 1)))
+        smuggled = [seen.line for each in receiver.by_sender.values() for seen in each if b"smuggled" in seen.line]
+        failures += [f"smuggled: {line!r}" for line in smuggled] + receiver.problems
+        await sidecar.back_to_start(descriptors)
+        output = await sidecar.stop()
+    await receiver.stop()
+    if b"CANARY-BODY" in output:
+        failures.append("the log shows a body")
+    return failures
