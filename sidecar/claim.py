@@ -4,9 +4,9 @@ A field that stands there twice is malformed, never "the first one" or "the last
 copy counts. Sizes are bounded before anything is split, so that a list of ten thousand costs no more than one.
 """
 
-import binascii
 import re
 from base64 import b64encode, urlsafe_b64encode
+from binascii import a2b_base64, hexlify, unhexlify
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -41,13 +41,6 @@ class Claim(NamedTuple):
     timestamp: bytes  #: as sent; empty if the scheme has none in the head
     age: float | None  #: seconds by our clock, negative if the sender's clock is ahead; None without a timestamp
     now: float | None  #: the clock that was read; None where no age is too great
-
-
-class Items(NamedTuple):
-    """A signature field taken apart: its signatures as text, and the texts of its timestamp."""
-
-    signatures: list[bytes]
-    timestamps: list[bytes]
 
 
 class SignatureReader:
@@ -106,20 +99,21 @@ class SignatureReader:
         return signature
 
     def _several(self, sent: Sequence[bytes]) -> tuple[Sequence[bytes], list[bytes]]:
-        if self._split is None:
-            items = Items(list(sent), [])
-        else:
-            items = Items([], [])
+        texts = sent
+        stamps: list[bytes] = []
+        if self._split is not None:
+            texts = []
             for value in sent:
                 if len(value) > MAX_FIELD:
                     raise self._malformed(f"{self.field.header} has more than {MAX_FIELD} bytes")
-                self._split(value, items)
-        if len(items.signatures) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
+                self._split(value, texts, stamps)
+        if len(texts) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
             raise self._malformed(f"{self.field.header} holds more than {MAX_SIGNATURES} signatures")
-        decoded = [signature for text in items.signatures if (signature := self._decoded(text)) is not None]
+        decode = self._decoded if self._prefix else self._decode
+        decoded = [signature for text in texts if (signature := decode(text)) is not None]
         if not decoded:
-            raise self._malformed(self._expected(items.signatures[0]) if items.signatures else self._no_item())
-        return decoded, items.timestamps
+            raise self._malformed(self._expected(texts[0]) if texts else self._no_item())
+        return decoded, stamps
 
     def _decoded(self, text: bytes) -> bytes | None:
         if self._prefix:
@@ -154,19 +148,20 @@ class SignatureReader:
         return f"no item of {self.field.header} begins with {' or '.join(map(repr, tags))}"
 
 
-def _splitter(scheme: Scheme) -> Callable[[bytes, Items], None]:
-    """A function that takes one field's value apart and adds what it finds. It raises `Rejected`."""
+def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], None]:
+    """A function that takes one field's value apart: signatures into the one list, timestamps into the other."""
     listed = scheme.signature.list
     assert listed is not None
     clock = scheme.timestamp
     first = clock is not None and clock.first
     stamp = clock.tag.encode() if clock is not None else b""
+    length = len(stamp)
     separators = listed.separator.encode()
     separator, others = separators[:1], separators[1:]
     merge = bytes.maketrans(others, separator * len(others))
     pick = _picker(listed)
 
-    def split(value: bytes, items: Items) -> None:
+    def split(value: bytes, signatures: list[bytes], stamps: list[bytes]) -> None:
         if others:
             value = value.translate(merge)
         if value.count(separator) >= MAX_ITEMS:
@@ -175,10 +170,10 @@ def _splitter(scheme: Scheme) -> Callable[[bytes, Items], None]:
         if listed.blanks:
             found = [item.strip(b" \t") for item in found]
         if first:
-            items.timestamps.append(found.pop(0))
+            stamps.append(found.pop(0))
         elif stamp:
-            items.timestamps.extend([item[len(stamp) :] for item in found if item.startswith(stamp)])
-        items.signatures.extend(pick(found))
+            stamps.extend([item[length:] for item in found if item.startswith(stamp)])
+        signatures.extend(pick(found))
 
     return split
 
@@ -203,7 +198,10 @@ def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
         pattern = re.compile(re.escape(listed.tag.encode()).replace(rb"\*", anything))
         return lambda items: [item[match.end() :] for item in items if (match := pattern.match(item))]
     tag = listed.tag.encode()
-    return lambda items: [item[len(tag) :] for item in items if item and item.startswith(tag)]
+    length = len(tag)
+    if not tag:
+        return lambda items: [item for item in items if item]
+    return lambda items: [item[length:] for item in items if item.startswith(tag)]
 
 
 def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
@@ -218,13 +216,18 @@ def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
 
     if field.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE):
         any_case = field.encoding is Encoding.HEX_ANY_CASE
+        digits = 2 * size
 
         def from_hex(text: bytes) -> bytes | None:
+            if digits and len(text) != digits:
+                return None
             try:
-                signature = binascii.unhexlify(text)
+                signature = unhexlify(text)
             except ValueError:
                 return None
-            return sized(signature) if any_case or binascii.hexlify(signature) == text else None
+            if not any_case and hexlify(signature) != text:
+                return None
+            return signature if digits else sized(signature)
 
         return from_hex
     url = field.encoding is Encoding.BASE64URL
@@ -236,7 +239,7 @@ def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
                 padded = text + b"=" * (-len(text) % 4)
             text = padded.translate(_FROM_URL)
         try:
-            signature = binascii.a2b_base64(text)
+            signature = a2b_base64(text)
         except ValueError:
             return None
         return sized(signature) if write(signature) == padded else None
@@ -248,8 +251,8 @@ _FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 #: From a signature's bytes to its text, padded.
 ENCODE: dict[Encoding, Callable[[bytes], bytes]] = {
-    Encoding.HEX: binascii.hexlify,
-    Encoding.HEX_ANY_CASE: binascii.hexlify,
+    Encoding.HEX: hexlify,
+    Encoding.HEX_ANY_CASE: hexlify,
     Encoding.BASE64: b64encode,
     Encoding.BASE64URL: urlsafe_b64encode,
 }

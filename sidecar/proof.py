@@ -11,6 +11,7 @@ from hmac import compare_digest
 from typing import Any, Protocol
 
 from sidecar.keys import key_bytes, public_key
+from sidecar.message import SECRET_PLACE
 from sidecar.scheme import PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
 from sidecar.secret import Secret
 
@@ -20,8 +21,8 @@ Pieces = Sequence[bytes]
 class Proof(Protocol):
     """The keys of a route, ready to work."""
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
-        """The id of the secret that made one of `signatures`; `message` makes what is signed, given a secret."""
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        """The id of the secret that made one of `signatures` of `message`; None if none did."""
 
 
 def proof_of(scheme: Scheme, secrets: Sequence[Secret]) -> Proof:
@@ -79,10 +80,9 @@ class HmacProof:
     def __init__(self, keys: list[tuple[str, Hmac]]) -> None:
         self._keys = keys
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
-        pieces = message(b"")
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
         for secret_id, key in self._keys:
-            mac = key.digest(pieces)
+            mac = key.digest(message)
             for signature in signatures:
                 if compare_digest(mac, signature):
                     return secret_id
@@ -96,11 +96,11 @@ class HashProof:
         self._hash = _HASHES[algorithm]
         self._secrets = secrets
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
         for secret in self._secrets:
             digest = self._hash()
-            for piece in message(secret.reveal()):
-                digest.update(piece)
+            for piece in message:
+                digest.update(secret.reveal() if piece is SECRET_PLACE else piece)
             expected = digest.digest()
             for signature in signatures:
                 if compare_digest(expected, signature):
@@ -114,7 +114,7 @@ class TokenProof:
     def __init__(self, tokens: list[tuple[str, bytes]]) -> None:
         self._tokens = tokens
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
         for secret_id, token in self._tokens:
             for signature in signatures:
                 if compare_digest(token, signature):
@@ -125,7 +125,7 @@ class TokenProof:
 class NoProof:
     """For a configuration that is checked where its secrets are not at hand."""
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
         return None
 
 
@@ -145,12 +145,11 @@ class PublicKeyProof:
         self._verify = verify
         self._invalid = InvalidSignature
 
-    def match(self, signatures: Pieces, message: Callable[[bytes], Pieces]) -> str | None:
-        pieces = message(b"")
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
         for secret_id, key in self._keys:
             for signature in signatures:
                 try:
-                    self._verify(key, signature, pieces)
+                    self._verify(key, signature, message)
                 except self._invalid:
                     continue
                 return secret_id

@@ -23,12 +23,22 @@ from typing import NamedTuple
 
 from sidecar.claim import Claim, SignatureReader
 from sidecar.clock import age_of, malformed
-from sidecar.document import MAX_UNVERIFIED, find_value
-from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, once, query_values, writers
+from sidecar.document import MAX_UNVERIFIED, find_value, read_document
+from sidecar.message import (
+    Delivery,
+    PublicURL,
+    body_sha256_hex,
+    compose,
+    compose_plain,
+    once,
+    plain_parts,
+    query_values,
+    writers,
+)
 from sidecar.outcomes import Reason, Rejected
 from sidecar.proof import UNRESOLVED, proof_of
 from sidecar.request import RequestHead
-from sidecar.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme
+from sidecar.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, TimestampField
 from sidecar.secret import Secret
 
 #: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.
@@ -46,11 +56,13 @@ class Verifier:
     """A scheme bound to its secrets, with everything that does not depend on the delivery worked out beforehand."""
 
     __slots__ = (
+        "_body_clock",
         "_clock",
         "_clock_header",
         "_delivery_id_header",
         "_mismatch",
         "_only_body",
+        "_plain",
         "_proof",
         "_reader",
         "_reads_document",
@@ -81,12 +93,14 @@ class Verifier:
         self.public_url = public_url
         self._url = PublicURL(public_url) if public_url else None
         self._writers = writers(scheme, self._url)
-        self._only_body = scheme.parts == (BODY,)
+        self._plain = () if scheme.signature.field or scheme.body_hash else plain_parts(scheme)
+        self._only_body = self._plain == (BODY,)
         self._reads_document = bool(scheme.signature.field) or any(isinstance(part, JsonValue) for part in scheme.parts)
         self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
         self._signed_headers = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
         clock = scheme.timestamp
         self._clock = clock if clock is not None and not clock.field else None
+        self._body_clock = clock if clock is not None and clock.field else None
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
         self._mismatch = Reason.TOKEN_MISMATCH if scheme.signature.kind in BEARER_KINDS else Reason.SIGNATURE_MISMATCH
@@ -127,21 +141,17 @@ class Verifier:
 
     def verify(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified:
         """Steps (4) to (7) over the raw body, given in pieces. Raises `Rejected`."""
-        scheme = self.scheme
-        if self._only_body and not scheme.signature.field and not scheme.body_hash:
-            secret_id = self._proof.match(claim.signatures, lambda secret: body)
-            delivery = None
+        if self._plain:
+            message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
+            secret_id = self._proof.match(claim.signatures, message)
         else:
-            delivery = Delivery(head, body, claim.timestamp, b"", scheme.form_field)
-            secret_id = self._match(claim, delivery)
+            secret_id = self._match(claim, head, body)
         if secret_id is None:
             raise Rejected(self._mismatch, f"no match with {len(self.secrets)} secret(s)")
         # (7)
-        clock = scheme.timestamp
-        if clock is None or not clock.field:
+        if self._body_clock is None:
             return Verified(secret_id)
-        delivery = delivery or Delivery(head, body, b"", b"", scheme.form_field)
-        return Verified(secret_id, self._age_in_body(delivery, claim.now))
+        return Verified(secret_id, self._age_in_body(self._body_clock, head, body, claim.now))
 
     def replay_key(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> bytes:
         """What two copies of one verified delivery have in common, whichever of its signatures each carries; never a MAC.
@@ -159,8 +169,10 @@ class Verifier:
             digest.update(piece)
         return digest.digest()
 
-    def _match(self, claim: Claim, delivery: Delivery) -> str | None:
-        scheme, head = self.scheme, delivery.head
+    def _match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> str | None:
+        """Steps (4) to (6) for templates that need more than body and timestamp."""
+        scheme = self.scheme
+        delivery = Delivery(head, body, claim.timestamp, b"", scheme.form_field)
         # (4)
         if self._reads_document and sum(map(len, delivery.body)) > MAX_UNVERIFIED:
             raise Rejected(
@@ -174,23 +186,18 @@ class Verifier:
             )
 
         # (5), (6)
-        def message(secret: bytes) -> Sequence[bytes]:
-            delivery.secret = secret
-            return compose(self._writers, delivery)
-
-        if self._url is None:
-            return self._proof.match(signatures, message)
-        url = self._url.of(head.target)
-        for delivery.url in self._url.ports(url) if scheme.any_port else (url,):
-            if (secret_id := self._proof.match(signatures, message)) is not None:
+        url = self._url.of(head.target) if self._url is not None else b""
+        for delivery.url in PublicURL.ports(url) if scheme.any_port else (url,):
+            secret_id = self._proof.match(signatures, compose(self._writers, delivery))
+            if secret_id is not None:
                 return secret_id
         return None
 
-    def _age_in_body(self, delivery: Delivery, now: float | None) -> float | None:
-        clock = self.scheme.timestamp
-        assert clock is not None
+    def _age_in_body(
+        self, clock: TimestampField, head: RequestHead, body: Sequence[bytes], now: float | None
+    ) -> float | None:
         try:
-            text = find_value(delivery.document, clock.field)
+            text = find_value(read_document(head, body, self.scheme.form_field), clock.field)
         except Rejected as unreadable:
             raise Rejected(Reason.TIMESTAMP_MALFORMED, unreadable.detail) from None
         if text is None:

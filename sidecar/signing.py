@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sidecar.claim import ENCODE
 from sidecar.clock import written
 from sidecar.keys import key_bytes, private_key
-from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
+from sidecar.message import SECRET_PLACE, Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
 from sidecar.proof import Hmac, token_of
 from sidecar.request import make_head
 from sidecar.scheme import (
@@ -82,7 +82,6 @@ def sign_delivery(
     every = [(name.encode(), value.encode()) for name, value in [*headers, *added]]
     head = make_head(method, b"/" + target.encode(), every, None)
     delivery = Delivery(head, [body], timestamp.encode(), url.encode(), scheme.form_field)
-    delivery.secret = secret.reveal()
     signature = _signature(scheme, secret, compose(writers(scheme, known), delivery))
     if scheme.signature.field:
         _put(document, scheme.signature.field, signature)
@@ -100,7 +99,8 @@ def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
     if field.kind is Kind.HMAC:
         raw = Hmac(field.algorithm, key_bytes(scheme.key, secret.reveal())).digest(message)
     elif field.kind is Kind.HASH:
-        raw = hashlib.new(field.algorithm, b"".join(message)).digest()
+        filled = [secret.reveal() if piece is SECRET_PLACE else piece for piece in message]
+        raw = hashlib.new(field.algorithm, b"".join(filled)).digest()
     else:
         raw = _with_private_key(scheme, secret, b"".join(message))
     text = ENCODE[field.encoding](raw).decode()
