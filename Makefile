@@ -1,6 +1,9 @@
 # Needs make, git and Python 3.11 or newer with its venv module; everything else goes into .venv.
 
-PYTHON ?= python3
+# The system's own interpreter if it will do: distributions build it with optimisations that version managers leave out,
+# and a delivery costs a quarter less with them. Another one: make PYTHON=python3.12 ...
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -38,33 +38,30 @@ class Body:
         self._budget = budget
         self._taken = 0
 
-    async def read(self, incoming: Incoming, limit: int) -> None:
-        """Reads to the end; `limit` in bytes. Raises `Rejected`."""
+    def begin(self, incoming: Incoming, limit: int) -> None:
+        """Takes an announced size from the budget before a byte is read. Raises `Rejected`."""
         announced = incoming.head.content_length
         if announced is not None:
             if announced > limit:
                 raise Rejected(Reason.BODY_TOO_LARGE, f"{announced} bytes announced, the limit is {limit}")
-            self._take(announced)
-        more = True
-        while more:
-            if not incoming.has_news:
-                await incoming.news()
-            piece, more = incoming.take()
-            if not piece:
-                continue
+            self._budget.take(announced)
+            self._taken = announced
+
+    def take(self, incoming: Incoming, limit: int) -> bool:
+        """What has arrived; returns whether more follows. Raises `Rejected`."""
+        piece, more = incoming.take()
+        if piece:
             self.size += len(piece)
             if self.size > limit:
                 raise Rejected(Reason.BODY_TOO_LARGE, f"the limit is {limit} bytes")
             if self.size > self._taken:
-                self._take(self.size - self._taken)
+                self._budget.take(self.size - self._taken)
+                self._taken = self.size
             self.pieces.append(piece)
+        return more
 
     def release(self) -> None:
         """Gives back what was taken from the budget."""
         self.pieces = []
         self._budget.give(self._taken)
         self._taken = 0
-
-    def _take(self, size: int) -> None:
-        self._budget.take(size)
-        self._taken += size

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httptools
 
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead, check_head
+from sidecar.request import Header, RequestHead, check_head
 
 #: More than any delivery that a route would take.
 MAX_CAPTURE = 64 * 1024 * 1024
@@ -37,8 +37,7 @@ class _Events:
 
     def __init__(self) -> None:
         self.target = b""
-        self.names: list[bytes] = []
-        self.values: list[bytes] = []
+        self.fields: list[Header] = []
         self.head_complete = self.complete = self.trailers = False
         self.body: list[bytes] = []
 
@@ -49,8 +48,7 @@ class _Events:
         if self.head_complete:
             self.trailers = True
         else:
-            self.names.append(name)
-            self.values.append(value)
+            self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.head_complete = True
@@ -85,14 +83,11 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
     events = _Events()
     parser = httptools.HttpRequestParser(events)
     fault = _parse_head(parser, lines)
-    head = RequestHead(parser.get_method().decode("ascii"), events.target, events.names, events.values, peer)
-    fields = dict(head.fields)
-    if not needs_host and b"host" not in fields:
-        fields[b"host"] = (b"",)
+    head = checked = RequestHead(parser.get_method().decode("ascii"), events.target, events.fields, peer)
+    if not needs_host and b"host" not in head.fields:
+        checked = RequestHead(head.method, head.target, [*events.fields, (b"Host", b"")], peer)
         remarks.append("no Host; live traffic must have one")
-    fault = fault or check_head(
-        method=parser.get_method(), target=events.target, version=parser.get_http_version(), fields=fields
-    )
+    fault = fault or check_head(checked, version=parser.get_http_version())
     if fault is None and parser.should_upgrade():
         fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken")
     if fault is not None:

@@ -27,12 +27,13 @@ class DeadlineQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._due)
 
-    def add(self, item: T) -> None:
-        """Starts the clock of `item`; starts it anew if it runs already."""
+    def add(self, item: T) -> float:
+        """Starts the clock of `item`, anew if it runs already; returns the loop's time at which it is due."""
         self._due.pop(item, None)
         self._due[item] = due = self._loop.time() + self.seconds
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._fire)
+        return due
 
     def discard(self, item: T) -> None:
         """Stops the clock of `item`, if it runs."""

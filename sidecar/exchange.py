@@ -12,8 +12,6 @@ class Exchange:
     The defaults stand on the class, so that making one costs three assignments and not twenty.
     """
 
-    method: str = ""
-    path: bytes = b""
     route: Route | None = None
     client: str = ""
     outcome: Outcome = Outcome.ACCEPTED
@@ -33,9 +31,11 @@ class Exchange:
     upstream_seconds: float | None = None
     seconds: float = 0.0
 
-    def __init__(self, *, number: int, peer: str | None, started: float) -> None:
+    def __init__(self, *, number: int, peer: str | None, started: float, method: str = "", path: bytes = b"") -> None:
         self.number = number  #: counted from 1 since the process started
         self.peer = peer
+        self.method = method
+        self.path = path
         self.started = started  #: monotonic seconds
 
     @property

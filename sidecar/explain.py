@@ -134,7 +134,7 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:
         Stage(
             "request",
             "passed",
-            f"{head.method} {_shown(head.path)}, {len(head.headers)} header fields, {_body(capture)}",
+            f"{head.method} {_shown(head.path)}, {len(head.names.listed)} header fields, {_body(capture)}",
         )
     )
     try:

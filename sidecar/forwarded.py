@@ -6,7 +6,7 @@ trusted proxy the X-Forwarded fields are kept.
 
 from functools import lru_cache
 
-from sidecar.request import Header, RequestHead
+from sidecar.request import FieldNames, Header, RequestHead
 from sidecar.upstream import HOP_BY_HOP, connection_options
 
 _OURS = frozenset(
@@ -25,18 +25,25 @@ def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proo
     """
     framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
     length = b"%d" % body_size
-    headers = head.headers
-    if (
-        not _DROPPED.isdisjoint(head.fields)
-        or b"_" in b"".join(head.fields)
-        or head.values(b"content-length") != ((length,) if framed else ())
-    ):
-        # Something must go, or the length be written anew; most deliveries have nothing of this.
+    names = head.names
+    if names.as_request is None:
+        names.as_request = _all_end_to_end(names)
+    if names.as_request and head.values(b"content-length") == ((length,) if framed else ()):
+        lines = b"\r\n".join(map(b": ".join, head.headers))  # most deliveries
+    else:
+        # Something must go, or the length be written anew.
         headers = _end_to_end(head)
         if framed:
             headers.append((b"Content-Length", length))
-    lines = b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
+        lines = b"\r\n".join(map(b": ".join, headers))
+    if lines:
+        lines += b"\r\n"
     return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (head.method.encode(), head.target, lines, forwarding, proof)
+
+
+def _all_end_to_end(names: FieldNames) -> bool:
+    """Whether no field has to go because of its name."""
+    return _DROPPED.isdisjoint(names.lower) and not names.underscored
 
 
 def _end_to_end(head: RequestHead) -> list[Header]:
@@ -51,15 +58,26 @@ def _end_to_end(head: RequestHead) -> list[Header]:
     return kept
 
 
-def forwarding_lines(
-    peer: str | None, hops: tuple[bytes, ...], protos: tuple[bytes, ...], hosts: tuple[bytes, ...]
-) -> bytes:
-    """X-Forwarded-For with the connection's address appended to `hops`; -Proto and -Host. Empty ones are left out."""
-    chain = [*hops, peer.encode()] if peer is not None else hops
-    lines = [b"X-Forwarded-For: %b\r\n" % b", ".join(chain)] if chain else []
-    lines += [b"X-Forwarded-Proto: %b\r\n" % proto for proto in protos]
-    lines += [b"X-Forwarded-Host: %b\r\n" % host for host in hosts]
-    return b"".join(lines)
+def forwarding_lines(head: RequestHead, *, trusted_peer: bool) -> bytes:
+    """X-Forwarded-For with the connection's address appended; -Proto and -Host. Only a trusted proxy's own are kept."""
+    hosts = head.values(b"host")
+    if not trusted_peer:
+        lines = _lines_of_peer(head.peer)
+        return b"%bX-Forwarded-Host: %b\r\n" % (lines, hosts[0]) if hosts else lines
+    chain = head.values(b"x-forwarded-for")
+    if head.peer is not None:
+        chain = (*chain, head.peer.encode())
+    made = [b"X-Forwarded-For: %b\r\n" % b", ".join(chain)] if chain else []
+    made += [b"X-Forwarded-Proto: %b\r\n" % proto for proto in head.values(b"x-forwarded-proto") or (b"http",)]
+    made += [b"X-Forwarded-Host: %b\r\n" % host for host in head.values(b"x-forwarded-host") or hosts]
+    return b"".join(made)
+
+
+@lru_cache(maxsize=1024)
+def _lines_of_peer(peer: str | None) -> bytes:
+    """What there is to say of a connection that came straight from `peer`."""
+    forwarded_for = b"X-Forwarded-For: %b\r\n" % peer.encode() if peer is not None else b""
+    return forwarded_for + b"X-Forwarded-Proto: http\r\n"
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sidecar.deadlines import DeadlineQueue
+from sidecar.light_task import LightTask, Signal, Turn
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 from sidecar.request import Header, RequestHead, check_head
 
@@ -47,11 +48,10 @@ KEEP_ALIVE_SECONDS = 75.0
 HIGH_WATER = 64 * 1024
 
 
-def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
-    """One write for all. Small ones are joined, which costs less than a gathering system call; large ones are not copied."""
-    if len(pieces) == 1:
-        transport.write(pieces[0])
-    elif sum(map(len, pieces)) <= HIGH_WATER:
+def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes], size: int) -> None:
+    """One write for all, about `size` bytes. Few are joined, which costs less than a gathering system call; many are not
+    copied."""
+    if size <= HIGH_WATER:
         transport.write(b"".join(pieces))
     else:
         transport.writelines(pieces)
@@ -77,9 +77,10 @@ class Deadlines:
         self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
         self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, WRITE_SECONDS, lambda it: it.transport.abort())
         self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
-            loop, KEEP_ALIVE_SECONDS, lambda it: it.close_after_answer(unread=False)
+            loop, KEEP_ALIVE_SECONDS, lambda it: it.keep_alive_expired()
         )
         self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.transport.abort())
+        self.turn = Turn(loop)
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
 
@@ -101,8 +102,10 @@ class DataProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.application: Application = config.loaded_app
         self.deadlines = deadlines
+        self.turn = deadlines.turn
         self.max_connections = max_connections
-        self.active: Incoming | None = None
+        self.active: Incoming | None = None  # the request that is being answered
+        self.idle_since: float | None = None  # loop time of the last answer's end; None before the first one
         self.in_head = False
         self.head_timed = False
         self.body_timed = False
@@ -114,13 +117,14 @@ class DataProtocol(HttpToolsProtocol):
         self.discarded = 0
         self.segment = b""  # what is being parsed
         self.earlier: list[bytes] = []  # the segments before it in which this head began
-        self.names: list[bytes] = []
-        self.values: list[bytes] = []
+        self.peer: str | None = None
+        self.fields: list[Header] = []
 
     # Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.peer = self.client[0] if self.client else None
         if len(self.connections) > self.max_connections():
             self._refuse(Rejected(Reason.OVERLOADED, "limits.connections reached"))
             return
@@ -134,9 +138,9 @@ class DataProtocol(HttpToolsProtocol):
         cycle = self.active
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
-            cycle.wake()  # if its body is being read, `receive` tells
             if not cycle.more_body and cycle.task is not None:
                 cycle.task.cancel()  # its delivery is under way
+            cycle.wake()  # if its body is being read, `take` tells
         self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # parser and protocol hold each other
 
@@ -154,35 +158,40 @@ class DataProtocol(HttpToolsProtocol):
             pass  # refused in on_headers_complete
         except httptools.HttpParserError as error:
             self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
+        else:
+            if self.in_head:
+                self._unfinished_head(data)
+            elif self.cycle is not None and self.cycle.more_body:
+                self._unfinished_body()
+        if self.active is not None:
+            self.active.go_on()
+
+    def _unfinished_head(self, data: bytes) -> None:
+        if self.discarding:
             return
-        if self.in_head and not self.discarding:
-            if self.earlier:  # how much of the first segment is head is not known yet
-                self.head_bytes += len(data)
-            self.earlier.append(data)
-            if self.head_bytes > MAX_HEAD:
-                self._unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
-            elif not self.head_timed:
-                self.head_timed = True
-                self.deadlines.head.add(self)
-        elif self.cycle is not None and self.cycle.more_body:
-            if (
-                self.wire_bytes - self.body_bytes
-                > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes + MAX_HEAD
-            ):
-                self._fault(Rejected(Reason.MALFORMED_REQUEST, "the chunks' framing is larger than what it carries"))
-            elif not self.body_timed:
-                self.body_timed = True
-                self.deadlines.body.add(self)
+        if self.earlier:  # how much of the first segment is head is not known yet
+            self.head_bytes += len(data)
+        self.earlier.append(data)
+        if self.head_bytes > MAX_HEAD:
+            self._unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
+        elif not self.head_timed:
+            self.head_timed = True
+            self.deadlines.head.add(self)
+
+    def _unfinished_body(self) -> None:
+        if self._chunks_too_costly(MAX_HEAD):
+            self._fault(CHUNKS_TOO_COSTLY)
+        elif not self.body_timed:
+            self.body_timed = True
+            self.deadlines.body.add(self)
 
     # Parser callbacks
 
     def on_message_begin(self) -> None:
         if self.discarding:
             return
-        self.deadlines.keep_alive.discard(self)  # here, because blank lines are no request and must not hold it open
         self.url = b""
-        self.names = []
-        self.values = []
+        self.fields = []
         self.head_fault = None
         self.head_bytes = 0
         self.earlier.clear()
@@ -202,8 +211,7 @@ class DataProtocol(HttpToolsProtocol):
             if not self.discarding:
                 self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
             return
-        self.names.append(name)
-        self.values.append(value)
+        self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.discarding:
@@ -215,37 +223,30 @@ class DataProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         method = parser.get_method()
-        peer = self.client[0] if self.client else None
-        head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, peer)
+        head = RequestHead(method.decode("ascii"), self.url, self.fields, self.peer)
         self.body_bytes = self.wire_bytes = 0
-        fault = self.head_fault
-        if fault is None:
-            if len(self.names) > MAX_FIELDS:
-                fault = Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
-            elif raw_fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
-                fault = raw_fault
-            elif parser.should_upgrade():
-                fault = Rejected(
-                    Reason.MALFORMED_REQUEST,
-                    "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade",
-                )
-            else:
-                fault = check_head(method=method, target=self.url, version=version, fields=head.fields)
-        before = self.cycle
-        self.cycle = Incoming(
-            self,
-            head,
-            fault,
-            keep_alive=fault is None and version == "1.1" and parser.should_keep_alive(),
-            http_1_0=version == "1.0",
-        )
+        fault = self.head_fault or self._head_fault(head, method, version)
+        keep_alive = fault is None and version == "1.1" and parser.should_keep_alive()
+        self.cycle = cycle = Incoming(self, head, fault, keep_alive=keep_alive, http_1_0=version == "1.0")
         if fault is not None:
             self.discarding = True
-        if before is None or before.response_complete:
-            self._start(self.cycle)
+        if self.active is None and not self.flow.write_paused:
+            self.active = cycle
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft(self.cycle)  # type: ignore[arg-type]
+            self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
+
+    def _head_fault(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
+        if len(self.fields) > MAX_FIELDS:
+            return Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
+        if fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
+            return fault
+        if self.parser.should_upgrade():
+            return Rejected(
+                Reason.MALFORMED_REQUEST,
+                "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade",
+            )
+        return check_head(head, version=version)
 
     def _check_raw(self, line: bytes, head: RequestHead) -> Rejected | None:
         """What only the bytes themselves tell: the parser takes RTSP for HTTP and skips blanks without counting them."""
@@ -253,19 +254,25 @@ class DataProtocol(HttpToolsProtocol):
         start = raw.find(line)
         if start < 0:
             return Rejected(Reason.MALFORMED_REQUEST, "not a request line of HTTP")
-        if len(raw) > MAX_HEAD or b"transfer-encoding" in head.fields:
+        if len(raw) > MAX_HEAD or head.names.chunked:
             end = raw.find(b"\r\n\r\n", start) + 4
             if end - start > MAX_HEAD:
                 return Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes")
-            if b"transfer-encoding" in head.fields:
+            if head.names.chunked:
                 self.wire_bytes = len(raw) - end
         return None
 
     def on_body(self, body: bytes) -> None:
-        if self.discarding or self.cycle.response_complete:
+        cycle = self.cycle
+        if self.discarding or cycle.response_complete:
             return
-        self.body_bytes += len(body)
-        self.cycle.feed(body)
+        size = len(body)
+        self.body_bytes += size
+        cycle.pieces.append(body)
+        cycle.unread += size
+        cycle.has_news = True
+        if cycle.unread > HIGH_WATER:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         if self.discarding:
@@ -273,15 +280,19 @@ class DataProtocol(HttpToolsProtocol):
         if self.body_timed:
             self.body_timed = False
             self.deadlines.body.discard(self)
-        if self._chunks_too_costly():
+        if self._chunks_too_costly(0):
             self._fault(CHUNKS_TOO_COSTLY)
             return
         self.cycle.more_body = False
-        self.cycle.wake()
+        self.cycle.has_news = True
 
-    def _chunks_too_costly(self) -> bool:
-        """Whether more was sent to frame the body's chunks than any honest sender needs."""
-        return self.wire_bytes - self.body_bytes > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes
+    def _chunks_too_costly(self, of_others: int) -> bool:
+        """Whether more was sent to frame the body's chunks than any honest sender needs; `of_others`: bytes that may not be
+        this body's."""
+        if not self.cycle.head.names.chunked:
+            return False
+        overhead = self.wire_bytes - self.body_bytes - of_others
+        return overhead > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes
 
     # Faults
 
@@ -294,14 +305,26 @@ class DataProtocol(HttpToolsProtocol):
 
     def body_expired(self) -> None:
         self._fault(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
+        self.cycle.wake()
+
+    def keep_alive_expired(self) -> None:
+        """Looked at once in KEEP_ALIVE_SECONDS, so an unused connection is closed after one to two times that.
+
+        Blank lines are no request and don't hold it open.
+        """
+        unused = self.active is None and not self.pipeline and not self.in_head
+        if unused and self.idle_since is not None and self.idle_since + KEEP_ALIVE_SECONDS <= self.loop.time():
+            self.close_after_answer(unread=False)
+        else:
+            self.deadlines.keep_alive.add(self)
 
     def _fault(self, rejected: Rejected) -> None:
-        """Found while the body is read: the proxy raises it as soon as it looks for more."""
+        """Found while the body is read: `take` raises it as soon as the proxy looks for more."""
         self.discarding = True
         cycle = self.cycle
         cycle.fault = rejected
         cycle.keep_alive = False
-        cycle.wake()
+        cycle.has_news = True
 
     def _unparsable(self, rejected: Rejected) -> None:
         """No request will come of it. Complete ones before it are answered first; then the connection closes."""
@@ -338,23 +361,26 @@ class DataProtocol(HttpToolsProtocol):
 
     # Overridden for what uvicorn does otherwise
 
-    def _start(self, incoming: "Incoming") -> None:
-        self.active = incoming
-        incoming.task = self.loop.create_task(incoming.run(self.application), name="delivery")
-        self.tasks.add(incoming.task)
-
     def on_response_complete(self) -> None:
         """The next request of the pipeline, or the wait for one; uvicorn would make a timer for each."""
+        self.active = None
         if self.transport.is_closing():
             return
         if self.pipeline:
-            following = self.pipeline.pop()
-            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
-                self.flow.resume_reading()
-            self._start(following)  # type: ignore[arg-type]
+            self._next_of_pipeline()
         elif not self.discarding:
             self.flow.resume_reading()
-            self.deadlines.keep_alive.add(self)
+            if self.idle_since is None:
+                self.deadlines.keep_alive.add(self)
+            self.idle_since = self.loop.time()
+
+    def _next_of_pipeline(self) -> None:
+        """Not while answers wait unread: a sender that never reads could make us hold any number of them."""
+        if self.pipeline and self.active is None and not self.flow.write_paused:
+            self.active = self.pipeline.pop()  # type: ignore[assignment]
+            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
+                self.flow.resume_reading()
+            self.active.go_on()  # type: ignore[union-attr]
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -363,6 +389,7 @@ class DataProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.deadlines.write.discard(self)
+        self._next_of_pipeline()
 
 
 class Incoming:
@@ -374,14 +401,13 @@ class Incoming:
     """
 
     # Defaults stand on the class: making one of these is on every delivery's way.
-    task: asyncio.Task[None] | None = None
+    task: LightTask | None = None
     disconnected = False
     more_body = True
     response_started = False
     response_complete = False
-    _waiter: asyncio.Future[None] | None = None
     has_news = False
-    _unread = 0
+    unread = 0  #: bytes of body that arrived and were not taken
     _held_head = b""
     _chunked = False
     _continued = False
@@ -396,33 +422,30 @@ class Incoming:
         self.fault = fault  #: why this request must be refused, found before or while its body was read
         self.keep_alive = keep_alive
         self.http_1_0 = http_1_0
-        self._chunks: list[bytes] = []
+        self.pieces: list[bytes] = []  #: of the body, arrived and not taken
+        self._signal = Signal()
 
-    async def run(self, application: Application) -> None:
-        """Has the request answered. What is left unanswered closes the connection."""
-        try:
-            await application(self)
-        finally:
-            if not self.response_complete and not self.disconnected:
-                self.transport.abort()
-            self.protocol.tasks.discard(self.task)
-            self.task = None
+    def go_on(self) -> None:
+        """Begins to have the request answered, or tells of what is new since."""
+        if self.task is None:
+            protocol = self.protocol
+            self.task = LightTask(protocol.application(self), protocol.turn, self._ended)
+            protocol.tasks.add(self.task)  # type: ignore[arg-type]  # uvicorn asks these for `cancel` only
+        elif self.has_news:
+            self._signal.set()
+
+    def _ended(self, task: LightTask) -> None:
+        """What is left unanswered closes the connection."""
+        self.protocol.tasks.discard(task)
+        if not self.response_complete and not self.disconnected:
+            self.transport.abort()
 
     # The request
 
-    def feed(self, piece: bytes) -> None:
-        """A piece of the body arrived."""
-        self._chunks.append(piece)
-        self._unread += len(piece)
-        if self._unread > HIGH_WATER:
-            self.protocol.flow.pause_reading()
-        self.wake()
-
     def wake(self) -> None:
-        """There is something new to `take`: a piece of body, its end, a fault, or the sender left."""
+        """There is something new to `take`, and it did not come with what the connection received."""
         self.has_news = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._signal.set()
 
     async def news(self) -> None:
         """Waits until `has_news`, asking a sender that waits for it to go on (RFC 9110, 10.1.1)."""
@@ -430,9 +453,7 @@ class Incoming:
             self._continued = True
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.flow.resume_reading()
-        self._waiter = self.protocol.loop.create_future()
-        await self._waiter
-        self._waiter = None
+        await self._signal
 
     def take(self) -> tuple[bytes, bool]:
         """What of the body has arrived, and whether more follows. Raises the `Rejected` that ends it."""
@@ -441,10 +462,10 @@ class Incoming:
             raise self.fault
         if self.disconnected:
             raise Rejected(Reason.BODY_INCOMPLETE, "the sender left in the middle of its body")
-        chunks = self._chunks
-        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._unread = 0
+        pieces = self.pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.pieces = []
+        self.unread = 0
         return piece, self.more_body
 
     # The answer
@@ -452,7 +473,7 @@ class Incoming:
     def start(self, status: int, headers: Sequence[Header], *, sized: bool, hold: bool) -> None:
         """Sends the head of the answer. `sized`: the headers tell its length; without, it is chunked or ends the connection.
 
-        With `hold` it waits for the first `send`, which follows at once: one write for both.
+        With `hold` it waits for the first `write`, which follows at once: one write for both.
         """
         head = self._answer_head(status, headers, sized)
         if hold:
@@ -460,10 +481,8 @@ class Incoming:
         elif not self.disconnected:
             self.transport.write(head)
 
-    async def send(self, body: bytes, *, more: bool) -> None:
-        """Sends a piece of the answer; waits while the sender reads too slowly."""
-        if self.protocol.flow.write_paused:
-            await self.protocol.flow.drain()
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Sends a piece of the answer. With `more` to come, wait for `writable` before the next one."""
         if self.disconnected:
             return
         pieces = [self._held_head] if self._held_head else []
@@ -476,9 +495,14 @@ class Incoming:
         if not more and self._chunked:
             pieces.append(b"0\r\n\r\n")
         if pieces:
-            write_pieces(self.transport, pieces)
+            write_pieces(self.transport, pieces, len(body))
         if not more:
             self._complete()
+
+    async def writable(self) -> None:
+        """Waits while the sender reads too slowly."""
+        if self.protocol.flow.write_paused:
+            await self.protocol.flow.drain()
 
     def abort(self) -> None:
         """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""

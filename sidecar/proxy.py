@@ -35,7 +35,7 @@ from sidecar.reload import Reloader
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
-from sidecar.signature import Verified
+from sidecar.signature import Verified, Verifier
 from sidecar.upstream import Connection
 
 
@@ -64,16 +64,14 @@ class Proxy:
 
     async def __call__(self, incoming: Incoming) -> None:
         head = incoming.head
-        exchange = self._begin(head.peer)
-        exchange.method = head.method
-        exchange.path = head.path
+        exchange = self._begin(head.peer, head.method, head.path)
         body = Body(self.budget)
         self.metrics.in_flight += 1
         try:
             await self._deliver(incoming, exchange, body)
         except Rejected as rejected:
             _note(exchange, rejected)
-            await self._refuse(incoming, exchange, rejected)
+            self._refuse(incoming, exchange, rejected)
         except Aborted as aborted:
             _note(exchange, aborted)
             incoming.abort()
@@ -90,19 +88,20 @@ class Proxy:
             if incoming.response_started:
                 incoming.abort()
             else:
-                await self._refuse(incoming, exchange, failure)
+                self._refuse(incoming, exchange, failure)
         finally:
             self.metrics.in_flight -= 1
             exchange.request_bytes = body.size
             # (9)
-            if self.hints.wants(exchange.reason or exchange.shadow_reason, exchange.route, body.size):
+            reason = exchange.reason or exchange.shadow_reason
+            if reason is not None and self.hints.wants(reason, exchange.route, body.size):
                 # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
                 asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, head, body.pieces)
             else:
                 self._record(exchange)
             body.release()
 
-    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:  # noqa: PLR0915 - the whole way
+    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
         site = self.reloader.site
 
         # (1) head
@@ -132,28 +131,23 @@ class Proxy:
             would_reject = _tolerated(route, exchange, rejected)
 
         # (5) body
-        await body.read(incoming, route.body_limit)
+        body.begin(incoming, route.body_limit)
+        while body.take(incoming, route.body_limit):
+            await incoming.news()
 
         # (6) verify
         proof: Verified | Waived | None = None
         if claim is not None and route.verifier is not None:
-            began = self.monotonic()
             try:
-                verified = route.verifier.verify(claim, head, body.pieces)
+                proof = self._verify(route.verifier, claim, head, body, exchange)
                 if route.handshakes is not None:
                     handshake = route.handshakes.carried_by(head, body.pieces)
-                proof = verified
-                exchange.secret_id = verified.secret_id
-                if verified.age is not None:
-                    exchange.age = verified.age
             except Rejected as rejected:
                 would_reject = _tolerated(route, exchange, rejected)
-            finally:
-                exchange.verify_seconds = self.monotonic() - began
         if (
             handshake is not None
             and would_reject is None
-            and await self._answer_handshake(incoming, exchange, handshake, body)
+            and self._answer_handshake(incoming, exchange, handshake, body)
         ):
             return
         if proof is None:
@@ -162,18 +156,34 @@ class Proxy:
         # (7) forward
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        pieces = [_upstream_head(proof, route, head, client, body.size), *body.pieces]
-        connection = await upstream.send(pieces, no_body=head.method == "HEAD")
+        made = _upstream_head(proof, route, head, client, body.size)
+        connection = await upstream.send(made, body.pieces, body.size, no_body=head.method == "HEAD")
         exchange.upstream_status = connection.status
 
         # (8) answer
         try:
-            await self._stream(incoming, exchange, connection)
+            exchange.status = connection.status
+            incoming.start(
+                connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece
+            )
+            if not _hand_on(connection, incoming, exchange):
+                await _stream(connection, incoming, exchange)
         finally:
             upstream.finish(connection)
             exchange.upstream_seconds = self.monotonic() - began
 
-    async def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
+    def _verify(self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange) -> Verified:
+        began = self.monotonic()
+        try:
+            proof = verifier.verify(claim, head, body.pieces)
+        finally:
+            exchange.verify_seconds = self.monotonic() - began
+        exchange.secret_id = proof.secret_id
+        if proof.age is not None:
+            exchange.age = proof.age
+        return proof
+
+    def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
         """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
         assert exchange.route is not None
         handshakes = exchange.route.handshakes
@@ -187,29 +197,17 @@ class Proxy:
         exchange.status, headers, content = answer
         exchange.answer_bytes = len(content)
         incoming.start(exchange.status, headers, sized=True, hold=True)
-        await incoming.send(content, more=False)
+        incoming.write(content, more=False)
         return True
 
-    async def _stream(self, incoming: Incoming, exchange: Exchange, connection: Connection) -> None:
-        """Hands the answer on piece by piece; `send` waits while the sender reads too slowly, and so does the receiver."""
-        exchange.status = connection.status
-        incoming.start(connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece)
-        more = True
-        while more:
-            if not connection.has_piece:
-                await connection.news()
-            piece, more = connection.take()
-            exchange.answer_bytes += len(piece)
-            await incoming.send(piece, more=more)
-
-    async def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
+    def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
         incoming.start(exchange.status, headers, sized=True, hold=True)
-        await incoming.send(body, more=False)
+        incoming.write(body, more=False)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The answer to what never became a request, as bytes; counted under no route."""
-        exchange = self._begin(peer)
+        exchange = self._begin(peer, "", b"")
         _note(exchange, rejected)
         exchange.status, headers, body = _answer(rejected, None)
         self._record(exchange)
@@ -217,9 +215,9 @@ class Proxy:
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
         return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
 
-    def _begin(self, peer: str | None) -> Exchange:
+    def _begin(self, peer: str | None, method: str, path: bytes) -> Exchange:
         self._count += 1
-        return Exchange(number=self._count, peer=peer, started=self.monotonic())
+        return Exchange(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
 
     def _record(self, exchange: Exchange) -> None:
         exchange.seconds = self.monotonic() - exchange.started
@@ -238,6 +236,24 @@ class Proxy:
         self._record(exchange)
 
 
+def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> bool:
+    """What has arrived of the answer's body goes to the sender; returns whether that was its end."""
+    piece, more = connection.take()
+    exchange.answer_bytes += len(piece)
+    incoming.write(piece, more=more)
+    return not more
+
+
+async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange) -> None:
+    """The rest of an answer that did not come in one piece. While the sender reads too slowly, the receiver waits too."""
+    done = False
+    while not done:
+        await incoming.writable()
+        if not connection.has_piece:
+            await connection.news()
+        done = _hand_on(connection, incoming, exchange)
+
+
 def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
     """In shadow mode the reason to note for a refusal by verification; anything else is raised again."""
     if not route.shadow or rejected.reason not in VERIFICATION:
@@ -248,17 +264,10 @@ def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
 
 def _upstream_head(proof: Verified | Waived, route: Route, head: RequestHead, client: Client, body_size: int) -> bytes:
     """Only a delivery with a proof has a head to send."""
-    kept = client.trusted_peer
-    forwarding = forwarding_lines(
-        head.peer,
-        head.values(b"x-forwarded-for") if kept else (),
-        (head.values(b"x-forwarded-proto") if kept else ()) or (b"http",),
-        (head.values(b"x-forwarded-host") if kept else ()) or head.values(b"host"),
-    )
-    if not head.values(b"host"):  # HTTP/1.0; what we send is HTTP/1.1 and must have one
+    forwarding = forwarding_lines(head, trusted_peer=client.trusted_peer)
+    if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
-    label, secret_id = (route.name, proof.secret_id) if isinstance(proof, Verified) else (proof.label, "")
-    lines = proof_lines(label, secret_id)
+    lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
     return forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=lines)
 
 

@@ -5,8 +5,10 @@ the sidecar and the receiver must see the same request, or a verified one could 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import methodcaller
+from typing import Any
 
 from sidecar.outcomes import Reason, Rejected
 
@@ -19,23 +21,63 @@ _TARGET = re.compile(rb"/[!\"$-~]*")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
 _FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
+NO_HOST = "exactly one Host field is required"
+_strip_end = methodcaller("rstrip", b" \t")
+#: Names of more fields, or of more bytes in all, are not kept for the next head.
+_KEPT_FIELDS = 40
+_KEPT_BYTES = 1024
+
+
+class FieldNames:
+    """What the names of a head's fields tell by themselves.
+
+    A provider sends the same names every time, so this is worked out once for all heads that have them.
+    """
+
+    __slots__ = ("as_answer", "as_request", "chunked", "fault", "listed", "lower", "repeated", "sized", "underscored")
+
+    def __init__(self, listed: tuple[bytes, ...]) -> None:
+        self.as_request: Any = None  #: what forwarded.py works out from them, once
+        self.as_answer: Any = None  #: what upstream.py works out from them, once
+        self.listed = listed  #: as spelled by the sender
+        self.lower = tuple(map(bytes.lower, listed))
+        self.repeated = len(set(self.lower)) < len(listed)
+        self.underscored = b"_" in b"".join(listed)
+        self.sized = b"content-length" in self.lower
+        self.chunked = b"transfer-encoding" in self.lower
+        self.fault = self._fault()  #: what is wrong with a request that has these names; empty if nothing is
+
+    def _fault(self) -> str:
+        if self.lower.count(b"host") > 1:
+            return NO_HOST
+        if self.lower.count(b"content-length") + self.lower.count(b"transfer-encoding") > 1:
+            return "more than one framing field (Content-Length, Transfer-Encoding)"
+        if self.underscored:
+            for name in self.lower:
+                if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
+                    return "a header with underscores imitates a framing field"
+        return ""
 
 
 class RequestHead:
     """One request's head. Values are without surrounding blanks, everything is in wire order."""
 
-    __slots__ = ("fields", "headers", "method", "path", "peer", "target")
+    __slots__ = ("field_values", "fields", "method", "names", "path", "peer", "target")
 
-    def __init__(
-        self, method: str, target: bytes, names: Sequence[bytes], values: Iterable[bytes], peer: str | None
-    ) -> None:
-        values = list(map(bytes.rstrip, values))  # the parser takes blanks off the front only
+    def __init__(self, method: str, target: bytes, headers: Sequence[Header], peer: str | None) -> None:
+        listed, values = zip(*headers) if headers else ((), ())
         self.method = method
         self.target = target  #: path and query exactly as sent
         self.path = target.partition(b"?")[0]  #: the target up to the first `?`
-        self.headers: Sequence[Header] = list(zip(names, values))  #: names as spelled by the sender
-        self.fields = _by_name(names, values)  #: all values by lower-case name
+        self.names = field_names(listed)
+        self.field_values = list(map(_strip_end, values))  # the parser takes blanks off the front only
+        self.fields = _by_name(self.names, self.field_values)  #: all values by lower-case name
         self.peer = peer  #: address of the direct connection; None on a unix socket
+
+    @property
+    def headers(self) -> Iterable[Header]:
+        """Names, as spelled by the sender, and values."""
+        return zip(self.names.listed, self.field_values)
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """Every value of the field `name` (lower case), in order."""
@@ -50,56 +92,55 @@ class RequestHead:
 
 def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str | None) -> RequestHead:
     """A head from pairs of names and values."""
-    pairs = list(headers)
-    names, values = [name for name, _ in pairs], [value for _, value in pairs]
-    return RequestHead(method, target, names, values, peer)
+    return RequestHead(method, target, list(headers), peer)
 
 
-def _by_name(names: Sequence[bytes], values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
-    lower = list(map(bytes.lower, names))
-    fields: dict[bytes, tuple[bytes, ...]] = dict(zip(lower, zip(values)))
-    if len(fields) < len(lower):  # a name came twice
-        fields = {}
-        for name, value in zip(lower, values, strict=True):
-            fields[name] = (*fields.get(name, ()), value)
+def field_names(listed: tuple[bytes, ...]) -> FieldNames:
+    """Kept for short lists only: what a stranger sends must not fill the memory."""
+    if len(listed) > _KEPT_FIELDS or len(b"".join(listed)) > _KEPT_BYTES:
+        return FieldNames(listed)
+    return _kept_names(listed)
+
+
+_kept_names = lru_cache(maxsize=256)(FieldNames)
+
+
+def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+    if not names.repeated:
+        return dict(zip(names.lower, zip(values)))
+    fields: dict[bytes, tuple[bytes, ...]] = {}
+    for name, value in zip(names.lower, values, strict=True):
+        fields[name] = (*fields.get(name, ()), value)
     return fields
 
 
-def check_head(
-    *, method: bytes, target: bytes, version: str, fields: Mapping[bytes, Sequence[bytes]]
-) -> Rejected | None:
+def check_head(head: RequestHead, *, version: str) -> Rejected | None:
     """What is wrong with a parsed head, or None. Pure; the caller answers 400."""
     if version not in ("1.1", "1.0"):
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")
-    if method == b"CONNECT":
+    if head.method == "CONNECT":
         return _malformed("CONNECT is never tunnelled")
-    if not _TARGET.fullmatch(target):
+    if not _TARGET.fullmatch(head.target):
         return _malformed("the request target is not a path of visible ASCII characters without '#'")
-    hosts = fields.get(b"host", ())
-    if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return _malformed("exactly one Host field is required")
-    if hosts and not _is_host(hosts[0]):
+    names, fields = head.names, head.fields
+    if names.fault:
+        return _malformed(names.fault)
+    host = fields.get(b"host")
+    if host is None:
+        if version == "1.1":
+            return _malformed(NO_HOST)
+    elif not _HOST.fullmatch(host[0]):
         return _malformed("the Host field is not a host and port")
-    lengths = fields.get(b"content-length", ())
-    codings = fields.get(b"transfer-encoding", ())
-    if len(lengths) + len(codings) > 1:
-        return _malformed("more than one framing field (Content-Length, Transfer-Encoding)")
-    if lengths and (not lengths[0].isdigit() or len(lengths[0]) > 18):
-        return _malformed("Content-Length is not a plain number")
-    if codings and codings[0].lower() != b"chunked":
-        return _malformed("Transfer-Encoding is not exactly 'chunked'")
-    if codings and version == "1.0":
-        return _malformed("Transfer-Encoding in an HTTP/1.0 request")
-    if b"_" in b"".join(fields):
-        for name in fields:
-            if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
-                return _malformed("a header with underscores imitates a framing field")
+    if names.sized:
+        length = fields[b"content-length"][0]
+        if not length.isdigit() or len(length) > 18:
+            return _malformed("Content-Length is not a plain number")
+    elif names.chunked:
+        if fields[b"transfer-encoding"][0].lower() != b"chunked":
+            return _malformed("Transfer-Encoding is not exactly 'chunked'")
+        if version == "1.0":
+            return _malformed("Transfer-Encoding in an HTTP/1.0 request")
     return None
-
-
-@lru_cache(maxsize=256)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
 
 
 def _malformed(detail: str) -> Rejected:

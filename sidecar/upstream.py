@@ -10,18 +10,21 @@ import asyncio
 import select
 import ssl
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 import httptools
 
 from sidecar.config import Timeouts
 from sidecar.deadlines import DeadlineQueue
+from sidecar.light_task import Signal
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
 from sidecar.protocol import write_pieces
-from sidecar.request import Header
+from sidecar.request import FieldNames, Header, field_names
 from sidecar.routes import UpstreamAddress
 
 #: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
 MAX_ANSWER_HEAD = 64 * 1024
+HEAD_TOO_LARGE = f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes"
 #: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
 HIGH_WATER = 256 * 1024
 #: A connection unused for longer is asked whether its other end has just closed it. No server ends a kept connection
@@ -66,43 +69,41 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.busy = False
         self.total_timer: asyncio.TimerHandle | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._begin(no_body=False)
-
-    def _begin(self, *, no_body: bool) -> None:
+        self._signal = Signal()
         self.status = 0
         self.headers: list[Header] = []
-        self.head_done = False
-        self.complete = False
         self.failed: Stop | None = None
-        self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
         self.has_length = False  # a Content-Length is among the headers
+        self._no_body = False  # the answer to HEAD has none, whatever its headers say
         self._sized = False  # the head tells where the body ends; else the connection's end does
-        self._options: frozenset[bytes] = frozenset()
         self._reusable = True
-        self._framing = 0  # bytes since the last one of the body: heads, chunk sizes, trailer fields
-        self._fields_size = 0
         self._informational = False
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Ready for an answer; a connection that is used again had nothing left over from the one before."""
+        self.head_done = False
+        self.complete = False
+        self._framing = 0
+        self._fields: list[Header] = []
 
     # For the proxy
 
-    def write(self, pieces: Sequence[bytes], *, no_body: bool) -> None:
-        """Sends a request, whole."""
-        self._begin(no_body=no_body)
+    def write(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> None:
+        """Sends a request, whole; `size` is the body's, in bytes."""
+        if self.head_done:
+            self._begin()
+        self._no_body = no_body
         self.busy = True
-        write_pieces(self.transport, pieces)
+        write_pieces(self.transport, [head, *body], size)
 
     async def news(self) -> None:
         """Waits for more of the answer. Raises what broke it: `Rejected` before its head was there, `Aborted` after."""
         if self.failed is None:
-            self._waiter = self.pool.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._signal
         if self.failed is not None and not self.has_piece:
             raise self.failed
 
@@ -139,11 +140,7 @@ class Connection(asyncio.Protocol):
         """Whoever waits for the answer gets this instead."""
         if self.failed is None and not self.complete:
             self.failed = (Aborted if self.head_done else Rejected)(reason, detail)
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._signal.set()
 
     # asyncio
 
@@ -159,7 +156,7 @@ class Connection(asyncio.Protocol):
             return
         if exc is None and self.head_done and not self._sized:
             self.complete = True  # close-delimited (RFC 9112, 6.3, rule 8)
-            self._wake()
+            self._signal.set()
         elif self.head_done:
             self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection in the middle of its answer")
         else:
@@ -179,15 +176,15 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             if not self.complete:
                 self._broke(f"the receiver's answer is not HTTP/1.1: {str(error)[:80]}")
-            return
         if self._framing > MAX_ANSWER_HEAD:
             if not self.head_done:
-                self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
+                self._broke(HEAD_TOO_LARGE)
             elif not self.complete:
                 self._broke("the framing of the receiver's answer is larger than what it carries")
         if self._buffered > HIGH_WATER and not self._paused and not self.complete:
             self._paused = True
             self.transport.pause_reading()
+        self._signal.set()  # last: who waits goes on from here, and may give this connection another request
 
     # httptools
 
@@ -196,31 +193,15 @@ class Connection(asyncio.Protocol):
             self._reusable = False  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_done:
-            return  # trailer fields are dropped (RFC 9110, 6.5.1)
-        self._fields_size += len(name) + len(value) + 4
-        if self._fields_size > MAX_ANSWER_HEAD:
-            self._broke(f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes")
-        lower = name.lower()
-        if lower not in HOP_BY_HOP:
-            self.headers.append((name, value))
-            if lower == b"content-length":
-                self.has_length = self._sized = True
-        elif lower == b"connection":
-            self._options |= connection_options((value,))
-        elif lower == b"transfer-encoding":
-            self._sized = True
-            if value.strip().lower() != b"chunked":
-                self._broke("the receiver's answer has a transfer coding other than chunked")
+        if not self.head_done:  # trailer fields are dropped (RFC 9110, 6.5.1)
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.complete or self.failed is not None:
             return
         status = self.parser.get_status_code()
         if 100 <= status < 200:
-            self.headers.clear()
-            self._options = frozenset()
-            self.has_length = self._sized = False
+            self._fields = []
             self._informational = True
             if status == 101:
                 self._broke("the receiver switched protocols")
@@ -231,18 +212,27 @@ class Connection(asyncio.Protocol):
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             self._broke("the receiver's answer is not HTTP/1.1")
             return
-        if self._options - HARMLESS_OPTIONS:
-            dropped = self._options - {b"content-length"}
-            self.headers = [field for field in self.headers if field[0].lower() not in dropped]
+        names, values = zip(*self._fields) if self._fields else ((), ())
+        if self._framing > MAX_ANSWER_HEAD and sum(map(len, names)) + sum(map(len, values)) > MAX_ANSWER_HEAD:
+            self._broke(HEAD_TOO_LARGE)
+            return
+        listed = field_names(names)
+        if listed.as_answer is None:
+            listed.as_answer = AnswerFields(listed)
+        fields: AnswerFields = listed.as_answer
+        if fields.codings and any(values[place].strip().lower() != b"chunked" for place in fields.codings):
+            self._broke("the receiver's answer has a transfer coding other than chunked")
+            return
+        self.headers = fields.end_to_end(values)
+        self.has_length = fields.sized
         self.status = status
-        self._sized = self._sized or self._no_body or status in (204, 304)
+        self._sized = fields.sized or bool(fields.codings) or self._no_body or status in (204, 304)
         self._reusable = self._sized and self.parser.should_keep_alive()
         self.head_done = True
         if self._no_body:
             # The parser would take what follows for this answer's body; it is done with, and so is the connection.
             self._reusable = False
             self.complete = True
-        self._wake()
 
     def on_body(self, body: bytes) -> None:
         if self.complete or self.failed is not None:
@@ -251,7 +241,6 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
         self._buffered += len(body)
         self._framing = 0
-        self._wake()
 
     def on_message_complete(self) -> None:
         if self._informational:
@@ -259,11 +248,35 @@ class Connection(asyncio.Protocol):
             return
         if self.head_done:
             self.complete = True
-            self._wake()
 
     def _broke(self, detail: str) -> None:
+        """Found while parsing; `data_received` wakes who waits."""
         self._reusable = False
-        self.fail(Reason.UPSTREAM_BROKE, detail)
+        if self.failed is None and not self.complete:
+            self.failed = (Aborted if self.head_done else Rejected)(Reason.UPSTREAM_BROKE, detail)
+
+
+class AnswerFields:
+    """What the names of an answer's fields tell by themselves: what is handed on, and how the body is framed."""
+
+    __slots__ = ("_connections", "_kept", "_lower", "_names", "codings", "sized")
+
+    def __init__(self, names: FieldNames) -> None:
+        self._kept = [name not in HOP_BY_HOP for name in names.lower]
+        self._names = tuple(compress(names.listed, self._kept))  # of those that are kept
+        self._lower = tuple(compress(names.lower, self._kept))
+        self._connections = [place for place, name in enumerate(names.lower) if name == b"connection"]
+        self.codings = [place for place, name in enumerate(names.lower) if name == b"transfer-encoding"]
+        self.sized = names.sized  #: a Content-Length tells where the body ends
+
+    def end_to_end(self, values: Sequence[bytes]) -> list[Header]:
+        """The fields meant for the sender: no hop-by-hop ones, and none that `Connection` names."""
+        kept = zip(self._names, compress(values, self._kept))
+        named = [values[place] for place in self._connections if values[place] not in HARMLESS_OPTIONS]
+        if not named:
+            return list(kept)
+        dropped = connection_options(named) - HARMLESS_OPTIONS - {b"content-length"}
+        return [field for field, lower in zip(kept, self._lower) if lower not in dropped]
 
 
 class Upstream:
@@ -282,26 +295,28 @@ class Upstream:
             loop, min(timeouts.response, timeouts.total), self._response_late
         )
 
-    async def send(self, pieces: Sequence[bytes], *, no_body: bool) -> Connection:
-        """Sends a request and waits for the head of its answer.
+    async def send(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> Connection:
+        """Sends a request, whose body has `size` bytes, and waits for the head of its answer.
 
         The caller reads the body from the connection and then calls `finish`. Raises `Rejected` with
         `upstream_unreachable` (no connection within `timeouts.connect`, refused ones tried again), `upstream_timeout`
         (no answer within `timeouts.response`), or `upstream_broke` (anything that is not an answer).
         """
-        connection = self._take() or await self._connect()
-        connection.write(pieces, no_body=no_body)
-        began = self.loop.time()
-        self._response_clock.add(connection)
+        connection = self._take()
+        if connection is None:
+            connection = await self.loop.create_task(self._connect())
+        connection.write(head, body, size, no_body=no_body)
+        due = self._response_clock.add(connection)
         try:
             while not connection.head_done:
                 await connection.news()
         except BaseException:
             self.finish(connection)
             raise
-        self._response_clock.discard(connection)
         if not connection.complete:
-            connection.total_timer = self.loop.call_at(began + self.timeouts.total, self._total_late, connection)
+            self._response_clock.discard(connection)
+            ends = due - self._response_clock.seconds + self.timeouts.total
+            connection.total_timer = self.loop.call_at(ends, self._total_late, connection)
         return connection
 
     def finish(self, connection: Connection) -> None:

@@ -123,7 +123,7 @@ def test_connection_can_not_take_away_what_the_message_needs() -> None:
 def test_connection_can_not_take_away_what_we_add() -> None:
     lines = forwarded(
         [(b"Connection", b"x-webhook-verified, x-forwarded-for")],
-        forwarding=forwarding_lines("192.0.2.1", (), (), ()),
+        forwarding=b"X-Forwarded-For: 192.0.2.1\r\n",
         proof=proof_lines("acme", "current"),
     )
     assert lines[2:] == [b"X-Forwarded-For: 192.0.2.1", b"X-Webhook-Verified: acme", b"X-Webhook-Secret-Id: current"]
@@ -158,7 +158,7 @@ def test_content_length_is_written_once_and_is_that_of_the_body_that_was_read(
 def test_what_the_sender_forged_is_gone_before_ours_is_added() -> None:
     lines = forwarded(
         [(b"X-Webhook-Verified", b"forged"), (b"X_Webhook_Secret_Id", b"forged"), (b"X-Forwarded-For", b"6.6.6.6")],
-        forwarding=forwarding_lines("192.0.2.1", (), (b"https",), (b"a.example",)),
+        forwarding=b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n",
         proof=proof_lines("acme", "current"),
     )
     assert lines == [
@@ -166,32 +166,45 @@ def test_what_the_sender_forged_is_gone_before_ours_is_added() -> None:
         b"Content-Length: 0",
         b"X-Forwarded-For: 192.0.2.1",
         b"X-Forwarded-Proto: https",
-        b"X-Forwarded-Host: a.example",
         b"X-Webhook-Verified: acme",
         b"X-Webhook-Secret-Id: current",
     ]
 
 
+def lines_for(peer: str | None, headers: Headers, *, trusted_peer: bool) -> bytes:
+    return forwarding_lines(make_head("POST", b"/", headers, peer), trusted_peer=trusted_peer)
+
+
 @pytest.mark.parametrize(
     ("peer", "hops", "line"),
     [
-        ("192.0.2.1", (), b"X-Forwarded-For: 192.0.2.1\r\n"),
-        ("192.0.2.1", (b"203.0.113.9",), b"X-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n"),
-        ("2001:db8::1", (b"a, b", b"c"), b"X-Forwarded-For: a, b, c, 2001:db8::1\r\n"),
-        (None, (b"203.0.113.9",), b"X-Forwarded-For: 203.0.113.9\r\n"),
-        (None, (), b""),
+        ("192.0.2.1", [], b"X-Forwarded-For: 192.0.2.1\r\n"),
+        ("192.0.2.1", [b"203.0.113.9"], b"X-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n"),
+        ("2001:db8::1", [b"a, b", b"c"], b"X-Forwarded-For: a, b, c, 2001:db8::1\r\n"),
+        (None, [b"203.0.113.9"], b"X-Forwarded-For: 203.0.113.9\r\n"),
+        (None, [], b""),
     ],
 )
-def test_the_connections_address_is_appended_to_the_hops(
-    peer: str | None, hops: tuple[bytes, ...], line: bytes
-) -> None:
-    assert forwarding_lines(peer, hops, (), ()) == line
+def test_a_trusted_proxys_address_is_appended_to_its_hops(peer: str | None, hops: list[bytes], line: bytes) -> None:
+    headers = [(b"X-Forwarded-For", hop) for hop in hops]
+    assert lines_for(peer, headers, trusted_peer=True) == line + b"X-Forwarded-Proto: http\r\n"
 
 
-def test_proto_and_host_are_one_line_each() -> None:
-    assert forwarding_lines(None, (), (b"https",), (b"a", b"b")) == (
+def test_a_trusted_proxys_proto_and_hosts_are_kept_one_line_each() -> None:
+    headers = [(b"Host", b"inner"), (b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Host", b"a")]
+    headers.append((b"X-Forwarded-Host", b"b"))
+    assert lines_for(None, headers, trusted_peer=True) == (
         b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n"
     )
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.1", "2001:db8::1", None])
+def test_nothing_that_another_peer_says_is_kept(peer: str | None) -> None:
+    headers = [(b"X-Forwarded-For", b"6.6.6.6"), (b"X-Forwarded-Proto", b"gopher"), (b"X-Forwarded-Host", b"forged")]
+    address = b"X-Forwarded-For: %b\r\n" % peer.encode() if peer else b""
+    lines = lines_for(peer, [(b"Host", b"inner"), *headers], trusted_peer=False)
+    assert lines == address + b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: inner\r\n"
+    assert lines_for(peer, headers, trusted_peer=False) == address + b"X-Forwarded-Proto: http\r\n"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +223,9 @@ def test_lines_made_of_what_a_sender_wrote_are_not_kept_in_memory() -> None:
     tracemalloc.start()
     try:
         for number in range(100):
-            forwarding_lines("10.0.0.1", (b"%d" % number + b"x" * 60_000,), (b"https",), (b"y" * 1000,))
+            hostile = [(b"X-Forwarded-For", b"%d" % number + b"x" * 60_000), (b"Host", b"%d" % number + b"y" * 1000)]
+            lines_for("10.0.0.1", hostile, trusted_peer=number % 2 == 0)
+            forwarded([(b"X-%d" % number + b"n" * 20_000, b""), *hostile])
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -25,7 +25,7 @@ class Always:
 
     async def __call__(self, incoming: protocol.Incoming) -> None:
         incoming.start(200, [(b"content-length", b"%d" % self.size)], sized=True, hold=True)
-        await incoming.send(bytes(self.size), more=False)
+        incoming.write(bytes(self.size), more=False)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         raise AssertionError(rejected)
