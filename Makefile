@@ -23,7 +23,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format lock image image-test clean python test-tools
+.PHONY: help demo test fuzz check format docs lock image image-test clean python test-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -53,6 +53,9 @@ check: $(VENV)/installed-dev ## lint, check the format, the types and the import
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed-dev ## write docs/providers.md anew, from the presets
+	$(BIN)/python docs/providers.py
 
 lock: python ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \

@@ -1,4 +1,4 @@
-"""The presets for people: as a list, as YAML to copy, and as the page docs/providers.md (`python -m sidecar.catalogue`)."""
+"""The presets for people: as a list, and as YAML to copy."""
 
 from importlib import resources
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import __version__
-from sidecar.config import Config, ConfigError, SecretUnavailableError, load_config, read_secret
+from sidecar.config import Config, ConfigError, SecretUnavailableError, load_config, load_scheme, read_secret
 from sidecar.fields import SecretRef, SecretReference
 from sidecar.scheme import Scheme
 from sidecar.secret import Secret
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = command("explain", _explain, "say what each stage decides about a captured request, and why")
     explain.add_argument("request", metavar="REQUEST", help="a file with raw HTTP/1.1; - for standard input")
     against = explain.add_mutually_exclusive_group()
-    against.add_argument("--preset", help="whose signature to expect")
+    against.add_argument("--preset", help="whose signature to expect: a preset, or a file with a scheme of your own")
     against.add_argument("--config", metavar="FILE", help="default, without --preset: $SIDECAR_CONFIG")
     explain.add_argument(
         "--secret", action="append", default=[], metavar="REF", help="env:NAME or file:PATH; may be repeated"
@@ -125,7 +125,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_signing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", required=True, help="whose signature to make, for example begini")
+    parser.add_argument(
+        "--preset", required=True, help="whose signature to make: a preset, or a file with a scheme of your own"
+    )
     parser.add_argument("--secret", required=True, metavar="REF", help="env:NAME or file:PATH")
     parser.add_argument("--body", metavar="FILE", help="what to send; - for standard input; default: a small document")
 
@@ -370,8 +372,14 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
 
 
 def _scheme(preset: str) -> Scheme:
+    """A preset by name, or a scheme of one's own from a file."""
     from sidecar.schema import load_preset
 
+    if "/" in preset or preset.endswith((".yaml", ".yml")):
+        try:
+            return load_scheme(preset)
+        except ConfigError as error:
+            _unusable(f"the scheme has mistakes:\n{error}")
     try:
         return load_preset(preset)
     except KeyError:

@@ -21,7 +21,18 @@ from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.keys import KeyFormError, check_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
-from sidecar.schema import ConfigKeys, Level, LimitsKeys, LogFormat, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
+from sidecar.schema import (
+    ConfigKeys,
+    Level,
+    LimitsKeys,
+    LogFormat,
+    LogKeys,
+    Mode,
+    RejectKeys,
+    RouteKeys,
+    TimeoutsKeys,
+    Verify,
+)
 from sidecar.scheme import BODY, Scheme
 from sidecar.secret import Secret
 from sidecar.signature import MAX_SECRETS, Verifier
@@ -163,7 +174,7 @@ class _Builder:
         try:
             data = ConfigKeys().load(self.source.value)
         except ValidationError as error:
-            self._report(error.messages, ())
+            _report(self.source, error.messages, ())
             data = self._readable()
         # (3) and (4)
         limits = Limits(**(LimitsKeys().load({}) | data.get("limits", {})))
@@ -195,15 +206,6 @@ class _Builder:
         listed = raw.get("routes")
         data["routes"] = [_valid(RouteKeys(), item) for item in listed] if isinstance(listed, list) else []
         return data
-
-    def _report(self, messages: Any, path: Path) -> None:
-        """Marshmallow's tree of messages, flattened."""
-        if isinstance(messages, Mapping):
-            for key, below in messages.items():
-                self._report(below, path if key == "_schema" else (*path, key))
-            return
-        for message in messages:
-            self.source.problem(path, message)
 
     def _warn(self, path: Path, message: str) -> None:
         self.warnings.append(Problem(self.source.file, self.source.line_of(path), format_path(path), message))
@@ -421,6 +423,32 @@ class _Builder:
         for step in path:
             value = value[step]
         return value if isinstance(value, Mapping) else {}
+
+
+def load_scheme(file: str) -> Scheme:
+    """A scheme from a file of its own, in the form of `verify:`. Raises `ConfigError` with every mistake."""
+    try:
+        source = read_yaml(FilePath(file).read_bytes(), file)
+    except OSError as error:
+        raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
+    if not source.problems:
+        try:
+            if isinstance(source.value, dict) and (scheme := Verify().read(source.value)) is not None:
+                return scheme
+            source.problem((), "holds no scheme; begin with signature: {header: ...}")
+        except ValidationError as error:
+            _report(source, error.messages, ())
+    raise ConfigError(source.problems)
+
+
+def _report(source: YamlSource, messages: Any, path: Path) -> None:
+    """Marshmallow's tree of messages, flattened."""
+    if isinstance(messages, Mapping):
+        for key, below in messages.items():
+            _report(source, below, path if key == "_schema" else (*path, key))
+        return
+    for message in messages:
+        source.problem(path, message)
 
 
 def _valid(schema: Schema, raw: Any) -> dict[str, Any]:
