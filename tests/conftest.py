@@ -1,4 +1,4 @@
-"""What several kinds of test need: keys for any scheme."""
+"""What several kinds of test need: keys for any scheme, and the watch over everything that the program writes."""
 
 import base64
 import functools
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
 

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import leak_watch
 import pytest
 import yaml
 
@@ -17,6 +18,9 @@ from sidecar.cli import main
 from sidecar.schema import SchemeKeys, load_preset, preset_names, scheme_from
 
 SECRET = "CANARY-SECRET-of-the-commands-81c2"
+
+
+leak_watch.marker(SECRET.encode())
 
 
 class Ran(NamedTuple):
@@ -39,6 +43,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         status = main(arguments)
         printed = capsys.readouterr()
         assert SECRET not in printed.out + printed.err
+        leak_watch.shown(f"sidecar {arguments[:1]}", (printed.out + printed.err).encode())
         return Ran(status, printed.out, printed.err)
 
     return ran

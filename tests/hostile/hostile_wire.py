@@ -19,7 +19,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import leak_watch
+
 SECRET = "CANARY-SECRET-hostile-8c1e"
+leak_watch.marker(SECRET.encode(), b"CANARY-BODY")
 #: Longest time that a sender may be left without an answer: the sidecar's own deadlines, and contention.
 PATIENCE = 8.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -34,7 +37,9 @@ _LINE = re.compile(rb"POST (/[!-~]*) HTTP/1\.1")
 
 
 def mac(body: bytes, algorithm: str = "sha512") -> bytes:
-    return hmac.new(SECRET.encode(), body, algorithm).hexdigest().encode()
+    made = hmac.new(SECRET.encode(), body, algorithm).hexdigest().encode()
+    leak_watch.signature(made)
+    return made
 
 
 def config(receiver: str) -> dict[str, object]:
@@ -123,7 +128,7 @@ class Receiver:
         self.url = ""
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512, limit=1 << 18)
         self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
@@ -188,6 +193,7 @@ class Sidecar:
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         text = await reader.read()
         writer.close()
+        leak_watch.shown("/metrics", text)
         return text.decode()
 
     async def back_to_start(self, descriptors: int) -> None:
@@ -206,6 +212,7 @@ class Sidecar:
         self.process.terminate()
         status = await asyncio.to_thread(self.process.wait, 15)
         output = self.log.read_bytes()
+        leak_watch.shown("output of a sidecar", output)
         assert status == 0, output[-2000:]
         assert b"internal_error" not in output, re.findall(rb".*internal_error.*", output)[:3]
         assert b"Traceback" not in output
@@ -293,6 +300,7 @@ async def send(
             writing.cancel()
             await asyncio.wait([writing])
     got.seconds = loop.time() - began
+    leak_watch.shown("answers", got.raw)
     return got
 
 

@@ -27,6 +27,7 @@ import time
 from collections import Counter, deque
 from typing import ClassVar
 
+import leak_watch
 import pytest
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
@@ -46,6 +47,7 @@ SECRETS = {
     "OTHER_API_KEY": "CANARY-SECRET-other-account-0d5c",
 }
 PREVIOUS_SECRET = "CANARY-SECRET-begini-previous-e2d4"
+leak_watch.marker(b"CANARY-SECRET", BODY_MARK)
 JSON_BODY = b'{"event":"scored","mark":"%b","n":1}' % BODY_MARK
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -235,6 +237,7 @@ class Craft:
     def mac(cls, secret, message, algorithm="sha512"):
         """The hexadecimal HMAC under one of the secrets above, or under any other."""
         made = hmac.new(SECRETS.get(secret, secret).encode(), message, algorithm).hexdigest().encode()
+        leak_watch.signature(made)
         cls.sent_signatures.add(made)
         return made
 
@@ -258,6 +261,7 @@ class Craft:
     @classmethod
     def shopify(cls, body=JSON_BODY, headers=()):
         made = base64.b64encode(hmac.new(SECRETS["SHOPIFY_SECRET"].encode(), body, hashlib.sha256).digest())
+        leak_watch.signature(made)
         cls.sent_signatures.add(made)
         return cls.request(b"/webhooks/shopify", [(b"X-Shopify-Hmac-Sha256", made), *headers], body)
 
@@ -659,6 +663,7 @@ class Sidecar:
         return answer
 
     def was_refused(self, answer, status, reason, *, receiver, mark, route="begini", bytes_before=0):
+        leak_watch.shown(f"the answer to {reason}", answer.raw)
         line = self.delivery(mark)
         if route is None:  # found before or while the route was looked for, as the segments fell
             route = line["route"]
@@ -754,6 +759,8 @@ class Sidecar:
         self.process.stdout.close()
         self.process.stderr.close()
         self.stopped = True
+        for what, data in (("stdout", b"".join(self.stdout)), ("stderr", self.stderr), ("admin", b"".join(self.shown))):
+            leak_watch.shown(f"{what} of {self.process.args}", data)
         return status
 
     def reconcile(self):

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from unittest import mock
 
+import leak_watch
 import pytest
 
 from sidecar.cli import main
@@ -196,6 +197,7 @@ def explain(*arguments, raw):
         status = main(["explain", *arguments, "--json", "-"])
     shown = out.getvalue()
     assert "CANARY" not in shown
+    leak_watch.shown("sidecar explain", shown.encode())
     return status, json.loads(shown)
 
 
