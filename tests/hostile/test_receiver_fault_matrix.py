@@ -25,7 +25,7 @@ CONFIG: dict[str, object] = {
     "listen": "127.0.0.1:0",
     "admin": "127.0.0.1:0",
     "limits": {"body": "8MiB"},
-    "timeouts": {"connect": "300ms", "response": "600ms", "total": "1s", "idle": "3s"},
+    "timeouts": {"connect": "300ms", "response": "1s", "total": "1500ms", "idle": "3s"},
     "drain": "300ms",
 }
 LARGE = b"L" * 3_000_000
@@ -299,7 +299,7 @@ async def play(combination: Combination, sidecar: Sidecar) -> list[str]:
         first = await send(sidecar, [delivery(combination, b"first", b"{}")], number=1)
         if outcome(first.raw) != ("200", b"first"):
             problems.append(f"the delivery before: {first.raw!r}")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     got = await send(sidecar, [delivery(combination, b"faulty", fault.body)], number=2)
     told, body = outcome(got.raw)
     if told != fault.answer:
@@ -308,7 +308,7 @@ async def play(combination: Combination, sidecar: Sidecar) -> list[str]:
         problems.append(f"another answer: {body!r}")
     if got.seconds > SLOWEST:
         problems.append(f"it took {got.seconds:.1f} s")
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
     for nonce in (b"next", b"last") if fault.script else ():
         after = await send(sidecar, [delivery(combination, nonce, b"{}")], number=3)
         if outcome(after.raw) != ("200", nonce):
