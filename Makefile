@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # More arguments for pytest, for example: make test PYTEST_ARGS="-k slack -x"
 PYTEST_ARGS ?=
+# More arguments for the benchmark, for example: make bench BENCH_ARGS="--rounds 7 --body 65536"
+BENCH_ARGS ?=
 # Test processes at a time.
 PYTEST_WORKERS ?= 2
 
@@ -23,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format docs lock image image-test clean python test-tools
+.PHONY: help demo test fuzz check format docs bench lock image image-test clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -56,6 +58,9 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can m
 
 docs: $(VENV)/installed-dev ## write docs/providers.md anew, from the presets
 	$(BIN)/python docs/providers.py
+
+bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
+	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)
 
 lock: python ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
@@ -105,17 +110,23 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/installed
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
-test-tools:
+# Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
+TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl
+BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
+
+test-tools: TOOLS = $(TEST_TOOLS)
+bench-tools: TOOLS = $(BENCH_TOOLS)
+test-tools bench-tools:
 	@missing=; \
-	for pair in php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl; do \
+	for pair in $(TOOLS); do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then \
-		echo "Installing for the tests:$$missing ..."; \
+		echo "Installing:$$missing ..."; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get -qq update && apt-get -qq install --no-install-recommends $$missing >/dev/null || \
-			echo "That failed, so tests that need them will be skipped:$$missing"; \
+			echo "That failed, so what needs them can't run:$$missing"; \
 	else \
-		echo "Not installed, so tests that need them will be skipped:$$missing"; \
+		echo "Not installed, so what needs them can't run:$$missing"; \
 	fi
