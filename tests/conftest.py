@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 from collections.abc import Callable
 
 import pytest
@@ -25,7 +26,7 @@ def key_pair() -> Callable[..., KeyPair]:
 def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
     if kind in PUBLIC_KEY_KINDS:
         return _public(kind, form, seed)
-    raw = b"a shared secret, number %d, of some length" % seed
+    raw = hashlib.sha256(b"%d" % seed).hexdigest().encode()
     texts = {
         KeyForm.HEX: raw.hex().encode(),
         KeyForm.BASE64: base64.b64encode(raw),

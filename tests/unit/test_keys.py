@@ -1,0 +1,146 @@
+"""Secrets to keys: what each form takes, and what it says of the rest without showing it."""
+
+import base64
+import hashlib
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from sidecar.keys import KeyFormError, check_key, key_bytes, private_key, public_key
+from sidecar.scheme import KeyForm, Kind, Scheme, SignatureField
+
+RAW = b"\x00\xffkey bytes"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "key"),
+    [
+        (KeyForm.UTF8, b"whsec_abc \xff", b"whsec_abc \xff"),
+        (KeyForm.HEX, RAW.hex().encode(), RAW),
+        (KeyForm.HEX, RAW.hex().upper().encode(), RAW),
+        (KeyForm.BASE64, base64.b64encode(RAW), RAW),
+        (KeyForm.BASE64, base64.b64encode(RAW).rstrip(b"="), RAW),
+        (KeyForm.WHSEC, b"whsec_" + base64.b64encode(RAW), RAW),
+        (KeyForm.WHSEC, base64.b64encode(RAW), RAW),
+        (KeyForm.SHA256, b"secret", hashlib.sha256(b"secret").digest()),
+        (KeyForm.NFKD, "caf\u00e9 \ufb01".encode(), "cafe\u0301 fi".encode()),
+        (KeyForm.AFTER_COLON, b"app.id:the:key", b"the:key"),
+    ],
+)
+def test_a_secret_becomes_its_key(form: KeyForm, text: bytes, key: bytes) -> None:
+    assert key_bytes(form, text) == key
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "message"),
+    [
+        (KeyForm.HEX, b"abc", "is not hex"),
+        (KeyForm.HEX, b"ab cd", "is not hex"),
+        (KeyForm.HEX, b"abcd\n", "is not hex"),
+        (KeyForm.BASE64, b"!!!!", "is not base64"),
+        (KeyForm.BASE64, b"abcde", "is not base64"),
+        (KeyForm.BASE64, b"ab-_", "is not base64"),
+        (KeyForm.WHSEC, b"whsec_", "is not 'whsec_'"),
+        (KeyForm.WHSEC, b"invalid_secret", "is not 'whsec_'"),
+        (KeyForm.WHSEC, b"v1,whsec_abcd", "is not 'whsec_'"),
+        (KeyForm.NFKD, b"\xff", "is not UTF-8"),
+        (KeyForm.AFTER_COLON, b"no colon", "has no ':'"),
+        (KeyForm.AFTER_COLON, b"name:", "has no ':'"),
+    ],
+)
+def test_a_secret_in_another_form_is_an_error_that_does_not_show_it(form: KeyForm, text: bytes, message: str) -> None:
+    with pytest.raises(KeyFormError) as error:
+        key_bytes(form, text)
+    assert str(error.value).startswith(message)
+    assert text == b"whsec_" or text.strip().decode("latin-1") not in str(error.value)
+
+
+def test_basic_authentication_needs_user_and_password() -> None:
+    scheme = Scheme(signature=SignatureField(header="Authorization", kind=Kind.BASIC))
+    check_key(scheme, b"user:password")
+    for text in (b"password", b"user:"):
+        with pytest.raises(KeyFormError, match="user:password"):
+            check_key(scheme, text)
+
+
+ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+P256, P384 = ec.derive_private_key(7, ec.SECP256R1()), ec.derive_private_key(7, ec.SECP384R1())
+RSA = rsa.generate_private_key(65537, 2048)
+
+
+def pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def der(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return base64.b64encode(
+        key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "text"),
+    [
+        (Kind.ED25519, KeyForm.HEX, ED25519.public_key().public_bytes_raw().hex().encode()),
+        (Kind.ED25519, KeyForm.BASE64, base64.b64encode(ED25519.public_key().public_bytes_raw())),
+        (Kind.ED25519, KeyForm.PEM, pem(ED25519)),
+        (Kind.ED25519, KeyForm.PEM, der(ED25519)),
+        (Kind.ECDSA, KeyForm.PEM, pem(P256)),
+        (Kind.ECDSA, KeyForm.PEM, der(P256)),
+        (Kind.RSA_PKCS1, KeyForm.PEM, pem(RSA)),
+        (Kind.RSA_PSS, KeyForm.PEM, der(RSA)),
+    ],
+)
+def test_a_public_key_is_read_in_the_forms_that_providers_show(kind: Kind, form: KeyForm, text: bytes) -> None:
+    assert public_key(kind, form, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "text"),
+    [
+        (Kind.ED25519, KeyForm.HEX, b"00" * 31),
+        (Kind.ED25519, KeyForm.HEX, b"not hex"),
+        (Kind.ED25519, KeyForm.PEM, pem(P256)),
+        (Kind.ECDSA, KeyForm.PEM, pem(P384)),
+        (Kind.ECDSA, KeyForm.PEM, pem(RSA)),
+        (Kind.RSA_PKCS1, KeyForm.PEM, pem(ED25519)),
+        (Kind.RSA_PKCS1, KeyForm.PEM, b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"),
+        (Kind.RSA_PKCS1, KeyForm.PEM, b"any text"),
+        (Kind.RSA_PSS, KeyForm.PEM, b""),
+    ],
+)
+def test_another_key_is_an_error(kind: Kind, form: KeyForm, text: bytes) -> None:
+    with pytest.raises(KeyFormError, match="public key"):
+        public_key(kind, form, text)
+
+
+def test_a_private_key_where_the_public_one_belongs_is_refused_and_the_other_way_round() -> None:
+    private = RSA.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(KeyFormError, match="public key"):
+        public_key(Kind.RSA_PKCS1, KeyForm.PEM, private)
+    for kind, text in (
+        (Kind.RSA_PKCS1, pem(RSA)),
+        (Kind.ECDSA, private),
+        (Kind.ED25519, private),
+        (Kind.RSA_PSS, b"x"),
+    ):
+        with pytest.raises(KeyFormError, match="private key"):
+            private_key(kind, KeyForm.PEM, text)
+
+
+def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
+    """It costs a small process megabytes that most configurations have no use for."""
+    script = (
+        "import sys; from sidecar.schema import load_preset; from sidecar.secret import Secret;"
+        "from sidecar.signature import Verifier\n"
+        "Verifier(load_preset('github'), [Secret('a', b'b')]); print('cryptography' in sys.modules)\n"
+        "Verifier(load_preset('discord'), [Secret('a', b'%s')]); print('cryptography' in sys.modules)\n"
+    )
+    text = script % ED25519.public_key().public_bytes_raw().hex()
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
