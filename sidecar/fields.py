@@ -272,7 +272,12 @@ class Tolerance(Value):
     """A duration, or `none` for a clock that is signed but not compared."""
 
     def read(self, value: Any) -> float | None:
-        return None if value == "none" else Duration().read(value)
+        if value == "none":
+            return None
+        try:
+            return Duration().read(value)
+        except ValidationError as error:
+            raise ValidationError(f"{error.messages[0]}; or none") from None
 
     def json_schema(self) -> JSONSchema:
         return {"anyOf": [{"const": "none"}, Duration.schema]}

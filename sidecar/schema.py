@@ -318,10 +318,11 @@ class SchemeKeys(Keys):
             raise ValidationError(str(error), "signed") from None
         self._check_binding(data, kind, parts)
         self._check_clock(data, kind, parts)
-        if (Piece.SECRET in parts) != (kind is Kind.HASH):
+        if Piece.SECRET in parts and kind is not Kind.HASH:
+            raise ValidationError(f"holds {{secret}}, which {kind} keys with, not signs; remove it", "signed")
+        if Piece.SECRET not in parts and kind is Kind.HASH:
             raise ValidationError(
-                "must hold {secret} with signature.kind hash, and with no other kind: there it would be sent or signed",
-                "signed",
+                "must hold {secret}, or anybody could make the hash; for example '{secret}{body}'", "signed"
             )
         if (data["key"] is KeyForm.PEM) and kind not in PUBLIC_KEY_KINDS:
             raise ValidationError(
@@ -365,8 +366,9 @@ class SchemeKeys(Keys):
         in_body = "field" in clock
         bound = Piece.BODY in parts or JsonValue(clock["field"]) in parts if in_body else TIMESTAMP in parts
         if not bound or kind in BEARER_KINDS:
+            place = f"{{body}} or {{json:{clock['field']}}}" if in_body else "{timestamp}"
             raise ValidationError(
-                "is not part of what is signed, so anybody could renew it; put {timestamp} into signed:, or remove the section",
+                f"is not part of what is signed, so anybody could renew it; put {place} into signed:, or remove the section",
                 "timestamp",
             )
         if ("tag" in clock or "first" in clock) and "list" not in data["signature"]:
