@@ -96,9 +96,10 @@ class Proxy:
             reason = exchange.reason or exchange.shadow_reason
             if reason is not None and self.hints.wants(reason, exchange.route, body.size):
                 # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
-                asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, head, body.pieces)
+                ended = self.monotonic()
+                asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, ended, head, body.pieces)
             else:
-                self._record(exchange)
+                self._record(exchange, self.monotonic())
             body.release()
 
     async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
@@ -143,6 +144,7 @@ class Proxy:
                 if route.handshakes is not None:
                     handshake = route.handshakes.carried_by(head, body.pieces)
             except Rejected as rejected:
+                proof, exchange.secret_id = None, ""
                 would_reject = _tolerated(route, exchange, rejected)
         if (
             handshake is not None
@@ -210,7 +212,7 @@ class Proxy:
         exchange = self._begin(peer, "", b"")
         _note(exchange, rejected)
         exchange.status, headers, body = _answer(rejected, None)
-        self._record(exchange)
+        self._record(exchange, self.monotonic())
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
         return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
@@ -219,12 +221,12 @@ class Proxy:
         self._count += 1
         return Exchange(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
 
-    def _record(self, exchange: Exchange) -> None:
-        exchange.seconds = self.monotonic() - exchange.started
+    def _record(self, exchange: Exchange, ended: float) -> None:
+        exchange.seconds = ended - exchange.started
         self.metrics.record(exchange, self.now())
         self.log.record(exchange)
 
-    def _record_with_hint(self, exchange: Exchange, head: RequestHead, pieces: Sequence[bytes]) -> None:
+    def _record_with_hint(self, exchange: Exchange, ended: float, head: RequestHead, pieces: Sequence[bytes]) -> None:
         reason, route = exchange.reason or exchange.shadow_reason, exchange.route
         assert reason is not None
         assert route is not None  # `hints.wants` said so
@@ -233,7 +235,7 @@ class Proxy:
             exchange.hint = self.hints.hint(reason, route, head, pieces, now=self.now(), routes=routes)
         except Exception as bug:
             self.log.event("diagnosis_failed", Level.ERROR, where=_where(bug))
-        self._record(exchange)
+        self._record(exchange, ended)
 
 
 def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> bool:

@@ -34,6 +34,7 @@ CONFIG = {
         route("slack-shadow", "slack", mode="shadow"),
         route("zoom"),
         route("x", secret="X_SECRET"),
+        route("x-shadow", "x", secret="X_SECRET", mode="shadow"),
         route("dropbox"),
         route("nylas"),
         route("asana"),
@@ -342,6 +343,10 @@ def test_what_a_challenge_had_signed_is_no_delivery(sidecar, receiver, craft):
         answer = answered(sidecar, receiver, "x", get(craft, "x", b"?crc_token=" + token))
         header = (b"x-twitter-webhooks-signature", json.loads(answer.body)["response_token"].encode())
         sidecar.refused(post(craft, "x", token, [header]), 403, "signature_mismatch", route="x", receiver=receiver)
+    matches = sidecar.metric("secret_matches_total", route="x-shadow", secret="X_SECRET")
+    assert sidecar.ask(post(craft, "x-shadow", token, [header])).status == 200
+    assert receiver.wait().values(b"X-Webhook-Verified") == [b"shadow-rejected"]
+    assert sidecar.metric("secret_matches_total", route="x-shadow", secret="X_SECRET") == matches
     body = b'{"for_user_id":"1"}'
     made = b"sha256=" + base64.b64encode(mac(body, secret=ENV["X_SECRET"]).digest())
     assert sidecar.ask(post(craft, "x", body, [(b"x-twitter-webhooks-signature", made)])).status == 200
