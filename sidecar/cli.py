@@ -291,6 +291,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from sidecar.capture import UnusableCaptureError, read_capture
     from sidecar.client_ip import parse_address
     from sidecar.explain import Subject, explain
+    from sidecar.keys import key_problem
     from sidecar.signature import Verifier
 
     peer = None
@@ -301,6 +302,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         _unusable("nothing to hold it against; give --preset NAME and --secret REF, or --config FILE")
     secrets = _secrets(arguments.secret)
     config = verifier = None
+    unusable: list[tuple[Secret, str]] = []
     if arguments.preset is None:
         try:
             config = load_config(str(file), os.environ, resolve_secrets=not secrets)
@@ -312,9 +314,9 @@ def _explain(arguments: argparse.Namespace) -> int:
             _unusable("--preset needs a secret to verify with; give --secret env:NAME or --secret file:PATH")
         if scheme.needs_url and not arguments.public_url:
             _unusable("this scheme signs the URL that is called; give it with --public-url https://your.host")
-        for reference, secret in zip(arguments.secret, secrets, strict=True):
-            _check_key(scheme, reference, secret)
-        verifier = Verifier(scheme, secrets, arguments.public_url)
+        unusable = [(secret, why) for secret in secrets if (why := key_problem(scheme, secret))]
+        usable = [secret for secret in secrets if not key_problem(scheme, secret)]
+        verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=bool(usable))
     name = "standard input" if arguments.request == "-" else arguments.request
     try:
         raw = sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
@@ -327,6 +329,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         config=config,
         verifier=verifier,
         secrets=secrets,
+        unusable=unusable,
         public_url=arguments.public_url,
         peer_known=peer is not None,
     )
@@ -419,15 +422,6 @@ def _secrets(references: Sequence[str]) -> list[Secret]:
         same = sum(other.id.partition("#")[0] == secret.id for other in secrets)
         secrets.append(Secret(f"{secret.id}#{same + 1}", secret.reveal()) if same else secret)
     return secrets
-
-
-def _check_key(scheme: Scheme, reference: str, secret: Secret) -> None:
-    from sidecar.keys import KeyFormError, check_key
-
-    try:
-        check_key(scheme, secret.reveal())
-    except KeyFormError as error:
-        _unusable(f"the secret in {reference} {error}")
 
 
 def _unix_time(text: str) -> float:

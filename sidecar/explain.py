@@ -13,7 +13,7 @@ from sidecar.capture import Capture
 from sidecar.claim import Claim
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
-from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
+from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, Hint, diagnose
 from sidecar.handshake import Shape
 from sidecar.message import PublicURL
 from sidecar.outcomes import Reason, Rejected
@@ -122,6 +122,7 @@ class Subject:
     config: Config | None = None
     verifier: Verifier | None = None  #: without a configuration
     secrets: Sequence[Secret] = ()  #: in place of the configuration's, if there are any
+    unusable: Sequence[tuple[Secret, str]] = ()  #: given ones that are not in the scheme's form, and why
     public_url: str = ""  #: in place of the configuration's
     peer_known: bool = False  #: whether the capture's head says where the connection came from
 
@@ -142,7 +143,8 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:
             raise _At("request", capture.fault)
         if subject.config is None:
             assert subject.verifier is not None
-            _verify(made, capture, subject.verifier, now)
+            made.remarks = [*capture.remarks, *(f"the secret {secret.id} {why}" for secret, why in subject.unusable)]
+            _verify(made, capture, subject.verifier, now, unusable=[secret for secret, _ in subject.unusable])
         else:
             _walk(made, capture, subject, subject.config, now)
     except _At as stopped:
@@ -191,7 +193,7 @@ def _walk(made: Explanation, capture: Capture, subject: Subject, config: Config,
         if subject.secrets or subject.public_url:
             own = Verifier(own.scheme, subject.secrets or own.secrets, subject.public_url or own.public_url)
         others = [] if subject.secrets else foreign_secrets(config.routes.routes, route)
-        _verify(made, capture, own, now, others)
+        _verify(made, capture, own, now, others=others)
         if route.handshakes is not None:
             try:
                 shape = route.handshakes.carried_by(head, [capture.body])
@@ -253,7 +255,13 @@ def _handshake(made: Explanation, capture: Capture, route: Route, shape: Shape) 
 
 
 def _verify(
-    made: Explanation, capture: Capture, verifier: Verifier, now: float, others: Sequence[tuple[str, Secret]] = ()
+    made: Explanation,
+    capture: Capture,
+    verifier: Verifier,
+    now: float,
+    *,
+    others: Sequence[tuple[str, Secret]] = (),
+    unusable: Sequence[Secret] = (),
 ) -> None:
     head, body, scheme = capture.head, capture.body, verifier.scheme
     made.stages.append(Stage("scheme", "passed", f"{scheme.name or 'own scheme'}: {scheme.summary}"))
@@ -269,10 +277,13 @@ def _verify(
     except Rejected as rejected:
         if rejected.reason in DIAGNOSABLE:
             made.finding = diagnose(rejected.reason, verifier, head, body, now=now, effort=THOROUGH, others=others)
+            if unusable and made.finding is not None and made.finding.hint is Hint.UNKNOWN:
+                read_otherwise = Verifier(scheme, unusable, verifier.public_url, resolved=False)
+                made.finding = diagnose(rejected.reason, read_otherwise, head, body, now=now, effort=THOROUGH)
         stage = _stage_of(rejected.reason)
         if stage == "signature" and claim is None:
             made.stages.append(Stage("expected", "skipped", _expected(scheme)))
-        ids = ", ".join(secret.id for secret in verifier.secrets)
+        ids = ", ".join(dict.fromkeys(secret.id for secret in [*verifier.secrets, *unusable]))
         detail = f"no match with {ids}" if stage == "verify" else rejected.detail
         raise _At(stage, Rejected(rejected.reason, detail)) from None
     made.secret = proof.secret_id

@@ -10,6 +10,7 @@ from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind, Scheme
+from sidecar.secret import Secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -57,6 +58,15 @@ def check_key(scheme: Scheme, text: bytes) -> None:
             raise KeyFormError("is not user:password; write both into the secret with a colon between")
     else:
         key_bytes(scheme.key, text)
+
+
+def key_problem(scheme: Scheme, secret: Secret) -> str:
+    """Why a secret can't be the scheme's key; empty if it can."""
+    try:
+        check_key(scheme, secret.reveal())
+    except KeyFormError as error:
+        return str(error)
+    return ""
 
 
 def public_key(kind: Kind, form: KeyForm, text: bytes) -> "PublicKey":

@@ -132,7 +132,6 @@ def test_sign_takes_url_timestamp_and_id(run: Run, body: str, tmp_path: Path) ->
         (("explain", "--preset", "github", "/nowhere"), "--secret env:NAME"),
         (("explain", "--preset", "github", "--secret", "env:SECRET", "/nowhere"), "/nowhere: can't be read"),
         (("explain", "--preset", "square", "--secret", "env:SECRET", "/nowhere"), "--public-url"),
-        (("explain", "--preset", "standard-webhooks", "--secret", "env:SECRET", "/nowhere"), "is not 'whsec_'"),
         (("explain", "--config", "/nowhere", "/nowhere"), "the configuration has mistakes"),
         (("explain", "--client-ip", "x", "--config", "/nowhere", "/nowhere"), "is no IP address"),
     ],
@@ -152,6 +151,20 @@ def test_a_capture_that_is_none_is_exit_status_2(run: Run, tmp_path: Path) -> No
     unusable = run("explain", "--preset", "github", "--secret", "env:SECRET", str(file))
     assert unusable.status == 2
     assert f"{file}: line 1: is an answer" in unusable.err
+
+
+def test_a_secret_that_is_no_key_of_the_scheme_matches_nothing_and_says_so(run: Run, body: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("whsec_Q0FOQVJZLVNFQ1JFVC1vZi10aGUtY29tbWFuZHM=\n")
+    reference = f"file:{tmp_path / 'key'}"
+    sign = ("sign", "--preset", "standard-webhooks", "--secret", reference, "--body", body)
+    file = capture(tmp_path, run(*sign).out, body)
+    explain = ("explain", "--preset", "standard-webhooks", "--secret", "env:SECRET")
+    refused = run(*explain, file)
+    assert (refused.status, "rejected: signature_mismatch" in refused.out) == (1, True)
+    assert "! the secret SECRET is not 'whsec_' and base64 after it" in refused.out
+    assert run(*explain, "--secret", reference, file).out.endswith("accepted, by the secret key\n")
+    (tmp_path / "key").write_text("whsec_Q0FOQVJZLVNFQ1JFVC1vZi10aGUtY29tbWFuZHM= \n\n")
+    assert "hint: secret_has_whitespace" in run(*explain[:3], "--secret", reference, file).out
 
 
 CONFIG = {
