@@ -41,6 +41,15 @@ class PublicURL:
             return self.origin + target
         return self.origin + self._path + target
 
+    def variants(self, target: bytes, scheme: Scheme) -> Sequence[bytes]:
+        """The URLs that may have been signed for `target`."""
+        url = self.of(target)
+        if scheme.any_port:
+            return self.ports(url)
+        if scheme.url_unescaped and b"%" in url:
+            return url, unescaped(url, scheme.url_unescaped)
+        return (url,)
+
     @staticmethod
     def ports(url: bytes) -> list[bytes]:
         """`url` without its port, and with it or its scheme's own."""
@@ -50,6 +59,14 @@ class PublicURL:
         if not colon or not port.isdigit():
             host, port = authority, b"443" if scheme == b"https" else b"80"
         return [b"%b://%b%b%b" % (scheme, where, slash, tail) for where in (host, host + b":" + port)]
+
+
+def unescaped(url: bytes, characters: str) -> bytes:
+    """`url` with the escapes of these ASCII characters undone, and no others."""
+    for character in characters.encode():
+        escape = b"%%%02X" % character
+        url = url.replace(escape, bytes([character])).replace(escape.lower(), bytes([character]))
+    return url
 
 
 class Delivery:

@@ -305,6 +305,7 @@ class SchemeKeys(Keys):
     body_hash = NonEmpty(metadata={"about": "the query parameter that must be the body's SHA-256 in hex"})
     form_field = NonEmpty(metadata={"about": "the form field that holds the JSON, where the body is a form"})
     any_port = Flag(load_default=False, metadata={"about": "true: the URL may be signed with or without its port"})
+    url_unescaped = NonEmpty(metadata={"about": "characters that may stand unescaped in the signed URL"})
     delivery_id = Section(DeliveryIdKeys)
     ip_ranges = Section(IpRangesKeys)
     handshake = Items(Section(HandshakeKeys), metadata={"about": "what the provider asks once, and the answer"})
@@ -350,8 +351,9 @@ class SchemeKeys(Keys):
             )
         if bound and not data["binds_body"]:
             raise ValidationError("is false, but the body is part of what is signed; remove it", "binds_body")
-        if data["any_port"] and Piece.URL not in parts:
-            raise ValidationError("is for schemes that sign {url}; remove it", "any_port")
+        for key in ("any_port", "url_unescaped"):
+            if data.get(key) and Piece.URL not in parts:
+                raise ValidationError("is for schemes that sign {url}; remove it", key)
         if "body_hash" in data and Piece.URL not in parts:
             raise ValidationError("stands in the URL, which is not signed; put {url} into signed:", "body_hash")
 
@@ -385,7 +387,7 @@ def scheme_from(data: Mapping[str, Any], name: str = "") -> Scheme:
     if signature["kind"] is Kind.BASIC:
         signature["prefix"] = signature["prefix"] or "Basic "
     delivery_id = data["delivery_id"]["header"] if "delivery_id" in data else None
-    plain = ("title", "docs", "evidence", "notes", "key", "body_hash", "form_field", "any_port")
+    plain = ("title", "docs", "evidence", "notes", "key", "body_hash", "form_field", "any_port", "url_unescaped")
     return Scheme(
         signature=SignatureField(**_tuples(signature)),
         timestamp=TimestampField(**data["timestamp"]) if "timestamp" in data else None,

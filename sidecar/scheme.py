@@ -240,6 +240,7 @@ class Scheme:
     body_hash: str = ""  #: the query parameter that must be the body's SHA-256 in hex
     form_field: str = ""  #: the form field that holds the JSON document, where the body is a form
     any_port: bool = False  #: whether the URL is tried with and without its scheme's port
+    url_unescaped: str = ""  #: characters whose escapes the URL is tried without as well
     delivery_id: str | None = None
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""

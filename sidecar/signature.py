@@ -186,8 +186,7 @@ class Verifier:
             )
 
         # (5), (6)
-        url = self._url.of(head.target) if self._url is not None else b""
-        for delivery.url in PublicURL.ports(url) if scheme.any_port else (url,):
+        for delivery.url in (b"",) if self._url is None else self._url.variants(head.target, scheme):
             secret_id = self._proof.match(signatures, compose(self._writers, delivery))
             if secret_id is not None:
                 return secret_id

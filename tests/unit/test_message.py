@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -118,6 +119,17 @@ def test_the_public_url_stands_before_the_target(public_url: str, target: str, u
 )
 def test_a_url_with_and_without_its_port(url: str, without: str, with_port: str) -> None:
     assert PublicURL.ports(url.encode()) == [without.encode(), with_port.encode()]
+
+
+def test_escapes_of_some_characters_may_be_undone_before_signing() -> None:
+    made = replace(scheme("{url}"), url_unescaped=":@,")
+    url = PublicURL("https://h")
+    assert url.variants(b"/in?a=b", made) == (b"https://h/in?a=b",)
+    assert url.variants(b"/in?m=a%40b%2cc%2f%3A", made) == (
+        b"https://h/in?m=a%40b%2cc%2f%3A",
+        b"https://h/in?m=a@b,c%2f:",
+    )
+    assert url.variants(b"/in?m=a%40b", scheme("{url}")) == (b"https://h/in?m=a%40b",)
 
 
 def test_every_value_of_a_query_parameter_is_seen() -> None:

@@ -134,6 +134,16 @@ def test_the_url_counts_and_is_taken_from_the_configuration() -> None:
         Verifier(load_preset("square"), [SECRET])
 
 
+@pytest.mark.parametrize("signed_as", ["?mail=a%40b.c&x=%20", "?mail=a@b.c&x=%20"])
+def test_hubspots_url_is_signed_with_or_without_some_of_its_escapes(signed_as: str) -> None:
+    scheme = load_preset("hubspot-v3")
+    signed = sign_delivery(scheme, SECRET, body=b"{}", now=NOW, url=URL + signed_as)
+    called = signed._replace(url=URL + "?mail=a%40b.c&x=%20")
+    assert verify("hubspot-v3", called, public_url="https://hooks.example.com")
+    other = signed._replace(url=URL + "?mail=a%40b.d&x=%20")
+    assert refusal("hubspot-v3", other, public_url="https://hooks.example.com") is Reason.SIGNATURE_MISMATCH
+
+
 @pytest.mark.parametrize("query", ["?a=1", ""])
 def test_a_body_is_bound_by_its_hash_in_the_url(query: str) -> None:
     signed = sign_delivery(load_preset("twilio-json"), SECRET, body=b"{}", now=NOW, url=URL + query)
