@@ -24,12 +24,12 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.request import RequestHead, make_head
 from sidecar.scheme import (
     BEARER_KINDS,
+    PUBLIC_KEY_KINDS,
     URL_PIECES,
     Algorithm,
     Encoding,
     KeyForm,
     Kind,
-    Part,
     Piece,
     Scheme,
     SignatureField,
@@ -287,6 +287,9 @@ def _tries(
     yield from with_secrets(
         Hint.SECRET_OF_ANOTHER_ROUTE, scheme.key, [(because, value) for because, value in foreign if value not in own]
     )
+    secrets = tuple(secret for secret in secrets if _has_form(scheme, secret.reveal()))
+    if not secrets:
+        return
     if scheme.signature.kind in BEARER_KINDS:
         for word in ("Bearer", "Token", "Basic"):
             prefixed = replace(scheme, signature=replace(scheme.signature, prefix=f"{word} "))
@@ -296,10 +299,13 @@ def _tries(
         yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), _with_target(head, target), body)
     for hint, because, text in _bodies(body, effort):
         yield _Try(hint, because, verifier, head, text)
-    if scheme.signature.kind is Kind.HMAC:
-        for because, parts in _plain_hashes(scheme.parts):
-            plain = replace(scheme, signature=replace(scheme.signature, kind=Kind.HASH), parts=parts)
-            yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(plain, secrets, url), head, body)
+    for because, changed in _other_constructions(scheme):
+        yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(changed, secrets, url), head, body)
+    if scheme.signature.kind in PUBLIC_KEY_KINDS:  # these have no fixed length, so many texts are well-formed
+        for encoding in Encoding:
+            changed = replace(scheme, signature=replace(scheme.signature, encoding=encoding))
+            because = _encoded(encoding, scheme.signature)
+            yield _Try(Hint.WRONG_ENCODING, because, Verifier(changed, secrets, url), head, body)
 
 
 #: How a secret's text may be read.
@@ -336,11 +342,18 @@ def _with_other_prefix(secrets: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
             yield "with 'whsec_' before the secret", b"whsec_" + value
 
 
-def _plain_hashes(parts: Sequence[Part]) -> Iterator[tuple[str, tuple[Part, ...]]]:
-    """A hash over secret and message is no HMAC, though many senders think so."""
-    yield "a plain hash of secret and message, not an HMAC", (Piece.SECRET, *parts)
-    yield "a plain hash of message and secret, not an HMAC", (*parts, Piece.SECRET)
-    yield "a plain hash of the message, without a secret", tuple(parts)
+def _other_constructions(scheme: Scheme) -> Iterator[tuple[str, Scheme]]:
+    """A hash over secret and message is no HMAC, though many senders think so; and the other way round."""
+    kind, parts = scheme.signature.kind, scheme.parts
+    if kind is Kind.HMAC:
+        plain = replace(scheme, signature=replace(scheme.signature, kind=Kind.HASH))
+        yield "as a plain hash of secret and message, not an HMAC", replace(plain, parts=(Piece.SECRET, *parts))
+        yield "as a plain hash of message and secret, not an HMAC", replace(plain, parts=(*parts, Piece.SECRET))
+        yield "as a plain hash of the message, without a secret", plain
+    elif kind is Kind.HASH:
+        keyed = replace(scheme, signature=replace(scheme.signature, kind=Kind.HMAC))
+        message = tuple(part for part in parts if part is not Piece.SECRET)
+        yield "as an HMAC, not a plain hash of secret and message", replace(keyed, parts=message)
 
 
 def _urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:

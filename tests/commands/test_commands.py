@@ -167,6 +167,25 @@ def test_a_secret_that_is_no_key_of_the_scheme_matches_nothing_and_says_so(run: 
     assert "hint: secret_has_whitespace" in run(*explain[:3], "--secret", reference, file).out
 
 
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_secret_of_any_kind_and_garbage_for_a_signature_end_in_a_verdict(
+    run: Run, preset: str, tmp_path: Path
+) -> None:
+    """Whatever stands in the secret and in the signature's place, `explain` says no and not more than that."""
+    scheme = load_preset(preset)
+    names = [scheme.signature.header.replace("{n}", "1") or "X-None", *(name for name, _ in scheme.require)]
+    clock = [scheme.timestamp.header] if scheme.timestamp is not None and scheme.timestamp.header else []
+    head = "".join(f"{name}: t=1,v1={'ab' * 32}\n" for name in dict.fromkeys([*names, *clock]))
+    (tmp_path / "request.http").write_bytes(f"POST /a?b=c HTTP/1.1\n{head}\n".encode() + b'{"a":1}')
+    refused = run(
+        "explain", "--preset", preset, "--secret", "env:SECRET", "--public-url", "https://a.test", "--json",
+        str(tmp_path / "request.http"),
+    )  # fmt: skip
+    said = json.loads(refused.out)
+    assert (refused.status, said["verdict"]) == (1, "rejected")
+    assert said["hint"] in (None, "unknown", "wrong_encoding", "prefix_missing")
+
+
 CONFIG = {
     "upstream": "http://127.0.0.1:3000",
     "trusted_proxies": ["10.0.0.0/8"],

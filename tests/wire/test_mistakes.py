@@ -15,13 +15,19 @@ from unittest import mock
 
 import leak_watch
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sidecar.cli import main
 
 GITHUB = "CANARY-SECRET-github-11c9"
 BASE64_SECRET = base64.b64encode(b"CANARY-SECRET-standard-webhooks").decode()
 HEX_SECRET = b"CANARY-SECRET-hex".hex()
+RSA = generate_private_key(65537, 2048)
 ENV = {
+    "HINT_PUBLIC": RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
     "HINT_WHSEC": "whsec_" + BASE64_SECRET,
     "HINT_HEX": HEX_SECRET,
     "HINT_BASE64": BASE64_SECRET,
@@ -49,6 +55,8 @@ CONFIG = {
         route("standard", "standard-webhooks", "HINT_WHSEC"),
         route("square", "square", "HINT_SQUARE"),
         route("gitlab", "gitlab", "HINT_TOKEN"),
+        route("hubspot", "hubspot-v1", "HINT_TOKEN"),
+        route("wise", "wise", "HINT_PUBLIC"),
         route("hex", {"signature": {"header": "X-Sig"}}, "HINT_HEX"),
         route("base64", {"signature": {"header": "X-Sig"}}, "HINT_BASE64"),
         route("blank", {"signature": {"header": "X-Sig"}}, "HINT_BLANK"),
@@ -125,6 +133,12 @@ MISTAKES = {
     "sha512 for sha256": github("wrong_algorithm", "sha256=" + mac(GITHUB, algorithm="sha512").hex(), reason=MALFORMED),
     "a plain hash of secret and body": github(
         "wrong_algorithm", "sha256=" + hashlib.sha256(GITHUB.encode() + BODY).hexdigest()
+    ),
+    "an HMAC for a keyed hash": Mistake(
+        "wrong_algorithm", "hubspot", [("X-HubSpot-Signature", mac(ENV["HINT_TOKEN"]).hex())]
+    ),
+    "hex for base64 of a public-key signature": Mistake(
+        "wrong_encoding", "wise", [("X-Signature-SHA256", RSA.sign(BODY, PKCS1v15(), SHA256()).hex())]
     ),
     "base64 for hex": github("wrong_encoding", "sha256=" + b64(mac(GITHUB)), reason=MALFORMED),
     "hex in upper case": github("wrong_encoding", "sha256=" + mac(GITHUB).hex().upper(), reason=MALFORMED),
