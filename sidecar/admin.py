@@ -1,49 +1,67 @@
 """The admin listener: probes, metrics, the masked configuration, reload, the delivery test."""
 
-from collections.abc import Callable
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sidecar import __version__
-from sidecar.config import Config
+from sidecar.config import Config, ConfigError
 from sidecar.delivery_test import run_delivery_test
-from sidecar.reload import Reloader
+from sidecar.exposition import Exposition
 
 
-def admin_app(*, reloader: Reloader, registry: CollectorRegistry, ready: Callable[[], bool]) -> Starlette:
+class Running(Protocol):
+    """What the admin listener shows and moves."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def exposition(self) -> Exposition: ...
+    @property
+    def processes(self) -> Collector: ...
+    @property
+    def serving(self) -> bool:
+        """Whether deliveries are taken, and may be sent here."""
+        ...
+
+    async def reload(self) -> ConfigError | None:
+        """Reads the configuration again. On any mistake nothing changes and the error is returned."""
+        ...
+
+
+def admin_app(running: Running) -> Starlette:
     """The Starlette application of the admin listener."""
 
     async def index(request: Request) -> Response:
-        return JSONResponse({"name": "webhook-sidecar", "version": __version__, "ready": ready()})
+        return JSONResponse({"name": "webhook-sidecar", "version": __version__, "ready": running.serving})
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        return PlainTextResponse("ok\n") if ready() else PlainTextResponse("draining\n", status_code=503)
+        return PlainTextResponse("ok\n") if running.serving else PlainTextResponse("draining\n", status_code=503)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # In a thread: with many routes this takes longer than a delivery may wait.
-        return Response(await run_in_threadpool(encode, registry), headers={"content-type": content_type})
+        text = await running.exposition.scrape(encode, [running.processes])
+        return Response(text, headers={"content-type": content_type})
 
     async def config(request: Request) -> Response:
-        return JSONResponse(masked_config(reloader.site.config))
+        return JSONResponse(masked_config(running.config))
 
     async def reload(request: Request) -> Response:
-        error = reloader.reload()
+        error = await running.reload()
         if error is not None:
             return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
         return JSONResponse({"detail": "reloaded"})
 
     async def delivery_test(request: Request) -> Response:
-        status, answer = await run_delivery_test(reloader.site.config.accounts, request.headers.get("api-key"))
+        status, answer = await run_delivery_test(running.config.accounts, request.headers.get("api-key"))
         return JSONResponse(answer, status_code=status)
 
     return Starlette(
@@ -69,6 +87,7 @@ def masked_config(config: Config) -> dict[str, object]:
         "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__},
         "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
         "drain": config.drain,
+        "workers": config.workers,
         "log": {key: getattr(config.log, key) for key in config.log.__slots__},
         "routes": [
             {

@@ -4,39 +4,64 @@ The time is the listener's business (`protocol.py` ends a body that does not arr
 from the announced length where there is one, before a byte is read.
 """
 
+from collections.abc import Sequence
+
+from sidecar.metrics import BUFFERED, Block
 from sidecar.outcomes import Reason, Rejected
 from sidecar.protocol import Incoming
 
+#: Pieces of fewer bytes are joined, until they have this many together.
+SMALL_PIECE = 4 * 1024
+JOINED_PIECE = 64 * 1024
+
 
 class Budget:
-    """Bytes of bodies that all connections together may hold (`limits.buffer`)."""
+    """Bytes of bodies that all connections together may hold (`limits.buffer`).
 
-    __slots__ = ("held", "limit")
+    What is held stands in the gauges, so that processes that share them share the budget. They don't wait for each
+    other: each may overdraw it by the one body that it is taking.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_gauges", "_of_others", "limit")
+
+    def __init__(self, limit: int, gauges: Block, of_others: Sequence[Block] = ()) -> None:
         self.limit = limit
-        self.held = 0
+        self._gauges = gauges
+        self._of_others = of_others
+
+    @property
+    def held(self) -> int:
+        held = self._gauges[BUFFERED]
+        if self._of_others:
+            held += sum([gauges[BUFFERED] for gauges in self._of_others])
+        return int(held)
 
     def take(self, size: int) -> None:
         """Raises `Rejected(overloaded)` if it is used up."""
-        if self.held + size > self.limit:
-            raise Rejected(Reason.OVERLOADED, f"limits.buffer is used up: {self.held} of {self.limit} bytes are held")
-        self.held += size
+        held = self.held
+        if held + size > self.limit:
+            raise Rejected(Reason.OVERLOADED, f"limits.buffer is used up: {held} of {self.limit} bytes are held")
+        self._gauges[BUFFERED] += size
 
     def give(self, size: int) -> None:
-        self.held -= size
+        self._gauges[BUFFERED] -= size
 
 
 class Body:
-    """One delivery's body as the pieces it arrived in; they are hashed and forwarded without being joined."""
+    """One delivery's body as the pieces it arrived in; they are hashed and forwarded without being joined.
 
-    __slots__ = ("_budget", "_taken", "pieces", "size")
+    Only pieces so small that their objects would weigh more than their bytes are joined: what a body takes of the
+    memory must be what it takes of the budget, whatever way it was sent.
+    """
+
+    __slots__ = ("_budget", "_small", "_taken", "pieces", "size")
 
     def __init__(self, budget: Budget) -> None:
         self.pieces: list[bytes] = []
         self.size = 0
         self._budget = budget
         self._taken = 0
+        self._small: bytes | bytearray = b""  # small pieces that are not among the others yet
 
     def begin(self, incoming: Incoming, limit: int) -> None:
         """Takes an announced size from the budget before a byte is read. Raises `Rejected`."""
@@ -57,11 +82,26 @@ class Body:
             if self.size > self._taken:
                 self._budget.take(self.size - self._taken)
                 self._taken = self.size
-            self.pieces.append(piece)
+            if len(piece) < SMALL_PIECE and (more or self._small):
+                self._small = self._small or bytearray()
+                self._small += piece
+                if len(self._small) >= JOINED_PIECE:
+                    self._flush()
+            else:
+                if self._small:
+                    self._flush()
+                self.pieces.append(piece)
+        if self._small and not more:
+            self._flush()
         return more
+
+    def _flush(self) -> None:
+        self.pieces.append(bytes(self._small))
+        self._small = b""
 
     def release(self) -> None:
         """Gives back what was taken from the budget."""
         self.pieces = []
+        self._small = b""
         self._budget.give(self._taken)
         self._taken = 0

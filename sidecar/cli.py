@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar import __version__
 from sidecar.config import Config, ConfigError, SecretUnavailableError, load_config, load_scheme, read_secret
 from sidecar.fields import SecretRef, SecretReference
-from sidecar.scheme import Piece, Scheme
+from sidecar.files import Remembered
+from sidecar.scheme import Scheme
 from sidecar.secret import Secret
 
 if TYPE_CHECKING:
@@ -138,11 +139,12 @@ def _config_file(arguments: argparse.Namespace) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = load_config(_config_file(arguments), os.environ)
+    files = Remembered()
+    config = load_config(_config_file(arguments), os.environ, read=files)
     from sidecar.serve import ListenError, serve
 
     try:
-        return serve(config, os.environ)
+        return serve(config, files, os.environ)
     except ListenError as error:
         print(f"sidecar serve: {error}", file=sys.stderr)
         return 1
@@ -174,9 +176,6 @@ def _described(config: Config) -> str:
             how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         shadow = ", SHADOW: refuses nothing" if route.shadow else ""
-        if route.handshakes is not None:
-            here = route.handshakes.answers_here
-            how += f", handshake answered by the {'sidecar' if here else 'receiver'}"
         methods = "/".join(sorted(route.methods))
         lines.append(f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{shadow}")
     lines += [f"  warning: {warning}" for warning in config.warnings]
@@ -252,15 +251,12 @@ def _sign(arguments: argparse.Namespace) -> int:
         _unusable(str(error))
     except UnicodeError:
         _unusable("the body is not text, which a command line can't hold; give it as a file: --body FILE")
-    read_by_type = Piece.FORM_SORTED in sender.scheme.parts or sender.scheme.form_field
-    for name, value in made.headers if read_by_type else made.headers[:-1]:  # else the Content-Type is anybody's choice
+    for name, value in made.headers[:-1]:  # Content-Type is the sender's to choose
         print(f"{name}: {value}")
     if made.url != url:
         print(f"sidecar sign: call {made.url}", file=sys.stderr)
     if made.body != sender.body:  # the scheme stands in it
         print(f"\n{made.body.decode()}")
-    elif arguments.body is None:
-        print(f"sidecar sign: without --body this one was signed: {made.body.decode()}", file=sys.stderr)
     return 0
 
 
@@ -294,7 +290,7 @@ def _send(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from sidecar.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
+    from sidecar.capture import UnusableCaptureError, read_capture
     from sidecar.client_ip import parse_address
     from sidecar.explain import Subject, explain
     from sidecar.keys import key_problem
@@ -303,15 +299,15 @@ def _explain(arguments: argparse.Namespace) -> int:
     peer = None
     if arguments.client_ip is not None and (peer := parse_address(arguments.client_ip)) is None:
         _unusable(f"--client-ip {arguments.client_ip!r} is no IP address; for example 203.0.113.7")
-    config_file = arguments.config or os.environ.get("SIDECAR_CONFIG")
-    if arguments.preset is None and not config_file:
+    file = arguments.config or os.environ.get("SIDECAR_CONFIG")
+    if arguments.preset is None and not file:
         _unusable("nothing to hold it against; give --preset NAME and --secret REF, or --config FILE")
     secrets = _secrets(arguments.secret)
     config = verifier = None
     unusable: list[tuple[Secret, str]] = []
     if arguments.preset is None:
         try:
-            config = load_config(str(config_file), os.environ, resolve_secrets=not secrets)
+            config = load_config(str(file), os.environ, resolve_secrets=not secrets)
         except ConfigError as error:
             _unusable(f"the configuration has mistakes:\n{error}")
     else:
@@ -325,8 +321,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=bool(usable))
     name = "standard input" if arguments.request == "-" else arguments.request
     try:
-        with sys.stdin.buffer if arguments.request == "-" else Path(arguments.request).open("rb") as file:
-            raw = file.read(MAX_CAPTURE + 1)
+        raw = sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
         capture = read_capture(raw, peer=str(peer) if peer else None, needs_host=config is not None)
     except OSError as error:
         _unusable(f"{name}: can't be read: {error.strerror}")

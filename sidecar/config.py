@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Any
 
 from marshmallow import Schema, ValidationError
 
 from sidecar.client_ip import Networks
 from sidecar.fields import ListenAddress, SecretRef
+from sidecar.files import ReadFile, read_file
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.keys import KeyFormError, check_key
@@ -102,20 +102,22 @@ class Config:
     timeouts: Timeouts
     drain: float
     log: LogSettings
+    workers: int
     routes: RouteTable
     accounts: tuple[Account, ...]
     warnings: tuple[Problem, ...]
 
 
-def load_config(file: str, env: Mapping[str, str], *, resolve_secrets: bool = True) -> Config:
+def load_config(
+    file: str, env: Mapping[str, str], *, resolve_secrets: bool = True, read: ReadFile = read_file
+) -> Config:
     """Reads and checks `file`. Raises `ConfigError` with every mistake.
 
     With `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not at hand; the
     result then verifies nothing real and must not be served.
     """
     try:
-        with FilePath(file).open("rb") as handle:
-            text = handle.read(MAX_BYTES + 1)  # one byte over the limit is as wrong as a file that never ends
+        text = read(file, MAX_BYTES + 1)  # more is an error there
     except OSError as error:
         raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
     source = read_yaml(text, file)
@@ -123,7 +125,7 @@ def load_config(file: str, env: Mapping[str, str], *, resolve_secrets: bool = Tr
         raise ConfigError(source.problems)
     if not isinstance(source.value, dict):
         raise ConfigError([Problem(file, 1, "", "holds no configuration; begin with upstream: and routes:")])
-    return _Builder(source, env, resolve_secrets).build()
+    return _Builder(source, env, resolve_secrets, read).build()
 
 
 class SecretUnavailableError(Exception):
@@ -134,7 +136,7 @@ class SecretUnavailableError(Exception):
         self.absent = absent
 
 
-def read_secret(ref: SecretRef, env: Mapping[str, str]) -> bytes:
+def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_file) -> bytes:
     """The bytes of a secret, from where `ref` says. Raises `SecretUnavailableError`."""
     if ref.env:
         text = env.get(ref.env)
@@ -142,8 +144,7 @@ def read_secret(ref: SecretRef, env: Mapping[str, str]) -> bytes:
             raise SecretUnavailableError(f"the environment variable {ref.env} is not set", absent=True)
         return text.encode("utf-8", "surrogateescape")
     try:
-        with FilePath(ref.file).open("rb") as handle:
-            value = handle.read(MAX_SECRET_BYTES + 1)
+        value = read(ref.file, MAX_SECRET_BYTES + 1)
     except ValueError:
         raise SecretUnavailableError(
             "the secret file's name holds a character that no file name has", absent=False
@@ -163,10 +164,11 @@ def read_secret(ref: SecretRef, env: Mapping[str, str]) -> bytes:
 class _Builder:
     """Steps (2) to (4). Goes on after a mistake as far as that makes sense, to report all of them."""
 
-    def __init__(self, source: YamlSource, env: Mapping[str, str], resolve_secrets: bool) -> None:
+    def __init__(self, source: YamlSource, env: Mapping[str, str], resolve_secrets: bool, read: ReadFile) -> None:
         self.source = source
         self.env = env
         self.resolve_secrets = resolve_secrets
+        self.read = read
         self.warnings: list[Problem] = []
 
     def build(self) -> Config:
@@ -194,6 +196,7 @@ class _Builder:
             timeouts=Timeouts(**(TimeoutsKeys().load({}) | data.get("timeouts", {}))),
             drain=data["drain"],
             log=LogSettings(**(LogKeys().load({}) | data.get("log", {}))),
+            workers=data["workers"],
             routes=RouteTable(routes),
             accounts=accounts,
             warnings=tuple(self.warnings),
@@ -373,7 +376,7 @@ class _Builder:
         if not self.resolve_secrets:
             return Secret(ref.id, b"not resolved")
         try:
-            value = read_secret(ref, self.env)
+            value = read_secret(ref, self.env, self.read)
         except SecretUnavailableError as error:
             if not (ref.optional and error.absent):
                 self.source.problem(at, str(error))
@@ -428,7 +431,7 @@ class _Builder:
 def load_scheme(file: str) -> Scheme:
     """A scheme from a file of its own, in the form of `verify:`. Raises `ConfigError` with every mistake."""
     try:
-        source = read_yaml(FilePath(file).read_bytes(), file)
+        source = read_yaml(read_file(file, MAX_BYTES + 1), file)
     except OSError as error:
         raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
     if not source.problems:

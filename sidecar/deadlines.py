@@ -5,7 +5,7 @@ them all. `asyncio.timeout` and `call_later` cost a timer per request; this cost
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
@@ -26,6 +26,21 @@ class DeadlineQueue(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __contains__(self, item: T) -> bool:
+        return item in self._due
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._due)
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def oldest(self) -> tuple[T, float] | None:
+        """What has been in the queue longest, and for how many seconds."""
+        for item, due in self._due.items():
+            return item, self._loop.time() + self.seconds - due
+        return None
 
     def add(self, item: T) -> float:
         """Starts the clock of `item`, anew if it runs already; returns the loop's time at which it is due."""

@@ -199,11 +199,6 @@ class Handshakes:
             return not shape.signed or shape.computed is not None
         return self.mode is Mode.ANSWER
 
-    @property
-    def answers_here(self) -> bool:
-        """Whether all of them are answered here; a route's shapes seldom differ in that."""
-        return all(map(self.answers, (*self.unsigned, *self.signed)))
-
     def begun_by(self, head: RequestHead) -> Shape | None:
         """The unsigned handshake that a request is, by its head alone."""
         for shape in self.unsigned:

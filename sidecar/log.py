@@ -5,12 +5,14 @@ Nothing a sender wrote can end a line or forge a field: JSON escapes it, text mo
 """
 
 import json
+import os
 import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _quote  # the C function behind json.dumps, typed as str → str
 from secrets import token_hex
+from select import PIPE_BUF
 
 from sidecar.config import LogSettings
 from sidecar.exchange import Exchange
@@ -28,6 +30,14 @@ def to_stdout(text: str) -> None:
     """The default writer."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def to_shared_stdout(text: str) -> None:
+    """Where several processes write: whole lines at a time, as few bytes as a pipe takes in one piece (pipe(7))."""
+    data = text.encode()
+    while data:
+        end = len(data) if len(data) <= PIPE_BUF else data.rfind(b"\n", 0, PIPE_BUF) + 1 or data.find(b"\n") + 1
+        data = data[os.write(sys.stdout.fileno(), data[:end]) :]
 
 
 class Log:

@@ -15,7 +15,7 @@ read and thrown away for a moment: otherwise a reset could take the answer from 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 
 from sidecar.deadlines import DeadlineQueue
 from sidecar.light_task import LightTask, Signal, Turn
+from sidecar.metrics import CONNECTIONS, Block
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 from sidecar.request import Header, RequestHead, check_head
 
@@ -44,8 +45,12 @@ LINGER_BYTES = 64 * 1024 * 1024
 WRITE_SECONDS = 30.0
 #: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
 KEEP_ALIVE_SECONDS = 75.0
+#: How long no other connection takes the place of one that waits for its sender.
+PATIENCE_SECONDS = 0.25
 #: Unread body bytes held for the application before reading pauses.
 HIGH_WATER = 64 * 1024
+#: Pieces of a body below this size are joined to the one before them.
+SMALL_PIECE = 1024
 
 
 def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes], size: int) -> None:
@@ -84,6 +89,56 @@ class Deadlines:
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
 
+class Listener:
+    """What the connections of one data listener have in common, besides their clocks.
+
+    When `max_connections` are open, the next one takes the place of the one that has kept us waiting longest, if that is
+    longer than a moment: unused between two requests, or with a head or a body that is not whole. So who holds
+    connections open without using them (slowloris) loses them to others, and a request that is whole is never cut off.
+    Else the new one is refused.
+    """
+
+    def __init__(
+        self, deadlines: Deadlines, max_connections: int, gauges: Block, of_others: Sequence[Block] = ()
+    ) -> None:
+        self.max_connections = max_connections
+        self.closing = False  #: answers close their connections
+        self._deadlines = deadlines
+        self._gauges = gauges
+        self._of_others = of_others
+
+    def opened(self) -> bool:
+        """Counts a new connection, and makes room for it; false if there is none."""
+        self._gauges[CONNECTIONS] += 1
+        count = self._gauges[CONNECTIONS] + sum([gauges[CONNECTIONS] for gauges in self._of_others])
+        if count <= self.max_connections:
+            return True
+        waiting = [self._deadlines.head.oldest(), self._deadlines.body.oldest(), self._longest_unused()]
+        connection, seconds = max(filter(None, waiting), key=lambda it: it[1], default=(None, 0.0))
+        if connection is None or seconds < PATIENCE_SECONDS:
+            return False
+        connection.evict()
+        return True
+
+    def _longest_unused(self) -> tuple["DataProtocol", float] | None:
+        now = self._deadlines.keep_alive.now()
+        for connection in self._deadlines.keep_alive:  # about in this order
+            if connection.unused and connection.idle_since is not None:
+                return connection, now - connection.idle_since
+        return None
+
+    def closed(self) -> None:
+        """A connection counts no longer: it is closed, or all that is left is to let its sender read the answer."""
+        self._gauges[CONNECTIONS] -= 1
+
+    def lingers(self) -> None:
+        """Those that are only being closed count no longer, but there may not be more of them than of the others."""
+        self.closed()
+        linger = self._deadlines.linger
+        if len(linger) > self.max_connections and (oldest := linger.oldest()):
+            oldest[0].transport.abort()
+
+
 class DataProtocol(HttpToolsProtocol):
     """One connection of a sender."""
 
@@ -97,13 +152,14 @@ class DataProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         deadlines: Deadlines,
-        max_connections: Callable[[], int],
+        listener: Listener,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.application: Application = config.loaded_app
         self.deadlines = deadlines
         self.turn = deadlines.turn
-        self.max_connections = max_connections
+        self.listener = listener
+        self.counted = False  # among the listener's connections
         self.active: Incoming | None = None  # the request that is being answered
         self.idle_since: float | None = None  # loop time of the last answer's end; None before the first one
         self.in_head = False
@@ -125,7 +181,8 @@ class DataProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.peer = self.client[0] if self.client else None
-        if len(self.connections) > self.max_connections():
+        self.counted = True
+        if not self.listener.opened():
             self._refuse(Rejected(Reason.OVERLOADED, "limits.connections reached"))
             return
         self.head_timed = True
@@ -135,6 +192,8 @@ class DataProtocol(HttpToolsProtocol):
         for queue in self.deadlines.all:
             queue.discard(self)
         self.connections.discard(self)
+        if self.counted:
+            self.listener.closed()
         cycle = self.active
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
@@ -268,7 +327,10 @@ class DataProtocol(HttpToolsProtocol):
             return
         size = len(body)
         self.body_bytes += size
-        cycle.pieces.append(body)
+        if size < SMALL_PIECE and cycle.pieces:
+            cycle.join(body)
+        else:
+            cycle.pieces.append(body)
         cycle.unread += size
         cycle.has_news = True
         if cycle.unread > HIGH_WATER:
@@ -312,11 +374,28 @@ class DataProtocol(HttpToolsProtocol):
 
         Blank lines are no request and don't hold it open.
         """
-        unused = self.active is None and not self.pipeline and not self.in_head
-        if unused and self.idle_since is not None and self.idle_since + KEEP_ALIVE_SECONDS <= self.loop.time():
+        if self.unused and self.idle_since is not None and self.idle_since + KEEP_ALIVE_SECONDS <= self.loop.time():
             self.close_after_answer(unread=False)
         else:
             self.deadlines.keep_alive.add(self)
+
+    @property
+    def unused(self) -> bool:
+        """Between two requests."""
+        return self.active is None and not self.pipeline and not self.in_head
+
+    def evict(self) -> None:
+        """Makes room for another connection: this one has waited longest for what its sender has yet to send."""
+        in_head, in_body = self in self.deadlines.head, self in self.deadlines.body
+        for queue in self.deadlines.all:
+            queue.discard(self)
+        if in_body:
+            self._fault(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
+            self.cycle.wake()
+        elif in_head:
+            self._unparsable(Rejected(Reason.OVERLOADED, "limits.connections reached, and this head was the slowest"))
+        else:
+            self.close_after_answer(unread=False)
 
     def _fault(self, rejected: Rejected) -> None:
         """Found while the body is read: `take` raises it as soon as the proxy looks for more."""
@@ -354,6 +433,9 @@ class DataProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self.transport.write_eof()
             self.deadlines.linger.add(self)
+            if self.counted:
+                self.counted = False
+                self.listener.lingers()
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():
@@ -381,6 +463,11 @@ class DataProtocol(HttpToolsProtocol):
             if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
                 self.flow.resume_reading()
             self.active.go_on()  # type: ignore[union-attr]
+
+    def shutdown(self) -> None:
+        """The listener stops: unused connections are closed, the others when their request was answered."""
+        if not self.discarding:  # else it closes as soon as its sender could read the answer
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -422,7 +509,7 @@ class Incoming:
         self.fault = fault  #: why this request must be refused, found before or while its body was read
         self.keep_alive = keep_alive
         self.http_1_0 = http_1_0
-        self.pieces: list[bytes] = []  #: of the body, arrived and not taken
+        self.pieces: list[bytes | bytearray] = []  #: of the body, arrived and not taken
         self._signal = Signal()
 
     def go_on(self) -> None:
@@ -441,6 +528,14 @@ class Incoming:
             self.transport.abort()
 
     # The request
+
+    def join(self, piece: bytes) -> None:
+        """Chunks of a few bytes would take many times their size as objects of their own."""
+        last = self.pieces[-1]
+        if not isinstance(last, bytearray):
+            last = bytearray()
+            self.pieces.append(last)
+        last += piece
 
     def wake(self) -> None:
         """There is something new to `take`, and it did not come with what the connection received."""
@@ -462,8 +557,7 @@ class Incoming:
             raise self.fault
         if self.disconnected:
             raise Rejected(Reason.BODY_INCOMPLETE, "the sender left in the middle of its body")
-        pieces = self.pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece = b"".join(self.pieces)  # a single piece is not copied
         self.pieces = []
         self.unread = 0
         return piece, self.more_body
@@ -518,7 +612,7 @@ class Incoming:
             else:
                 self._chunked = True
                 framing = b"transfer-encoding: chunked\r\n"
-        if self.more_body:
+        if self.more_body or self.protocol.listener.closing:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
@@ -529,5 +623,6 @@ class Incoming:
         self.response_complete = True
         if not self.keep_alive:
             self.protocol.pipeline.clear()
+            self.pieces = []
             self.protocol.close_after_answer(unread=self.more_body or self.protocol.discarding)
         self.protocol.on_response_complete()

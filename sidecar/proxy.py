@@ -28,10 +28,10 @@ from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.handshake import Result, Shape
 from sidecar.hints import Hints
 from sidecar.log import Log
-from sidecar.metrics import Metrics
+from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
 from sidecar.protocol import Incoming
-from sidecar.reload import Reloader
+from sidecar.reload import Current
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -44,7 +44,7 @@ class Proxy:
 
     def __init__(
         self,
-        reloader: Reloader,
+        current: Current,
         *,
         budget: Budget,
         metrics: Metrics,
@@ -52,7 +52,7 @@ class Proxy:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.reloader = reloader
+        self.current = current
         self.budget = budget
         self.metrics = metrics
         self.log = log
@@ -66,7 +66,7 @@ class Proxy:
         head = incoming.head
         exchange = self._begin(head.peer, head.method, head.path)
         body = Body(self.budget)
-        self.metrics.in_flight += 1
+        self.metrics.gauges[IN_FLIGHT] += 1
         try:
             await self._deliver(incoming, exchange, body)
         except Rejected as rejected:
@@ -90,7 +90,7 @@ class Proxy:
             else:
                 self._refuse(incoming, exchange, failure)
         finally:
-            self.metrics.in_flight -= 1
+            self.metrics.gauges[IN_FLIGHT] -= 1
             exchange.request_bytes = body.size
             # (9)
             reason = exchange.reason or exchange.shadow_reason
@@ -103,7 +103,7 @@ class Proxy:
             body.release()
 
     async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
-        site = self.reloader.site
+        site = self.current.site
 
         # (1) head
         if incoming.fault is not None:
@@ -231,7 +231,7 @@ class Proxy:
         assert reason is not None
         assert route is not None  # `hints.wants` said so
         try:
-            routes = self.reloader.site.config.routes.routes
+            routes = self.current.site.config.routes.routes
             exchange.hint = self.hints.hint(reason, route, head, pieces, now=self.now(), routes=routes)
         except Exception as bug:
             self.log.event("diagnosis_failed", Level.ERROR, where=_where(bug))

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config, ConfigError, load_config
+from sidecar.files import ReadFile, read_file
 from sidecar.routes import UpstreamAddress
 from sidecar.upstream import Upstream
 from sidecar.yaml_source import Problem
@@ -31,40 +32,19 @@ class Site:
         return resolve_client(peer, (), self.config.trusted_proxies, trust_unix=self.config.trust_unix)
 
 
-class Reloader:
-    """Holds the current site and replaces it. `applied` is told about each new configuration, `failed` about each error."""
+class Current:
+    """Holds the site at work, and replaces it."""
 
-    def __init__(
-        self,
-        config: Config,
-        env: Mapping[str, str],
-        loop: asyncio.AbstractEventLoop,
-        *,
-        applied: Callable[[Config], None],
-        failed: Callable[[ConfigError], None],
-    ) -> None:
-        self._env = env
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._applied = applied
-        self._failed = failed
         self.site = Site(config, self._upstreams(config, {}))
-        applied(config)
 
-    def reload(self) -> ConfigError | None:
-        """Reads the file again. On any mistake nothing changes and the error is returned."""
+    def apply(self, config: Config) -> None:
         old = self.site
-        try:
-            config = load_config(old.config.file, self._env)
-            _check_unchangeable(old.config, config)
-        except ConfigError as error:
-            self._failed(error)
-            return error
         self.site = Site(config, self._upstreams(config, old.upstreams))
         for address, upstream in old.upstreams.items():
             if self.site.upstreams.get(address) is not upstream:
                 upstream.close()
-        self._applied(config)
-        return None
 
     def close(self) -> None:
         for upstream in self.site.upstreams.values():
@@ -85,12 +65,19 @@ class Reloader:
         return made
 
 
-def _check_unchangeable(old: Config, new: Config) -> None:
-    """Listeners are bound once. Raises `ConfigError`."""
+def read_again(old: Config, env: Mapping[str, str], read: ReadFile = read_file) -> Config:
+    """The configuration as its file is now. Raises `ConfigError`, also for what can't change while running."""
+    new = load_config(old.file, env, read=read)
+    fixed = (
+        ("listen", old.listen, new.listen),
+        ("admin", old.admin, new.admin),
+        ("workers", old.workers, new.workers),
+    )
     problems = [
         Problem(new.file, 1, key, f"can't change from {before} to {after} while running; restart to apply")
-        for key, before, after in (("listen", old.listen, new.listen), ("admin", old.admin, new.admin))
+        for key, before, after in fixed
         if before != after
     ]
     if problems:
         raise ConfigError(problems)
+    return new

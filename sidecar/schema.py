@@ -590,12 +590,14 @@ class DeliveryTestKeys(Keys):
 
 
 class WorkersCount(Count):
-    schema: ClassVar[JSONSchema] = {"const": 1}
+    most: ClassVar[int] = 64
+    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 1, "maximum": most}
 
     def read(self, value: Any) -> int:
-        if super().read(value) != 1:
-            raise ValidationError("only 1 worker is available in this version; run more replicas")
-        return 1
+        count = super().read(value)
+        if count > self.most:
+            raise ValidationError(f"{count} is more than {self.most}; one for each processor core is plenty")
+        return count
 
 
 class ReplayStore(Value):
@@ -631,7 +633,7 @@ class ConfigKeys(Keys):
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})
     log = Section(LogKeys)
     replay_store = ReplayStore()
-    workers = WorkersCount()
+    workers = WorkersCount(load_default=1, metadata={"about": "processes that take deliveries; default 1"})
     routes = Items(Section(RouteKeys), required=True)
     delivery_test = Section(DeliveryTestKeys)
 

@@ -22,12 +22,12 @@ from uvicorn.server import ServerState
 
 from sidecar.body import Budget
 from sidecar.config import load_config
+from sidecar.listeners import uvicorn_config
 from sidecar.log import Log
-from sidecar.metrics import Metrics
-from sidecar.protocol import DataProtocol, Deadlines
+from sidecar.metrics import REASON_AT, Metrics
+from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
-from sidecar.reload import Reloader
-from sidecar.serve import uvicorn_config
+from sidecar.reload import Current
 from sidecar.upstream import Connection
 
 CONFIG = """
@@ -80,12 +80,13 @@ async def main() -> None:
         config = load_config(file.name, {"KEY": KEY.decode()})
     log = Log(config.log, loop)
     metrics = Metrics()
-    reloader = Reloader(config, {}, loop, applied=lambda new: metrics.configure(new.routes.routes), failed=print)
-    proxy = Proxy(reloader, budget=Budget(config.limits.buffer), metrics=metrics, log=log)
+    metrics.configure(config.routes.routes)
+    current = Current(config, loop)
+    proxy = Proxy(current, budget=Budget(config.limits.buffer, metrics.gauges), metrics=metrics, log=log)
     deadlines = Deadlines(loop, head=10.0, body=30.0)
-    make = functools.partial(DataProtocol, deadlines=deadlines, max_connections=lambda: 1000)
+    make = functools.partial(DataProtocol, deadlines=deadlines, listener=Listener(deadlines, 1000, metrics.gauges))
 
-    upstream = next(iter(reloader.site.upstreams.values()))
+    upstream = next(iter(current.site.upstreams.values()))
     connection = Connection(upstream)
     connection.connection_made(Transport(lambda data: loop.call_soon(connection.data_received, ANSWER)))
     upstream.put_back(connection)
@@ -117,7 +118,7 @@ async def main() -> None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)
     else:
         print(f"{min([await deliver(2000) for _ in range(15)]):.1f} us per delivery (best of 15 x 2000)")
-    assert metrics.routes["begini"].accepted > 2000
+    assert metrics.routes["begini"].block[REASON_AT[None]] > 2000
     os._exit(0)
 
 

@@ -1,26 +1,31 @@
 """What is counted, as Prometheus reads it."""
 
+import asyncio
 import platform
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import __version__
 from sidecar.exchange import Exchange
-from sidecar.metrics import AGE, BYTES, LATENCY, VERIFY, Histogram, Metrics
+from sidecar.exposition import Exposition
+from sidecar.ledger import Ledger
+from sidecar.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, VERIFY, Metrics
 from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
-def scrape(metrics: Metrics) -> dict[Sample, float]:
+def scrape(*parts: Metrics, **state: Any) -> dict[Sample, float]:
     """Every series of the exposition, read back by prometheus-client's own parser."""
-    registry = CollectorRegistry()
-    registry.register(metrics)
+    exposition = Exposition(parts)
+    for name, value in state.items():
+        setattr(exposition, name, value)
     samples: dict[Sample, float] = {}
-    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+    for family in text_string_to_metric_families(asyncio.run(exposition.scrape(generate_latest)).decode()):
         assert family.documentation
         for sample in family.samples:
             key = (sample.name, frozenset(sample.labels.items()))
@@ -77,11 +82,13 @@ def test_every_series_of_a_configured_route_exists_at_0_before_the_first_deliver
     for secret in ("next", "current"):
         expected.add(series("secret_matches_total", route="acme", secret=secret))
         expected.add(series("secret_last_used_timestamp_seconds", route="acme", secret=secret))
-    expected |= {series("in_flight"), series("buffered_bytes"), series("config_last_reload_success_timestamp_seconds")}
+    expected |= {series("in_flight"), series("buffered_bytes"), series("worker_exits_total")}
+    expected |= {series("config_last_reload_success_timestamp_seconds")}
     samples = scrape(metrics)
     assert expected - samples.keys() == set()
     constant = {
         series("config_last_reload_successful"),
+        series("workers"),
         series("build_info", version=__version__, python=platform.python_version()),
     }
     assert constant <= samples.keys()
@@ -184,15 +191,81 @@ def test_configuring_again_keeps_what_was_counted_and_adds_what_is_new(
 
 
 def test_gauges_show_the_moment(metrics: Metrics) -> None:
-    metrics.in_flight = 3
-    metrics.buffered_bytes = lambda: 4096
-    metrics.reload_successful = False
-    metrics.reload_success_time = 1_700_000_000.25
-    samples = scrape(metrics)
+    metrics.gauges[IN_FLIGHT] = 3
+    metrics.gauges[BUFFERED] = 4096
+    samples = scrape(metrics, reload_successful=False, reload_success_time=1_700_000_000.25)
     assert samples[series("in_flight")] == 3
     assert samples[series("buffered_bytes")] == 4096
     assert samples[series("config_last_reload_successful")] == 0
     assert samples[series("config_last_reload_success_timestamp_seconds")] == 1_700_000_000.25
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_a_scrape_in_slices_is_byte_for_byte_what_the_library_writes_at_once(accept: str, make_route: Any) -> None:
+    metrics = Metrics()
+    metrics.configure(make_route(f"/hooks/{number}", name=f"r{number}") for number in range(11))
+    exposition, registry = Exposition([metrics]), CollectorRegistry()
+    registry.register(exposition)
+    encode, _ = choose_encoder(accept)
+    assert asyncio.run(exposition.scrape(encode)) == encode(registry)
+
+
+def test_the_event_loop_turns_while_many_routes_are_written(make_route: Any) -> None:
+    metrics = Metrics()
+    metrics.configure(make_route(f"/hooks/{number}", name=f"r{number}") for number in range(100))
+
+    async def turns_during_a_scrape() -> int:
+        scrape = asyncio.create_task(Exposition([metrics]).scrape(generate_latest))
+        turns = 0
+        while not scrape.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(turns_during_a_scrape()) > 200
+
+
+def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_shown(
+    make_route: Any, finished: Any
+) -> None:
+    ledger = Ledger.create(2)
+    routes = [make_route("/hooks/acme", name="acme", secrets=["current"])]
+    parts = [Metrics(ledger.allocator(worker)) for worker in range(2)]
+    for part in parts:
+        part.configure(routes)
+    # A worker that finds its places by what its parent tells, as in a process of its own.
+    worker = Metrics(Ledger(ledger.fd, 2, dict(ledger.places)).allocator(1))
+    worker.configure(routes)
+    parts[0].record(finished(secret_id="current", seconds=0.5, request_bytes=10), 20.0)
+    worker.record(finished(secret_id="current", seconds=0.25, request_bytes=5), 10.0)
+    worker.record(finished(reason=Reason.NO_ROUTE, outcome=Outcome.REJECTED), 11.0)
+    worker.gauges[IN_FLIGHT] = 2
+    samples = scrape(*parts)
+    assert samples[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 2
+    assert samples[series("deliveries_total", route="acme", outcome="rejected", reason="no_route")] == 1
+    assert samples[series("delivery_seconds_sum", route="acme")] == 0.75
+    assert samples[series("body_bytes_count", route="acme")] == 3
+    assert samples[series("secret_matches_total", route="acme", secret="current")] == 2
+    assert samples[series("secret_last_used_timestamp_seconds", route="acme", secret="current")] == 20
+    assert samples[series("in_flight")] == 2
+    # Whoever takes the worker's place counts on.
+    successor = Metrics(Ledger(ledger.fd, 2, dict(ledger.places)).allocator(1))
+    successor.configure(routes)
+    successor.record(finished(), 30.0)
+    assert scrape(*parts)[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 3
+
+
+def test_places_in_the_ledger_stay_when_the_configuration_changes(make_route: Any, finished: Any) -> None:
+    ledger = Ledger.create(1)
+    metrics = Metrics(ledger.allocator(0))
+    metrics.configure([make_route("/a", name="a", secrets=["one"])])
+    metrics.record(finished("a", secret_id="one"), 1.0)
+    later = Metrics(ledger.allocator(0))
+    later.configure([make_route("/b", name="b"), make_route("/a", name="a", secrets=["two", "one"])])
+    samples = scrape(later)
+    assert samples[series("secret_matches_total", route="a", secret="one")] == 1
+    assert samples[series("secret_matches_total", route="a", secret="two")] == 0
+    assert samples[series("deliveries_total", route="b", outcome="accepted", reason="")] == 0
 
 
 @pytest.mark.parametrize("bounds", [LATENCY, VERIFY, BYTES, AGE])
@@ -200,12 +273,17 @@ def test_the_bounds_of_every_histogram_rise(bounds: tuple[float, ...]) -> None:
     assert list(bounds) == sorted(set(bounds))
 
 
-def test_buckets_are_cumulative_and_their_bounds_inclusive() -> None:
-    histogram = Histogram((-1.0, 0.0, 2.5))
-    for value in (-2, -1, -0.5, 0, 2.5, 2.6, 1e9):
-        histogram.observe(value)
-    assert histogram.buckets() == [("-1.0", 2), ("0.0", 4), ("2.5", 5), ("+Inf", 7)]
-    assert histogram.total == pytest.approx(1e9 + 1.6)
+def test_buckets_are_cumulative_and_their_bounds_inclusive(metrics: Metrics, finished: Any) -> None:
+    for age in (-301, -300, -2.5, -1, 0, 0.5, 600, 600.1, 1e9):
+        metrics.record(finished(age=age), 0.0)
+    name = "signature_age_seconds_bucket"
+    buckets = {
+        dict(labels)["le"]: value
+        for (sample, labels), value in scrape(metrics).items()
+        if sample == f"webhook_sidecar_{name}" and ("route", "acme") in labels
+    }
+    counted = [2, 2, 2, 4, 5, 6, 6, 6, 6, 6, 6, 7, 9]
+    assert buckets == dict(zip([*map(repr, AGE), "+Inf"], counted, strict=True))
 
 
 @pytest.mark.parametrize("name", ["delivery_seconds", "body_bytes", "signature_age_seconds"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 
 import pytest
@@ -283,6 +284,42 @@ def test_connections_over_the_limit_are_503_and_closed(sidecar, receiver, craft,
     sidecar.was_refused(answer, 503, "overloaded", route="", receiver=receiver, mark=mark)
     assert crowd[0].send(craft.begini()).answer().status == 200  # who was there before is served
     for client in crowd:
+        client.close()
+    time.sleep(0.05)
+    sidecar.healthy()
+
+
+def test_when_connections_run_out_the_slowest_senders_make_room_and_whole_requests_do_not(start, receiver, craft):
+    sidecar = start({"limits": {"connections": 12, "header_timeout": "9s", "body_timeout": "9s"}})
+    release = threading.Event()
+
+    def script(peer):
+        peer.read_body()
+        release.wait(10)
+        peer.send(craft.ok)
+
+    receiver.then(script)
+    whole, kept, body, *heads = (sidecar.connect() for _ in range(12))
+    whole.send(craft.begini())
+    receiver.wait()
+    assert kept.send(craft.begini()).answer().status == 200
+    body.send(craft.begini()[:-1])
+    for client in heads:
+        client.send(b"POST /")
+    time.sleep(0.3)
+    mark = sidecar.mark()
+    assert [sidecar.ask(craft.begini()).status for _ in range(3)] == [200, 200, 200]
+    crowd = [sidecar.connect() for _ in range(11)]
+    time.sleep(0.1)
+    assert kept.rest() == b""
+    for client in (body, *heads):
+        answer = client.answer()
+        assert (answer.status, answer.values(b"retry-after")) == (503, [b"1"])
+        assert client.rest() == b""
+    assert sidecar.delivery(mark, 1, route="begini", reason="overloaded")["status"] == 503
+    release.set()
+    assert whole.answer().status == 200
+    for client in (whole, kept, body, *heads, *crowd):
         client.close()
     time.sleep(0.05)
     sidecar.healthy()

@@ -11,8 +11,9 @@ import uvloop
 from uvicorn.server import ServerState
 
 from sidecar import protocol
+from sidecar.listeners import uvicorn_config
+from sidecar.metrics import GAUGES_SIZE
 from sidecar.outcomes import Rejected
-from sidecar.serve import uvicorn_config
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -45,7 +46,13 @@ def on_a_connection(monkeypatch: pytest.MonkeyPatch, size: int, then: list[bytes
 
         def make() -> protocol.DataProtocol:
             made.append(
-                protocol.DataProtocol(config, ServerState(), {}, deadlines=deadlines, max_connections=lambda: 9)
+                protocol.DataProtocol(
+                    config,
+                    ServerState(),
+                    {},
+                    deadlines=deadlines,
+                    listener=protocol.Listener(deadlines, 9, [0.0] * GAUGES_SIZE),
+                )
             )
             return made[-1]
 

@@ -1,0 +1,85 @@
+"""The data listener and all that stands behind it, in one process: the whole program's, or one worker's."""
+
+import asyncio
+import contextlib
+import functools
+import gc
+import resource
+import socket
+from collections.abc import Sequence
+
+from sidecar.body import Budget
+from sidecar.config import Config
+from sidecar.listeners import Server, uvicorn_config
+from sidecar.log import Log
+from sidecar.metrics import Block, Metrics
+from sidecar.protocol import DataProtocol, Deadlines, Listener
+from sidecar.proxy import Proxy
+from sidecar.reload import Current
+
+#: What a cut-off connection is given to close up, before the drain's end, seconds.
+CLOSING_SECONDS = 0.5
+
+
+class DataService:
+    """Takes deliveries between `start` and the end of `drain`. `ended` is done when it does no longer."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        log: Log,
+        metrics: Metrics,
+        gauges_of_others: Sequence[Block] = (),
+    ) -> None:
+        """With `gauges_of_others`, those of other processes, the limits hold for all processes together."""
+        self.loop = loop
+        self.log = log
+        self.metrics = metrics
+        self.budget = Budget(config.limits.buffer, metrics.gauges, gauges_of_others)
+        self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
+        self.current = Current(config, loop)
+        self.proxy = Proxy(self.current, budget=self.budget, metrics=metrics, log=log)
+        self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
+        protocol = functools.partial(DataProtocol, deadlines=self.deadlines, listener=self.listener)
+        self.server = Server(uvicorn_config(self.proxy, protocol))
+        self.ended: asyncio.Task[None]
+        self._configure(config)
+
+    def start(self, data_socket: socket.socket) -> None:
+        self.ended = asyncio.create_task(self.server.serve([data_socket]))
+
+    def apply(self, config: Config) -> None:
+        """From now on new requests are handled by this configuration."""
+        self.current.apply(config)
+        self._configure(config)
+
+    def _configure(self, config: Config) -> None:
+        self.log.settings = config.log
+        self.budget.limit = config.limits.buffer
+        self.listener.max_connections = config.limits.connections
+        self.deadlines.head.seconds = config.limits.header_timeout
+        self.deadlines.body.seconds = config.limits.body_timeout
+        self.metrics.configure(config.routes.routes)
+
+    async def drain(self, *, accepting: float, until: float) -> None:
+        """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
+        self.listener.closing = True
+        await asyncio.sleep(accepting)
+        self.proxy.draining = True
+        self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
+        await self.ended
+        self.current.close()
+
+
+def tune_process() -> None:
+    """Before the event loop: fewer looks for garbage, and as many open files as the system lets us have."""
+    # What was made at the start stays; deliveries leave no cycles behind, so looking for them can be rare.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    # A sender and a receiver to each delivery: the usual soft limit of 1024 is less than `limits.connections` asks for.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

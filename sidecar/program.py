@@ -1,0 +1,230 @@
+"""The running program: admin listener, signals, reloads, and a stop that loses nothing.
+
+Clock, log and counts are made here and passed in; nothing below reads them from elsewhere.
+
+On SIGTERM:  (1) `/readyz` says 503 at once, so that no new senders are sent here
+             (2) deliveries are still taken for a moment, because they are still on their way; answers close connections
+             (3) the data listener closes; what is in flight finishes, until `drain` is over
+             (4) the admin listener closes; exit 0
+SIGINT skips (2). A second signal ends the program at once, with 130 or 143. SIGHUP reloads the configuration.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sidecar import __version__
+from sidecar.admin import admin_app
+from sidecar.config import Config, ConfigError
+from sidecar.data_service import DataService
+from sidecar.exposition import Exposition
+from sidecar.files import Remembered
+from sidecar.listeners import Server, remove, shown, uvicorn_config
+from sidecar.log import Log
+from sidecar.metrics import Metrics
+from sidecar.processes import Processes
+from sidecar.reload import read_again
+from sidecar.schema import Level
+
+#: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load
+#: balancers while SIGTERM is sent, not before).
+ACCEPTING_SHARE = 0.25
+
+
+class Deliveries(Protocol):
+    """What takes deliveries: this process (below), or several (workers.py)."""
+
+    exits: int  #: processes that ended and should not have
+    ended: asyncio.Future[None]  #: done when deliveries can be taken no longer
+
+    @property
+    def metrics(self) -> Sequence[Metrics]:
+        """What each process counts."""
+        ...
+
+    @property
+    def serving(self) -> int:
+        """Processes that take deliveries."""
+        ...
+
+    @property
+    def pids(self) -> Iterable[int]:
+        """Processes besides this one."""
+        ...
+
+    async def start(self) -> None:
+        """Ends when deliveries are taken, or `ended` is done."""
+        ...
+
+    async def apply(self, config: Config, files: Remembered) -> None:
+        """Ends when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
+        ...
+
+    async def drain(self, *, accepting: float, until: float) -> None:
+        """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
+        ...
+
+    def end_at_once(self) -> None:
+        """Whatever is in flight is cut off."""
+        ...
+
+
+class OneProcess:
+    """Deliveries taken by this process."""
+
+    exits = 0
+    serving = 1
+    pids: Sequence[int] = ()
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, data_socket: socket.socket) -> None:
+        self.metrics = [Metrics()]
+        self.ended: asyncio.Future[None]
+        self._service = DataService(config, loop, log=log, metrics=self.metrics[0])
+        self._data_socket = data_socket
+
+    async def start(self) -> None:
+        self._service.start(self._data_socket)
+        self.ended = self._service.ended
+
+    async def apply(self, config: Config, files: Remembered) -> None:
+        self._service.apply(config)
+
+    async def drain(self, *, accepting: float, until: float) -> None:
+        await self._service.drain(accepting=accepting, until=until)
+
+    def end_at_once(self) -> None:
+        """Ends with the process."""
+
+
+class Program:
+    """Everything that runs, put together."""
+
+    def __init__(
+        self,
+        config: Config,
+        env: Mapping[str, str],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        log: Log,
+        deliveries: Deliveries,
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.log = log
+        self.deliveries = deliveries
+        self.ready = False
+        self.exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
+        self.processes = Processes(lambda: deliveries.pids)
+        self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
+        self._env = env
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._loaded(config)
+
+    async def run(self, data_address: str, admin_socket: socket.socket) -> int:
+        """Serves until a signal says stop, and stops; returns the exit status."""
+        signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, signals.put_nowait, number)
+        self.loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+
+        # The admin listener first: a probe must never find the data listener open and this one not.
+        admin = asyncio.create_task(self.admin.serve([admin_socket]))
+        stop = asyncio.create_task(signals.get())
+        start = asyncio.create_task(self.deliveries.start())
+        await asyncio.wait([start, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            return self._end_at_once(
+                128 + stop.result(), Level.WARNING, "at once, by a signal before the start was over"
+            )
+        deliveries = self.deliveries.ended
+        if deliveries.done():
+            return self._end_at_once(1, Level.ERROR, "no worker can be started")
+        self.ready = True
+        self.log.event(
+            "serving",
+            version=__version__,
+            listen=data_address,
+            admin=shown(self.config.admin, admin_socket),
+            pid=os.getpid(),
+            workers=self.config.workers,
+        )
+        ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            return self._end_at_once(1, Level.ERROR, "a listener stopped by itself")
+        drained = asyncio.create_task(self._drain(stop.result(), admin))
+        again = asyncio.create_task(signals.get())
+        await asyncio.wait([drained, again], return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            return self._end_at_once(128 + again.result(), Level.WARNING, "at once, by a second signal")
+        again.cancel()
+        return self._ended(0, Level.INFO, "what was in flight is finished")
+
+    async def reload(self) -> ConfigError | None:
+        """Reads the configuration again. On any mistake nothing changes and the error is returned."""
+        async with self._reloading:
+            files = Remembered()
+            try:
+                config = read_again(self.config, self._env, files)
+                await self.deliveries.apply(config, files)
+            except ConfigError as error:
+                self.exposition.reload_successful = False
+                for problem in error.problems:
+                    self.log.event(
+                        "config_reload_failed", Level.ERROR, detail=str(problem), kept="the last good configuration"
+                    )
+                return error
+            self.config = config
+            self._loaded(config)
+            return None
+
+    def _reload_soon(self) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _loaded(self, config: Config) -> None:
+        self.log.settings = config.log
+        self.exposition.reload_successful = True
+        self.exposition.reload_success_time = time.time()
+        for warning in config.warnings:
+            self.log.event("config_warning", Level.WARNING, detail=str(warning))
+        self.log.event("config_loaded", file=config.file, routes=len(config.routes.routes))
+
+    async def _drain(self, first: signal.Signals, admin: asyncio.Task[None]) -> None:
+        seconds = self.config.drain
+        deadline = self.loop.time() + seconds
+        self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.in_flight)
+        self.ready = False  # (1)
+        accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0
+        await self.deliveries.drain(accepting=accepting, until=deadline)  # (2) and (3)
+        # (4): a scrape under way may end, a kept connection is cut.
+        self.admin.stop(0.2)
+        await admin
+
+    @property
+    def serving(self) -> bool:
+        """Whether deliveries are taken, and may be sent here."""
+        return self.ready and self.deliveries.serving > 0
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries being worked on."""
+        return sum(metrics.in_flight for metrics in self.deliveries.metrics)
+
+    def _end_at_once(self, status: int, level: Level, detail: str) -> int:
+        self.deliveries.end_at_once()
+        self._ended(status, level, detail)
+        os._exit(status)  # whatever is in flight may not hold it up
+
+    def _ended(self, status: int, level: Level, detail: str) -> int:
+        self.log.event("stopped", level, detail=detail, in_flight=self.in_flight)
+        self.log.flush()
+        for address in (self.config.listen, self.config.admin):
+            remove(address)
+        return status

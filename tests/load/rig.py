@@ -1,0 +1,193 @@
+"""What the load tests have in common: a real sidecar process, a receiver that counts, and senders. Loopback only."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from pathlib import Path
+
+KEY = "load-test-secret-0123456789"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def signed(body, *, ident="", path="/webhooks/begini", secret=KEY, more=""):
+    """A delivery as Begini signs it, its id in a header."""
+    mac = hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: load.test\r\nX-Signature: {mac}\r\nX-Id: {ident}\r\n"
+        f"Content-Length: {len(body)}\r\n{more}\r\n"
+    )
+    return head.encode() + body
+
+
+async def read_answer(reader):
+    """The status of an answer and whether the connection may be used again; None if there was no whole answer."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0]
+        await reader.readexactly(int(length or 0))
+    except (OSError, asyncio.IncompleteReadError):
+        return None
+    return int(head[9:12]), b"connection: close" not in head
+
+
+async def deliver(address, raw, *, source=None):
+    """Sends on a connection of its own; returns the status, None if there was no answer."""
+    try:
+        reader, writer = await asyncio.open_connection(*address, local_addr=source and (source, 0))
+    except OSError:
+        return None
+    try:
+        writer.write(raw)
+        with contextlib.suppress(OSError):  # the answer may be there all the same
+            await writer.drain()
+        answer = await read_answer(reader)
+    finally:
+        writer.close()
+    return answer and answer[0]
+
+
+class Receiver:
+    """Counts what it was sent, by the ids; notes the checksum of each whole body."""
+
+    def __init__(self):
+        self.seen = Counter()
+        self.checksums = {}
+        self.acknowledged = Counter()
+
+    async def start(self):
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024, limit=1 << 20)
+        self.port = server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader, writer):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+                checksum, left = 0, int(fields.get("content-length", 0))
+                while left:
+                    piece = await reader.read(min(left, 1 << 18))
+                    if not piece:
+                        return
+                    checksum, left = zlib.crc32(piece, checksum), left - len(piece)
+                ident = fields["x-id"]
+                self.seen[ident] += 1
+                self.checksums[ident] = checksum
+                await self.answer(head.split(" ", 2)[1], writer)
+                self.acknowledged[ident] += 1
+        writer.close()
+
+    async def answer(self, path, writer):
+        """One that fails on purpose where the path says so."""
+        if path.endswith("/faulty"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot so many")
+            raise ConnectionAbortedError
+        if path.endswith("/long"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + bytes(1 << 20))
+        else:
+            writer.write(OK)
+        await writer.drain()
+
+
+class Sidecar:
+    """A running `sidecar serve`. Its log goes to a file, or nowhere."""
+
+    def __init__(self, receiver_port, *, listen="127.0.0.1:0", **changes):
+        route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
+        self.directory = tempfile.TemporaryDirectory()
+        config = {
+            "listen": listen,
+            "admin": "127.0.0.1:0",
+            "upstream": f"http://127.0.0.1:{receiver_port}",
+            "log": {"accepted": False},
+            "routes": [
+                {"name": name, "path": f"/webhooks/{name}"} | route for name in ("begini", "faulty", "long", "other")
+            ],
+        } | changes
+        file = Path(self.directory.name) / "sidecar.yaml"
+        file.write_text(json.dumps(config))
+        self.log = Path(self.directory.name) / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "serve", "--config", str(file)],
+                stdout=log,
+                env=os.environ | {"LOAD_KEY": KEY},
+            )
+
+    async def serving(self):
+        for _ in range(600):
+            for line in self.log.read_bytes().splitlines():
+                if b'"serving"' in line:
+                    said = json.loads(line)
+                    self.address, self.admin = (split_address(said[key]) for key in ("listen", "admin"))
+                    return self
+            if self.process.poll() is not None:
+                break
+            await asyncio.sleep(0.05)
+        raise SystemExit("the sidecar did not start")
+
+    @property
+    def pids(self):
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def resident(self):
+        """Bytes of memory of all its processes."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak(self):
+        """The most bytes of memory that this process had."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+    def descriptors(self):
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
+
+    async def metric(self, line):
+        reader, writer = await asyncio.open_connection(*self.admin, limit=1 << 24)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")
+        text = (await reader.read(-1)).decode()
+        writer.close()
+        return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
+
+    def stop(self, patience=60):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(patience)
+        self.directory.cleanup()
+        return status
+
+
+def split_address(text):
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def percentile(values, share):
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
+
+
+def verdict(problems):
+    """Prints what did not hold; the exit status."""
+    for problem in problems:
+        print("DOES NOT HOLD:", problem)
+    if not problems:
+        print("holds")
+    return 1 if problems else 0
