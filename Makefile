@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format docs bench lock image image-test clean python test-tools bench-tools
+.PHONY: help demo test fuzz check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -51,6 +51,18 @@ check: $(VENV)/installed-dev ## lint, check the format, the types and the import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory audit
+
+# pip-audit has an environment of its own, because it brings much along. Where it can't be had, audit.py says so.
+audit: python ## ask about known vulnerabilities of every locked dependency; part of make check
+	@[ -x $(VENV)/audit/bin/pip-audit ] || { echo "Installing the audit ..."; \
+		$(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt; } || \
+		rm -rf $(VENV)/audit
+	@$(PYTHON) tools/audit.py $(VENV)/audit/bin/pip-audit requirements/dev.txt
+
+sbom: $(VENV)/installed ## write sbom.cdx.json, the bill of materials of the program as it is installed here
+	$(BIN)/python tools/sbom.py requirements/runtime.txt >sbom.cdx.json
 
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
@@ -62,14 +74,30 @@ docs: $(VENV)/installed-dev ## write docs/providers.md anew, from the presets
 bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
 	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)
 
-lock: python ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+lock: python ## write constraints.txt and requirements/ anew, with the newest versions that pyproject.toml allows
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[dev]'; \
 	"$$made/venv/bin/python" -m pip freeze --exclude-editable >"$$made/versions"; \
 	{ sed -n '/^#/p' constraints.txt; cat "$$made/versions"; } >"$$made/constraints.txt"; \
 	cp "$$made/constraints.txt" constraints.txt
-	@git --no-pager diff --stat -- constraints.txt 2>/dev/null || true
+	@$(MAKE) --no-print-directory hashes
+	@git --no-pager diff --stat -- constraints.txt requirements 2>/dev/null || true
+
+# No file names an index: whatever pip is configured to use is asked, and must then serve these very artefacts.
+COMPILE = pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --constraint constraints.txt
+hashes: python ## write requirements/ anew: the versions of constraints.txt with the hash of every artefact of each
+	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
+	$(PYTHON) -m venv "$$made/venv"; \
+	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
+	for part in "runtime" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit"; do \
+		set -- $$part; name=$$1; shift; \
+		from=pyproject.toml; [ $$name != audit ] || { from="$$made/audit.in"; echo pip-audit >"$$from"; }; \
+		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
+		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
+		cp "$$made/$$name" requirements/$$name.txt; \
+	done
 
 image: ## build the container image
 	@[ -n "$(ENGINE)" ] || { echo "make image needs docker, buildah or podman; install one of them" >&2; exit 1; }
@@ -80,7 +108,7 @@ image-test: $(VENV)/installed-dev ## build the image and test it (as root on Deb
 	$(BIN)/python -m pytest -m image tests/image $(PYTEST_ARGS)
 
 clean: ## remove everything that was made here
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf $(VENV) sbom.cdx.json build dist *.egg-info .coverage .coverage.* htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -99,14 +127,17 @@ $(BIN)/python: | python
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Stamps: pip runs only when these files changed.
-$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+# Every artefact must have a hash that stands in requirements/; the program itself is built by what came that way.
+$(VENV)/installed: pyproject.toml requirements/runtime.txt requirements/build.txt | $(BIN)/python
 	@echo "Installing the program ..."
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/installed-dev: pyproject.toml requirements/dev.txt requirements/build.txt | $(BIN)/python
 	@echo "Installing the program and what its tests and checks need ..."
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/installed
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.

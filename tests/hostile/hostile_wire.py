@@ -161,7 +161,7 @@ class Receiver:
 class Sidecar:
     """A process of the program; its output is kept."""
 
-    def __init__(self, settings: dict[str, object], directory: Path) -> None:
+    def __init__(self, settings: dict[str, object], directory: Path, env: dict[str, str]) -> None:
         self.file = directory / "sidecar.yaml"
         self.file.write_text(json.dumps(settings))
         self.log = directory / "log"
@@ -171,7 +171,7 @@ class Sidecar:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"HOSTILE": SECRET},
+                env=os.environ | {"HOSTILE": SECRET} | env,
             )
         self.listen = self.admin = ("", 0)
 
@@ -221,8 +221,8 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def running(settings: dict[str, object], directory: Path) -> Iterator[Sidecar]:
-    sidecar = Sidecar(settings, directory)
+def running(settings: dict[str, object], directory: Path, *, env: dict[str, str] | None = None) -> Iterator[Sidecar]:
+    sidecar = Sidecar(settings, directory, env or {})
     try:
         yield sidecar
     finally:

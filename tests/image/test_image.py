@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -131,6 +132,22 @@ def test_its_health_check_asks_the_running_sidecar(container: Container, engine:
     assert check["Test"] == ["CMD", COMMAND, "healthcheck"]
     done = container("exec", container.name, COMMAND, "healthcheck")
     assert done.returncode == 0, done.stderr
+
+
+def test_it_holds_what_its_bill_of_materials_and_the_documentation_say(container: Container) -> None:
+    bill = json.loads(container("exec", container.name, "cat", "/opt/sidecar/share/sbom.cdx.json").stdout)
+    named = {each["name"] for each in bill["components"]}
+    page = (Path(__file__).parents[2] / "docs/image.md").read_text()
+    assert named == set(re.search(r"^Python packages: (.*)\.$", page, re.MULTILINE)[1].split(", "))  # type: ignore[index]
+    found = container("exec", container.name, "ls", "/opt/sidecar/lib/python3.13/site-packages").stdout.split()
+    installed = {name.split("-")[0].lower() for name in found if name.endswith(".dist-info")}
+    assert {name.replace("_", "-") for name in installed} == named | {"webhook-sidecar"}
+    debian = container("exec", container.name, "cat", "/opt/sidecar/share/debian-packages.txt").stdout
+    assert {"ca-certificates", "libc6", "python3"} <= {line.split()[0] for line in debian.splitlines()}
+    assert "pip" not in debian
+    assert sorted(container("exec", container.name, "ls", "/opt/sidecar/bin").stdout.split()) == sorted(
+        ["python", "python3", "python3.13", "sidecar"]
+    )
 
 
 def test_it_stops_cleanly_on_sigterm(container: Container) -> None:
