@@ -57,7 +57,7 @@ check: $(VENV)/installed-dev ## lint, check the format, the types and the import
 audit: python ## ask about known vulnerabilities of every locked dependency; part of make check
 	@[ -x $(VENV)/audit/bin/pip-audit ] || { echo "Installing the audit ..."; \
 		$(PYTHON) -m venv $(VENV)/audit && \
-		$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt; } || \
+		$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet --timeout 20 --retries 1 install --require-hashes -r requirements/audit.txt; } || \
 		rm -rf $(VENV)/audit
 	@$(PYTHON) tools/audit.py $(VENV)/audit/bin/pip-audit requirements/dev.txt
 
