@@ -6,9 +6,9 @@ twice (two parsers would read two documents) and sizes are bounded.
 
 import json
 import re
+from binascii import a2b_qp
 from collections.abc import Sequence
 from typing import Any, NoReturn
-from urllib.parse import unquote_to_bytes
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.request import RequestHead
@@ -18,6 +18,7 @@ MAX_UNVERIFIED = 1024 * 1024
 #: Most fields of a form that is sorted.
 MAX_FIELDS = 10_000
 
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BOUNDARY = re.compile(rb';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _NAME = re.compile(rb'(?:^|\r\n)content-disposition:[^\r\n]*;\s*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
 
@@ -92,8 +93,20 @@ def _pairs(text: bytes) -> list[tuple[bytes, bytes]]:
     for item in text.split(b"&"):
         if item:
             name, _, value = item.replace(b"+", b" ").partition(b"=")
-            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+            pairs.append((_unescaped(name), _unescaped(value)))
     return pairs
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Percent-decoding (RFC 3986, 2.1) by the decoder of quoted-printable, whose escapes are the same but for `=`.
+
+    `urllib` makes an object for each escape: a second and 100 MB for a body of 5 MiB that anybody can send.
+    """
+    if b"%" not in text:
+        return text
+    if _BROKEN_ESCAPE.search(text):
+        raise _unreadable("the body's form has a '%' without two hex digits after it")
+    return a2b_qp(text.replace(b"=", b"=3D").replace(b"%", b"="))
 
 
 def _form_values(text: bytes, content_type: bytes, name: bytes) -> list[bytes]:

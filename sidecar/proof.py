@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from sidecar.keys import key_bytes, public_key
 from sidecar.message import SECRET_PLACE
-from sidecar.scheme import PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
+from sidecar.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
 from sidecar.secret import Secret
 
 Pieces = Sequence[bytes]
@@ -27,20 +27,16 @@ class Proof(Protocol):
 
 def proof_of(scheme: Scheme, secrets: Sequence[Secret]) -> Proof:
     """Raises `KeyFormError` where a secret is not in the scheme's form."""
-    kind = scheme.signature.kind
-    if kind is Kind.HMAC:
-        return HmacProof(
-            [
-                (secret.id, Hmac(scheme.signature.algorithm, key_bytes(scheme.key, secret.reveal())))
-                for secret in secrets
-            ]
-        )
+    kind, algorithm = scheme.signature.kind, scheme.signature.algorithm
     if kind in PUBLIC_KEY_KINDS:
-        keys = [(secret.id, public_key(kind, scheme.key, secret.reveal())) for secret in secrets]
-        return PublicKeyProof(keys, _verification(kind, scheme.signature.algorithm))
+        public = [(secret.id, public_key(kind, scheme.key, secret.reveal())) for secret in secrets]
+        return PublicKeyProof(kind, algorithm, public)
+    if kind in BEARER_KINDS:
+        return TokenProof([(secret.id, token_of(scheme, secret)) for secret in secrets])
+    keys = [(secret.id, key_bytes(scheme.key, secret.reveal())) for secret in secrets]
     if kind is Kind.HASH:
-        return HashProof(scheme.signature.algorithm, secrets)
-    return TokenProof([(secret.id, token_of(scheme, secret)) for secret in secrets])
+        return HashProof(algorithm, keys)
+    return HmacProof([(secret_id, Hmac(algorithm, key)) for secret_id, key in keys])
 
 
 def token_of(scheme: Scheme, secret: Secret) -> bytes:
@@ -90,22 +86,24 @@ class HmacProof:
 
 
 class HashProof:
-    __slots__ = ("_hash", "_secrets")
+    __slots__ = ("_algorithm", "_keys")
 
-    def __init__(self, algorithm: Algorithm, secrets: Sequence[Secret]) -> None:
-        self._hash = _HASHES[algorithm]
-        self._secrets = secrets
+    def __init__(self, algorithm: Algorithm, keys: list[tuple[str, bytes]]) -> None:
+        self._algorithm = algorithm
+        self._keys = keys
 
     def match(self, signatures: Pieces, message: Pieces) -> str | None:
-        for secret in self._secrets:
-            digest = self._hash()
-            for piece in message:
-                digest.update(secret.reveal() if piece is SECRET_PLACE else piece)
-            expected = digest.digest()
+        for secret_id, key in self._keys:
+            digest = keyed_digest(self._algorithm, key, message)
             for signature in signatures:
-                if compare_digest(expected, signature):
-                    return secret.id
+                if compare_digest(digest, signature):
+                    return secret_id
         return None
+
+
+def keyed_digest(algorithm: Algorithm, key: bytes, message: Pieces) -> bytes:
+    """The plain hash of a message with the key in its place."""
+    return _digest(algorithm, [key if piece is SECRET_PLACE else piece for piece in message])
 
 
 class TokenProof:
@@ -131,29 +129,40 @@ class NoProof:
 
 UNRESOLVED = NoProof()
 
-#: Public key, signature, message. Raises `InvalidSignature`.
-Verification = Callable[[Any, bytes, Pieces], None]
+#: Public key, signature, and the message or its digest. Raises `InvalidSignature`.
+Verification = Callable[[Any, bytes, bytes], None]
 
 
 class PublicKeyProof:
-    __slots__ = ("_invalid", "_keys", "_verify")
+    __slots__ = ("_algorithm", "_invalid", "_keys", "_verify")
 
-    def __init__(self, keys: list[tuple[str, Any]], verify: Verification) -> None:
+    def __init__(self, kind: Kind, algorithm: Algorithm, keys: list[tuple[str, Any]]) -> None:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
         self._keys = keys
-        self._verify = verify
+        self._algorithm = None if kind is Kind.ED25519 else algorithm
+        self._verify = _verification(kind, algorithm)
         self._invalid = InvalidSignature
 
     def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        # Once for all keys and signatures: Ed25519 takes the message itself, the others its digest.
+        text = b"".join(message) if self._algorithm is None else _digest(self._algorithm, message)
         for secret_id, key in self._keys:
             for signature in signatures:
                 try:
-                    self._verify(key, signature, message)
+                    self._verify(key, signature, text)
                 except self._invalid:
                     continue
                 return secret_id
         return None
+
+
+def _digest(algorithm: Algorithm, message: Pieces) -> bytes:
+    made = _HASHES[algorithm]()
+    for piece in message:
+        made.update(piece)
+    digest: bytes = made.digest()
+    return digest
 
 
 def _verification(kind: Kind, algorithm: Algorithm) -> Verification:
@@ -161,29 +170,14 @@ def _verification(kind: Kind, algorithm: Algorithm) -> Verification:
     from cryptography.hazmat.primitives.asymmetric import ec, padding, utils  # noqa: PLC0415
 
     if kind is Kind.ED25519:
-        return lambda key, signature, message: key.verify(signature, b"".join(message))
-    names: dict[Algorithm, hashes.HashAlgorithm] = {
-        Algorithm.SHA1: hashes.SHA1(),  # noqa: S303 - what the provider signs with
-        Algorithm.SHA256: hashes.SHA256(),
-        Algorithm.SHA384: hashes.SHA384(),
-        Algorithm.SHA512: hashes.SHA512(),
-    }
-    algorithm_of_key = utils.Prehashed(names[algorithm])
-
-    def digest(message: Pieces) -> bytes:
-        made = _HASHES[algorithm]()
-        for piece in message:
-            made.update(piece)
-        result: bytes = made.digest()
-        return result
-
+        return lambda key, signature, message: key.verify(signature, message)
+    hashed: hashes.HashAlgorithm = getattr(hashes, algorithm.upper())()
+    prehashed = utils.Prehashed(hashed)
     if kind is Kind.ECDSA:
-        scheme = ec.ECDSA(algorithm_of_key)
-        return lambda key, signature, message: key.verify(signature, digest(message), scheme)
-    pad = (
-        padding.PKCS1v15() if kind is Kind.RSA_PKCS1 else padding.PSS(padding.MGF1(names[algorithm]), padding.PSS.AUTO)
-    )
-    return lambda key, signature, message: key.verify(signature, digest(message), pad, algorithm_of_key)
+        scheme = ec.ECDSA(prehashed)
+        return lambda key, signature, digest: key.verify(signature, digest, scheme)
+    pad = padding.PKCS1v15() if kind is Kind.RSA_PKCS1 else padding.PSS(padding.MGF1(hashed), padding.PSS.AUTO)
+    return lambda key, signature, digest: key.verify(signature, digest, pad, prehashed)
 
 
 _HASHES: dict[Algorithm, Any] = {algorithm: getattr(hashlib, algorithm.value) for algorithm in Algorithm}

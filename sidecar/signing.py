@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from sidecar.claim import ENCODE
 from sidecar.clock import written
 from sidecar.keys import key_bytes, private_key
-from sidecar.message import SECRET_PLACE, Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
-from sidecar.proof import Hmac, token_of
+from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
+from sidecar.proof import Hmac, keyed_digest, token_of
 from sidecar.request import make_head
 from sidecar.scheme import (
     PUBLIC_KEY_KINDS,
@@ -99,8 +99,7 @@ def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
     if field.kind is Kind.HMAC:
         raw = Hmac(field.algorithm, key_bytes(scheme.key, secret.reveal())).digest(message)
     elif field.kind is Kind.HASH:
-        filled = [secret.reveal() if piece is SECRET_PLACE else piece for piece in message]
-        raw = hashlib.new(field.algorithm, b"".join(filled)).digest()
+        raw = keyed_digest(field.algorithm, key_bytes(scheme.key, secret.reveal()), message)
     else:
         raw = _with_private_key(scheme, secret, b"".join(message))
     text = ENCODE[field.encoding](raw).decode()

@@ -3,6 +3,7 @@
 import json
 import time
 from contextlib import suppress
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -130,12 +131,28 @@ def test_a_form_holds_the_document_once(body: bytes, content_type: bytes) -> Non
         (b"a=%C3%BC+x%26y&b", "a\u00fc x&yb".encode()),
         (b"&&a=1&", b"a1"),
         (b"a=1=2", b"a1=2"),
-        (b"%zz=%", b"%zz%"),
         (b"\xff=\x00", b"\xff\x00"),
+        (b"a=%3d%3D%25=\r\n \t&b= %0D%0A", b"a==%=\r\n \tb \r\n"),
     ],
 )
 def test_a_form_is_sorted_with_each_pair_once(body: bytes, message: bytes) -> None:
     assert sorted_form(head(FORM + b"; charset=utf-8"), [body[:2], body[2:]]) == message
+
+
+@pytest.mark.parametrize("body", [b"a=%", b"a=%4", b"a=%zz", b"%=a", b"a=%%41", b"a=%4\n1"])
+def test_a_broken_escape_is_malformed(body: bytes) -> None:
+    with pytest.raises(Rejected) as error:
+        sorted_form(head(FORM), [body])
+    assert error.value.reason is Reason.SIGNATURE_MALFORMED
+
+
+@pytest.mark.parametrize("item", [b"%41", b"+", b"=", b"=3D", b"%3D%0A", b"\r\n"])
+def test_a_form_of_five_megabytes_is_read_like_urllib_does_and_costs_a_moment(item: bytes) -> None:
+    body = b"a=" + item * (5 * 1024**2 // len(item))
+    began = time.process_time()
+    made = sorted_form(head(FORM), [body])
+    assert time.process_time() - began < 0.5
+    assert made == b"a" + unquote_to_bytes(item.replace(b"+", b" ")) * (5 * 1024**2 // len(item))
 
 
 def test_a_body_that_is_no_form_is_not_read_as_one() -> None:

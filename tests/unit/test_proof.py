@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from sidecar.message import SECRET_PLACE
-from sidecar.proof import UNRESOLVED, HashProof, Hmac, PublicKeyProof, _verification, proof_of
+from sidecar.proof import UNRESOLVED, HashProof, Hmac, PublicKeyProof, proof_of
 from sidecar.scheme import Algorithm, KeyForm, Kind, Scheme, SignatureField
 from sidecar.secret import Secret
 
@@ -38,7 +38,7 @@ def test_any_signature_may_match_any_secret_and_the_id_says_which() -> None:
 
 
 def test_a_keyed_hash_fills_the_secret_into_its_place_and_only_there() -> None:
-    proof = HashProof(Algorithm.SHA256, [Secret("a", b"no"), Secret("b", b"yes")])
+    proof = HashProof(Algorithm.SHA256, [("a", b"no"), ("b", b"yes")])
     message = [SECRET_PLACE, b"{secret}", *MESSAGE]
     assert proof.match([hashlib.sha256(b"yes{secret}" + WHOLE).digest()], message) == "b"
     assert proof.match([hashlib.sha256(b"{secret}{secret}" + WHOLE).digest()], message) is None
@@ -77,7 +77,7 @@ SHA256 = hashes.SHA256()
 def test_a_public_key_takes_its_own_signatures_and_no_others(
     kind: Kind, key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, signature: bytes
 ) -> None:
-    proof = PublicKeyProof([("a", key.public_key())], _verification(kind, Algorithm.SHA256))
+    proof = PublicKeyProof(kind, Algorithm.SHA256, [("a", key.public_key())])
     assert proof.match([b"garbage", signature], MESSAGE) == "a"
     changed = bytearray(signature)
     changed[-1] ^= 1
