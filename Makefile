@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
+.PHONY: help demo test fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -45,6 +45,15 @@ FUZZ_COUNT ?= 20000
 FUZZ_SEED ?= 1
 fuzz: $(VENV)/installed-dev ## send mutated requests to a sidecar: make fuzz FUZZ_COUNT=20000 FUZZ_SEED=1
 	$(BIN)/python tests/fuzz/fuzz_requests.py --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
+
+# Atheris has wheels for few Pythons (3.11 among them), so it has an environment of its own.
+FUZZ_SECONDS ?= 120
+fuzz-parsers: python ## fuzz the parsers of schemes and addresses, guided by coverage (Python 3.11; FUZZ_SECONDS for each)
+	@[ -x $(VENV)/fuzz/bin/python ] || $(PYTHON) -m venv $(VENV)/fuzz
+	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install atheris
+	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/runtime.txt
+	@for target in address scheme; do echo "$$target:"; PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
+		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(VENV)/fuzz/ || exit 1; done
 
 check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
 	$(BIN)/ruff check .

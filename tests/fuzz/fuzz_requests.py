@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("support", "hostile")]
 from hostile_cases import CASES, chunked, chunks, request
 from hostile_wire import PATIENCE, Got, Receiver, address, config, running, send
 

@@ -285,7 +285,9 @@ async def send(
                 whole = _WHOLE.search(got.raw[got.raw.rfind(b"HTTP/1.1 ") :])
                 kept = whole and len(whole[2]) >= int(whole[1]) and b"connection: close" not in whole[0].lower()
                 head_only = got.statuses and b"HEAD " in b"".join(segments)
-                async with asyncio.timeout(quiet if (kept or head_only) and writing.done() else PATIENCE):
+                if kept or head_only:
+                    await asyncio.wait([writing], timeout=PATIENCE)
+                async with asyncio.timeout(quiet if kept or head_only else PATIENCE):
                     data = await loop.sock_recv(sender, 1 << 16)
                 if not data:
                     got.closed = True

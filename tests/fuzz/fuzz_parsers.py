@@ -1,0 +1,94 @@
+"""Coverage-guided fuzzing of the parsers that see a sender's bytes first, with Atheris: `make fuzz-parsers`.
+
+    python tests/fuzz/fuzz_parsers.py scheme|address -max_total_time=120 [libFuzzer's options]
+
+`scheme`: any headers, target and body against every preset raise `Rejected` or nothing, and nothing verifies that was not signed.
+`address`: any text is an address or None, and agrees with Python's `ipaddress` on what it takes; any chain of hops has a client
+or is unreadable, and never one that only the part to the left of an unreadable hop names.
+"""
+
+import ipaddress
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["sidecar"]):
+    from sidecar.client_ip import Networks, parse_address, resolve_client
+    from sidecar.outcomes import Rejected
+    from sidecar.request import make_head
+    from sidecar.schema import load_preset, preset_names
+    from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+    from sidecar.secret import Secret
+    from sidecar.signature import Verifier
+
+NOW = 1_700_000_000.0
+KEYS = {
+    KeyForm.HEX: b"5e" * 32,
+    KeyForm.BASE64: b"c2VjcmV0" * 4,
+    KeyForm.WHSEC: b"whsec_" + b"c2VjcmV0" * 4,
+    KeyForm.AFTER_COLON: b"name:a key that no input can guess",
+}
+
+
+def verifiers() -> list[tuple[Verifier, list[bytes]]]:
+    """One for each preset with a shared secret, and the header names that it reads."""
+    made = []
+    for name in preset_names():
+        scheme = load_preset(name)
+        if scheme.signature.kind in PUBLIC_KEY_KINDS:
+            continue
+        key = (
+            b"user:a password that no input can guess" if scheme.signature.kind is Kind.BASIC else KEYS.get(scheme.key)
+        )
+        verifier = Verifier(scheme, [Secret("a", key or b"a key that no input can guess")], "https://hooks.example.com")
+        names = [(scheme.signature.header or "X-Signature").replace("{n}", "1").encode(), b"Content-Type"]
+        names += [scheme.timestamp.header.encode()] if scheme.timestamp and scheme.timestamp.header else []
+        made.append((verifier, names))
+    return made
+
+
+VERIFIERS = verifiers()
+TRUSTED = Networks([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")])
+
+
+def scheme(data: bytes) -> None:
+    provider = atheris.FuzzedDataProvider(data)
+    verifier, names = VERIFIERS[provider.ConsumeIntInRange(0, len(VERIFIERS) - 1)]
+    headers = []
+    for _ in range(provider.ConsumeIntInRange(0, 4)):
+        name = names[provider.ConsumeIntInRange(0, len(names) - 1)]
+        headers.append((name, provider.ConsumeBytes(provider.ConsumeIntInRange(0, 200)).strip()))
+    target = b"/" + provider.ConsumeBytes(provider.ConsumeIntInRange(0, 40))
+    head = make_head("POST", target, headers, "192.0.2.1")
+    body = [provider.ConsumeBytes(provider.remaining_bytes())]
+    try:
+        claim = verifier.read_claim(head, NOW)
+        verifier.verify(claim, head, body)
+    except Rejected:
+        return
+    raise AssertionError("verified, though nobody signed it")
+
+
+def address(data: bytes) -> None:
+    text = data.decode("latin-1")
+    for hop in text.split(","):
+        read = parse_address(hop.strip(" \t"))
+        if read is not None and (bare := hop.strip(" \t")).count(":") != 1 and "[" not in bare:
+            known = ipaddress.ip_address(bare)
+            assert read in (known, getattr(known, "ipv4_mapped", None)), (bare, read)
+    client = resolve_client("10.0.0.1", [data], TRUSTED)
+    if client.unreadable:
+        assert client.address is None
+        return
+    for hop in reversed(text.split(",")):
+        read = parse_address(hop.strip(" \t"))
+        assert read is not None, "an unreadable hop was passed over"
+        if read not in TRUSTED:
+            assert client.address == read
+            return
+
+
+if __name__ == "__main__":
+    chosen = {"scheme": scheme, "address": address}[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, chosen)
+    atheris.Fuzz()
