@@ -273,7 +273,7 @@ async def send(
     loop = asyncio.get_running_loop()
     got = Got()
     if quiet is None:
-        quiet = 0.05 if b"".join(segments).count(b" HTTP/1.") < 2 else 0.5
+        quiet = 0.05 if b"".join(segments).count(b" HTTP/1.") < 2 else 2.0
     began = loop.time()
     with socket.socket() as sender:
         sender.setblocking(False)
