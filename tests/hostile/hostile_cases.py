@@ -523,6 +523,18 @@ def several_requests() -> Iterator[Case]:
             UNVERIFIED,
             stays_open=True,
         )
+    unsent = [(b"Content-Length", b"500")]
+    for name, statuses, raw in (
+        ("unsigned", UNVERIFIED, request(unsent, b"", signature=[], framed=False)),
+        ("no such route", NO_ROUTE, request(unsent, b"", line=b"POST /x HTTP/1.1", framed=False)),
+        ("wrong method", METHOD, request(unsent, b"", line=b"PUT /webhooks/begini HTTP/1.1", framed=False)),
+        ("another address", UNVERIFIED, request(unsent, b"", line=b"POST /webhooks/allowed HTTP/1.1", framed=False)),
+        ("unsigned chunks", UNVERIFIED, request([(b"Transfer-Encoding", b"chunked")], b"", signature=[], framed=False)),
+    ):
+        yield Case(f"{name}, the body not sent", raw, statuses)
+        yield Case(
+            f"{name}, a part of the body sent", raw + (b"5\r\nPOST " if b"chunked" in raw else b"POST /"), statuses
+        )
     yield Case(
         "too large, hiding a request", request([(b"Content-Length", b"9999999")], b"", framed=False) + HIDDEN * 9, LARGE
     )

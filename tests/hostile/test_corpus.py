@@ -58,7 +58,7 @@ def cuts(case: Case) -> list[list[bytes]]:
 
 def test_every_case_has_its_own_name() -> None:
     assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
-    assert len(CASES) > 500
+    assert len(CASES) > 900
 
 
 def test_every_hostile_request_ends_as_it_must(tmp_path: Path) -> None:
