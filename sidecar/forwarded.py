@@ -7,21 +7,24 @@ trusted proxy the X-Forwarded fields are kept.
 from functools import lru_cache
 
 from sidecar.request import FieldNames, Header, RequestHead
-from sidecar.upstream import HOP_BY_HOP, connection_options
+from sidecar.scheme import Scheme
+from sidecar.upstream import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 
 _OURS = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
 #: `Expect` was answered by us.
 _DROPPED = HOP_BY_HOP | _OURS | {b"expect"}
-#: `Connection` must not take away what a message can't be read without.
+#: `Connection` must not take away what a message can't be read without; nor what it was verified by, see `_end_to_end`.
 _KEPT = frozenset({b"host", b"content-type"})
 
 
-def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proof: bytes) -> bytes:
+def forwarded_head(
+    head: RequestHead, *, scheme: Scheme | None = None, body_size: int, forwarding: bytes, proof: bytes
+) -> bytes:
     """The head's bytes, blank line included.
 
-    `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`.
+    `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`. What `scheme` was verified by stays.
     """
     framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
     length = b"%d" % body_size
@@ -32,7 +35,7 @@ def forwarded_head(head: RequestHead, *, body_size: int, forwarding: bytes, proo
         lines = b"\r\n".join(map(b": ".join, head.headers))  # most deliveries
     else:
         # Something must go, or the length be written anew.
-        headers = _end_to_end(head)
+        headers = _end_to_end(head, scheme)
         if framed:
             headers.append((b"Content-Length", length))
         lines = b"\r\n".join(map(b": ".join, headers))
@@ -46,10 +49,12 @@ def _all_end_to_end(names: FieldNames) -> bool:
     return _DROPPED.isdisjoint(names.lower) and not names.underscored
 
 
-def _end_to_end(head: RequestHead) -> list[Header]:
+def _end_to_end(head: RequestHead, scheme: Scheme | None) -> list[Header]:
     """The headers that are meant for the receiver, Content-Length left out."""
-    connection = head.values(b"connection")
-    dropped = _DROPPED | {b"content-length"} | (connection_options(connection) - _KEPT)
+    named = connection_options(head.values(b"connection")) - _KEPT - HARMLESS_OPTIONS
+    if named and scheme is not None:
+        named = frozenset(name for name in named if not scheme.reads(name))
+    dropped = _DROPPED | {b"content-length"} | named
     kept = []
     for name, value in head.headers:
         lower = name.lower()

@@ -270,7 +270,8 @@ def _upstream_head(proof: Verified | Waived, route: Route, head: RequestHead, cl
     if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
-    return forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=lines)
+    scheme = route.verifier.scheme if route.verifier is not None else None
+    return forwarded_head(head, scheme=scheme, body_size=body_size, forwarding=forwarding, proof=lines)
 
 
 def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header], bytes]:

@@ -264,6 +264,14 @@ class Scheme:
         bearer = self.signature.kind in BEARER_KINDS
         return not bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
 
+    def reads(self, name: bytes) -> bool:
+        """Whether verifying looks at the header `name` (lower case)."""
+        field = self.signature
+        named = [field.header, *field.also, *(header for header, _ in self.require)]
+        named += [self.timestamp.header if self.timestamp else "", self.delivery_id or ""]
+        numbered = field.header.endswith("{n}") and name.startswith(field.header[:-3].lower().encode())
+        return numbered or name.decode("latin-1") in map(str.lower, named) or HeaderValue(name) in self.parts
+
     @property
     def needs_url(self) -> bool:
         """Whether the public URL must be known."""

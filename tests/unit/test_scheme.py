@@ -2,6 +2,7 @@
 
 import pytest
 
+from sidecar.schema import load_preset
 from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
 
 
@@ -72,3 +73,19 @@ def test_an_unknown_placeholder_is_named(name: str) -> None:
         "{url_without_query}, {path_query}, {host}, {form_sorted}, {body_sha256_b64}, "
         "{body_sha512_b64}, {secret}, {id}, {header:NAME} and {json:PATH}"
     )
+
+
+@pytest.mark.parametrize(
+    ("preset", "read", "not_read"),
+    [
+        ("begini", ["x-signature"], ["x_signature", "x-signature-", "content-type"]),
+        ("slack", ["x-slack-signature", "x-slack-request-timestamp"], ["x-slack-retry-num"]),
+        ("standard-webhooks", ["webhook-id", "webhook-timestamp", "webhook-signature"], ["webhook"]),
+        ("docusign", ["x-docusign-signature-1", "x-docusign-signature-12"], ["x-docusign-signature"]),
+        ("github", ["x-hub-signature-256", "x-github-delivery"], ["x-github-event"]),
+    ],
+)
+def test_a_scheme_knows_the_headers_that_it_reads(preset: str, read: list[str], not_read: list[str]) -> None:
+    scheme = load_preset(preset)
+    assert [name for name in read if not scheme.reads(name.encode())] == []
+    assert [name for name in not_read if scheme.reads(name.encode())] == []

@@ -157,6 +157,7 @@ def test_a_connection_option_cannot_take_away_what_the_message_needs(sidecar, re
     seen = receiver.requests[0]
     assert seen.values(b"Host") == [b"hooks.test"]
     assert seen.values(b"Content-Type") == [b"application/json"]
+    assert seen.values(b"X-Signature") == [craft.mac("BEGINI_API_KEY", craft.json_body)]
     assert seen.values(b"X-Webhook-Verified") == [b"begini"]
     assert seen.values(b"X-Forwarded-For") == [b"127.0.0.1"]
     assert seen.body == craft.json_body
