@@ -8,24 +8,21 @@ It is no oracle for senders. What matches here was signed with a secret of the o
 everything else ends in `unknown` after the same bounded work (`Effort`). No hint holds a MAC, a secret or a body.
 """
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sidecar.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
 from sidecar.claim import SignatureReader
 from sidecar.clock import READERS
 from sidecar.document import find_value, read_document
 from sidecar.keys import KeyFormError, check_key
-from sidecar.message import PublicURL
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead, make_head
+from sidecar.request import RequestHead
 from sidecar.scheme import (
     BEARER_KINDS,
     PUBLIC_KEY_KINDS,
-    URL_PIECES,
     Algorithm,
     Encoding,
     KeyForm,
@@ -295,10 +292,9 @@ def _tries(
             prefixed = replace(scheme, signature=replace(scheme.signature, prefix=f"{word} "))
             yield _Try(Hint.PREFIX_MISSING, f"with {word!r} before it", Verifier(prefixed, secrets, url), head, body)
         return
-    for because, changed, at, target in _urls(scheme, head, url):
-        yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), _with_target(head, target), body)
-    for hint, because, text in _bodies(body, effort):
-        yield _Try(hint, because, verifier, head, text)
+    for because, changed, at, target in other_urls(scheme, head, url):
+        yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), with_target(head, target), body)
+    yield from _body_tries(verifier, head, body, effort)
     for because, changed in _other_constructions(scheme):
         yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(changed, secrets, url), head, body)
     if scheme.signature.kind in PUBLIC_KEY_KINDS:  # these have no fixed length, so many texts are well-formed
@@ -306,6 +302,18 @@ def _tries(
             changed = replace(scheme, signature=replace(scheme.signature, encoding=encoding))
             because = _encoded(encoding, scheme.signature)
             yield _Try(Hint.WRONG_ENCODING, because, Verifier(changed, secrets, url), head, body)
+
+
+def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort) -> Iterator[_Try]:
+    for because, text in other_ends(body):
+        yield _Try(Hint.BODY_NEWLINE_CHANGED, because, verifier, head, text)
+    for because, text in other_line_endings(body):
+        yield _Try(Hint.BODY_LINE_ENDINGS_CHANGED, because, verifier, head, text)
+    if body:
+        yield _Try(Hint.BODY_EMPTY, "with an empty body", verifier, head, b"")
+    if len(body) <= effort.json:
+        for because, text in other_json(body, indented=len(body) <= effort.indented):
+            yield _Try(Hint.BODY_JSON_RESERIALISED, because, verifier, head, text)
 
 
 #: How a secret's text may be read.
@@ -354,119 +362,3 @@ def _other_constructions(scheme: Scheme) -> Iterator[tuple[str, Scheme]]:
         keyed = replace(scheme, signature=replace(scheme.signature, kind=Kind.HMAC))
         message = tuple(part for part in parts if part is not Piece.SECRET)
         yield "as an HMAC, not a plain hash of secret and message", replace(keyed, parts=message)
-
-
-def _urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:
-    """For schemes that sign the URL: what was changed, the scheme, the origin and the target."""
-    if not scheme.needs_url:
-        return
-    ours = PublicURL(public_url).of(head.target)
-    origin, target = _split(ours)
-    kind, _, authority = origin.partition("://")
-    host = authority.rpartition(":")[0] if re.search(r":[0-9]+$", authority) else authority
-    authorities = {authority: "", host: "without the port"}
-    for port in (443, 80):
-        authorities[f"{host}:{port}"] = f"with the port {port}"
-    for name, what in ((b"host", "Host"), (b"x-forwarded-host", "X-Forwarded-Host")):
-        for value in head.values(name):
-            authorities.setdefault(value.decode("latin-1"), f"with the host that {what} names")
-    authorities[authority] = ""
-    kinds = {kind: "", "https" if kind == "http" else "http": "with the other of http and https"}
-    for changed_target, what_target in _targets(target, head.target).items():
-        for changed_kind, what_kind in kinds.items():
-            for changed_host, what_host in authorities.items():
-                what = ", ".join(filter(None, (what_kind, what_host, what_target)))
-                if what and "/" not in changed_host:
-                    yield what, scheme, f"{changed_kind}://{changed_host}", changed_target
-    for piece, what in (
-        (Piece.PATH_QUERY, "with path and query alone"),
-        (Piece.URL_WITHOUT_QUERY, "without the query"),
-    ):
-        parts = tuple(piece if part in URL_PIECES else part for part in scheme.parts)
-        yield what, replace(scheme, parts=parts), origin, target
-
-
-def _split(url: bytes) -> tuple[str, bytes]:
-    """Origin and target."""
-    kind, _, rest = url.partition(b"://")
-    authority, _, tail = rest.partition(b"/")
-    return f"{kind.decode()}://{authority.decode('latin-1')}", b"/" + tail
-
-
-def _targets(target: bytes, received: bytes) -> dict[bytes, str]:
-    path, mark, query = target.partition(b"?")
-    other = path[:-1] if path.endswith(b"/") and len(path) > 1 else path + b"/"
-    named = {
-        target: "",
-        received: "with the path as it arrived here",
-        path: "without the query",
-        other + mark + query: "with the other end of the path (a final slash)",
-        other: "without the query, with the other end of the path",
-    }
-    return named | {target: ""}
-
-
-def _with_target(head: RequestHead, target: bytes) -> RequestHead:
-    return head if target == head.target else make_head(head.method, target, head.headers, head.peer)
-
-
-def _bodies(body: bytes, effort: Effort) -> Iterator[tuple[Hint, str, bytes]]:
-    """What the body may have been when it was signed."""
-    if body.endswith(b"\n"):
-        yield Hint.BODY_NEWLINE_CHANGED, "without the newline at its end", body.removesuffix(b"\n").removesuffix(b"\r")
-    yield Hint.BODY_NEWLINE_CHANGED, "with a newline at its end", body + b"\n"
-    yield Hint.BODY_NEWLINE_CHANGED, "with CR LF at its end", body + b"\r\n"
-    if (stripped := body.strip()) not in (body, b""):
-        yield Hint.BODY_NEWLINE_CHANGED, "without the blanks and newlines around it", stripped
-    if b"\n" in body:
-        lines = body.replace(b"\r\n", b"\n")
-        yield Hint.BODY_LINE_ENDINGS_CHANGED, "with LF for CR LF", lines
-        yield Hint.BODY_LINE_ENDINGS_CHANGED, "with CR LF for LF", lines.replace(b"\n", b"\r\n")
-    if body:
-        yield Hint.BODY_EMPTY, "with an empty body", b""
-    if len(body) <= effort.json:
-        seen = {body}
-        for because, text in _json_forms(body, indented=len(body) <= effort.indented):
-            for form in (text, text + b"\n"):
-                if form not in seen:
-                    seen.add(form)
-                    yield Hint.BODY_JSON_RESERIALISED, because, form
-
-
-#: Ways to lay JSON out: the name, and the arguments of `json.dumps`.
-_LAYOUTS: dict[str, dict[str, Any]] = {
-    "compact": {"separators": (",", ":")},
-    "with blanks after commas and colons": {"separators": (", ", ": ")},
-    "indented by 2": {"indent": 2},
-    "indented by 4": {"indent": 4},
-    "indented by a tab": {"indent": "\t"},
-}
-
-
-def _json_forms(body: bytes, *, indented: bool) -> Iterator[tuple[str, bytes]]:
-    """The same JSON as other libraries write it."""
-    if not body.lstrip().startswith((b"{", b"[")):
-        return
-    try:
-        document = json.loads(body)
-        for layout, arguments in _LAYOUTS.items():
-            if "indent" in arguments and not indented:
-                continue  # written by Python code, at ten times the cost
-            for order, sort in (("", False), (", keys sorted", True)):
-                for escapes, ascii_only in (("", False), (", escaped to ASCII", True)):
-                    text = json.dumps(document, ensure_ascii=ascii_only, sort_keys=sort, **arguments)
-                    encoded = text.encode("utf-8", "surrogatepass")
-                    because = f"with its JSON {layout}{order}{escapes}"
-                    yield because, encoded
-                    if layout == "compact":
-                        yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
-                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escaped, encoded)
-    except (ValueError, RecursionError):
-        return
-
-
-_HTML = re.compile(rb"[<>&]")
-
-
-def _escaped(match: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(match[0])

@@ -1,0 +1,136 @@
+"""What a delivery may have been when it was signed: the same body with another end, the same JSON written by another library,
+the URL that somebody else would call it. Values for `diagnosis.py` to try; each comes with a few words that say what differs.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sidecar.message import PublicURL
+from sidecar.request import RequestHead, make_head
+from sidecar.scheme import URL_PIECES, Piece, Scheme
+
+#: In words, and the value.
+Variant = tuple[str, bytes]
+
+
+def other_ends(body: bytes) -> Iterator[Variant]:
+    """With a newline more or less, or without the blanks around it."""
+    if body.endswith(b"\n"):
+        yield "without the newline at its end", body.removesuffix(b"\n").removesuffix(b"\r")
+    yield "with a newline at its end", body + b"\n"
+    yield "with CR LF at its end", body + b"\r\n"
+    if (stripped := body.strip()) not in (body, b""):
+        yield "without the blanks and newlines around it", stripped
+
+
+def other_line_endings(body: bytes) -> Iterator[Variant]:
+    """With LF for CR LF, and the other way round."""
+    if b"\n" in body:
+        lines = body.replace(b"\r\n", b"\n")
+        yield "with LF for CR LF", lines
+        yield "with CR LF for LF", lines.replace(b"\n", b"\r\n")
+
+
+#: Ways to lay JSON out: the name, and the arguments of `json.dumps`.
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "compact": {"separators": (",", ":")},
+    "with blanks after commas and colons": {"separators": (", ", ": ")},
+    "indented by 2": {"indent": 2},
+    "indented by 4": {"indent": 4},
+    "indented by a tab": {"indent": "\t"},
+}
+
+
+def other_json(body: bytes, *, indented: bool) -> Iterator[Variant]:
+    """The same JSON as other libraries write it, each form once, also with a newline behind it; `indented` ones too."""
+    seen = {body}
+    for because, text in _json_forms(body, indented=indented):
+        for form in (text, text + b"\n"):
+            if form not in seen:
+                seen.add(form)
+                yield because, form
+
+
+def _json_forms(body: bytes, *, indented: bool) -> Iterator[Variant]:
+    if not body.lstrip().startswith((b"{", b"[")):
+        return
+    try:
+        document = json.loads(body)
+        for layout, arguments in _LAYOUTS.items():
+            if "indent" in arguments and not indented:
+                continue  # written by Python code, at ten times the cost
+            for order, sort in (("", False), (", keys sorted", True)):
+                for escapes, ascii_only in (("", False), (", escaped to ASCII", True)):
+                    text = json.dumps(document, ensure_ascii=ascii_only, sort_keys=sort, **arguments)
+                    encoded = text.encode("utf-8", "surrogatepass")
+                    because = f"with its JSON {layout}{order}{escapes}"
+                    yield because, encoded
+                    if layout == "compact":
+                        yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
+                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escaped, encoded)
+    except (ValueError, RecursionError):
+        return
+
+
+_HTML = re.compile(rb"[<>&]")
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0])
+
+
+def other_urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:
+    """For schemes that sign the URL: what was changed, the scheme, the origin and the target."""
+    if not scheme.needs_url:
+        return
+    ours = PublicURL(public_url).of(head.target)
+    origin, target = _split(ours)
+    kind, _, authority = origin.partition("://")
+    host = authority.rpartition(":")[0] if re.search(r":[0-9]+$", authority) else authority
+    authorities = {authority: "", host: "without the port"}
+    for port in (443, 80):
+        authorities[f"{host}:{port}"] = f"with the port {port}"
+    for name, what in ((b"host", "Host"), (b"x-forwarded-host", "X-Forwarded-Host")):
+        for value in head.values(name):
+            authorities.setdefault(value.decode("latin-1"), f"with the host that {what} names")
+    authorities[authority] = ""
+    kinds = {kind: "", "https" if kind == "http" else "http": "with the other of http and https"}
+    for changed_target, what_target in _targets(target, head.target).items():
+        for changed_kind, what_kind in kinds.items():
+            for changed_host, what_host in authorities.items():
+                what = ", ".join(filter(None, (what_kind, what_host, what_target)))
+                if what and "/" not in changed_host:
+                    yield what, scheme, f"{changed_kind}://{changed_host}", changed_target
+    for piece, what in (
+        (Piece.PATH_QUERY, "with path and query alone"),
+        (Piece.URL_WITHOUT_QUERY, "without the query"),
+    ):
+        parts = tuple(piece if part in URL_PIECES else part for part in scheme.parts)
+        yield what, replace(scheme, parts=parts), origin, target
+
+
+def _split(url: bytes) -> tuple[str, bytes]:
+    """Origin and target."""
+    kind, _, rest = url.partition(b"://")
+    authority, _, tail = rest.partition(b"/")
+    return f"{kind.decode()}://{authority.decode('latin-1')}", b"/" + tail
+
+
+def _targets(target: bytes, received: bytes) -> dict[bytes, str]:
+    path, mark, query = target.partition(b"?")
+    other = path[:-1] if path.endswith(b"/") and len(path) > 1 else path + b"/"
+    named = {
+        target: "",
+        received: "with the path as it arrived here",
+        path: "without the query",
+        other + mark + query: "with the other end of the path (a final slash)",
+        other: "without the query, with the other end of the path",
+    }
+    return named | {target: ""}
+
+
+def with_target(head: RequestHead, target: bytes) -> RequestHead:
+    return head if target == head.target else make_head(head.method, target, head.headers, head.peer)
