@@ -10,24 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import __version__
-from sidecar.config import Config, ConfigError, SecretUnavailableError, load_config, load_scheme, read_secret
-from sidecar.fields import SecretRef, SecretReference
+from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import Remembered
-from sidecar.scheme import Scheme
-from sidecar.secret import Secret
-
-if TYPE_CHECKING:
-    from sidecar.send import Sender
+from sidecar.usage import UsageError, unusable
 
 Command = Callable[[argparse.Namespace], int]
-
-
-class UsageError(Exception):
-    """Input that a command can't work with; exit status 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,17 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "show a real sidecar at work on one genuine and three forged deliveries")
     demo.add_argument("--keep", action="store_true", help="leave it running and print commands to try")
 
-    presets = command("presets", _presets, "list the presets, or print one as YAML, ready to copy into verify:")
+    presets = command("presets", _tool("presets"), "list the presets, or print one as YAML, ready to copy into verify:")
     presets.add_argument("name", nargs="?", metavar="NAME")
 
-    sign = command("sign", _sign, "print the headers that make a body a valid delivery")
+    sign = command("sign", _tool("sign"), "print the headers that make a body a valid delivery")
     _add_signing(sign)
     sign.add_argument("--url", metavar="URL", default="", help="what is called: part of what some schemes sign")
     sign.add_argument("--timestamp", type=_unix_time, metavar="N", help="when it is signed, unix seconds; default: now")
     sign.add_argument("--id", default="", metavar="ID", help="the delivery's id; default: made up")
     sign.add_argument("--curl", action="store_true", help="print a whole curl line instead")
 
-    send = command("send", _send, "sign a delivery as a provider would, send it, and show the answer")
+    send = command("send", _tool("send"), "sign a delivery as a provider would, send it, and show the answer")
     send.add_argument("url", metavar="URL")
     _add_signing(send)
     send.add_argument("--public-url", metavar="URL", default="", help="what is signed as the URL; default: URL itself")
@@ -97,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tamper", action="store_true", help="change a byte after signing: the answer should be a refusal"
     )
 
-    explain = command("explain", _explain, "say what each stage decides about a captured request, and why")
+    explain = command("explain", _tool("explain"), "say what each stage decides about a captured request, and why")
     explain.add_argument("request", metavar="REQUEST", help="a file with raw HTTP/1.1; - for standard input")
     against = explain.add_mutually_exclusive_group()
     against.add_argument("--preset", help="whose signature to expect: a preset, or a file with a scheme of your own")
@@ -119,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _tool(name: str) -> Command:
+    """A command of tools.py, loaded when it runs."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from sidecar import tools
+
+        command: Command = getattr(tools, name)
+        return command(arguments)
+
+    return run
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", default=os.environ.get("SIDECAR_CONFIG"), help="default: $SIDECAR_CONFIG"
@@ -135,7 +136,7 @@ def _add_signing(parser: argparse.ArgumentParser) -> None:
 
 def _config_file(arguments: argparse.Namespace) -> str:
     file: str | None = arguments.config
-    return file or _unusable("no configuration; give --config FILE or set SIDECAR_CONFIG")
+    return file or unusable("no configuration; give --config FILE or set SIDECAR_CONFIG")
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -199,162 +200,6 @@ def _demo(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _presets(arguments: argparse.Namespace) -> int:
-    from sidecar.catalogue import preset_list, preset_yaml
-
-    if arguments.name is None:
-        print(preset_list())
-        return 0
-    try:
-        print(preset_yaml(arguments.name), end="")
-    except KeyError:
-        print(f"sidecar presets: {_no_preset(arguments.name)}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _sender(arguments: argparse.Namespace, url: str, public_url: str = "", delivery_id: str = "") -> "Sender":
-    from sidecar.send import Sender, read_body
-
-    scheme = _scheme(arguments.preset)
-    try:
-        body = read_body(arguments.body, scheme)
-    except OSError as error:
-        _unusable(f"the body {arguments.body} can't be read: {error.strerror}")
-    return Sender(
-        scheme=scheme,
-        secret=_secret(arguments.secret),
-        body=body,
-        url=url,
-        public_url=public_url,
-        delivery_id=delivery_id,
-    )
-
-
-def _sign(arguments: argparse.Namespace) -> int:
-    from sidecar.keys import KeyFormError
-    from sidecar.send import curl_line
-    from sidecar.signing import SigningError
-
-    url = arguments.url or (f"http://127.0.0.1:8080/webhooks/{arguments.preset}" if arguments.curl else "")
-    sender = _sender(arguments, url, delivery_id=arguments.id)
-    if sender.scheme.needs_url and not arguments.url:
-        _unusable("this scheme signs the URL that is called; give it with --url")
-    try:
-        made = sender.sign(arguments.timestamp if arguments.timestamp is not None else time.time())
-        if arguments.curl:
-            print(curl_line(made, arguments.body))
-            return 0
-    except KeyFormError as error:
-        _unusable(f"the secret in {arguments.secret} {error}")
-    except SigningError as error:
-        _unusable(str(error))
-    except UnicodeError:
-        _unusable("the body is not text, which a command line can't hold; give it as a file: --body FILE")
-    for name, value in made.headers[:-1]:  # Content-Type is the sender's to choose
-        print(f"{name}: {value}")
-    if made.url != url:
-        print(f"sidecar sign: call {made.url}", file=sys.stderr)
-    if made.body != sender.body:  # the scheme stands in it
-        print(f"\n{made.body.decode()}")
-    return 0
-
-
-def _send(arguments: argparse.Namespace) -> int:
-    import httpx
-
-    from sidecar.keys import KeyFormError
-    from sidecar.send import send
-    from sidecar.signing import SigningError
-
-    sender = _sender(arguments, arguments.url, arguments.public_url)
-    try:
-        statuses, last = send(
-            sender, count=arguments.count, tamper=arguments.tamper, progress=_progress(arguments.count)
-        )
-    except KeyFormError as error:
-        _unusable(f"the secret in {arguments.secret} {error}")
-    except SigningError as error:
-        _unusable(str(error))
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        _unusable(f"{arguments.url} is not a URL to send to: {error}")
-    except httpx.HTTPError as error:
-        print(f"sidecar send: no answer from {arguments.url}: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    if arguments.count > 1:
-        print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))
-    else:
-        print(f"{last.status_code} {last.reason_phrase}")
-    print(last.text)
-    return 0 if all(200 <= status < 300 for status in statuses) else 1
-
-
-def _explain(arguments: argparse.Namespace) -> int:
-    from sidecar.capture import UnusableCaptureError, read_capture
-    from sidecar.client_ip import parse_address
-    from sidecar.explain import Subject, explain
-    from sidecar.keys import key_problem
-    from sidecar.signature import Verifier
-
-    peer = None
-    if arguments.client_ip is not None and (peer := parse_address(arguments.client_ip)) is None:
-        _unusable(f"--client-ip {arguments.client_ip!r} is no IP address; for example 203.0.113.7")
-    file = arguments.config or os.environ.get("SIDECAR_CONFIG")
-    if arguments.preset is None and not file:
-        _unusable("nothing to hold it against; give --preset NAME and --secret REF, or --config FILE")
-    secrets = _secrets(arguments.secret)
-    config = verifier = None
-    unusable: list[tuple[Secret, str]] = []
-    if arguments.preset is None:
-        try:
-            config = load_config(str(file), os.environ, resolve_secrets=not secrets)
-        except ConfigError as error:
-            _unusable(f"the configuration has mistakes:\n{error}")
-    else:
-        scheme = _scheme(arguments.preset)
-        if not secrets:
-            _unusable("--preset needs a secret to verify with; give --secret env:NAME or --secret file:PATH")
-        if scheme.needs_url and not arguments.public_url:
-            _unusable("this scheme signs the URL that is called; give it with --public-url https://your.host")
-        unusable = [(secret, why) for secret in secrets if (why := key_problem(scheme, secret))]
-        usable = [secret for secret in secrets if not key_problem(scheme, secret)]
-        verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=bool(usable))
-    name = "standard input" if arguments.request == "-" else arguments.request
-    try:
-        raw = sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
-        capture = read_capture(raw, peer=str(peer) if peer else None, needs_host=config is not None)
-    except OSError as error:
-        _unusable(f"{name}: can't be read: {error.strerror}")
-    except UnusableCaptureError as error:
-        _unusable(f"{name}: {error}")
-    subject = Subject(
-        config=config,
-        verifier=verifier,
-        secrets=secrets,
-        unusable=unusable,
-        public_url=arguments.public_url,
-        peer_known=peer is not None,
-    )
-    try:
-        made = explain(capture, subject, now=arguments.now if arguments.now is not None else time.time())
-    except ValueError as error:  # a secret that is not in the form of the route's scheme
-        _unusable(f"a given secret {error}")
-    print(made.as_json() if arguments.json else made.as_text())
-    return 0 if made.reason is None else 1
-
-
-def _progress(count: int) -> Callable[[int], None]:
-    """A bar on standard error, where many deliveries are sent and somebody watches."""
-    if count == 1 or not sys.stderr.isatty():
-        return lambda done: None
-
-    def show(done: int) -> None:
-        filled = "#" * (30 * done // count)
-        print(f"\r[{filled:30}] {done}/{count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
-
-    return show
-
-
 def _healthcheck(arguments: argparse.Namespace) -> int:
     # No secrets: a probe asks whether the running sidecar is ready, not whether this file could be loaded now.
     admin = load_config(_config_file(arguments), {}, resolve_secrets=False).admin
@@ -376,56 +221,6 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scheme(preset: str) -> Scheme:
-    """A preset by name, or a scheme of one's own from a file."""
-    from sidecar.schema import load_preset
-
-    if "/" in preset or preset.endswith((".yaml", ".yml")):
-        try:
-            return load_scheme(preset)
-        except ConfigError as error:
-            _unusable(f"the scheme has mistakes:\n{error}")
-    try:
-        return load_preset(preset)
-    except KeyError:
-        _unusable(_no_preset(preset))
-
-
-def _no_preset(name: str) -> str:
-    import difflib
-
-    from sidecar.schema import preset_names
-
-    close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
-    close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
-    meant = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists them"
-    return f"there is no preset {name!r}; {meant}"
-
-
-def _secret(reference: str) -> Secret:
-    """A secret by `env:NAME` or `file:PATH`. What was given is not shown: it may be the secret itself."""
-    kind, _, name = reference.partition(":")
-    if kind not in ("env", "file") or not name:
-        _unusable("--secret takes env:NAME or file:PATH, never the secret itself: arguments show in process lists")
-    ref: SecretRef = SecretReference().read({kind: name})
-    try:
-        return Secret(ref.id, read_secret(ref, os.environ))
-    except SecretUnavailableError as error:
-        _unusable(str(error))
-    except ValueError:
-        _unusable(f"the secret in {reference} is empty")
-
-
-def _secrets(references: Sequence[str]) -> list[Secret]:
-    """Several, with ids that differ: the id says which one matched."""
-    secrets: list[Secret] = []
-    for reference in references:
-        secret = _secret(reference)
-        same = sum(other.id.partition("#")[0] == secret.id for other in secrets)
-        secrets.append(Secret(f"{secret.id}#{same + 1}", secret.reveal()) if same else secret)
-    return secrets
-
-
 def _unix_time(text: str) -> float:
     try:
         value = float(text)
@@ -440,7 +235,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
-
-
-def _unusable(message: str) -> NoReturn:
-    raise UsageError(message)
