@@ -5,6 +5,7 @@ where the template only holds it.
 """
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from sidecar.document import find_value, read_document, sorted_form
 from sidecar.outcomes import Reason, Rejected
 from sidecar.request import RequestHead
 from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
+
+_SPLIT_URL = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 
 
 class PublicURL:
@@ -43,22 +46,25 @@ class PublicURL:
 
     def variants(self, target: bytes, scheme: Scheme) -> Sequence[bytes]:
         """The URLs that may have been signed for `target`."""
-        url = self.of(target)
+        urls = [self.of(target)]
+        if (
+            target[:2] in (b"/", b"/?") and not self._whole
+        ):  # whoever was told to call `https://host` signs that, and calls `/`
+            urls.append(self.of(b"") + target[1:])
         if scheme.any_port:
-            return self.ports(url)
-        if scheme.url_unescaped and b"%" in url:
-            return url, unescaped(url, scheme.url_unescaped)
-        return (url,)
+            urls = [variant for url in urls for variant in self.ports(url)]
+        if scheme.url_unescaped and b"%" in urls[0]:
+            urls += [unescaped(url, scheme.url_unescaped) for url in urls]
+        return urls
 
     @staticmethod
     def ports(url: bytes) -> list[bytes]:
         """`url` without its port, and with it or its scheme's own."""
-        scheme, _, rest = url.partition(b"://")
-        authority, slash, tail = rest.partition(b"/")
+        scheme, authority, tail = _SPLIT_URL.fullmatch(url).groups()  # type: ignore[union-attr]  # made by `of`
         host, colon, port = authority.rpartition(b":")
         if not colon or not port.isdigit():
             host, port = authority, b"443" if scheme == b"https" else b"80"
-        return [b"%b://%b%b%b" % (scheme, where, slash, tail) for where in (host, host + b":" + port)]
+        return [b"%b://%b%b" % (scheme, where, tail) for where in (host, host + b":" + port)]
 
 
 def unescaped(url: bytes, characters: str) -> bytes:

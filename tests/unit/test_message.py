@@ -121,15 +121,39 @@ def test_a_url_with_and_without_its_port(url: str, without: str, with_port: str)
     assert PublicURL.ports(url.encode()) == [without.encode(), with_port.encode()]
 
 
+@pytest.mark.parametrize(
+    ("public_url", "target", "urls"),
+    [
+        ("https://h", b"/", [b"https://h/", b"https://h"]),
+        ("https://h/", b"/?a=1", [b"https://h/?a=1", b"https://h?a=1"]),
+        ("https://h/base", b"/", [b"https://h/base/", b"https://h/base"]),
+        ("https://h", b"/in", [b"https://h/in"]),
+        ("https://h?a=1", b"/?a=1", [b"https://h?a=1"]),
+    ],
+)
+def test_a_url_without_a_path_is_called_with_one(public_url: str, target: bytes, urls: list[bytes]) -> None:
+    assert PublicURL(public_url).variants(target, scheme("{url}")) == urls
+
+
+def test_both_kinds_of_variant_go_together() -> None:
+    made = replace(scheme("{url}"), any_port=True)
+    assert PublicURL("https://h").variants(b"/?a", made) == [
+        b"https://h/?a",
+        b"https://h:443/?a",
+        b"https://h?a",
+        b"https://h:443?a",
+    ]
+
+
 def test_escapes_of_some_characters_may_be_undone_before_signing() -> None:
     made = replace(scheme("{url}"), url_unescaped=":@,")
     url = PublicURL("https://h")
-    assert url.variants(b"/in?a=b", made) == (b"https://h/in?a=b",)
-    assert url.variants(b"/in?m=a%40b%2cc%2f%3A", made) == (
+    assert url.variants(b"/in?a=b", made) == [b"https://h/in?a=b"]
+    assert url.variants(b"/in?m=a%40b%2cc%2f%3A", made) == [
         b"https://h/in?m=a%40b%2cc%2f%3A",
         b"https://h/in?m=a@b,c%2f:",
-    )
-    assert url.variants(b"/in?m=a%40b", scheme("{url}")) == (b"https://h/in?m=a%40b",)
+    ]
+    assert url.variants(b"/in?m=a%40b", scheme("{url}")) == [b"https://h/in?m=a%40b"]
 
 
 def test_every_value_of_a_query_parameter_is_seen() -> None:

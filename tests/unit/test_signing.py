@@ -144,6 +144,21 @@ def test_hubspots_url_is_signed_with_or_without_some_of_its_escapes(signed_as: s
     assert refusal("hubspot-v3", other, public_url="https://hooks.example.com") is Reason.SIGNATURE_MISMATCH
 
 
+def test_plivos_published_value_is_accepted() -> None:
+    """The SDK's own test: a URL without a path, called with one. github.com/plivo/plivo-python, version 2 signatures."""
+    headers = [
+        ("X-Plivo-Signature-V2", "ehV3IKhLysWBxC1sy8INm0qGoQYdYsHwuoKjsX7FsXc="),
+        ("X-Plivo-Signature-V2-Nonce", "12345"),
+    ]
+    verifier = Verifier(load_preset("plivo-v2"), [Secret("s", b"my_auth_token")], "https://answer.url")
+    for url in ("https://answer.url/", "https://answer.url/?CallUUID=1"):
+        head = head_of(Signed(url, headers, b""))
+        assert verifier.verify(verifier.read_claim(head, NOW), head, [b"anything"])
+    other = head_of(Signed("https://answer.url/other", headers, b""))
+    with pytest.raises(Rejected):
+        verifier.verify(verifier.read_claim(other, NOW), other, [b""])
+
+
 @pytest.mark.parametrize("query", ["?a=1", ""])
 def test_a_body_is_bound_by_its_hash_in_the_url(query: str) -> None:
     signed = sign_delivery(load_preset("twilio-json"), SECRET, body=b"{}", now=NOW, url=URL + query)
