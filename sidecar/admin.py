@@ -83,6 +83,8 @@ def masked_config(config: Config) -> dict[str, object]:
         "file": config.file,
         "listen": str(config.listen),
         "admin": str(config.admin),
+        "client_ip_header": config.client_header.name,
+        "proxy_protocol": config.proxy_protocol,
         "trusted_proxies": [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],
         "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__},
         "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},

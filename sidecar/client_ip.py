@@ -1,8 +1,9 @@
-"""From the direct connection's address and X-Forwarded-For to the client's address.
+"""From the direct connection's address and what proxies say to the client's address.
 
-Two words for two things: `peer` is who holds the connection, `client` is who sent the delivery. X-Forwarded-For
-is read from the right, and only past hops that are trusted proxies; a hop that can't be read is a refusal, never
-skipped, because the entry to its left was written by whoever sent the unreadable one.
+Two words for two things: `peer` is who holds the connection (what a PROXY header says, where there is one), `client` is
+who sent the delivery. One header field is believed, X-Forwarded-For if no other is configured, and of a trusted peer
+alone. Fields that grow with each proxy are read from the right, and only past hops that are trusted proxies; a hop that
+can't be read is a refusal, never skipped, because the entry to its left was written by whoever sent the unreadable one.
 """
 
 import ipaddress
@@ -10,6 +11,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from sidecar.rfc7239 import ForwardedError, forwarded_for
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -76,15 +79,43 @@ class Client(NamedTuple):
     unreadable: str = ""  #: what could not be read; such a delivery is refused wherever it goes
 
 
-def resolve_client(
-    peer: str | None, forwarded_for: Sequence[bytes], trusted: Networks, *, trust_unix: bool = False
-) -> Client:
-    """The first address from the right that is not a trusted proxy; if all are, the leftmost.
+#: In place of a peer's address: a trusted proxy says that it does not know whose connection it passes on.
+UNKNOWN_PEER = "unknown"
 
-    `peer` is the direct connection's address, None on a unix socket; `forwarded_for` holds every X-Forwarded-For line
-    in wire order. Never raises.
+
+class ClientHeader:
+    """The one header field that trusted proxies name the client in."""
+
+    def __init__(self, name: str) -> None:
+        """`X-Forwarded-For` and `Forwarded` list the hops; any other field holds one address, the client's."""
+        self.name = name
+        self.field = name.lower().encode("ascii")
+        self.is_forwarded_for = self.field == b"x-forwarded-for"
+        self.is_forwarded = self.field == b"forwarded"
+        self.lists_hops = self.is_forwarded_for or self.is_forwarded
+
+
+X_FORWARDED_FOR = ClientHeader("X-Forwarded-For")
+#: What proxies send in fields of their own, in lower case: a sign that there is a proxy.
+FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip")
+
+
+def resolve_client(
+    peer: str | None,
+    lines: Sequence[bytes],
+    trusted: Networks,
+    *,
+    trust_unix: bool = False,
+    header: ClientHeader = X_FORWARDED_FOR,
+) -> Client:
+    """The first address from the right that is not a trusted proxy; if all are, the leftmost; without a header the peer's.
+
+    `peer` is the direct connection's address, None on a unix socket, `UNKNOWN_PEER` if a proxy knows none; `lines` holds
+    every line of the header field in wire order. Never raises.
     """
     address: IPAddress | None = None
+    if peer == UNKNOWN_PEER:
+        return Client(None, "", False)
     if peer is not None:
         address = parse_address(peer)
         if address is None:
@@ -93,14 +124,30 @@ def resolve_client(
             return Client(address, str(address), False)
     elif not trust_unix:
         return Client(None, "", False)
-    if forwarded_for:
-        hops = b",".join(forwarded_for).decode("latin-1").split(",")
-        if len(hops) > MAX_HOPS:
-            return Client(None, "", True, f"X-Forwarded-For with more than {MAX_HOPS} hops")
-        for distance, hop in enumerate(reversed(hops), start=1):
-            address = parse_address(hop.strip(" \t"))
-            if address is None:
-                return Client(None, "", True, f"hop {distance} from the right of X-Forwarded-For")
-            if address not in trusted:
-                break
+    if not lines:
+        return Client(address, str(address or ""), True)
+    try:
+        hops = _hops(lines, header)
+    except ForwardedError as error:
+        return Client(None, "", True, str(error))
+    if len(hops) > MAX_HOPS:
+        return Client(None, "", True, f"{header.name} with more than {MAX_HOPS} hops")
+    if not header.lists_hops and len(hops) > 1:
+        return Client(None, "", True, f"{header.name} on more than one line")
+    for distance, hop in enumerate(reversed(hops), start=1):
+        address = parse_address(hop)
+        if address is None:
+            where = f"hop {distance} from the right of " if header.lists_hops else ""
+            return Client(None, "", True, f"{where}{header.name}")
+        if address not in trusted:
+            break
     return Client(address, str(address or ""), True)
+
+
+def _hops(lines: Sequence[bytes], header: ClientHeader) -> list[str]:
+    """What stands in the field for each hop, in wire order. Raises `ForwardedError`."""
+    if header.is_forwarded:
+        return forwarded_for(line.decode("latin-1") for line in lines)
+    if header.is_forwarded_for:
+        return [hop.strip(" \t") for hop in b",".join(lines).decode("latin-1").split(",")]
+    return [line.decode("latin-1").strip(" \t") for line in lines]

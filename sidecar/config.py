@@ -14,7 +14,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from sidecar.client_ip import Networks
+from sidecar.client_ip import ClientHeader, Networks
 from sidecar.fields import ListenAddress, SecretRef
 from sidecar.files import ReadFile, read_file
 from sidecar.handshake import Handshakes
@@ -98,6 +98,8 @@ class Config:
     admin: ListenAddress
     trusted_proxies: Networks
     trust_unix: bool
+    client_header: ClientHeader
+    proxy_protocol: bool
     limits: Limits
     timeouts: Timeouts
     drain: float
@@ -182,6 +184,7 @@ class _Builder:
         limits = Limits(**(LimitsKeys().load({}) | data.get("limits", {})))
         routes = self._routes(data, limits)
         self._check_listeners(data)
+        self._check_proxies()
         accounts = self._accounts(data)
         if self.source.problems:
             raise ConfigError(self.source.problems)
@@ -192,6 +195,8 @@ class _Builder:
             admin=data["admin"],
             trusted_proxies=Networks(network for network in trusted if network != "unix:"),
             trust_unix="unix:" in trusted,
+            client_header=ClientHeader(data["client_ip_header"]),
+            proxy_protocol=data["proxy_protocol"],
             limits=limits,
             timeouts=Timeouts(**(TimeoutsKeys().load({}) | data.get("timeouts", {}))),
             drain=data["drain"],
@@ -411,6 +416,13 @@ class _Builder:
                     self.source.problem(
                         at, f"{upstream} is this sidecar's own listener ({listener}); name the receiver's address"
                     )
+
+    def _check_proxies(self) -> None:
+        for key in ("client_ip_header", "proxy_protocol"):
+            if self.source.value.get(key) and "trusted_proxies" not in self.source.value:
+                self.source.problem(
+                    (key,), "is believed of trusted proxies only; name them: trusted_proxies: [their networks]"
+                )
 
     def _accounts(self, data: Mapping[str, Any]) -> tuple[Account, ...]:
         accounts = []

@@ -42,6 +42,8 @@ class DataService:
         self.current = Current(config, loop)
         self.proxy = Proxy(self.current, budget=self.budget, metrics=metrics, log=log)
         self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
+        if config.proxy_protocol:
+            self.listener.wants_proxy_header = self.current.trusts_peer
         protocol = functools.partial(DataProtocol, deadlines=self.deadlines, listener=self.listener)
         self.server = Server(uvicorn_config(self.proxy, protocol))
         self.ended: asyncio.Task[None]

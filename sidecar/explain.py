@@ -205,19 +205,20 @@ def _walk(made: Explanation, capture: Capture, subject: Subject, config: Config,
 
 
 def _client(made: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client:
-    hops = head.values(b"x-forwarded-for")
+    header = config.client_header
+    hops = head.values(header.field)
     if not subject.peer_known:
         made.stages.append(Stage("client", "skipped", "a capture has no sender's address; give --client-ip"))
         return Client(None, "", False)
-    client = resolve_client(head.peer, hops, config.trusted_proxies, trust_unix=config.trust_unix)
+    client = resolve_client(head.peer, hops, config.trusted_proxies, trust_unix=config.trust_unix, header=header)
     made.client = client.text or None
     if client.unreadable:
         why = f"unreadable: {client.unreadable}"
     elif not client.trusted_peer:
-        ignored = "; its X-Forwarded-For is not believed, because it is no trusted proxy" if hops else ""
+        ignored = f"; its {header.name} is not believed, because it is no trusted proxy" if hops else ""
         why = f"{client.text}, the connection's own address{ignored}"
     elif hops:
-        why = f"{client.text}, from X-Forwarded-For behind the trusted proxy {head.peer}"
+        why = f"{client.text}, from {header.name} behind the trusted proxy {head.peer}"
     else:
         why = f"{client.text}, a trusted proxy that names no client"
     made.stages.append(Stage("client", "passed", why))

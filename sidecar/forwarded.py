@@ -6,6 +6,7 @@ trusted proxy the X-Forwarded fields are kept.
 
 from functools import lru_cache
 
+from sidecar.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.request import FieldNames, Header, RequestHead
 from sidecar.scheme import Scheme
 from sidecar.upstream import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
@@ -63,13 +64,19 @@ def _end_to_end(head: RequestHead, scheme: Scheme | None) -> list[Header]:
     return kept
 
 
-def forwarding_lines(head: RequestHead, *, trusted_peer: bool) -> bytes:
-    """X-Forwarded-For with the connection's address appended; -Proto and -Host. Only a trusted proxy's own are kept."""
+def forwarding_lines(head: RequestHead, client: Client, header: ClientHeader = X_FORWARDED_FOR) -> bytes:
+    """X-Forwarded-For with the connection's address appended; -Proto and -Host. Only a trusted proxy's own are kept.
+
+    Where trusted proxies name the client in another header, nobody vouches for an X-Forwarded-For that comes with it: the
+    receiver's begins with that client.
+    """
     hosts = head.values(b"host")
-    if not trusted_peer:
+    if not client.trusted_peer:
         lines = _lines_of_peer(head.peer)
         return b"%bX-Forwarded-Host: %b\r\n" % (lines, hosts[0]) if hosts else lines
-    chain = head.values(b"x-forwarded-for")
+    chain: tuple[bytes, ...] = head.values(b"x-forwarded-for")
+    if not header.is_forwarded_for:
+        chain = (client.text.encode(),) if head.values(header.field) and client.text else ()
     if head.peer is not None:
         chain = (*chain, head.peer.encode())
     made = [b"X-Forwarded-For: %b\r\n" % b", ".join(chain)] if chain else []

@@ -15,7 +15,7 @@ read and thrown away for a moment: otherwise a reset could take the answer from 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -23,10 +23,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from sidecar.client_ip import UNKNOWN_PEER
 from sidecar.deadlines import DeadlineQueue
 from sidecar.light_task import LightTask, Signal, Turn
 from sidecar.metrics import CONNECTIONS, Block
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
+from sidecar.proxy_protocol import ProxyHeaderError, read_proxy_header
 from sidecar.request import Header, RequestHead, check_head
 
 #: Longest request target, bytes.
@@ -103,6 +105,8 @@ class Listener:
     ) -> None:
         self.max_connections = max_connections
         self.closing = False  #: answers close their connections
+        #: Whether a connection from this address must begin with a PROXY header; None: none does.
+        self.wants_proxy_header: Callable[[str | None], bool] | None = None
         self._deadlines = deadlines
         self._gauges = gauges
         self._of_others = of_others
@@ -175,6 +179,7 @@ class DataProtocol(HttpToolsProtocol):
         self.earlier: list[bytes] = []  # the segments before it in which this head began
         self.peer: str | None = None
         self.fields: list[Header] = []
+        self.proxy_header: bytes | None = None  # what came of the PROXY header that is due; None if none is
 
     # Connection
 
@@ -187,6 +192,9 @@ class DataProtocol(HttpToolsProtocol):
             return
         self.head_timed = True
         self.deadlines.head.add(self)
+        wanted = self.listener.wants_proxy_header
+        if wanted is not None and wanted(self.peer):
+            self.proxy_header = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         for queue in self.deadlines.all:
@@ -209,6 +217,10 @@ class DataProtocol(HttpToolsProtocol):
             if self.discarded > LINGER_BYTES:
                 self.transport.abort()
             return
+        if self.proxy_header is not None:
+            data = self._behind_proxy_header(data)
+            if not data:
+                return
         self.wire_bytes += len(data)
         self.segment = data
         try:
@@ -224,6 +236,23 @@ class DataProtocol(HttpToolsProtocol):
                 self._unfinished_body()
         if self.active is not None:
             self.active.go_on()
+
+    def _behind_proxy_header(self, data: bytes) -> bytes:
+        """What follows the PROXY header; nothing while it is not whole, or if it never will be."""
+        assert self.proxy_header is not None
+        self.proxy_header += data
+        try:
+            header = read_proxy_header(self.proxy_header)
+        except ProxyHeaderError as error:
+            self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"{error} (proxy_protocol: true, a trusted proxy's)"))
+            return b""
+        if header is None:
+            return b""
+        rest = self.proxy_header[header.size :]
+        self.proxy_header = None
+        if not header.local:
+            self.peer = header.source or UNKNOWN_PEER
+        return rest
 
     def _unfinished_head(self, data: bytes) -> None:
         if self.discarding:

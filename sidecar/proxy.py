@@ -22,7 +22,7 @@ from http import HTTPStatus
 
 from sidecar.body import Body, Budget
 from sidecar.claim import Claim
-from sidecar.client_ip import Client
+from sidecar.client_ip import FORWARDING_HEADERS, Client, ClientHeader
 from sidecar.exchange import Exchange
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.handshake import Result, Shape
@@ -31,7 +31,7 @@ from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
 from sidecar.protocol import Incoming
-from sidecar.reload import Current
+from sidecar.reload import Current, Site
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -61,6 +61,7 @@ class Proxy:
         self.hints = Hints(monotonic)
         self.draining = False
         self._count = 0
+        self._warned: set[str] = set()  # routes whose allowlist may be judging a proxy's address
 
     async def __call__(self, incoming: Incoming) -> None:
         head = incoming.head
@@ -113,12 +114,12 @@ class Proxy:
         head = incoming.head
 
         # (2) client
-        client = site.resolve_client(head.peer, head.values(b"x-forwarded-for"))
+        client = site.resolve_client(head)
         exchange.client = client.text
 
         # (3) route, and (4) claim: all that can be refused without the body
-        route = site.config.routes.find(head.path)
-        exchange.route = route
+        exchange.route = route = site.config.routes.find(head.path)
+        self._watch_for_proxies(site, route, head)
         handshake = route.handshakes.begun_by(head) if route.handshakes is not None else None  # an unsigned one
         claim: Claim | None = None
         would_reject: Reason | None = None  # set in shadow mode only
@@ -158,7 +159,7 @@ class Proxy:
         # (7) forward
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        made = _upstream_head(proof, route, head, client, body.size)
+        made = _upstream_head(proof, route, head, client, body.size, header=site.config.client_header)
         connection = await upstream.send(made, body.pieces, body.size, no_body=head.method == "HEAD")
         exchange.upstream_status = connection.status
 
@@ -201,6 +202,22 @@ class Proxy:
         incoming.start(exchange.status, headers, sized=True, hold=True)
         incoming.write(content, more=False)
         return True
+
+    def _watch_for_proxies(self, site: Site, route: Route, head: RequestHead) -> None:
+        """Warns, once for each route, that the address which its allowlist looks at is probably a proxy's."""
+        if route.allow is None or not site.trusts_nobody or route.name in self._warned:
+            return
+        header = next((name for name in FORWARDING_HEADERS if head.values(name)), None)
+        if header is not None:
+            self._warned.add(route.name)
+            self.log.event(
+                "forwarding_header_ignored",
+                Level.WARNING,
+                route=route.name,
+                header=header.decode(),
+                peer=head.peer or "unix:",
+                detail="the allowlist judges the connection's own address; if that is a proxy's, name it in trusted_proxies",
+            )
 
     def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
@@ -264,9 +281,11 @@ def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
     return rejected.reason
 
 
-def _upstream_head(proof: Verified | Waived, route: Route, head: RequestHead, client: Client, body_size: int) -> bytes:
+def _upstream_head(
+    proof: Verified | Waived, route: Route, head: RequestHead, client: Client, body_size: int, *, header: ClientHeader
+) -> bytes:
     """Only a delivery with a proof has a head to send."""
-    forwarding = forwarding_lines(head, trusted_peer=client.trusted_peer)
+    forwarding = forwarding_lines(head, client, header)
     if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")

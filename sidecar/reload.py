@@ -1,12 +1,13 @@
 """The configuration at work: swapped whole, and only for one that is right; the last good one is kept."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import ReadFile, read_file
+from sidecar.request import RequestHead
 from sidecar.routes import UpstreamAddress
 from sidecar.upstream import Upstream
 from sidecar.yaml_source import Problem
@@ -18,18 +19,22 @@ class Site:
     def __init__(self, config: Config, upstreams: Mapping[UpstreamAddress, Upstream]) -> None:
         self.config = config
         self.upstreams = upstreams
+        self.trusts_nobody = not (config.trusted_proxies.cidrs or config.trust_unix)
         # Connections come from few addresses; what depends on those alone is worked out once. Never kept: what senders write.
-        self._peers: Callable[[str | None], Client] = lru_cache(maxsize=1024)(self._resolve_peer)
+        self.resolve_peer: Callable[[str | None], Client] = lru_cache(maxsize=1024)(self._resolve)
 
-    def resolve_client(self, peer: str | None, forwarded_for: tuple[bytes, ...]) -> Client:
+    def resolve_client(self, head: RequestHead) -> Client:
         """Who sent a delivery; see `client_ip.resolve_client`."""
-        client = self._peers(peer)
-        if not (client.trusted_peer and forwarded_for):
-            return client
-        return resolve_client(peer, forwarded_for, self.config.trusted_proxies, trust_unix=self.config.trust_unix)
+        client = self.resolve_peer(head.peer)
+        if client.trusted_peer and (lines := head.values(self.config.client_header.field)):
+            return self._resolve(head.peer, lines)
+        return client
 
-    def _resolve_peer(self, peer: str | None) -> Client:
-        return resolve_client(peer, (), self.config.trusted_proxies, trust_unix=self.config.trust_unix)
+    def _resolve(self, peer: str | None, lines: Sequence[bytes] = ()) -> Client:
+        config = self.config
+        return resolve_client(
+            peer, lines, config.trusted_proxies, trust_unix=config.trust_unix, header=config.client_header
+        )
 
 
 class Current:
@@ -45,6 +50,10 @@ class Current:
         for address, upstream in old.upstreams.items():
             if self.site.upstreams.get(address) is not upstream:
                 upstream.close()
+
+    def trusts_peer(self, peer: str | None) -> bool:
+        """Whether a direct connection is a trusted proxy's, now. None stands for a unix socket's."""
+        return self.site.resolve_peer(peer).trusted_peer
 
     def close(self) -> None:
         for upstream in self.site.upstreams.values():
@@ -72,6 +81,7 @@ def read_again(old: Config, env: Mapping[str, str], read: ReadFile = read_file) 
         ("listen", old.listen, new.listen),
         ("admin", old.admin, new.admin),
         ("workers", old.workers, new.workers),
+        ("proxy_protocol", old.proxy_protocol, new.proxy_protocol),
     )
     problems = [
         Problem(new.file, 1, key, f"can't change from {before} to {after} while running; restart to apply")

@@ -147,7 +147,8 @@ def check_address(route: Route, client: Client) -> None:
         return
     if client.address is None:
         raise Rejected(
-            Reason.IP_NOT_ALLOWED, "a unix socket has no address; trust 'unix:' so that X-Forwarded-For counts"
+            Reason.IP_NOT_ALLOWED,
+            "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' so that a header counts",
         )
     if client.address not in route.allow:
         raise Rejected(Reason.IP_NOT_ALLOWED, "the client's address is in no network of the route's allowlist")

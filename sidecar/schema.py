@@ -610,7 +610,7 @@ class ReplayStore(Value):
 
 
 class ConfigKeys(Keys):
-    later = frozenset({"proxy_protocol", "admin_token"})
+    later = frozenset({"admin_token"})
 
     listen = Listen(
         load_default=Listen().read("0.0.0.0:8080"),
@@ -627,6 +627,20 @@ class ConfigKeys(Keys):
     trusted_proxies = Items(
         TrustedProxy(),
         metadata={"about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's"},
+    )
+    client_ip_header = HeaderName(
+        load_default="X-Forwarded-For",
+        metadata={
+            "about": "the one header in which trusted proxies name the client: X-Forwarded-For, Forwarded (RFC 7239), or one "
+            "that holds a single address, such as X-Real-IP or CF-Connecting-IP; default X-Forwarded-For"
+        },
+    )
+    proxy_protocol = Flag(
+        load_default=False,
+        metadata={
+            "about": "true: connections of trusted proxies begin with a PROXY protocol header (version 1 or 2), and must; "
+            "its address stands for the connection's; default false"
+        },
     )
     limits = Section(LimitsKeys)
     timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})

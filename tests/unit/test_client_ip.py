@@ -5,10 +5,20 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sidecar.client_ip import MAX_HOPS, Client, Networks, parse_address, resolve_client
+from sidecar.client_ip import (
+    MAX_HOPS,
+    UNKNOWN_PEER,
+    Client,
+    ClientHeader,
+    Networks,
+    parse_address,
+    resolve_client,
+)
 
 PROXIES = Networks([ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48")])
 NOBODY = Networks([])
+FORWARDED = ClientHeader("forwarded")
+REAL_IP = ClientHeader("X-Real-IP")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +208,56 @@ def test_on_a_unix_socket_the_field_counts_only_if_the_socket_is_trusted() -> No
 
 def test_a_trusted_unix_socket_without_the_field_names_no_client() -> None:
     assert resolve_client(None, [], PROXIES, trust_unix=True) == Client(None, "", True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ([b"for=203.0.113.9"], "203.0.113.9"),
+        ([b'for=6.6.6.6, for="[2001:db8::9]:443";proto=https, for=10.0.0.2'], "2001:db8::9"),
+        ([b"for=6.6.6.6", b"for=203.0.113.9", b"for=10.0.0.2;by=10.0.0.1"], "203.0.113.9"),
+        ([b"for=unknown, for=203.0.113.9"], "203.0.113.9"),  # left of the client: not looked at
+        ([b'for="::ffff:203.0.113.9", for="[::ffff:10.0.0.3]"'], None),
+        ([b'for="[::ffff:203.0.113.9]"'], "203.0.113.9"),
+        ([b"for=10.0.0.2"], "10.0.0.2"),
+        ([b"for=203.0.113.9, for=unknown"], None),
+        ([b"for=203.0.113.9, for=_hidden, for=10.0.0.2"], None),
+        ([b"for=203.0.113.9, proto=https"], None),
+        ([b"203.0.113.9"], None),
+        ([b'for=203.0.113.9;x="', b"for=6.6.6.6"], None),
+        ([b"for=10.0.0.2," * MAX_HOPS + b"for=203.0.113.9"], None),
+    ],
+)
+def test_forwarded_is_read_from_the_right_as_well(lines: list[bytes], client: str | None) -> None:
+    resolved = resolve_client("10.0.0.1", lines, PROXIES, header=FORWARDED)
+    assert (resolved.text or None, bool(resolved.unreadable)) == (client, client is None)
+    assert resolved.trusted_peer
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ([b"203.0.113.9"], "203.0.113.9"),
+        ([b"[2001:db8::9]:443"], "2001:db8::9"),
+        ([b"10.0.0.2"], "10.0.0.2"),
+        ([b""], None),
+        ([b"203.0.113.9, 10.0.0.2"], None),
+        ([b"6.6.6.6", b"203.0.113.9"], None),
+        ([b"unknown"], None),
+    ],
+)
+def test_any_other_header_holds_one_address(lines: list[bytes], client: str | None) -> None:
+    resolved = resolve_client("10.0.0.1", lines, PROXIES, header=REAL_IP)
+    assert (resolved.text or None, bool(resolved.unreadable)) == (client, client is None)
+
+
+@pytest.mark.parametrize("header", [FORWARDED, REAL_IP])
+def test_of_a_peer_that_is_not_trusted_no_header_counts(header: ClientHeader) -> None:
+    assert resolve_client("203.0.113.9", [b"for=10.0.0.9"], PROXIES, header=header).text == "203.0.113.9"
+
+
+def test_a_proxy_that_knows_no_address_is_believed_no_header_either() -> None:
+    assert resolve_client(UNKNOWN_PEER, [b"203.0.113.9"], PROXIES, trust_unix=True) == Client(None, "", False)
 
 
 def test_what_hostile_senders_write_is_not_kept_in_memory() -> None:

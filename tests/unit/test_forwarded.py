@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 
+from sidecar.client_ip import Client
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.request import make_head
 
@@ -172,7 +173,7 @@ def test_what_the_sender_forged_is_gone_before_ours_is_added() -> None:
 
 
 def lines_for(peer: str | None, headers: Headers, *, trusted_peer: bool) -> bytes:
-    return forwarding_lines(make_head("POST", b"/", headers, peer), trusted_peer=trusted_peer)
+    return forwarding_lines(make_head("POST", b"/", headers, peer), Client(None, "", trusted_peer))
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_the_allowlist_is_asked_for_the_clients_address(make_route: Any) -> None
     assert "198.51.100.1" not in detail
     assert refusal(route, Client(None, "", True)) == (
         Reason.IP_NOT_ALLOWED,
-        "a unix socket has no address; trust 'unix:' so that X-Forwarded-For counts",
+        "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' so that a header counts",
     )
 
 
