@@ -41,7 +41,8 @@ CHUNK_OVERHEAD = 16 * 1024
 CHUNK_OVERHEAD_PER_BYTE = 8
 CHUNKS_TOO_COSTLY = Rejected(Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry")
 #: After an early answer: how long, and how much, is still read and thrown away.
-LINGER_SECONDS = 2.0
+LINGER_SECONDS = 2.0  # after the last byte
+MOST_LINGER_SECONDS = 30.0  # in all
 LINGER_BYTES = 64 * 1024 * 1024
 #: How long a sender may leave an answer unread.
 WRITE_SECONDS = 30.0
@@ -86,7 +87,7 @@ class Deadlines:
         self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
             loop, KEEP_ALIVE_SECONDS, lambda it: it.keep_alive_expired()
         )
-        self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.transport.abort())
+        self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.linger_expired())
         self.turn = Turn(loop)
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
@@ -175,6 +176,8 @@ class DataProtocol(HttpToolsProtocol):
         self.head_fault: Rejected | None = None
         self.discarding = False
         self.discarded = 0
+        self.discarded_before = 0  # when it was looked at last
+        self.linger_until = 0.0  # loop time
         self.segment = b""  # what is being parsed
         self.earlier: list[bytes] = []  # the segments before it in which this head began
         self.peer: str | None = None
@@ -408,6 +411,14 @@ class DataProtocol(HttpToolsProtocol):
         else:
             self.deadlines.keep_alive.add(self)
 
+    def linger_expired(self) -> None:
+        """Who still sends has hardly read the answer yet, and closing now would reset it away."""
+        if self.discarded > self.discarded_before and self.loop.time() < self.linger_until:
+            self.discarded_before = self.discarded
+            self.deadlines.linger.add(self)
+        else:
+            self.transport.abort()
+
     @property
     def unused(self) -> bool:
         """Between two requests."""
@@ -461,6 +472,7 @@ class DataProtocol(HttpToolsProtocol):
             self.discarding = True
             self.flow.resume_reading()
             self.transport.write_eof()
+            self.linger_until = self.loop.time() + MOST_LINGER_SECONDS
             self.deadlines.linger.add(self)
             if self.counted:
                 self.counted = False
@@ -495,8 +507,10 @@ class DataProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The listener stops: unused connections are closed, the others when their request was answered."""
-        if not self.discarding:  # else it closes as soon as its sender could read the answer
+        if not self.discarding:
             super().shutdown()
+        else:  # it closes as soon as its sender could read the answer
+            self.linger_until = min(self.linger_until, self.loop.time() + LINGER_SECONDS)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -543,8 +543,9 @@ def test_empty_lines_between_requests_are_skipped(sidecar, receiver, craft):
         assert [client.answer().status for _ in range(2)] == [200, 200]
 
 
-def test_a_sender_that_never_stops_pipelining_takes_no_memory(sidecar, receiver, craft):
+def test_a_sender_that_never_stops_pipelining_takes_no_memory(start, receiver, craft):
     """Each answer let reading go on, so that the queue of requests grew faster than it was worked off."""
+    sidecar = start({"limits": {"header_timeout": "9s"}})  # however busy the machine is
     resident = sidecar.resident()
     block = craft.request(b"/nowhere", method=b"GET") * 4000
     with sidecar.connect() as client:
