@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
+.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -54,6 +54,10 @@ fuzz-parsers: python ## fuzz the parsers of schemes and addresses, guided by cov
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/runtime.txt
 	@for target in address scheme; do echo "$$target:"; PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
 		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(VENV)/fuzz/ || exit 1; done
+
+load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders need slowhttptest); an hour: tests/load/soak.py
+	@status=0; for script in burst rolling beside slow; do \
+		echo "== $$script"; $(BIN)/python tests/load/$$script.py || status=1; done; exit $$status
 
 check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
 	$(BIN)/ruff check .

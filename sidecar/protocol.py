@@ -41,7 +41,7 @@ CHUNK_OVERHEAD = 16 * 1024
 CHUNK_OVERHEAD_PER_BYTE = 8
 CHUNKS_TOO_COSTLY = Rejected(Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry")
 #: After an early answer: how long, and how much, is still read and thrown away.
-LINGER_SECONDS = 2.0  # after the last byte
+LINGER_SECONDS = 5.0  # after the last byte
 MOST_LINGER_SECONDS = 30.0  # in all
 LINGER_BYTES = 64 * 1024 * 1024
 #: How long a sender may leave an answer unread.

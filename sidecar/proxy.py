@@ -38,6 +38,9 @@ from sidecar.schema import Level
 from sidecar.signature import Verified, Verifier
 from sidecar.upstream import Connection
 
+#: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
+ON_LOOP_BYTES = 1024 * 1024
+
 
 class Proxy:
     """What stands behind the data listener."""
@@ -141,7 +144,7 @@ class Proxy:
         proof: Verified | Waived | None = None
         if claim is not None and route.verifier is not None:
             try:
-                proof = self._verify(route.verifier, claim, head, body, exchange)
+                proof = await self._verify(route.verifier, claim, head, body, exchange)
                 if route.handshakes is not None:
                     handshake = route.handshakes.carried_by(head, body.pieces)
             except Rejected as rejected:
@@ -175,10 +178,16 @@ class Proxy:
             upstream.finish(connection)
             exchange.upstream_seconds = self.monotonic() - began
 
-    def _verify(self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange) -> Verified:
+    async def _verify(
+        self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange
+    ) -> Verified:
         began = self.monotonic()
         try:
-            proof = verifier.verify(claim, head, body.pieces)
+            if body.size <= ON_LOOP_BYTES:
+                proof = verifier.verify(claim, head, body.pieces)
+            else:
+                loop = asyncio.get_running_loop()
+                proof = await loop.run_in_executor(None, verifier.verify, claim, head, body.pieces)
         finally:
             exchange.verify_seconds = self.monotonic() - began
         exchange.secret_id = proof.secret_id

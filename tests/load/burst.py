@@ -68,7 +68,9 @@ async def main(arguments):
     if arguments.workers == 1:
         most = max(most, sidecar.peak())
     counted = Counter(answers.values())
-    print(f"{arguments.senders} senders, {arguments.size} bytes each, {time.monotonic() - began:.1f} s: {dict(counted)}")
+    print(
+        f"{arguments.senders} senders, {arguments.size} bytes each, {time.monotonic() - began:.1f} s: {dict(counted)}"
+    )
     print(f"resident memory {before / 1e6:.0f} MB before, at most {most / 1e6:.0f} MB")
     await asyncio.sleep(0.5)
     held = await sidecar.metric("webhook_sidecar_buffered_bytes ")

@@ -110,6 +110,7 @@ class Sidecar:
             "admin": "127.0.0.1:0",
             "upstream": f"http://127.0.0.1:{receiver_port}",
             "log": {"accepted": False},
+            "drain": "1s",
             "routes": [
                 {"name": name, "path": f"/webhooks/{name}"} | route for name in ("begini", "faulty", "long", "other")
             ],

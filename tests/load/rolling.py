@@ -1,0 +1,144 @@
+"""Deliveries while the sidecar is replaced again and again: is any of them lost, or delivered and denied?
+
+python tests/load/rolling.py [--deliveries 50000] [--cycles 20] [--senders 16] [--pace 0.01] [--workers N]
+
+Senders go through a small TCP balancer, which asks `/readyz` as a load balancer does and sends new connections to a process
+that is ready. Each cycle starts a new process, waits for it, and sends the old one SIGTERM. Senders keep their connections
+as long as they may. It holds if each 2xx reached the receiver exactly once, nothing that was answered 4xx or 5xx was
+acknowledged by it, all old processes exited with 0.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from collections import Counter
+
+import uvloop
+from rig import Receiver, Sidecar, read_answer, signed, verdict
+
+
+class Balancer:
+    """Hands connections on to a backend that is ready, byte by byte."""
+
+    def __init__(self):
+        self.backends = []
+        self.turn = 0
+
+    async def start(self):
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.address = server.sockets[0].getsockname()
+        self.probes = asyncio.create_task(self._probe())
+
+    async def _probe(self):
+        """Twenty times a second; what is not ready gets no new connections."""
+        while True:
+            for sidecar in list(self.backends):
+                if not await self._ready(sidecar):
+                    self.backends.remove(sidecar)
+            await asyncio.sleep(0.05)
+
+    async def _ready(self, sidecar):
+        try:
+            reader, writer = await asyncio.open_connection(*sidecar.admin)
+        except OSError:
+            return False
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n")
+        answer = await reader.read(-1)
+        writer.close()
+        return answer.startswith(b"HTTP/1.1 200")
+
+    async def _serve(self, reader, writer):
+        self.turn += 1
+        sidecar = self.backends[self.turn % len(self.backends)]
+        try:
+            back_reader, back_writer = await asyncio.open_connection(*sidecar.address)
+        except OSError:
+            writer.transport.abort()
+            return
+        await asyncio.gather(self._pass(reader, back_writer), self._pass(back_reader, writer))
+
+    async def _pass(self, reader, writer):
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(1 << 16):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+
+async def main(arguments):
+    receiver = await Receiver().start()
+    balancer = Balancer()
+    await balancer.start()
+    options = {"workers": arguments.workers, "drain": "4s"}
+    sidecar = await Sidecar(receiver.port, **options).serving()
+    balancer.backends.append(sidecar)
+    answers = {}
+    numbers = iter(range(arguments.deliveries))
+
+    async def sender():
+        reader = writer = None
+        for number in numbers:
+            if writer is None:
+                reader, writer = await asyncio.open_connection(*balancer.address)
+            writer.write(signed(b'{"number":%d}' % number, ident=str(number)))
+            answer = await read_answer(reader)
+            answers[number] = answer and answer[0]
+            if answer is None or not answer[1]:
+                writer.close()
+                writer = None
+            if arguments.pace:
+                await asyncio.sleep(arguments.pace)
+        if writer is not None:
+            writer.close()
+
+    began = time.monotonic()
+    senders = [asyncio.create_task(sender()) for _ in range(arguments.senders)]
+    statuses = []
+    for cycle in range(arguments.cycles):
+        while len(answers) < arguments.deliveries * (cycle + 1) // (arguments.cycles + 1):
+            await asyncio.sleep(0.01)
+        old, sidecar = sidecar, await Sidecar(receiver.port, **options).serving()
+        balancer.backends.append(sidecar)
+        statuses.append(asyncio.create_task(asyncio.to_thread(old.stop)))
+    answered = len(answers)
+    await asyncio.gather(*senders)
+    statuses = [*await asyncio.gather(*statuses), sidecar.stop()]
+    balancer.probes.cancel()
+    counted = Counter(answers.values())
+    print(
+        f"{len(answers)} deliveries, {arguments.cycles} replacements, {time.monotonic() - began:.0f} s: {dict(counted)}"
+    )
+    print(f"{answered} were answered when the last new process was ready; exit statuses {dict(Counter(statuses))}")
+    problems = []
+    good = {str(number) for number, answer in answers.items() if answer and answer < 300}
+    denied = {str(number) for number, answer in answers.items() if answer and answer >= 300}
+    unanswered = {str(number) for number, answer in answers.items() if answer is None}
+    if len(answers) != arguments.deliveries:
+        problems.append("not every delivery was sent")
+    if answered > arguments.deliveries * 0.99:
+        problems.append("the deliveries were over before the replacements; give --pace")
+    if not all(receiver.seen[ident] == 1 for ident in good):
+        problems.append("a 2xx did not reach the receiver exactly once")
+    if any(receiver.acknowledged[ident] for ident in denied):
+        problems.append("something was denied that the receiver had acknowledged")
+    if any(receiver.seen[ident] for ident in unanswered):
+        problems.append("something reached the receiver and was not answered")
+    if max(receiver.seen.values()) > 1:
+        problems.append("something reached the receiver twice")
+    if any(statuses):
+        problems.append("a process did not exit with 0")
+    if len(denied) + len(unanswered) > arguments.deliveries / 1000:
+        problems.append(f"{len(denied)} denied and {len(unanswered)} unanswered, more than one in a thousand")
+    return verdict(problems)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deliveries", type=int, default=50_000)
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--senders", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--pace", type=float, default=0.01, help="seconds between a sender's deliveries")
+    sys.exit(uvloop.run(main(parser.parse_args())))
