@@ -70,33 +70,31 @@ class Connection(asyncio.Protocol):
         self.busy = False
         self.total_timer: asyncio.TimerHandle | None = None
         self._signal = Signal()
+        self._begin(no_body=False)
+
+    def _begin(self, *, no_body: bool) -> None:
+        """Forgets everything of the answer before: what is left of it must never reach another sender."""
         self.status = 0
         self.headers: list[Header] = []
+        self.head_done = False
+        self.complete = False
         self.failed: Stop | None = None
         self.has_length = False  # a Content-Length is among the headers
-        self._no_body = False  # the answer to HEAD has none, whatever its headers say
+        self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
         self._sized = False  # the head tells where the body ends; else the connection's end does
         self._reusable = True
         self._informational = False
+        self._framing = 0  # bytes since the last one of the body: heads, chunk sizes, trailer fields
+        self._fields: list[Header] = []
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
-        self._begin()
-
-    def _begin(self) -> None:
-        """Ready for an answer; a connection that is used again had nothing left over from the one before."""
-        self.head_done = False
-        self.complete = False
-        self._framing = 0
-        self._fields: list[Header] = []
 
     # For the proxy
 
     def write(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> None:
         """Sends a request, whole; `size` is the body's, in bytes."""
-        if self.head_done:
-            self._begin()
-        self._no_body = no_body
+        self._begin(no_body=no_body)
         self.busy = True
         write_pieces(self.transport, [head, *body], size)
 
@@ -124,9 +122,10 @@ class Connection(asyncio.Protocol):
         return self.complete or bool(self._chunks)
 
     def release(self) -> None:
-        """Ends the exchange: back into the pool if nothing speaks against it, else closed."""
+        """Ends the exchange: back into the pool if its answer was handed on whole and nothing speaks against it, else closed."""
         self.busy = False
-        reusable = self.complete and self._reusable and not self.closed
+        whole = self.complete and self.failed is None and not self._chunks
+        reusable = whole and self._reusable and not self.closed
         if reusable and not self._paused and not self.transport.get_write_buffer_size():
             self.pool.put_back(self)
         else:
