@@ -29,7 +29,12 @@ class Running(Protocol):
         """Whether deliveries are taken, and may be sent here."""
         ...
 
-    async def reload(self) -> ConfigError | None:
+    @property
+    def reload_error(self) -> ConfigError | None:
+        """Why the configuration could not be read again, the last time."""
+        ...
+
+    async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes and the error is returned."""
         ...
 
@@ -38,7 +43,14 @@ def admin_app(running: Running) -> Starlette:
     """The Starlette application of the admin listener."""
 
     async def index(request: Request) -> Response:
-        return JSONResponse({"name": "webhook-sidecar", "version": __version__, "ready": running.serving})
+        error = running.reload_error
+        config = {
+            "file": running.config.file,
+            "loaded": running.exposition.reload_success_time,
+            "reload_error": [str(problem) for problem in error.problems] if error is not None else None,
+        }
+        about = {"name": "webhook-sidecar", "version": __version__, "ready": running.serving, "config": config}
+        return JSONResponse(about)
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -55,7 +67,7 @@ def admin_app(running: Running) -> Starlette:
         return JSONResponse(masked_config(running.config))
 
     async def reload(request: Request) -> Response:
-        error = await running.reload()
+        error = await running.reload("POST /-/reload")
         if error is not None:
             return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
         return JSONResponse({"detail": "reloaded"})

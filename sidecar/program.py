@@ -6,7 +6,8 @@ On SIGTERM:  (1) `/readyz` says 503 at once, so that no new senders are sent her
              (2) deliveries are still taken for a moment, because they are still on their way; answers close connections
              (3) the data listener closes; what is in flight finishes, until `drain` is over
              (4) the admin listener closes; exit 0
-SIGINT skips (2). A second signal ends the program at once, with 130 or 143. SIGHUP reloads the configuration.
+SIGINT skips (2). A second signal ends the program at once, with 130 or 143. The configuration is read again on SIGHUP, when
+one of its files changes, and when the admin listener is asked to.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar import __version__
@@ -29,6 +30,7 @@ from sidecar.metrics import Metrics
 from sidecar.processes import Processes
 from sidecar.reload import read_again
 from sidecar.schema import Level
+from sidecar.watch import wait_for_change
 
 #: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load
 #: balancers while SIGTERM is sent, not before).
@@ -109,10 +111,14 @@ class Program:
         env: Mapping[str, str],
         loop: asyncio.AbstractEventLoop,
         *,
+        files: Remembered,
         log: Log,
         deliveries: Deliveries,
     ) -> None:
+        """`files` are those that the configuration was read from."""
         self.config = config
+        self.files = files  #: what was last read, also if it could not be used
+        self.reload_error: ConfigError | None = None
         self.loop = loop
         self.log = log
         self.deliveries = deliveries
@@ -123,14 +129,14 @@ class Program:
         self._env = env
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
-        self._loaded(config)
+        self._loaded(config, "the start")
 
     async def run(self, data_address: str, admin_socket: socket.socket) -> int:
         """Serves until a signal says stop, and stops; returns the exit status."""
         signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, signals.put_nowait, number)
-        self.loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        self.loop.add_signal_handler(signal.SIGHUP, self._in_background, self.reload, "SIGHUP")
 
         # The admin listener first: a probe must never find the data listener open and this one not.
         admin = asyncio.create_task(self.admin.serve([admin_socket]))
@@ -153,6 +159,7 @@ class Program:
             pid=os.getpid(),
             workers=self.config.workers,
         )
+        self._in_background(self._watch)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -165,42 +172,59 @@ class Program:
         again.cancel()
         return self._ended(0, Level.INFO, "what was in flight is finished")
 
-    async def reload(self) -> ConfigError | None:
+    async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes and the error is returned."""
         async with self._reloading:
-            files = Remembered()
+            read, self.files = await asyncio.to_thread(read_again, self.config, self._env)
             try:
-                config = read_again(self.config, self._env, files)
-                await self.deliveries.apply(config, files)
+                if isinstance(read, ConfigError):
+                    raise read
+                await self.deliveries.apply(read, self.files)
             except ConfigError as error:
+                self.reload_error = error
                 self.exposition.reload_successful = False
                 for problem in error.problems:
                     self.log.event(
-                        "config_reload_failed", Level.ERROR, detail=str(problem), kept="the last good configuration"
+                        "config_reload_failed",
+                        Level.ERROR,
+                        cause=cause,
+                        detail=str(problem),
+                        kept="the last good configuration",
                     )
                 return error
-            self.config = config
-            self._loaded(config)
+            self.config = read
+            self._loaded(read, cause)
             return None
 
-    def _reload_soon(self) -> None:
-        task: asyncio.Task[object] = asyncio.create_task(self.reload())
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await wait_for_change(lambda: self.files)
+                await self.reload("a file changed")
+            except Exception as bug:  # no reason to look no more
+                self.log.event("config_watch_failed", Level.ERROR, what=type(bug).__name__)
+
+    def _in_background(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: str) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(work(*arguments))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _loaded(self, config: Config) -> None:
+    def _loaded(self, config: Config, cause: str) -> None:
+        self.reload_error = None
         self.log.settings = config.log
         self.exposition.reload_successful = True
         self.exposition.reload_success_time = time.time()
         for warning in config.warnings:
             self.log.event("config_warning", Level.WARNING, detail=str(warning))
-        self.log.event("config_loaded", file=config.file, routes=len(config.routes.routes))
+        self.log.event("config_loaded", cause=cause, file=config.file, routes=len(config.routes.routes))
 
     async def _drain(self, first: signal.Signals, admin: asyncio.Task[None]) -> None:
         seconds = self.config.drain
         deadline = self.loop.time() + seconds
         self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.in_flight)
         self.ready = False  # (1)
+        for task in self._tasks:
+            task.cancel()  # what this process ends with is what it has
         accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0
         await self.deliveries.drain(accepting=accepting, until=deadline)  # (2) and (3)
         # (4): a scrape under way may end, a kept connection is cut.

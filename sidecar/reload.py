@@ -1,12 +1,13 @@
 """The configuration at work: swapped whole, and only for one that is right; the last good one is kept."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config, ConfigError, load_config
-from sidecar.files import ReadFile, read_file
+from sidecar.files import ReadFile, Remembered
 from sidecar.request import RequestHead
 from sidecar.routes import UpstreamAddress
 from sidecar.upstream import Upstream
@@ -74,8 +75,41 @@ class Current:
         return made
 
 
-def read_again(old: Config, env: Mapping[str, str], read: ReadFile = read_file) -> Config:
-    """The configuration as its file is now. Raises `ConfigError`, also for what can't change while running."""
+#: How often a configuration is read again because a file changed while it was read.
+MAX_READS = 5
+#: While a configuration is read in a thread, how long that thread may keep the others waiting, seconds.
+SWITCH_SECONDS = 0.0005
+
+
+def read_again(old: Config, env: Mapping[str, str]) -> tuple[Config | ConfigError, Remembered]:
+    """The configuration as its files are now, or what is wrong with it, and what was read. To be called in a thread.
+
+    Never half of it: if a file changed meanwhile, all of them are read again.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        for _ in range(MAX_READS):
+            files = Remembered()
+            read = _read(old, env, files)
+            if files.look_again() == files.looks:
+                break
+    finally:
+        sys.setswitchinterval(interval)
+    return read, files
+
+
+def _read(old: Config, env: Mapping[str, str], files: Remembered) -> Config | ConfigError:
+    try:
+        return _changed(old, env, files)
+    except ConfigError as error:
+        return error
+    except Exception as bug:  # whatever a file may hold, the configuration at work goes on
+        return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug of this program")])
+
+
+def _changed(old: Config, env: Mapping[str, str], read: ReadFile) -> Config:
+    """Raises `ConfigError`, also for what can't change while running."""
     new = load_config(old.file, env, read=read)
     fixed = (
         ("listen", old.listen, new.listen),

@@ -52,5 +52,5 @@ async def _run(
 
         log = Log(config.log, loop, to_shared_stdout)
         deliveries = Workers(config, files, loop, log, data_sockets)
-    program = Program(config, env, loop, log=log, deliveries=deliveries)
+    program = Program(config, env, loop, files=files, log=log, deliveries=deliveries)
     return await program.run(shown(config.listen, data_sockets[0]), admin_socket)

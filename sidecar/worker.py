@@ -68,7 +68,7 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
             drain = message
             break
         ledger.places.update(message["places"])
-        service.apply(_config(message))
+        service.apply(await asyncio.to_thread(_config, message))
         channel.tell({"is": "configured", "number": message["number"]})
     hearing.cancel()
     asked_to_end.cancel()

@@ -115,12 +115,12 @@ class Sidecar:
                 {"name": name, "path": f"/webhooks/{name}"} | route for name in ("begini", "faulty", "long", "other")
             ],
         } | changes
-        file = Path(self.directory.name) / "sidecar.yaml"
-        file.write_text(json.dumps(config))
+        self.file = Path(self.directory.name) / "sidecar.yaml"
+        self.file.write_text(json.dumps(config))
         self.log = Path(self.directory.name) / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "serve", "--config", str(file)],
+                [sys.executable, "-m", "sidecar", "serve", "--config", str(self.file)],
                 stdout=log,
                 env=os.environ | {"LOAD_KEY": KEY},
             )

@@ -1,0 +1,221 @@
+"""Reloads under load, half of them of broken files: no delivery fails for it, each is judged by exactly one configuration.
+
+python tests/load/reloads.py [--reloads 200] [--senders 16] [--workers N] [--watched 20]
+
+Each good configuration has a number, which is in its route's name, its secret's id and its refusals. What the receiver is told
+of a delivery, and what a refused sender is, must have one number in all places, and that of a configuration that was at work
+between the delivery's first byte and the answer's last.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+from collections import Counter
+
+import uvloop
+from rig import Sidecar, percentile, read_answer, signed, verdict
+
+BODY = bytes(2000)
+GOOD = signed(BODY)
+FORGED = signed(BODY, secret="another")
+BROKEN = (
+    "",
+    "routes: [",
+    "upstream: http://127.0.0.1:3000\nroutes: []\n",
+    "upstream: &a [*a]\nroutes: [*a]\n",
+    "\0",
+    '{"routes": [{"path": "/webhooks/begini", "verify": "begini", "secrets": [{"file": "/nowhere"}]}]}',
+)
+
+
+class Receiver:
+    """Answers with the name of the route and the id of the secret that it was told."""
+
+    async def start(self):
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader, writer):
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                await reader.readexactly(len(BODY))
+                told = re.findall(r"X-Webhook-(?:Verified|Secret-Id): (\S+)", head)
+                text = " ".join(told).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+class Versions:
+    """The numbers of configurations that may be at work: the last that is known to be, and the last that was written."""
+
+    def __init__(self):
+        self.at_work = 0
+        self.written = 0
+
+
+def configuration(version, port):
+    refusal = {"status": 403, "body": json.dumps({"detail": f"v{version}"})}
+    secret = {"id": f"v{version}", "env": "LOAD_KEY"}
+    route = {
+        "name": f"r{version}",
+        "path": "/webhooks/begini",
+        "verify": "begini",
+        "secrets": [secret],
+        "reject": refusal,
+    }
+    return {
+        "listen": "127.0.0.1:0",
+        "admin": "127.0.0.1:0",
+        "upstream": f"http://127.0.0.1:{port}",
+        "drain": "1s",
+        "log": {"accepted": False},
+        "routes": [route],
+    }
+
+
+class Run:
+    """Senders, and someone who writes configurations."""
+
+    def __init__(self, *, reloads, senders, workers, watched):
+        self.reloads = reloads
+        self.senders = senders
+        self.workers = workers
+        self.watched = watched
+        self.versions = Versions()
+        self.counts = Counter()
+        self.seconds = []
+        self.reload_seconds = []
+        self.problems = []
+        self.over = False
+
+    async def run(self):
+        receiver = await Receiver().start()
+        first = configuration(0, receiver.port) | {"workers": self.workers}
+        sidecar = await Sidecar(receiver.port, **first).serving()
+        try:
+            tasks = [asyncio.create_task(self._send(sidecar, number)) for number in range(self.senders)]
+            for number in range(self.reloads):
+                await self._reload(sidecar, receiver.port, number)
+            self.over = True
+            await asyncio.gather(*tasks)
+            series = await sidecar.metric('webhook_sidecar_deliveries_total{route=""')
+            if series:
+                self.problems.append(f"{series:g} deliveries had no route")
+        finally:
+            status = await asyncio.to_thread(sidecar.stop)
+        if status:
+            self.problems.append(f"exit status {status}")
+        return self.problems
+
+    async def _send(self, sidecar, number):
+        connection = None
+        count = 0
+        while not self.over:
+            count += 1
+            raw = FORGED if (count + number) % 4 == 0 else GOOD
+            first = self.versions.at_work
+            began = time.perf_counter()
+            if connection is None:
+                connection = await asyncio.open_connection(*sidecar.address)
+            reader, writer = connection
+            if count % 50 == 0:  # begun in one configuration, finished in another
+                writer.write(raw[:-1000])
+                await asyncio.sleep(0.2)
+                writer.write(raw[-1000:])
+            else:
+                writer.write(raw)
+            answer = await read_answer_with_body(reader)
+            if count % 50:
+                self.seconds.append(time.perf_counter() - began)
+            if answer is None:
+                self.problems.append("no answer")
+                connection = None
+                continue
+            status, body, kept = answer
+            self._judge(raw, status, body, first, self.versions.written)
+            if not kept:
+                writer.close()
+                connection = None
+        if connection is not None:
+            connection[1].close()
+
+    def _judge(self, raw, status, body, first, last):
+        wanted = (403, r'\{"detail": "v(\d+)"\}') if raw is FORGED else (200, r"r(\d+) v\1")
+        match = re.fullmatch(wanted[1], body)
+        if status != wanted[0] or match is None:
+            self.problems.append(f"{status} {body!r} instead of {wanted[0]}")
+        elif not first <= int(match[1]) <= last:
+            self.problems.append(f"judged by configuration {match[1]}, when those at work were {first} to {last}")
+        self.counts[status] += 1
+
+    async def _reload(self, sidecar, port, number):
+        await asyncio.sleep(0.05)
+        broken = number % 2
+        if broken:
+            text = BROKEN[number // 2 % len(BROKEN)]
+        else:
+            self.versions.written += 1
+            text = json.dumps(configuration(self.versions.written, port) | {"workers": self.workers})
+        sidecar.file.write_text(text)
+        began = time.perf_counter()
+        if number % self.watched == 0:
+            while await self._version(sidecar) != self.versions.written:
+                await asyncio.sleep(0.05)
+        else:
+            status = await ask_for_reload(sidecar)
+            if status != (400 if broken else 200):
+                self.problems.append(f"the reload of {text[:60]!r} was answered {status}")
+            self.reload_seconds.append(time.perf_counter() - began)
+        self.versions.at_work = self.versions.written
+
+    async def _version(self, sidecar):
+        reader, writer = await asyncio.open_connection(*sidecar.admin)
+        writer.write(b"GET /-/config HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")
+        text = (await reader.read(-1)).decode()
+        writer.close()
+        return int(re.search(r'"name":"r(\d+)"', text)[1])
+
+
+async def read_answer_with_body(reader):
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        body = await reader.readexactly(int(head.partition("content-length: ")[2].split("\r\n", 1)[0]))
+    except (OSError, asyncio.IncompleteReadError):
+        return None
+    return int(head[9:12]), body.decode(), "connection: close" not in head
+
+
+async def ask_for_reload(sidecar):
+    reader, writer = await asyncio.open_connection(*sidecar.admin)
+    writer.write(b"POST /-/reload HTTP/1.1\r\nHost: load\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    answer = await read_answer(reader)
+    writer.close()
+    return answer and answer[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reloads", type=int, default=200)
+    parser.add_argument("--senders", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--watched", type=int, default=20, help="every so many nobody asks for: the change is noticed")
+    chosen = parser.parse_args()
+    run = Run(reloads=chosen.reloads, senders=chosen.senders, workers=chosen.workers, watched=chosen.watched)
+    problems = uvloop.run(run.run())
+    taken = " ".join(f"{percentile(run.seconds, share) * 1000:.1f}" for share in (0.5, 0.99, 1))
+    reloads = " ".join(f"{percentile(run.reload_seconds, share) * 1000:.1f}" for share in (0.5, 1))
+    print(f"{chosen.reloads} reloads, {chosen.workers} workers: {dict(run.counts)} deliveries")
+    print(f"deliveries: p50 p99 max {taken} ms; reloads: p50 max {reloads} ms")
+    return verdict(sorted(set(problems)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
