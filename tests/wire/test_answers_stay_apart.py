@@ -13,13 +13,12 @@ CROWD = 24
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A receiver that answers each delivery with its own body."""
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             body = await reader.readexactly(size)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body))
-    writer.close()
 
 
 async def send(port: int, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -61,6 +60,7 @@ def test_an_answer_whose_sender_left_reaches_nobody_else(start, craft):
             answers = await asyncio.gather(*(answer(*one) for one in sent))
             assert answers == [body for body, _ in staying]
         receiver.close()
+        await asyncio.sleep(1.2)  # the sidecar closes its unused connections after a second
 
     asyncio.run(play())
     sidecar.idle()
