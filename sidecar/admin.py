@@ -95,6 +95,7 @@ def masked_config(config: Config) -> dict[str, object]:
         "file": config.file,
         "listen": str(config.listen),
         "admin": str(config.admin),
+        "ip_ranges": {"refresh": config.ip_ranges.refresh, "sources": dict(config.ip_ranges.sources)},
         "client_ip_header": config.client_header.name,
         "proxy_protocol": config.proxy_protocol,
         "trusted_proxies": [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],

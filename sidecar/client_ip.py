@@ -9,7 +9,7 @@ can't be read is a refusal, never skipped, because the entry to its left was wri
 import ipaddress
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar.rfc7239 import ForwardedError, forwarded_for
@@ -45,14 +45,18 @@ def parse_address(text: str) -> IPAddress | None:
 
 
 class Networks:
-    """A set of CIDR networks that answers `address in networks` by bisection, whatever their number."""
+    """A set of CIDR networks that answers `address in networks` by bisection, whatever their number.
 
-    __slots__ = ("_ends", "_starts", "cidrs")
+    Sets with names (`preset:github`) may belong to it; they are shared, not copied.
+    """
 
-    def __init__(self, networks: Iterable[IPNetwork]) -> None:
+    __slots__ = ("_ends", "_named", "_starts", "cidrs")
+
+    def __init__(self, networks: Iterable[IPNetwork], named: "Mapping[str, Networks] | None" = None) -> None:
         listed = list(networks)
+        self._named = tuple(named.values()) if named else ()
         #: As they were configured, for people.
-        self.cidrs = tuple(str(network) for network in listed)
+        self.cidrs = (*(str(network) for network in listed), *(named or ()))
         self._starts: dict[int, list[int]] = {4: [], 6: []}
         self._ends: dict[int, list[int]] = {4: [], 6: []}
         for version in (4, 6):
@@ -64,7 +68,9 @@ class Networks:
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)
         at = bisect_right(self._starts[address.version], number) - 1
-        return at >= 0 and number <= self._ends[address.version][at]
+        if at >= 0 and number <= self._ends[address.version][at]:
+            return True
+        return any(address in networks for networks in self._named) if self._named else False
 
     def __repr__(self) -> str:
         return f"Networks({', '.join(self.cidrs)})"

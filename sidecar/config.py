@@ -9,16 +9,19 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from sidecar.client_ip import ClientHeader, Networks
+from sidecar.client_ip import ClientHeader, IPNetwork, Networks
 from sidecar.fields import ListenAddress, SecretRef
 from sidecar.files import ReadFile, read_file
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
+from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import (
@@ -81,6 +84,14 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RangesSettings:
+    """`refresh` in seconds, None for never; `sources` are mirrors, by preset."""
+
+    refresh: float | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Who may ask for a test delivery, and where it goes. `webhook_url` is empty if none is set."""
 
@@ -100,6 +111,8 @@ class Config:
     trust_unix: bool
     client_header: ClientHeader
     proxy_protocol: bool
+    ip_ranges: RangesSettings
+    ranges: Mapping[str, Networks]  #: the published networks that routes admit, by preset
     limits: Limits
     timeouts: Timeouts
     drain: float
@@ -111,9 +124,14 @@ class Config:
 
 
 def load_config(
-    file: str, env: Mapping[str, str], *, resolve_secrets: bool = True, read: ReadFile = read_file
+    file: str,
+    env: Mapping[str, str],
+    *,
+    resolve_secrets: bool = True,
+    read: ReadFile = read_file,
+    ranges: Mapping[str, Networks] = MappingProxyType({}),
 ) -> Config:
-    """Reads and checks `file`. Raises `ConfigError` with every mistake.
+    """Reads and checks `file`. Raises `ConfigError` with every mistake. `ranges` are used in place of the package's, by preset.
 
     With `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not at hand; the
     result then verifies nothing real and must not be served.
@@ -127,7 +145,7 @@ def load_config(
         raise ConfigError(source.problems)
     if not isinstance(source.value, dict):
         raise ConfigError([Problem(file, 1, "", "holds no configuration; begin with upstream: and routes:")])
-    return _Builder(source, env, resolve_secrets, read).build()
+    return _Builder(source, env, resolve_secrets, read, ranges).build()
 
 
 class SecretUnavailableError(Exception):
@@ -166,11 +184,20 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
 class _Builder:
     """Steps (2) to (4). Goes on after a mistake as far as that makes sense, to report all of them."""
 
-    def __init__(self, source: YamlSource, env: Mapping[str, str], resolve_secrets: bool, read: ReadFile) -> None:
+    def __init__(
+        self,
+        source: YamlSource,
+        env: Mapping[str, str],
+        resolve_secrets: bool,
+        read: ReadFile,
+        fetched: Mapping[str, Networks],
+    ) -> None:
         self.source = source
         self.env = env
         self.resolve_secrets = resolve_secrets
         self.read = read
+        self.fetched = fetched
+        self.ranges: dict[str, Networks] = {}  #: published networks that are used, by preset
         self.warnings: list[Problem] = []
 
     def build(self) -> Config:
@@ -197,6 +224,8 @@ class _Builder:
             trust_unix="unix:" in trusted,
             client_header=ClientHeader(data["client_ip_header"]),
             proxy_protocol=data["proxy_protocol"],
+            ip_ranges=RangesSettings(**data.get("ip_ranges", {})),
+            ranges=self.ranges,
             limits=limits,
             timeouts=Timeouts(**(TimeoutsKeys().load({}) | data.get("timeouts", {}))),
             drain=data["drain"],
@@ -276,10 +305,26 @@ class _Builder:
             verifier=self._verifier(scheme, secrets, public_url) if scheme is not None and secrets else None,
             preset=scheme.name if scheme is not None else "",
             open=item.get("open", False),
-            allow=Networks(item["allow"]) if "allow" in item else None,
+            allow=self._allow((*at, "allow"), item["allow"], data) if "allow" in item else None,
             shadow=item.get("mode") is Mode.SHADOW,
             handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
+
+    def _allow(self, at: Path, listed: list[IPNetwork | str], data: Mapping[str, Any]) -> Networks:
+        """The networks listed, and of the presets among them the published ones, shared by all routes that name them."""
+        named: dict[str, Networks] = {}
+        for index, entry in enumerate(listed):
+            if not isinstance(entry, str):
+                continue
+            name = entry.removeprefix("preset:")
+            if name not in self.ranges:
+                snapshot = load_ranges(name)
+                self.ranges[name] = self.fetched.get(name, snapshot.networks)
+                if "refresh" not in data.get("ip_ranges", {}):
+                    day = datetime.fromtimestamp(snapshot.date, UTC).date()
+                    self._warn((*at, index), f"the list of {day} is used; ip_ranges: {{refresh: 24h}} keeps it current")
+            named[entry] = self.ranges[name]
+        return Networks((entry for entry in listed if not isinstance(entry, str)), named)
 
     def _handshakes(
         self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, secrets: list[Secret], url: str

@@ -66,6 +66,8 @@ class Exposition(Collector):
         """`workers` tells how many processes take deliveries, and how many have ended that should not have."""
         self.parts = parts
         self.workers = workers
+        #: Published networks in use: preset, seconds since they were published, failures to fetch them.
+        self.ranges: Callable[[], Iterable[tuple[str, float, int]]] = tuple
         self.reload_successful = True
         self.reload_success_time = 0.0
 
@@ -127,6 +129,20 @@ class Exposition(Collector):
             "When a configuration was last loaded, unix time.",
             self.reload_success_time,
         )
+        age = GaugeMetricFamily(
+            "webhook_sidecar_ip_ranges_age_seconds",
+            "Since a provider's list of networks was fetched, or published if it never was.",
+            labels=("preset",),
+        )
+        failures = CounterMetricFamily(
+            "webhook_sidecar_ip_ranges_fetch_failures",
+            "Times that a provider's list of networks could not be fetched or read; the last good one was kept.",
+            labels=("preset",),
+        )
+        for preset, seconds, failed in self.ranges():
+            age.add_metric((preset,), seconds)
+            failures.add_metric((preset,), failed)
+        yield from (age, failures)
         build = GaugeMetricFamily(
             "webhook_sidecar_build_info", "Always 1; what is running is in the labels.", labels=("version", "python")
         )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from marshmallow import Schema, ValidationError, fields
 
 from sidecar.client_ip import IPNetwork
+from sidecar.ip_ranges import range_names
 from sidecar.routes import UpstreamAddress
 from sidecar.scheme import JSON_PATH
 
@@ -378,8 +379,6 @@ class Cidr(Value):
 
     def read(self, value: Any) -> IPNetwork:
         text = str(value)
-        if text.startswith("preset:"):
-            raise ValidationError("published address ranges are not available in this version; list the networks")
         try:
             network = ipaddress.ip_network(text, strict=False)
         except ValueError:
@@ -393,6 +392,61 @@ class Cidr(Value):
             return ipaddress.ip_network(text)
         except ValueError:
             raise ValidationError(f"{shown(text)} has host bits set; use '{network}'") from None
+
+
+class Sender(Cidr):
+    """A network, or `preset:NAME`: what a provider publishes, read to the whole text."""
+
+    schema: ClassVar[JSONSchema] = Cidr.schema | {"examples": [*Cidr.schema["examples"], "preset:github"]}
+
+    def read(self, value: Any) -> Any:
+        text = str(value)
+        if not text.startswith("preset:"):
+            return super().read(value)
+        if text.removeprefix("preset:") not in range_names():
+            raise ValidationError(
+                f"{shown(text)} is not a list of networks in this version; there are "
+                f"{', '.join(f'preset:{name}' for name in range_names())}; for others list the networks"
+            )
+        return text
+
+
+class RangeSources(Value):
+    """Where to fetch the list of each preset from, in place of the provider's own address."""
+
+    schema: ClassVar[JSONSchema] = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"type": "string", "pattern": "^https://"},
+    }
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping) or not value:
+            raise ValidationError("must be a mapping; for example {github: https://mirror.example/meta}")
+        problems: dict[str, list[str]] = {}
+        for name, url in value.items():
+            try:
+                if name not in range_names():
+                    raise ValidationError(f"is no list of networks; there are {', '.join(range_names())}")
+                if not WebURL().read(url).startswith("https://"):
+                    raise ValidationError("must be https: who can change the list on its way opens the allowlist")
+            except ValidationError as error:
+                problems[name] = list(error.messages)
+        if problems:
+            raise ValidationError(problems)
+        return dict(value)
+
+
+class Refresh(Duration):
+    """How often others' servers are asked."""
+
+    def read(self, value: Any) -> float:
+        seconds = super().read(value)
+        if seconds < 60:
+            raise ValidationError(
+                f"{shown(value)} is too often; lists change in weeks, so use 1m at least, for example 24h"
+            )
+        return seconds
 
 
 class TrustedProxy(Cidr):

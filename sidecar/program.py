@@ -20,14 +20,16 @@ from typing import Any, Protocol
 
 from sidecar import __version__
 from sidecar.admin import admin_app
-from sidecar.config import Config, ConfigError
+from sidecar.config import Config, ConfigError, RangesSettings, load_config
 from sidecar.data_service import DataService
 from sidecar.exposition import Exposition
-from sidecar.files import Remembered
+from sidecar.files import Recalled, Remembered
+from sidecar.ip_ranges import RangesError
 from sidecar.listeners import Server, remove, shown, uvicorn_config
 from sidecar.log import Log
 from sidecar.metrics import Metrics
 from sidecar.processes import Processes
+from sidecar.published import Published
 from sidecar.reload import read_again
 from sidecar.schema import Level
 from sidecar.watch import wait_for_change
@@ -35,6 +37,8 @@ from sidecar.watch import wait_for_change
 #: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load
 #: balancers while SIGTERM is sent, not before).
 ACCEPTING_SHARE = 0.25
+#: How often is looked whether a list of networks is due.
+RANGES_SECONDS = 5.0
 
 
 class Deliveries(Protocol):
@@ -118,12 +122,15 @@ class Program:
         """`files` are those that the configuration was read from."""
         self.config = config
         self.files = files  #: what was last read, also if it could not be used
+        self.published = Published(time.time)
+        self._good = files  # what the configuration at work was read from
         self.reload_error: ConfigError | None = None
         self.loop = loop
         self.log = log
         self.deliveries = deliveries
         self.ready = False
-        self.exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
+        self.exposition = exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
+        exposition.ranges = lambda: self.published.state(self.config.ranges)
         self.processes = Processes(lambda: deliveries.pids)
         self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
         self._env = env
@@ -160,6 +167,7 @@ class Program:
             workers=self.config.workers,
         )
         self._in_background(self._watch)
+        self._in_background(self._keep_ranges_current)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -175,7 +183,7 @@ class Program:
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes and the error is returned."""
         async with self._reloading:
-            read, self.files = await asyncio.to_thread(read_again, self.config, self._env)
+            read, self.files = await asyncio.to_thread(read_again, self.config, self._env, self.published.networks)
             try:
                 if isinstance(read, ConfigError):
                     raise read
@@ -192,7 +200,7 @@ class Program:
                         kept="the last good configuration",
                     )
                 return error
-            self.config = read
+            self.config, self._good = read, self.files
             self._loaded(read, cause)
             return None
 
@@ -203,6 +211,47 @@ class Program:
                 await self.reload("a file changed")
             except Exception as bug:  # no reason to look no more
                 self.log.event("config_watch_failed", Level.ERROR, what=type(bug).__name__)
+
+    async def _keep_ranges_current(self) -> None:
+        """Fetches the lists of networks that the configuration uses and wants to be current."""
+        while True:
+            try:
+                settings = self.config.ip_ranges
+                due = self.published.due(self.config.ranges) if settings.refresh is not None else []
+                fetched = {
+                    name: changed for name in due if (changed := await self._fetch_ranges(name, settings)) is not None
+                }
+                if not self.published.in_use(self.config.ranges):
+                    await self._apply_ranges()
+                for name in fetched.keys() & self.config.ranges.keys():
+                    networks = len(self.config.ranges[name].cidrs)
+                    self.log.event("ip_ranges_fetched", preset=name, networks=networks, changed=fetched[name])
+            except Exception as bug:  # no reason to fetch no more
+                self.log.event("ip_ranges_failed", Level.ERROR, what=type(bug).__name__)
+            await asyncio.sleep(RANGES_SECONDS)
+
+    async def _fetch_ranges(self, name: str, settings: RangesSettings) -> bool | None:
+        """Whether a list has changed; None if it could not be had."""
+        assert settings.refresh is not None
+        try:
+            return await self.published.fetch(name, settings.sources.get(name), settings.refresh)
+        except RangesError as error:
+            detail, kept = str(error), "the last good list"
+            self.log.event("ip_ranges_failed", Level.WARNING, preset=name, detail=detail, kept=kept)
+            return None
+
+    async def _apply_ranges(self) -> None:
+        """The configuration at work with other networks; its files, as they are now, may be half written."""
+        async with self._reloading:
+            config = await asyncio.to_thread(
+                load_config,
+                self.config.file,
+                self._env,
+                read=Recalled(self._good.texts),
+                ranges=dict(self.published.networks),
+            )
+            await self.deliveries.apply(config, self._good)
+            self.config = config
 
     def _in_background(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: str) -> None:
         task: asyncio.Task[object] = asyncio.create_task(work(*arguments))

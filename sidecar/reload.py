@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from sidecar.client_ip import Client, resolve_client
+from sidecar.client_ip import Client, Networks, resolve_client
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import ReadFile, Remembered
 from sidecar.request import RequestHead
@@ -81,7 +81,9 @@ MAX_READS = 5
 SWITCH_SECONDS = 0.0005
 
 
-def read_again(old: Config, env: Mapping[str, str]) -> tuple[Config | ConfigError, Remembered]:
+def read_again(
+    old: Config, env: Mapping[str, str], ranges: Mapping[str, Networks]
+) -> tuple[Config | ConfigError, Remembered]:
     """The configuration as its files are now, or what is wrong with it, and what was read. To be called in a thread.
 
     Never half of it: if a file changed meanwhile, all of them are read again.
@@ -91,7 +93,7 @@ def read_again(old: Config, env: Mapping[str, str]) -> tuple[Config | ConfigErro
     try:
         for _ in range(MAX_READS):
             files = Remembered()
-            read = _read(old, env, files)
+            read = _read(old, env, files, ranges)
             if files.look_again() == files.looks:
                 break
     finally:
@@ -99,18 +101,20 @@ def read_again(old: Config, env: Mapping[str, str]) -> tuple[Config | ConfigErro
     return read, files
 
 
-def _read(old: Config, env: Mapping[str, str], files: Remembered) -> Config | ConfigError:
+def _read(
+    old: Config, env: Mapping[str, str], files: Remembered, ranges: Mapping[str, Networks]
+) -> Config | ConfigError:
     try:
-        return _changed(old, env, files)
+        return _changed(old, env, files, ranges)
     except ConfigError as error:
         return error
     except Exception as bug:  # whatever a file may hold, the configuration at work goes on
         return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug of this program")])
 
 
-def _changed(old: Config, env: Mapping[str, str], read: ReadFile) -> Config:
+def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[str, Networks]) -> Config:
     """Raises `ConfigError`, also for what can't change while running."""
-    new = load_config(old.file, env, read=read)
+    new = load_config(old.file, env, read=read, ranges=ranges)
     fixed = (
         ("listen", old.listen, new.listen),
         ("admin", old.admin, new.admin),

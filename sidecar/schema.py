@@ -12,7 +12,6 @@ from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 from sidecar.fields import (
     AnswerStatus,
     Choice,
-    Cidr,
     Count,
     Duration,
     Flag,
@@ -27,10 +26,13 @@ from sidecar.fields import (
     NonEmpty,
     OnlyTrue,
     Pattern,
+    RangeSources,
+    Refresh,
     RoutePath,
     Scalars,
     SecretReference,
     Section,
+    Sender,
     Separator,
     SignatureHeader,
     Size,
@@ -520,13 +522,19 @@ class RouteLimitsKeys(Keys):
 
 
 class RouteKeys(Keys):
-    later = frozenset({"replay", "sign", "replay_fail_open", "ip_ranges"})
+    later = frozenset({"replay", "sign", "replay_fail_open"})
 
     name = Label(metadata={"about": "metric and log label; default: made from the path"})
     path = RoutePath(required=True, metadata={"about": "exact, as sent; a final /* takes everything below"})
     verify = Verify(metadata={"about": "a preset by name, a scheme, or none (then allow is required)"})
     secrets = Items(SecretReference(), metadata={"about": "any may match; the id says which one did"})
-    allow = Items(Cidr(), metadata={"about": "networks that may send; default: anyone with a valid signature"})
+    allow = Items(
+        Sender(),
+        metadata={
+            "about": "networks that may send, and preset:NAME for those that a provider publishes; "
+            "default: anyone with a valid signature"
+        },
+    )
     methods = Items(Method(), metadata={"about": "default POST"})
     mode = Choice(
         Mode,
@@ -589,6 +597,15 @@ class DeliveryTestKeys(Keys):
     accounts = Items(Section(AccountKeys), required=True)
 
 
+class RangesKeys(Keys):
+    refresh = Refresh(
+        metadata={
+            "about": "how often the lists behind preset: entries of allow are fetched, for example 24h; default: never"
+        }
+    )
+    sources = RangeSources(metadata={"about": "a mirror to fetch a list from, by its name: {github: https://...}"})
+
+
 class WorkersCount(Count):
     most: ClassVar[int] = 64
     schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 1, "maximum": most}
@@ -642,6 +659,7 @@ class ConfigKeys(Keys):
             "its address stands for the connection's; default false"
         },
     )
+    ip_ranges = Section(RangesKeys, metadata={"about": "the providers' published networks (preset:NAME in allow)"})
     limits = Section(LimitsKeys)
     timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})

@@ -11,11 +11,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_network
 from typing import Any
 
 import uvloop
 
 from sidecar.channel import Channel
+from sidecar.client_ip import Networks
 from sidecar.config import Config, load_config
 from sidecar.data_service import DataService, tune_process
 from sidecar.files import Recalled
@@ -78,7 +80,8 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
 
 
 def _config(message: dict[str, Any]) -> Config:
-    return load_config(message["file"], os.environ, read=Recalled(message["texts"]))
+    ranges = {name: Networks(map(ip_network, cidrs)) for name, cidrs in message["ranges"].items()}
+    return load_config(message["file"], os.environ, read=Recalled(message["texts"]), ranges=ranges)
 
 
 if __name__ == "__main__":

@@ -216,6 +216,7 @@ class Workers:
             "number": self._number,
             "file": config.file,
             "texts": files.texts,
+            "ranges": {name: networks.cidrs for name, networks in config.ranges.items()},
             "places": dict(self._ledger.places),
         }
 

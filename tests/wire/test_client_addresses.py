@@ -3,6 +3,8 @@
 X-Forwarded-For itself: test_routing.py and tests/hostile; the PROXY protocol: test_proxy_protocol.py.
 """
 
+import pytest
+
 ALLOWED = b"/webhooks/allowed"  # 203.0.113.0/24 and 2001:db8::/32
 
 
@@ -76,3 +78,73 @@ def test_with_trusted_proxies_there_is_nothing_to_warn_of(start, receiver, craft
     running = start({"trusted_proxies": ["10.0.0.0/8"]})
     running.ask(craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.9")]))
     assert not any(line.get("event") == "forwarding_header_ignored" for line in running.lines)
+
+
+LIST = b'{"hooks": ["203.0.113.0/24", "2001:db8::/32"], "web": ["198.51.100.0/24"]}'
+
+
+def answer_with(body):
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def listed_by(name):
+    return {"path": "/listed", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}], "allow": [f"preset:{name}"]}
+
+
+def reason_of(running, craft, address):
+    mark = running.mark()
+    raw = craft.begini(path=b"/listed", headers=[(b"X-Forwarded-For", address)])
+    running.ask(raw, source=craft.trusted)
+    return running.delivery(mark)["reason"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_providers_list_is_fetched_at_the_start_and_takes_the_place_of_the_packages(
+    start, receivers, receiver, craft, workers
+):
+    receivers["tls"].then(answer_with(LIST))
+    mirror = receivers["tls"].url + "/meta"
+    running = start(
+        {
+            "workers": workers,
+            "routes": [listed_by("github")],
+            "ip_ranges": {"refresh": "1h", "sources": {"github": mirror}},
+        }
+    )
+    fetched = running.line(event="ip_ranges_fetched")
+    assert (fetched["preset"], fetched["networks"], fetched["changed"]) == ("github", 2, True)
+    addresses = (b"203.0.113.9", b"2001:db8::9", b"140.82.112.9", b"198.51.100.9")
+    wait_for = [reason_of(running, craft, address) for address in addresses]
+    assert wait_for == ["", "", "ip_not_allowed", "ip_not_allowed"]
+    assert running.metric("ip_ranges_age_seconds", preset="github") < 60
+    assert running.metric("ip_ranges_fetch_failures_total", preset="github") == 0
+
+    # Another configuration, and the list stays.
+    assert running.admin("/-/reload", method="POST")[0] == 200
+    assert [reason_of(running, craft, address) for address in addresses] == wait_for
+    assert len(receivers["tls"].requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [answer_with(b'{"hooks": ["0.0.0.0/0"]}'), answer_with(b"{}"), lambda peer: peer.close()]
+)
+def test_a_list_that_can_not_be_used_leaves_the_packages(start, receivers, receiver, craft, answer):
+    receivers["tls"].then(answer)
+    mirror = receivers["tls"].url + "/meta"
+    running = start({"routes": [listed_by("github")], "ip_ranges": {"refresh": "1h", "sources": {"github": mirror}}})
+    failed = running.line(event="ip_ranges_failed")
+    assert (failed["preset"], failed["kept"], failed["level"]) == ("github", "the last good list", "warning")
+    assert reason_of(running, craft, b"140.82.112.9") == ""
+    assert reason_of(running, craft, b"203.0.113.9") == "ip_not_allowed"
+    assert running.metric("ip_ranges_age_seconds", preset="github") > 86400
+    assert running.metric("ip_ranges_fetch_failures_total", preset="github") == 1
+
+
+def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(start, receivers, receiver, craft):
+    running = start({"routes": [listed_by("stripe")]})
+    warning = running.line(event="config_warning")
+    assert "allow[0]: the list of 2026-05-15 is used; ip_ranges: {refresh: 24h} keeps it current" in warning["detail"]
+    assert reason_of(running, craft, b"3.18.12.63") == ""
+    assert reason_of(running, craft, b"3.18.12.64") == "ip_not_allowed"
+    assert running.metric("ip_ranges_age_seconds", preset="stripe") > 86400
+    assert not receivers["tls"].requests

@@ -1,0 +1,98 @@
+"""The networks that providers say they send from: dated snapshots in the package, and how to read what they publish.
+
+A provider is a data file, `ranges/NAME.yaml`, with the day and the evidence of its snapshot. `allow: ["preset:NAME"]`.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+
+from sidecar.client_ip import IPNetwork, Networks
+from sidecar.document import find_values
+from sidecar.yaml_source import read_yaml
+
+#: A list with more is not a provider's webhooks.
+MAX_NETWORKS = 10_000
+#: The widest networks that are believed, by IP version. What is wider lets in whoever rents a machine there, or everybody.
+WIDEST = {4: 10, 6: 24}
+_ENTRY = re.compile(r"[0-9A-Fa-f.:/]{2,50}")
+
+
+class RangesError(Exception):
+    """What was published can't be used; the message says why, in our words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ranges:
+    """What a provider publishes."""
+
+    name: str
+    docs: str
+    sources: tuple[str, ...]  #: https URLs; all of them together are the list
+    json: str  #: where in the JSON of each the networks stand; empty for text with one network a line
+    date: float  #: of the snapshot, unix time
+    networks: Networks  #: the snapshot
+
+    def read(self, published: Sequence[bytes]) -> Networks:
+        """The networks in what `sources` answered. Raises `RangesError`; never a part of them."""
+        listed = [network for text in published for network in _networks(_entries(text, self.json))]
+        if len(listed) > MAX_NETWORKS:
+            raise RangesError(f"more than {MAX_NETWORKS} networks")
+        return Networks(listed)
+
+
+@cache
+def range_names() -> tuple[str, ...]:
+    """Names of the snapshots in the package, sorted."""
+    files = resources.files("sidecar.ranges").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+@cache
+def load_ranges(name: str) -> Ranges:
+    """The snapshot `name`. Raises `KeyError` for an unknown name."""
+    if name not in range_names():
+        raise KeyError(name)
+    source = read_yaml(resources.files("sidecar.ranges").joinpath(f"{name}.yaml").read_bytes(), f"ranges/{name}.yaml")
+    if source.problems:
+        raise ValueError(str(source.problems[0]))
+    data = source.value
+    return Ranges(
+        name=name,
+        docs=data["docs"],
+        sources=tuple(data["sources"]),
+        json=data.get("json", ""),
+        date=datetime.fromisoformat(data["date"]).replace(tzinfo=UTC).timestamp(),
+        networks=Networks(_networks(data["networks"])),
+    )
+
+
+def _entries(text: bytes, path: str) -> list[str]:
+    try:
+        if path:
+            return find_values(json.loads(text), path)
+        lines = [line.partition("#")[0].strip() for line in text.decode("ascii").splitlines()]
+    except (ValueError, RecursionError):
+        raise RangesError("the answer is not JSON" if path else "the answer is not plain text") from None
+    return [line for line in lines if line]
+
+
+def _networks(entries: Sequence[str]) -> list[IPNetwork]:
+    if not entries:
+        raise RangesError("no networks in the answer")
+    return [_network(entry) for entry in entries]
+
+
+def _network(entry: str) -> IPNetwork:
+    try:
+        network = ipaddress.ip_network(entry if _ENTRY.fullmatch(entry) else "")
+    except ValueError:
+        raise RangesError("an entry that is not a network") from None
+    if network.prefixlen < WIDEST[network.version]:
+        raise RangesError(f"{network}, a network wider than /{WIDEST[network.version]}")
+    return network

@@ -1,0 +1,126 @@
+"""What ten thousand networks and a thousand routes cost a delivery, against one of each.
+
+python tests/bench/addresses.py [--deliveries 20000]
+
+In process: finding the route and looking up the client's address, nanoseconds a delivery. On the wire: the sidecar's own CPU
+time a delivery, in turns, so that a busy machine is busy for both.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import timeit
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import uvloop
+
+from sidecar.client_ip import Client, Networks, parse_address
+from sidecar.routes import DEFAULT_REFUSAL, Route, RouteTable, UpstreamAddress, check_address
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
+
+from rig import OK, Sidecar, read_answer, signed
+
+UPSTREAM = UpstreamAddress("http", "127.0.0.1", 3000, "")
+CONNECTIONS = 8
+BODY = bytes(1024)
+
+
+def networks(count):
+    """Apart from each other, so that none can be merged; the last one holds 127.0.0.1."""
+    apart = [IPv4Network((0x10000000 + 512 * number, 24)) for number in range(count - 1)]
+    return [*apart, IPv4Network("127.0.0.0/30")]
+
+
+def in_process(routes, count):
+    made = [
+        Route(
+            name=f"r{number}",
+            path=b"/hooks/r%d" % number,
+            prefix=False,
+            methods=frozenset({"POST"}),
+            upstream=UPSTREAM,
+            body_limit=1,
+            refusal=DEFAULT_REFUSAL,
+            verifier=None,
+            allow=Networks(networks(count)) if number == routes - 1 else None,
+        )
+        for number in range(routes)
+    ]
+    table = RouteTable(made)
+    path = b"/hooks/r%d" % (routes - 1)
+    client = Client(parse_address("127.0.0.1"), "127.0.0.1", False)
+    loops = 200_000
+    seconds = min(timeit.repeat(lambda: check_address(table.find(path), client), number=loops, repeat=5))
+    return seconds / loops * 1e9
+
+
+async def receiver():
+    async def serve(reader, writer):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(len(BODY))
+                writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server.sockets[0].getsockname()[1]
+
+
+async def started(port, routes, count):
+    route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
+    listed = [{"name": f"r{number}", "path": f"/hooks/r{number}"} | route for number in range(routes)]
+    listed[-1]["allow"] = [str(network) for network in networks(count)]
+    sidecar = await Sidecar(port, routes=listed, drain="500ms").serving()
+    return sidecar, signed(BODY, path=f"/hooks/r{routes - 1}")
+
+
+def cpu(sidecar):
+    fields = Path(f"/proc/{sidecar.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def deliver(sidecar, raw, count):
+    async def one():
+        reader, writer = await asyncio.open_connection(*sidecar.address)
+        for _ in range(count // CONNECTIONS):
+            writer.write(raw)
+            status, _ = await read_answer(reader)
+            assert status == 200
+        writer.close()
+
+    before = cpu(sidecar)
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    return (cpu(sidecar) - before) / count * 1e6
+
+
+async def on_the_wire(deliveries):
+    port = await receiver()
+    both = [await started(port, 1, 1), await started(port, 1000, 10_000)]
+    figures = [[], []]
+    for turn in range(6):
+        for index, (sidecar, raw) in enumerate(both):
+            figure = await deliver(sidecar, raw, deliveries)
+            if turn:  # the first one warms up
+                figures[index].append(figure)
+    for sidecar, _ in both:
+        sidecar.stop()
+    return [min(each) for each in figures]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--deliveries", type=int, default=20_000)
+    chosen = parser.parse_args()
+    small, large = in_process(1, 1), in_process(1000, 10_000)
+    print(f"route and address: {small:.0f} ns with 1 and 1, {large:.0f} ns with 1,000 routes and 10,000 networks")
+    small, large = uvloop.run(on_the_wire(chosen.deliveries))
+    print(f"a delivery's CPU:  {small:.1f} us with 1 and 1, {large:.1f} us with 1,000 routes and 10,000 networks")
+
+
+if __name__ == "__main__":
+    main()
