@@ -1,6 +1,6 @@
 """Reloads under load, half of them of broken files: no delivery fails for it, each is judged by exactly one configuration.
 
-python tests/load/reloads.py [--reloads 200] [--senders 16] [--workers N] [--watched 20]
+python tests/load/reloads.py [--reloads 200] [--senders 16] [--workers N] [--watched 20] [--routes 1]
 
 Each good configuration has a number, which is in its route's name, its secret's id and its refusals. What the receiver is told
 of a delivery, and what a refused sender is, must have one number in all places, and that of a configuration that was at work
@@ -61,7 +61,7 @@ class Versions:
         self.written = 0
 
 
-def configuration(version, port):
+def configuration(version, port, *, workers, routes):
     refusal = {"status": 403, "body": json.dumps({"detail": f"v{version}"})}
     secret = {"id": f"v{version}", "env": "LOAD_KEY"}
     route = {
@@ -77,17 +77,18 @@ def configuration(version, port):
         "upstream": f"http://127.0.0.1:{port}",
         "drain": "1s",
         "log": {"accepted": False},
-        "routes": [route],
+        "workers": workers,
+        "routes": [route, *({"path": f"/other/{number}", "open": True} for number in range(routes - 1))],
     }
 
 
 class Run:
     """Senders, and someone who writes configurations."""
 
-    def __init__(self, *, reloads, senders, workers, watched):
+    def __init__(self, *, reloads, senders, workers, watched, routes):
         self.reloads = reloads
         self.senders = senders
-        self.workers = workers
+        self.shape = {"workers": workers, "routes": routes}
         self.watched = watched
         self.versions = Versions()
         self.counts = Counter()
@@ -98,7 +99,7 @@ class Run:
 
     async def run(self):
         receiver = await Receiver().start()
-        first = configuration(0, receiver.port) | {"workers": self.workers}
+        first = configuration(0, receiver.port, **self.shape)
         sidecar = await Sidecar(receiver.port, **first).serving()
         try:
             tasks = [asyncio.create_task(self._send(sidecar, number)) for number in range(self.senders)]
@@ -163,7 +164,7 @@ class Run:
             text = BROKEN[number // 2 % len(BROKEN)]
         else:
             self.versions.written += 1
-            text = json.dumps(configuration(self.versions.written, port) | {"workers": self.workers})
+            text = json.dumps(configuration(self.versions.written, port, **self.shape))
         sidecar.file.write_text(text)
         began = time.perf_counter()
         if number % self.watched == 0:
@@ -207,12 +208,13 @@ def main():
     parser.add_argument("--senders", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--watched", type=int, default=20, help="every so many nobody asks for: the change is noticed")
+    parser.add_argument("--routes", type=int, default=1)
     chosen = parser.parse_args()
-    run = Run(reloads=chosen.reloads, senders=chosen.senders, workers=chosen.workers, watched=chosen.watched)
+    run = Run(**vars(chosen))
     problems = uvloop.run(run.run())
     taken = " ".join(f"{percentile(run.seconds, share) * 1000:.1f}" for share in (0.5, 0.99, 1))
     reloads = " ".join(f"{percentile(run.reload_seconds, share) * 1000:.1f}" for share in (0.5, 1))
-    print(f"{chosen.reloads} reloads, {chosen.workers} workers: {dict(run.counts)} deliveries")
+    print(f"{chosen.reloads} reloads, {chosen.workers} workers, {chosen.routes} routes: {dict(run.counts)} deliveries")
     print(f"deliveries: p50 p99 max {taken} ms; reloads: p50 max {reloads} ms")
     return verdict(sorted(set(problems)))
 
