@@ -115,6 +115,7 @@ def masked_config(config: Config) -> dict[str, object]:
                 "methods": sorted(route.methods),
                 "mode": "shadow" if route.shadow else "enforce",
                 "body": route.body_limit,
+                "replay": route.replay.seconds if route.replay is not None else None,
                 "reject": {"status": route.refusal.status, "body": route.refusal.body.decode()},
             }
             for route in config.routes.routes

@@ -176,9 +176,10 @@ def _described(config: Config) -> str:
             scheme = route.verifier.scheme
             how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
+        replay = f", once in {route.replay.seconds:g} s" if route.replay is not None else ""
         shadow = ", SHADOW: refuses nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
-        lines.append(f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{shadow}")
+        lines.append(f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{shadow}")
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
+from sidecar.replay import Replay
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import (
     ConfigKeys,
@@ -36,7 +37,7 @@ from sidecar.schema import (
     TimeoutsKeys,
     Verify,
 )
-from sidecar.scheme import BODY, Scheme
+from sidecar.scheme import BEARER_KINDS, BODY, Scheme
 from sidecar.secret import Secret
 from sidecar.signature import MAX_SECRETS, Verifier
 from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
@@ -212,6 +213,11 @@ class _Builder:
         routes = self._routes(data, limits)
         self._check_listeners(data)
         self._check_proxies()
+        if data.get("workers", 1) > 1 and any(route.replay is not None for route in routes):
+            self.source.problem(
+                ("workers",),
+                "would each remember deliveries by itself, and a copy may reach another one; with replay: use workers: 1",
+            )
         accounts = self._accounts(data)
         if self.source.problems:
             raise ConfigError(self.source.problems)
@@ -307,6 +313,7 @@ class _Builder:
             open=item.get("open", False),
             allow=self._allow((*at, "allow"), item["allow"], data) if "allow" in item else None,
             shadow=item.get("mode") is Mode.SHADOW,
+            replay=self._replay(at, item, scheme, data),
             handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
 
@@ -325,6 +332,39 @@ class _Builder:
                     self._warn((*at, index), f"the list of {day} is used; ip_ranges: {{refresh: 24h}} keeps it current")
             named[entry] = self.ranges[name]
         return Networks((entry for entry in listed if not isinstance(entry, str)), named)
+
+    def _replay(
+        self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, data: Mapping[str, Any]
+    ) -> Replay | None:
+        """The route's replay protection, which needs something signed to know a delivery by."""
+        seconds: float | None = item.get("replay")
+        if seconds is None:
+            if "replay_fail_open" in item and "replay" not in self._raw(at):
+                self.source.problem(
+                    (*at, "replay_fail_open"), "has no meaning without replay:; remove it, or add replay: 10m"
+                )
+            return None
+        if scheme is None or scheme.signature.kind in BEARER_KINDS:
+            if "verify" not in self._raw(at) or "verify" in item:
+                self.source.problem(
+                    (*at, "replay"),
+                    "needs a signature: nothing else tells a delivery sent again from another one like it; remove it",
+                )
+            return None
+        tolerance = scheme.timestamp.tolerance if scheme.timestamp is not None else None
+        if tolerance is not None and seconds < 2 * tolerance:
+            # No error: it still stops what a provider sends twice, and to refuse to start would lose every delivery.
+            self._warn(
+                (*at, "replay"),
+                f"forgets a delivery after {seconds:g} s, but its signature may be good for {2 * tolerance:g} s, the timestamp's "
+                f"tolerance both ways; to refuse every recording, use {2 * tolerance:g}s or more",
+            )
+        if not scheme.binds_body:
+            self._warn(
+                (*at, "replay"),
+                f"takes two deliveries for one if they have the same {scheme.signed}, because the provider signs nothing else",
+            )
+        return Replay(seconds, item.get("replay_fail_open", data.get("replay_fail_open", False)))
 
     def _handshakes(
         self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, secrets: list[Secret], url: str

@@ -16,6 +16,7 @@ from sidecar.metrics import Block, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
 from sidecar.reload import Current
+from sidecar.replay import MemoryStore
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.
 CLOSING_SECONDS = 0.5
@@ -40,7 +41,8 @@ class DataService:
         self.budget = Budget(config.limits.buffer, metrics.gauges, gauges_of_others)
         self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
         self.current = Current(config, loop)
-        self.proxy = Proxy(self.current, budget=self.budget, metrics=metrics, log=log)
+        self.replays = MemoryStore(loop.time)
+        self.proxy = Proxy(self.current, budget=self.budget, metrics=metrics, log=log, replays=self.replays)
         self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer

@@ -20,6 +20,8 @@ class Exchange:
     shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
     hint: Hint | None = None  #: why the signature did not match, if that was looked into
     handshake: Result | None = None  #: what became of it, if it was a provider's handshake
+    unchecked: bool = False  #: forwarded although the replay store could not be asked
+    evicted: bool = False  #: remembering it made the replay store forget another one early
     secret_id: str = ""
     delivery_id: bytes = b""
     age: float | None = None  #: seconds since it was signed, by our clock

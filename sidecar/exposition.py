@@ -20,6 +20,7 @@ from sidecar.metrics import (
     CODES,
     CODES_AT,
     DELIVERY,
+    EVICTIONS_AT,
     HANDSHAKE_AT,
     HINT_AT,
     IN_FLIGHT,
@@ -28,6 +29,7 @@ from sidecar.metrics import (
     REASON_AT,
     SHADOW_AT,
     SIGNED_AGE,
+    UNCHECKED_AT,
     UPSTREAM,
     VERIFYING,
     Block,
@@ -104,6 +106,7 @@ class Exposition(Collector):
         total = RouteCounts(_added([counts.block for counts in of_parts]))
         total.hints = any(counts.hints for counts in of_parts)
         total.handshakes = any(counts.handshakes for counts in of_parts)
+        total.replay = any(counts.replay for counts in of_parts)
         for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):
             blocks = [counts.secrets[secret_id] for counts in of_parts if secret_id in counts.secrets]
             total.secrets[secret_id] = secret = _added(blocks)
@@ -221,6 +224,30 @@ def _handshakes(counts: Counts) -> Metric:
     return family
 
 
+def _replay_unchecked(counts: Counts) -> Metric:
+    family = CounterMetricFamily(
+        "webhook_sidecar_replay_unchecked",
+        "Deliveries forwarded although the replay store could not be asked (replay_fail_open).",
+        labels=("route",),
+    )
+    for name, route in counts:
+        if route.replay:
+            family.add_metric((name,), route.block[UNCHECKED_AT])
+    return family
+
+
+def _replay_evictions(counts: Counts) -> Metric:
+    family = CounterMetricFamily(
+        "webhook_sidecar_replay_evictions",
+        "Deliveries forgotten before their time, to remember one of this route in a full memory store.",
+        labels=("route",),
+    )
+    for name, route in counts:
+        if route.replay:
+            family.add_metric((name,), route.block[EVICTIONS_AT])
+    return family
+
+
 def _secret_matches(counts: Counts) -> Metric:
     family = CounterMetricFamily(
         "webhook_sidecar_secret_matches",
@@ -268,6 +295,8 @@ _ROUTE_FAMILIES: tuple[Callable[[Counts], Metric], ...] = (
     _upstream_responses,
     _mismatch_hints,
     _handshakes,
+    _replay_unchecked,
+    _replay_evictions,
     _secret_matches,
     _secret_last_used,
     *(_histogram(name, about, places) for name, about, places in _HISTOGRAMS),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sidecar.diagnosis import Hint
 from sidecar.exchange import Exchange
 from sidecar.handshake import Result
-from sidecar.outcomes import VERIFICATION, Reason
+from sidecar.outcomes import SHADOWED, Reason
 from sidecar.routes import Route
 
 LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -49,7 +49,7 @@ class Histogram(NamedTuple):
 
 #: A route's block. None, no reason to refuse it, is an accepted delivery.
 REASON_AT: dict[Reason | None, int] = {None: 0, **{reason: 1 + index for index, reason in enumerate(Reason)}}
-SHADOW_AT = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(VERIFICATION))}
+SHADOW_AT = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
 CODES_AT = len(REASON_AT) + len(SHADOW_AT)
 HINT_AT = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
 HANDSHAKE_AT = {result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(Result)}
@@ -58,7 +58,9 @@ UPSTREAM = Histogram(LATENCY, DELIVERY.end)
 VERIFYING = Histogram(VERIFY, UPSTREAM.end)
 BODY = Histogram(BYTES, VERIFYING.end)
 SIGNED_AGE = Histogram(AGE, BODY.end)
-ROUTE_SIZE = SIGNED_AGE.end
+UNCHECKED_AT = SIGNED_AGE.end
+EVICTIONS_AT = UNCHECKED_AT + 1
+ROUTE_SIZE = EVICTIONS_AT + 1
 
 # The same places as plain numbers, for the one function that runs for each delivery.
 _DELIVERY, _DELIVERY_SUM = DELIVERY.first, DELIVERY.sum
@@ -81,12 +83,13 @@ GAUGES_SIZE = 3
 class RouteCounts:
     """All numbers of one route, at 0 from the start."""
 
-    __slots__ = ("block", "handshakes", "hints", "secrets")
+    __slots__ = ("block", "handshakes", "hints", "replay", "secrets")
 
     def __init__(self, block: Block) -> None:
         self.block = block
         self.hints = False  #: whether these have a meaning for the route
         self.handshakes = False
+        self.replay = False
         self.secrets: dict[str, Block] = {}
 
 
@@ -115,6 +118,7 @@ class Metrics:
             counts = self._add(route.name, route.secret_ids)
             counts.hints = counts.hints or route.verifier is not None
             counts.handshakes = counts.handshakes or route.handshakes is not None
+            counts.replay = counts.replay or route.replay is not None
 
     def _add(self, name: str, secret_ids: Iterable[str]) -> RouteCounts:
         counts = self.routes.get(name)
@@ -138,6 +142,10 @@ class Metrics:
         block[REASON_AT[exchange.reason]] += 1
         if exchange.shadow_reason is not None:
             block[SHADOW_AT[exchange.shadow_reason]] += 1
+        if exchange.unchecked:
+            block[UNCHECKED_AT] += 1
+        if exchange.evicted:
+            block[EVICTIONS_AT] += 1
         seconds = exchange.seconds
         block[_DELIVERY + bisect_left(LATENCY, seconds)] += 1
         block[_DELIVERY_SUM] += seconds

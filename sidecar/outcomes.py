@@ -76,6 +76,9 @@ VERIFICATION = frozenset(
     }
 )
 
+#: What a route in shadow mode forwards all the same, and counts.
+SHADOWED = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
+
 #: The answer to everything else.
 ANSWERS = {
     Reason.NO_ROUTE: Answer(404, "Not Found"),

@@ -6,15 +6,17 @@
     (4) claim     signature and timestamp stand there and are well-formed: all that can be refused without the body
     (5) body      read whole: bounded in size, time and memory
     (6) verify    a secret's MAC over the raw body matches, or the delivery is refused; a provider's handshake is answered
-    (7) forward   to the receiver, byte for byte; only with a `Verified` or a `Waived` in hand
-    (8) answer    streamed back as it comes
-    (9) record    once, whatever happened: log and metrics
+    (7) once      where the route has `replay:`, a copy of what was forwarded before ends here
+    (8) forward   to the receiver, byte for byte; only with a `Verified` or a `Waived` in hand
+    (9) answer    streamed back as it comes
+    (10) record   once, whatever happened: log and metrics
 
 Any stage ends the delivery by raising `Rejected` (we answer) or, once an answer was begun, `Aborted` (the connection
 closes). Why each reason exists and what it is answered: outcomes.py.
 """
 
 import asyncio
+import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,9 +31,11 @@ from sidecar.handshake import Result, Shape
 from sidecar.hints import Hints
 from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
-from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
+from sidecar.once import Once
+from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
 from sidecar.protocol import Incoming
 from sidecar.reload import Current, Site
+from sidecar.replay import Store, StoreUnavailableError
 from sidecar.request import Header, RequestHead
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -40,6 +44,9 @@ from sidecar.upstream import Connection
 
 #: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
 ON_LOOP_BYTES = 1024 * 1024
+#: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
+#: that is killed leaves its claims behind for that long.
+PENDING_MARGIN = 2.0
 
 
 class Proxy:
@@ -52,6 +59,7 @@ class Proxy:
         budget: Budget,
         metrics: Metrics,
         log: Log,
+        replays: Store,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -59,6 +67,7 @@ class Proxy:
         self.budget = budget
         self.metrics = metrics
         self.log = log
+        self.replays = replays
         self.now = now
         self.monotonic = monotonic
         self.hints = Hints(monotonic)
@@ -96,7 +105,7 @@ class Proxy:
         finally:
             self.metrics.gauges[IN_FLIGHT] -= 1
             exchange.request_bytes = body.size
-            # (9)
+            # (10)
             reason = exchange.reason or exchange.shadow_reason
             if reason is not None and self.hints.wants(reason, exchange.route, body.size):
                 # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
@@ -159,24 +168,11 @@ class Proxy:
         if proof is None:
             proof = waive(route, would_reject, handshake=handshake is not None)
 
-        # (7) forward
-        began = self.monotonic()
-        upstream = site.upstreams[route.upstream]
-        made = _upstream_head(proof, route, head, client, body.size, header=site.config.client_header)
-        connection = await upstream.send(made, body.pieces, body.size, no_body=head.method == "HEAD")
-        exchange.upstream_status = connection.status
-
-        # (8) answer
-        try:
-            exchange.status = connection.status
-            incoming.start(
-                connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece
-            )
-            if not _hand_on(connection, incoming, exchange):
-                await _stream(connection, incoming, exchange)
-        finally:
-            upstream.finish(connection)
-            exchange.upstream_seconds = self.monotonic() - began
+        # (7) once, (8) forward, (9) answer
+        if route.replay is not None and claim is not None and type(proof) is Verified and handshake is None:
+            await self._forward_once(proof, claim, client, incoming, exchange, body=body, site=site)
+        else:
+            await self._forward(proof, client, incoming, exchange, body=body, site=site)
 
     async def _verify(
         self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange
@@ -194,6 +190,89 @@ class Proxy:
         if proof.age is not None:
             exchange.age = proof.age
         return proof
+
+    async def _forward_once(
+        self,
+        proof: Verified,
+        claim: Claim,
+        client: Client,
+        incoming: Incoming,
+        exchange: Exchange,
+        *,
+        body: Body,
+        site: Site,
+    ) -> None:
+        """Steps (7) to (9) on a route with `replay:`."""
+        route = exchange.route
+        assert route is not None
+        leave: Verified | Waived = proof
+        once: Once | None = None
+        try:
+            once = await self._begin_once(route, claim, incoming.head, body, exchange, site=site)
+        except Rejected as rejected:
+            leave = waive(route, _tolerated(route, exchange, rejected))
+        try:
+            await self._forward(leave, client, incoming, exchange, body=body, site=site, once=once)
+        finally:
+            if once is not None:
+                once.abandon()
+
+    async def _begin_once(
+        self, route: Route, claim: Claim, head: RequestHead, body: Body, exchange: Exchange, *, site: Site
+    ) -> Once | None:
+        """This delivery's turn, which must be ended; None if it may go on unchecked. Raises `Rejected` for a copy."""
+        assert route.verifier is not None
+        assert route.replay is not None
+        fingerprint = functools.partial(route.verifier.fingerprint, claim, head, body.pieces, scope=route.name)
+        if body.size <= ON_LOOP_BYTES:
+            key = fingerprint()
+        else:
+            key = await asyncio.get_running_loop().run_in_executor(None, fingerprint)
+        once = Once(self.replays, key, route.replay)
+        try:
+            longest = site.upstreams[route.upstream].longest
+            await once.begin(longest + PENDING_MARGIN, wait=not route.shadow)
+        except StoreUnavailableError as error:
+            if not route.replay.fail_open:
+                raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
+            exchange.unchecked, exchange.detail = True, f"forwarded unchecked: {error}"
+            return None
+        return once
+
+    async def _forward(
+        self,
+        proof: Verified | Waived,
+        client: Client,
+        incoming: Incoming,
+        exchange: Exchange,
+        *,
+        body: Body,
+        site: Site,
+        once: Once | None = None,
+    ) -> None:
+        """Steps (8) and (9): only with a proof in hand."""
+        route = exchange.route
+        assert route is not None
+        # (8)
+        began = self.monotonic()
+        upstream = site.upstreams[route.upstream]
+        made = _upstream_head(proof, route, incoming.head, client, body.size, header=site.config.client_header)
+        connection = await upstream.send(made, body.pieces, body.size, no_body=exchange.method == "HEAD")
+        exchange.upstream_status = connection.status
+
+        # (9)
+        try:
+            exchange.status = connection.status
+            if once is not None and connection.complete:  # before the sender is told
+                exchange.evicted = await once.end(connection.status)
+            incoming.start(
+                connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece
+            )
+            if not _hand_on(connection, incoming, exchange):
+                await _stream(connection, incoming, exchange, once)
+        finally:
+            upstream.finish(connection)
+            exchange.upstream_seconds = self.monotonic() - began
 
     def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
         """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
@@ -272,19 +351,21 @@ def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> 
     return not more
 
 
-async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange) -> None:
+async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange, once: Once | None) -> None:
     """The rest of an answer that did not come in one piece. While the sender reads too slowly, the receiver waits too."""
     done = False
     while not done:
         await incoming.writable()
         if not connection.has_piece:
             await connection.news()
+        if once is not None and connection.complete:
+            exchange.evicted |= await once.end(connection.status)
         done = _hand_on(connection, incoming, exchange)
 
 
 def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
-    """In shadow mode the reason to note for a refusal by verification; anything else is raised again."""
-    if not route.shadow or rejected.reason not in VERIFICATION:
+    """In shadow mode the reason to note for a refusal of the delivery itself; anything else is raised again."""
+    if not route.shadow or rejected.reason not in SHADOWED:
         raise rejected
     exchange.shadow_reason, exchange.detail = rejected.reason, rejected.detail
     return rejected.reason

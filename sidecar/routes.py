@@ -9,6 +9,7 @@ from sidecar.client_ip import Client, Networks
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.outcomes import Reason, Rejected
+from sidecar.replay import Replay
 from sidecar.secret import Secret
 from sidecar.signature import Verifier
 
@@ -63,6 +64,7 @@ class Route:
     allow: Networks | None = None
     shadow: bool = False
     handshakes: Handshakes | None = None
+    replay: Replay | None = None
 
     @property
     def pattern(self) -> str:

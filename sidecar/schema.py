@@ -522,7 +522,7 @@ class RouteLimitsKeys(Keys):
 
 
 class RouteKeys(Keys):
-    later = frozenset({"replay", "sign", "replay_fail_open"})
+    later = frozenset({"sign"})
 
     name = Label(metadata={"about": "metric and log label; default: made from the path"})
     path = RoutePath(required=True, metadata={"about": "exact, as sent; a final /* takes everything below"})
@@ -547,6 +547,14 @@ class RouteKeys(Keys):
     upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
     public_url = WebURL(metadata={"about": "what senders of this route call; default: the common public_url"})
     limits = Section(RouteLimitsKeys)
+    replay = Duration(
+        metadata={"about": "a delivery that the receiver took is not forwarded again within this time; default: off"}
+    )
+    replay_fail_open = Flag(
+        metadata={
+            "about": "true: forwarded unchecked while the replay store can't be asked; default: as above all routes"
+        }
+    )
     handshake = Choice(
         HandshakeMode,
         metadata={
@@ -664,7 +672,13 @@ class ConfigKeys(Keys):
     timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})
     log = Section(LogKeys)
-    replay_store = ReplayStore()
+    replay_store = ReplayStore(metadata={"about": "where replay: remembers deliveries; default memory"})
+    replay_fail_open = Flag(
+        load_default=False,
+        metadata={
+            "about": "true: while the replay store can't be asked, deliveries are forwarded unchecked; default false"
+        },
+    )
     workers = WorkersCount(load_default=1, metadata={"about": "processes that take deliveries; default 1"})
     routes = Items(Section(RouteKeys), required=True)
     delivery_test = Section(DeliveryTestKeys)

@@ -153,19 +153,25 @@ class Verifier:
             return Verified(secret_id)
         return Verified(secret_id, self._age_in_body(self._body_clock, head, body, claim.now))
 
-    def replay_key(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> bytes:
-        """What two copies of one verified delivery have in common, whichever of its signatures each carries; never a MAC.
+    def fingerprint(self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str) -> bytes:
+        """What two copies of one verified delivery have in common, whichever signature each carries: 32 bytes, never a MAC.
 
-        The delivery id where it is signed, else the SHA-256 of the signed message. Empty where nothing is signed.
+        The SHA-256 of the delivery id where it is signed, else of the signed message; of a scheme that signs nothing, of the
+        body. `scope` keeps apart what has nothing to do with each other.
         """
-        if self.scheme.signature.kind in BEARER_KINDS:
-            return b""
+        digest = hashlib.sha256(scope.encode() + b"\0")
+        message: Sequence[bytes]
         if self.scheme.signs_id:
-            return self.delivery_id(head)
-        delivery = Delivery(head, body, claim.timestamp, b"", self.scheme.form_field)
-        delivery.url = self._url.of(head.target) if self._url is not None else b""
-        digest = hashlib.sha256()
-        for piece in compose(self._writers, delivery):
+            message = (self.delivery_id(head),)
+        elif self._only_body or self.scheme.signature.kind in BEARER_KINDS:
+            message = body
+        elif self._plain:
+            message = compose_plain(self._plain, claim.timestamp, body)
+        else:
+            delivery = Delivery(head, body, claim.timestamp, b"", self.scheme.form_field)
+            delivery.url = self._url.of(head.target) if self._url is not None else b""
+            message = compose(self._writers, delivery)
+        for piece in message:
             digest.update(piece)
         return digest.digest()
 

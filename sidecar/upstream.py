@@ -294,6 +294,11 @@ class Upstream:
             loop, min(timeouts.response, timeouts.total), self._response_late
         )
 
+    @property
+    def longest(self) -> float:
+        """Seconds after which `send` and the answer are over, well or not."""
+        return self.timeouts.connect + self.timeouts.total
+
     async def send(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> Connection:
         """Sends a request, whose body has `size` bytes, and waits for the head of its answer.
 

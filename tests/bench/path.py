@@ -1,10 +1,11 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports.
 
-    python tests/bench/path.py [--stripe] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
-sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right. For comparisons
-between two versions of this code on one machine; for comparisons with peers see compare.
+sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
+route has `replay:`, and each delivery is a new one to remember. For comparisons between two versions of this code on one
+machine; for comparisons with peers see compare.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from sidecar.metrics import REASON_AT, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
 from sidecar.reload import Current
+from sidecar.replay import MemoryStore
 from sidecar.upstream import Connection
 
 CONFIG = """
@@ -39,15 +41,23 @@ routes:
 """ % ("stripe" if "--stripe" in sys.argv else "begini")
 KEY = b"bench-api-key-0123456789abcdef"
 BODY = b"x" * 1024
-SIGNATURE = b"X-Signature: " + hmac.new(KEY, BODY, hashlib.sha512).hexdigest().encode()
-if "--stripe" in sys.argv:
-    stamp = int(time.time())
-    macs = [hmac.new(key, b"%d.%b" % (stamp, BODY), hashlib.sha256).hexdigest().encode() for key in (b"a", b"b", KEY)]
-    SIGNATURE = b"Stripe-Signature: t=%d,v1=%b,v1=%b,v1=%b" % (stamp, *macs)
-REQUEST = (
-    b"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n%b\r\n"
-    b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (SIGNATURE, BODY)
-)
+
+
+def request(number: int) -> bytes:
+    """A delivery that is like no other, so that replay protection has something to remember."""
+    body = b"%016d" % number + BODY[16:]
+    signature = b"X-Signature: " + hmac.new(KEY, body, hashlib.sha512).hexdigest().encode()
+    if "--stripe" in sys.argv:
+        stamp = int(time.time())
+        keys = (b"a", b"b", KEY)
+        macs = [hmac.new(key, b"%d.%b" % (stamp, body), hashlib.sha256).hexdigest().encode() for key in keys]
+        signature = b"Stripe-Signature: t=%d,v1=%b,v1=%b,v1=%b" % (stamp, *macs)
+    return (
+        b"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n%b\r\n"
+        b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (signature, body)
+    )
+
+
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 04:00:00 GMT\r\nContent-Type: text/plain\r\n"
     b'Content-Length: 15\r\nConnection: keep-alive\r\n\r\n{"status":"ok"}'
@@ -80,17 +90,25 @@ class Transport(asyncio.Transport):
 async def main() -> None:
     loop = asyncio.get_running_loop()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(CONFIG)
+        file.write(CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG)
         file.flush()
         config = load_config(file.name, {"KEY": KEY.decode()})
     log = Log(config.log, loop)
     metrics = Metrics()
     metrics.configure(config.routes.routes)
     current = Current(config, loop)
-    proxy = Proxy(current, budget=Budget(config.limits.buffer, metrics.gauges), metrics=metrics, log=log)
+    proxy = Proxy(
+        current,
+        budget=Budget(config.limits.buffer, metrics.gauges),
+        metrics=metrics,
+        log=log,
+        replays=MemoryStore(loop.time),
+    )
     deadlines = Deadlines(loop, head=10.0, body=30.0)
     make = functools.partial(DataProtocol, deadlines=deadlines, listener=Listener(deadlines, 1000, metrics.gauges))
 
+    # All at once and beforehand: while they were made the connection below would be too long unused.
+    requests = iter([request(number) for number in range(40_000)])
     upstream = next(iter(current.site.upstreams.values()))
     connection = Connection(upstream)
     connection.connection_made(Transport(lambda data: loop.call_soon(connection.data_received, ANSWER)))
@@ -105,7 +123,7 @@ async def main() -> None:
     async def deliver(count: int) -> float:
         began = time.process_time()
         for _ in range(count):
-            protocol.data_received(REQUEST)
+            protocol.data_received(next(requests))
             await answered.wait()
             answered.clear()
             await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """sign_delivery, and what verifies it: schemes in the body, in the URL, under a private key; what two copies have in common."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -199,13 +200,13 @@ def test_a_secret_in_another_form_is_an_error_at_load() -> None:
     assert MAX_SECRETS == 10
 
 
-# -- replay --
+# -- fingerprints --
 
 
-def key_of(preset: str, signed: Signed, secrets: tuple[Secret, ...] = (SECRET,)) -> bytes:
+def key_of(preset: str, signed: Signed, secrets: tuple[Secret, ...] = (SECRET,), scope: str = "route") -> bytes:
     verifier = Verifier(load_preset(preset), secrets)
     head = head_of(signed)
-    return verifier.replay_key(verifier.read_claim(head, NOW), head, [signed.body])
+    return verifier.fingerprint(verifier.read_claim(head, NOW), head, [signed.body], scope=scope)
 
 
 def test_two_copies_have_one_key_whichever_signature_they_carry() -> None:
@@ -218,18 +219,32 @@ def test_two_copies_have_one_key_whichever_signature_they_carry() -> None:
     assert len(keys.pop()) == 32
     later = sign_delivery(load_preset("stripe"), SECRET, body=b"{}", now=NOW + 1)
     assert key_of("stripe", later) != key_of("stripe", one)
+    assert key_of("stripe", one, scope="another") != key_of("stripe", one)
 
 
-def test_the_key_is_the_delivery_id_where_that_is_signed_and_never_the_mac() -> None:
+def test_the_key_follows_the_delivery_id_where_that_is_signed_and_is_never_the_mac() -> None:
     whsec = Secret("s", b"whsec_c2VjcmV0")
     signed = sign_delivery(load_preset("svix"), whsec, body=b"{}", now=NOW, delivery_id="msg_1")
-    assert key_of("svix", signed, (whsec,)) == b"msg_1"
-    again = sign_delivery(load_preset("svix"), whsec, body=b"{}", now=NOW + 5, delivery_id="msg_1")
-    assert key_of("svix", again, (whsec,)) == b"msg_1"
+    again = sign_delivery(load_preset("svix"), whsec, body=b'{"attempt":2}', now=NOW + 5, delivery_id="msg_1")
+    other = sign_delivery(load_preset("svix"), whsec, body=b"{}", now=NOW, delivery_id="msg_2")
+    assert key_of("svix", signed, (whsec,)) == key_of("svix", again, (whsec,)) != key_of("svix", other, (whsec,))
     github = sign_delivery(load_preset("github"), SECRET, body=b"{}", now=NOW, delivery_id="unsigned")
     assert key_of("github", github) == key_of("github", github._replace(headers=github.headers[:1]))
     assert key_of("github", github).hex() not in github.headers[0][1]
 
 
-def test_where_nothing_is_signed_there_is_no_key() -> None:
-    assert key_of("gitlab", sign_delivery(load_preset("gitlab"), SECRET, body=b"{}", now=NOW)) == b""
+def test_the_url_is_part_of_the_key_where_it_is_signed() -> None:
+    def key(target: bytes) -> bytes:
+        verifier = Verifier(load_preset("twilio"), (SECRET,), "https://hooks.example.com")
+        head = make_head("POST", target, [(b"X-Twilio-Signature", b64encode(bytes(20)))], None)
+        return verifier.fingerprint(verifier.read_claim(head, NOW), head, [b""], scope="route")
+
+    assert key(b"/a") == key(b"/a") != key(b"/b")
+
+
+def test_where_nothing_is_signed_the_key_follows_the_body() -> None:
+    one, same, other = (
+        key_of("gitlab", sign_delivery(load_preset("gitlab"), SECRET, body=body, now=NOW))
+        for body in (b"1", b"1", b"2")
+    )
+    assert one == same != other

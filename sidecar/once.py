@@ -1,0 +1,50 @@
+"""One delivery's turn at the receiver: no copy of it is forwarded while the turn lasts, nor after it ended well."""
+
+import asyncio
+
+from sidecar.outcomes import Answer, Reason, Rejected
+from sidecar.replay import Replay, Seen, Store
+
+#: How long a copy waits for the one that is being forwarded, before it is answered 409: 1.6 s in steps.
+PAUSES = (0.01, 0.04, 0.1, 0.2, 0.4, 0.85)
+IN_PROGRESS = Answer(409, "Delivery in progress", retry_after=5)
+
+
+class Once:
+    """The turn of the delivery `key`, from `begin` until `end` or `abandon`."""
+
+    __slots__ = ("_key", "_over", "_replay", "_store")
+
+    def __init__(self, store: Store, key: bytes, replay: Replay) -> None:
+        self._store = store
+        self._key = key
+        self._replay = replay
+        self._over = False
+
+    async def begin(self, pending_seconds: float, *, wait: bool) -> None:
+        """Claims the turn. Raises `Rejected` if a copy had it, and `StoreUnavailableError`."""
+        for pause in (*PAUSES, 0.0) if wait else (0.0,):
+            seen = await self._store.begin(self._key, pending_seconds)
+            if seen is Seen.NEW:
+                return
+            if seen is Seen.DONE:
+                raise Rejected(Reason.REPLAYED, f"delivered before, within {self._replay.seconds:g} s")
+            if pause:
+                await asyncio.sleep(pause)
+        raise Rejected(Reason.REPLAYED, "a copy is being forwarded just now", answer=IN_PROGRESS)
+
+    async def end(self, status: int) -> bool:
+        """The receiver's answer is there, whole. Whether another delivery was forgotten early for this one's sake."""
+        if self._over:
+            return False
+        if not 200 <= status <= 299:
+            self.abandon()
+            return False
+        self._over = True
+        return await self._store.done(self._key, self._replay.seconds)
+
+    def abandon(self) -> None:
+        """Without effect after `end`. The next copy may be forwarded: nobody knows whether the receiver took this one."""
+        if not self._over:
+            self._over = True
+            self._store.release(self._key)

@@ -1,0 +1,228 @@
+"""Replay protection on the wire: what was taken is forwarded once; what failed comes through again."""
+
+import threading
+
+import pytest
+
+
+def route(name, verify="begini", secret="BEGINI_API_KEY", **more):
+    base = {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"id": "current", "env": secret}]}
+    return base | {"replay": "10m"} | more
+
+
+CONFIG = {
+    "routes": [
+        route("begini"),
+        route("other"),
+        route("short", replay="300ms"),
+        route("shadow", mode="shadow"),
+        route("slack", "slack", "SLACK_SECRET"),
+        {
+            "name": "acme",
+            "path": "/webhooks/acme",
+            "verify": {
+                "signature": {"header": "X-Acme-Signature"},
+                "delivery_id": {"header": "X-Acme-Id"},
+                "signed": "{id}.{body}",
+            },
+            "secrets": [{"env": "ACME_SECRET"}],
+            "replay": "10m",
+        },
+    ]
+}
+DELIVERED = b'{"detail":"Already delivered"}'
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+numbers = iter(range(1, 1000))
+
+
+@pytest.fixture
+def body(craft):
+    """One that no test had before."""
+    return b'{"mark":"%b","n":%d}' % (craft.body_mark, next(numbers))
+
+
+def replayed(sidecar, receiver, raw, *, name="begini"):
+    """Sends a copy of what was taken: answered like a success, and the receiver has no part in it."""
+    answer = sidecar.refused(raw, 200, "replayed", receiver=receiver, route=name)
+    assert answer.body == DELIVERED
+    assert answer.values(b"content-type") == [b"application/json"]
+
+
+def test_a_copy_of_what_was_taken_is_answered_200_and_not_forwarded(sidecar, receiver, craft, body):
+    raw = craft.begini(body)
+    assert sidecar.ask(raw).body == b"ok"
+    replayed(sidecar, receiver, raw)
+    replayed(sidecar, receiver, raw)
+    assert len(receiver.requests) == 1
+
+
+def test_unsigned_headers_and_another_case_of_the_same_make_no_new_delivery(sidecar, receiver, craft, body):
+    assert sidecar.ask(craft.begini(body)).status == 200
+    replayed(sidecar, receiver, craft.begini(body, [(b"X-Request-Id", b"another"), (b"X-Delivery", b"2")]))
+    mac = craft.mac("BEGINI_API_KEY", body)
+    replayed(sidecar, receiver, craft.request(b"/webhooks/begini?again=1", [(b"x-sIGNATURE", mac)], body))
+
+
+def test_another_body_is_another_delivery_and_another_route_has_its_own(sidecar, receiver, craft, body):
+    assert sidecar.ask(craft.begini(body)).body == b"ok"
+    assert sidecar.ask(craft.begini(body + b" ")).body == b"ok"
+    assert sidecar.ask(craft.begini(body, path=b"/webhooks/other")).body == b"ok"
+
+
+def test_a_forged_copy_learns_nothing_of_what_was_taken(sidecar, receiver, craft, body):
+    assert sidecar.ask(craft.begini(body)).status == 200
+    sidecar.refused(craft.begini(body, secret="ACME_SECRET"), 403, "signature_mismatch", receiver=receiver)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BUSY,
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+        pytest.param(lambda peer: peer.close(), id="closed without an answer"),
+        pytest.param(
+            lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal") or peer.close(), id="cut"
+        ),
+        pytest.param(lambda peer: peer.send(b"what?\r\n\r\n") or peer.close(), id="no HTTP"),
+    ],
+)
+def test_what_the_receiver_did_not_take_is_forwarded_again(sidecar, receiver, craft, body, answer):
+    raw = craft.begini(body)
+    receiver.then(answer)
+    sidecar.ask(raw)
+    assert sidecar.ask(raw).body == b"ok"
+    assert len(receiver.requests) == 2
+    replayed(sidecar, receiver, raw)
+
+
+def test_what_the_receiver_was_too_slow_for_is_forwarded_again(sidecar, receiver, craft, body):
+    raw = craft.begini(body)
+    receiver.then(lambda peer: peer.gone())
+    assert sidecar.ask(raw).status == 504
+    assert sidecar.ask(raw).body == b"ok"
+    replayed(sidecar, receiver, raw)
+
+
+def test_what_was_under_way_when_its_sender_left_is_forwarded_again(sidecar, receiver, craft, body, wait_until):
+    raw = craft.begini(body)
+    receiver.then(lambda peer: peer.gone())
+    mark = sidecar.mark()
+    with sidecar.connect() as client:
+        client.send(raw)
+        receiver.wait()
+        client.leave()
+    assert sidecar.delivery(mark)["reason"] == "client_disconnected"
+    assert sidecar.ask(raw).body == b"ok"
+    assert len(receiver.requests) == 2
+
+
+def test_an_answer_in_pieces_counts_when_it_is_whole(sidecar, receiver, craft, body):
+    def slowly(peer):
+        peer.read_body()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        threading.Event().wait(0.05)
+        peer.send(b"0\r\n\r\n")
+
+    raw = craft.begini(body)
+    receiver.then(slowly)
+    assert sidecar.ask(raw).body == b"ab"
+    replayed(sidecar, receiver, raw)
+
+
+def test_a_copy_of_what_is_under_way_waits_and_learns_how_it_ended(sidecar, receiver, craft, body):
+    """The one under way fails; of the copies that wait one is forwarded, and the others learn that it was taken."""
+    go = threading.Event()
+
+    def fail(peer):
+        peer.read_body()
+        assert go.wait(5)
+        peer.send(BUSY)
+
+    raw = craft.begini(body)
+    receiver.then(fail)
+    clients = [sidecar.connect() for _ in range(4)]
+    clients[0].send(raw)
+    receiver.wait()
+    for client in clients[1:]:
+        client.send(raw)
+    threading.Event().wait(0.1)
+    assert len(receiver.requests) == 1
+    go.set()
+    answers = [client.answer() for client in clients]
+    for client in clients:
+        client.close()
+    assert answers[0].status == 503
+    assert sorted(answer.body for answer in answers[1:]) == sorted([b"ok", DELIVERED, DELIVERED])
+    assert len(receiver.requests) == 2
+
+
+def test_a_copy_of_what_takes_long_is_told_to_come_again(sidecar, receiver, craft, body):
+    go = threading.Event()
+
+    def late(peer):
+        peer.read_body()
+        assert go.wait(5)
+        peer.send(craft.ok)
+
+    raw = craft.begini(body)
+    receiver.then(late)
+    with sidecar.connect() as first:
+        first.send(raw)
+        receiver.wait()
+        before = receiver.bytes_seen
+        mark = sidecar.mark()
+        answer = sidecar.ask(raw)
+        sidecar.was_refused(answer, 409, "replayed", receiver=receiver, mark=mark, bytes_before=before)
+        assert answer.values(b"retry-after") == [b"5"]
+        go.set()
+        assert first.answer().body == b"ok"
+    sidecar.delivery(mark, reason="")
+    replayed(sidecar, receiver, raw)
+
+
+def test_a_delivery_is_new_again_after_the_time_of_its_route(sidecar, receiver, craft, body):
+    raw = craft.begini(body, path=b"/webhooks/short")
+    assert sidecar.ask(raw).body == b"ok"
+    replayed(sidecar, receiver, raw, name="short")
+    threading.Event().wait(0.32)
+    assert sidecar.ask(raw).body == b"ok"
+
+
+def test_a_signed_timestamp_makes_a_retry_a_new_delivery_and_a_signed_id_does_not(sidecar, receiver, craft, body):
+    assert sidecar.ask(craft.slack(body)).body == b"ok"
+    assert sidecar.ask(craft.slack(body, age=1)).body == b"ok"
+    replayed(sidecar, receiver, craft.slack(body, age=1), name="slack")
+
+    def acme(ident, content):
+        mac = craft.mac("ACME_SECRET", ident + b"." + content, "sha256")
+        return craft.request(b"/webhooks/acme", [(b"X-Acme-Id", ident), (b"X-Acme-Signature", mac)], content)
+
+    assert sidecar.ask(acme(b"id-1", body)).body == b"ok"
+    assert sidecar.ask(acme(b"id-2", body)).body == b"ok"
+    replayed(sidecar, receiver, acme(b"id-1", body + b"another attempt, another body"), name="acme")
+
+
+def test_shadow_mode_forwards_a_copy_and_counts_it(sidecar, receiver, craft, body):
+    raw = craft.begini(body, path=b"/webhooks/shadow")
+    before = sidecar.metric("shadow_rejections_total", route="shadow", reason="replayed")
+    assert sidecar.ask(raw).body == b"ok"
+    mark = sidecar.mark()
+    assert sidecar.ask(raw).body == b"ok"
+    assert [seen.values(b"X-Webhook-Verified") for seen in receiver.requests] == [[b"shadow"], [b"shadow-rejected"]]
+    line = sidecar.delivery(mark)
+    assert (line["outcome"], line["reason"], line["shadow_reason"]) == ("accepted", "", "replayed")
+    assert sidecar.metric("shadow_rejections_total", route="shadow", reason="replayed") == before + 1
+
+
+def test_a_large_delivery_is_known_again(sidecar, receiver, craft, body):
+    raw = craft.begini(body + b" " * 1_500_000)
+    assert sidecar.ask(raw).body == b"ok"
+    replayed(sidecar, receiver, raw)
+
+
+def test_a_reload_forgets_nothing(sidecar, receiver, craft, body):
+    raw = craft.begini(body)
+    assert sidecar.ask(raw).body == b"ok"
+    assert sidecar.admin("/-/reload", method="POST")[0] == 200
+    replayed(sidecar, receiver, raw)
