@@ -47,6 +47,7 @@ ON_LOOP_BYTES = 1024 * 1024
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
 PENDING_MARGIN = 2.0
+_FORWARDING = frozenset(FORWARDING_HEADERS)
 
 
 class Proxy:
@@ -293,16 +294,15 @@ class Proxy:
 
     def _watch_for_proxies(self, site: Site, route: Route, head: RequestHead) -> None:
         """Warns, once for each route, that the address which its allowlist looks at is probably a proxy's."""
-        if route.allow is None or not site.trusts_nobody or route.name in self._warned:
+        if _FORWARDING.isdisjoint(head.fields) or route.allow is None or not site.trusts_nobody:
             return
-        header = next((name for name in FORWARDING_HEADERS if head.values(name)), None)
-        if header is not None:
+        if route.name not in self._warned:
             self._warned.add(route.name)
             self.log.event(
                 "forwarding_header_ignored",
                 Level.WARNING,
                 route=route.name,
-                header=header.decode(),
+                header=next(name for name in FORWARDING_HEADERS if name in head.fields).decode(),
                 peer=head.peer or "unix:",
                 detail="the allowlist judges the connection's own address; if that is a proxy's, name it in trusted_proxies",
             )

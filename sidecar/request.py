@@ -6,7 +6,6 @@ the sidecar and the receiver must see the same request, or a verified one could 
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from operator import methodcaller
 from typing import Any
 
@@ -26,6 +25,7 @@ _strip_end = methodcaller("rstrip", b" \t")
 #: Names of more fields, or of more bytes in all, are not kept for the next head.
 _KEPT_FIELDS = 40
 _KEPT_BYTES = 1024
+_KEPT_LISTS = 256
 
 
 class FieldNames:
@@ -96,13 +96,18 @@ def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str |
 
 
 def field_names(listed: tuple[bytes, ...]) -> FieldNames:
-    """Kept for short lists only: what a stranger sends must not fill the memory."""
-    if len(listed) > _KEPT_FIELDS or len(b"".join(listed)) > _KEPT_BYTES:
-        return FieldNames(listed)
-    return _kept_names(listed)
+    """Kept for short lists only, the newest ones: what a stranger sends must not fill the memory."""
+    names = _kept.get(listed)
+    if names is None:
+        names = FieldNames(listed)
+        if len(listed) <= _KEPT_FIELDS and len(b"".join(listed)) <= _KEPT_BYTES:
+            if len(_kept) >= _KEPT_LISTS:
+                del _kept[next(iter(_kept))]
+            _kept[listed] = names
+    return names
 
 
-_kept_names = lru_cache(maxsize=256)(FieldNames)
+_kept: dict[tuple[bytes, ...], FieldNames] = {}
 
 
 def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
