@@ -272,7 +272,11 @@ class DataProtocol(HttpToolsProtocol):
     def _unfinished_body(self) -> None:
         if self._chunks_too_costly(MAX_HEAD):
             self._fault(CHUNKS_TOO_COSTLY)
-        elif not self.body_timed:
+        elif self.active is self.cycle:  # else nothing is read, until the requests before it are answered
+            self._time_body()
+
+    def _time_body(self) -> None:
+        if not self.body_timed:
             self.body_timed = True
             self.deadlines.body.add(self)
 
@@ -503,6 +507,8 @@ class DataProtocol(HttpToolsProtocol):
             self.active = self.pipeline.pop()  # type: ignore[assignment]
             if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
                 self.flow.resume_reading()
+                if self.active.more_body and not self.discarding:  # type: ignore[union-attr]
+                    self._time_body()
             self.active.go_on()  # type: ignore[union-attr]
 
     def shutdown(self) -> None:

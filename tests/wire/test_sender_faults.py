@@ -386,6 +386,33 @@ def test_a_slow_body_is_408_however_steadily_it_drips(sidecar, receiver, craft, 
     sidecar.idle()
 
 
+def test_a_second_body_is_not_timed_while_the_first_request_is_being_answered(sidecar, receiver, craft):
+    """Nothing is read from the sender meanwhile, so its time can't run."""
+
+    def slow(peer):
+        peer.read_body()
+        time.sleep(1.6)
+        peer.send(craft.ok)
+
+    receiver.then(slow)
+    raw = craft.begini()
+    with sidecar.connect() as client:
+        client.send(raw + raw[:-1])
+        assert client.answer().status == 200
+        client.send(raw[-1:])
+        assert client.answer().status == 200
+
+
+def test_a_second_body_is_timed_from_the_end_of_the_first_answer(sidecar, receiver, craft):
+    raw = craft.begini()
+    with sidecar.connect() as client:
+        client.send(raw + raw[:-1])
+        assert client.answer().status == 200
+        began = time.monotonic()
+        assert client.answer().status == 408
+        assert 0.5 < time.monotonic() - began < 3
+
+
 def test_a_slow_second_head_leaves_the_first_request_its_answer(sidecar, receiver, craft):
     def script(peer):
         peer.read_body()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 CONFIG = {"workers": 2}
+NEW = {"name": "new", "path": "/webhooks/new", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}]}
 
 
 def worker_pids(sidecar):
@@ -143,9 +144,8 @@ def test_the_limits_hold_for_all_workers_together(start, receiver, craft, wait_u
 
 
 def test_a_reload_takes_effect_in_every_worker_and_in_those_that_come_later(sidecar, receiver, craft, wait_until):
-    new = {"name": "new", "path": "/webhooks/new", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}]}
     try:
-        sidecar.write(sidecar.config | {"routes": [*sidecar.config["routes"], new]})
+        sidecar.write(sidecar.config | {"routes": [*sidecar.config["routes"], NEW]})
         assert sidecar.admin("/-/reload", method="POST")[0] == 200
         assert [sidecar.ask(craft.begini(path=b"/webhooks/new")).status for _ in range(12)] == [200] * 12
         assert sidecar.metric("deliveries_total", route="new", outcome="accepted", reason="") == 12
@@ -174,6 +174,21 @@ def test_a_reload_takes_effect_in_every_worker_and_in_those_that_come_later(side
     assert [sidecar.ask(craft.begini(path=b"/webhooks/new")).status for _ in range(12)] == [404] * 12
     # A route that is gone keeps its counts.
     assert sidecar.metric("deliveries_total", route="new", outcome="accepted", reason="") == 24
+
+
+def test_a_worker_that_does_not_take_a_reload_is_replaced_by_one_that_has_it(start, receiver, craft, wait_until):
+    """Here one that was stopped; ten seconds are what a worker has."""
+    sidecar = start(CONFIG)
+    stopped, other = worker_pids(sidecar)
+    os.kill(stopped, signal.SIGSTOP)
+    sidecar.write(sidecar.config | {"routes": [*sidecar.config["routes"], NEW]})
+    mark = sidecar.mark()
+    sidecar.send_signal(signal.SIGHUP)
+    wait_until(lambda: any(line["event"] == "config_loaded" for line in sidecar.lines[mark:]), "the reload", 15)
+    assert sidecar.line(mark, event="worker_ended")["how"] == "killed by SIGKILL"
+    whole_again(sidecar, wait_until, without=stopped)
+    assert other in worker_pids(sidecar)
+    assert [sidecar.ask(craft.begini(path=b"/webhooks/new")).status for _ in range(12)] == [200] * 12
 
 
 def test_the_number_of_workers_cannot_be_changed_by_a_reload(sidecar):
@@ -245,6 +260,27 @@ def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_0(start
     assert sidecar.exit_status(4) == 0
     sidecar.check_output()
     assert sidecar.delivery()["reason"] == "draining"
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_sigterm_while_a_worker_is_being_replaced_ends_it_with_0(start, receiver, craft, wait_until, deaths):
+    """After one death its place is taken at once, so that SIGTERM meets one that starts; after three there is a pause."""
+    sidecar = start(CONFIG | {"drain": "3s"})
+    receiver.then(lambda peer: (peer.read_body(), time.sleep(0.5), peer.send(craft.ok)))
+    with sidecar.connect() as client:
+        client.send(craft.begini())
+        receiver.wait()
+        busy = serving_pid(sidecar, client)
+        for death in range(deaths):
+            wait_until(lambda: len(worker_pids(sidecar)) == 2, "two workers")
+            (victim,) = {*worker_pids(sidecar)} - {busy}
+            os.kill(victim, signal.SIGKILL)
+            sidecar.line(event="worker_ended", count=death + 1)
+        sidecar.send_signal(signal.SIGTERM)
+        assert client.answer().status == 200
+    assert sidecar.exit_status(5) == 0
+    sidecar.check_output()
+    assert gone([busy])
 
 
 def test_a_signal_to_the_whole_group_drains_once(start, receiver, craft):
