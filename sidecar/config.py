@@ -464,7 +464,7 @@ class _Builder:
 
     def _secret(self, at: Path, ref: SecretRef) -> Secret | None:
         if not self.resolve_secrets:
-            return Secret(ref.id, b"not resolved")
+            return Secret(ref.id, b"not resolved", retire_by=ref.retire_by)
         try:
             value = read_secret(ref, self.env, self.read)
         except SecretUnavailableError as error:
@@ -485,7 +485,7 @@ class _Builder:
             self._warn(
                 at, f"the secret in {ref.where} has only {len(value)} bytes; {SHORT_SECRET} or more can't be guessed"
             )
-        return Secret(ref.id, value)
+        return Secret(ref.id, value, retire_by=ref.retire_by)
 
     def _check_listeners(self, data: Mapping[str, Any]) -> None:
         listen, admin = data.get("listen"), data.get("admin")

@@ -70,6 +70,9 @@ class Exposition(Collector):
         self.workers = workers
         #: Published networks in use: preset, seconds since they were published, failures to fetch them.
         self.ranges: Callable[[], Iterable[tuple[str, float, int]]] = tuple
+        #: Secrets that have a day by which they should be out of use: route, secret, unix time.
+        self.retirements: Callable[[], Iterable[tuple[str, str, float]]] = tuple
+        self.memory_limit = 0  #: bytes
         self.reload_successful = True
         self.reload_success_time = 0.0
 
@@ -117,6 +120,11 @@ class Exposition(Collector):
         gauges = _added([part.gauges for part in self.parts])
         yield GaugeMetricFamily("webhook_sidecar_in_flight", "Deliveries being worked on.", gauges[IN_FLIGHT])
         yield GaugeMetricFamily("webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", gauges[BUFFERED])
+        yield GaugeMetricFamily(
+            "webhook_sidecar_memory_limit_bytes",
+            "Memory that the program may hold: what its control groups allow, or all that the machine has.",
+            self.memory_limit,
+        )
         serving, exits = self.workers()
         yield GaugeMetricFamily("webhook_sidecar_workers", "Processes that take deliveries.", serving)
         yield CounterMetricFamily(
@@ -132,6 +140,14 @@ class Exposition(Collector):
             "When a configuration was last loaded, unix time.",
             self.reload_success_time,
         )
+        retire_by = GaugeMetricFamily(
+            "webhook_sidecar_secret_retire_by_timestamp_seconds",
+            "When a secret should be out of use (retire_by), unix time.",
+            labels=("route", "secret"),
+        )
+        for route, secret, by in self.retirements():
+            retire_by.add_metric((route, secret), by)
+        yield retire_by
         age = GaugeMetricFamily(
             "webhook_sidecar_ip_ranges_age_seconds",
             "Since a provider's list of networks was fetched, or published if it never was.",

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
@@ -498,6 +499,23 @@ class Status(Value):
         return value
 
 
+class Day(Value):
+    """A day, such as 2026-12-31; becomes the unix time at which it is over, in UTC."""
+
+    schema: ClassVar[JSONSchema] = {"type": "string", "format": "date"}
+
+    def read(self, value: Any) -> float:
+        text = Text().read(value)
+        try:
+            day = date.fromisoformat(text)
+            if text != day.isoformat():  # other forms of ISO 8601 are read too
+                raise ValueError
+            over = datetime.combine(day + timedelta(days=1), time.min, UTC)
+        except (ValueError, OverflowError):
+            raise ValidationError(f"{shown(text)} is no day; for example 2026-12-31") from None
+        return over.timestamp()
+
+
 class SecretRef(NamedTuple):
     """Where a secret stands; `id` is what logs and metrics call it."""
 
@@ -505,6 +523,7 @@ class SecretRef(NamedTuple):
     env: str
     file: str
     optional: bool
+    retire_by: float | None = None
 
     @property
     def where(self) -> str:
@@ -512,7 +531,7 @@ class SecretRef(NamedTuple):
 
 
 class SecretReference(Value):
-    """`{id, env}` or `{id, file, optional}`; never the secret itself."""
+    """`{id, env}` or `{id, file, optional}`, with `retire_by` if it has one; never the secret itself."""
 
     schema: ClassVar[JSONSchema] = {
         "type": "object",
@@ -521,6 +540,7 @@ class SecretReference(Value):
             "env": {"type": "string", "minLength": 1},
             "file": {"type": "string", "minLength": 1},
             "optional": {"type": "boolean"},
+            "retire_by": Day.schema,
         },
         "oneOf": [{"required": ["env"]}, {"required": ["file"]}],
         "additionalProperties": False,
@@ -531,13 +551,14 @@ class SecretReference(Value):
         if not isinstance(value, Mapping):
             raise ValidationError(self._INLINE)
         problems: dict[str, list[str]] = {}
+        kinds = {"id": Label(), "env": NonEmpty(), "file": NonEmpty(), "optional": Flag(), "retire_by": Day()}
         for key in value:
             if key in ("value", "secret", "key", "inline", "plain", "text", "literal"):
                 problems[key] = [self._INLINE]
-            elif key not in ("id", "env", "file", "optional"):
-                problems[key] = ["unknown key; known keys are id, env, file, optional"]
+            elif key not in kinds:
+                problems[key] = [f"unknown key; known keys are {', '.join(kinds)}"]
         result: dict[str, Any] = {"id": "", "env": "", "file": "", "optional": False}
-        for key, kind in (("id", Label()), ("env", NonEmpty()), ("file", NonEmpty()), ("optional", Flag())):
+        for key, kind in kinds.items():
             if key in value:
                 try:
                     result[key] = kind.deserialize(value[key])

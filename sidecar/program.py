@@ -27,6 +27,7 @@ from sidecar.files import Recalled, Remembered
 from sidecar.ip_ranges import RangesError
 from sidecar.listeners import Server, remove, shown, uvicorn_config
 from sidecar.log import Log
+from sidecar.memory_limit import memory_limit
 from sidecar.metrics import Metrics
 from sidecar.processes import Processes
 from sidecar.published import Published
@@ -131,6 +132,13 @@ class Program:
         self.ready = False
         self.exposition = exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
         exposition.ranges = lambda: self.published.state(self.config.ranges)
+        exposition.retirements = lambda: [
+            (route.name, secret.id, secret.retire_by)
+            for route in self.config.routes.routes
+            for secret in (route.verifier.secrets if route.verifier else ())
+            if secret.retire_by is not None
+        ]
+        exposition.memory_limit = memory_limit()
         self.processes = Processes(lambda: deliveries.pids)
         self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
         self._env = env

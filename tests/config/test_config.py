@@ -362,6 +362,14 @@ def test_a_secret_without_an_id_is_called_by_where_it_stands(load: Load, referen
     assert config.routes.routes[0].secret_ids == [id]
 
 
+@pytest.mark.parametrize("resolve_secrets", [True, False])
+def test_a_day_to_retire_a_secret_by_ends_at_midnight_utc(load: Load, resolve_secrets: bool) -> None:
+    text = with_secret("{env: GOOD}") + "      - {env: OTHER, retire_by: 2026-12-31}\n"
+    route = load(text, resolve_secrets=resolve_secrets).routes.routes[0]
+    assert route.verifier is not None
+    assert [secret.retire_by for secret in route.verifier.secrets] == [None, 1798761600.0]
+
+
 def test_an_optional_secret_that_is_absent_is_left_out(load: Load) -> None:
     text = (
         with_secret("{env: GOOD}")
