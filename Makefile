@@ -155,7 +155,7 @@ $(VENV)/installed-dev: pyproject.toml requirements/dev.txt requirements/build.tx
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
-TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl
+TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
 
 test-tools: TOOLS = $(TEST_TOOLS)

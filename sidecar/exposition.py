@@ -72,7 +72,7 @@ class Exposition(Collector):
         self.ranges: Callable[[], Iterable[tuple[str, float, int]]] = tuple
         #: Secrets that have a day by which they should be out of use: route, secret, unix time.
         self.retirements: Callable[[], Iterable[tuple[str, str, float]]] = tuple
-        self.memory_limit = 0  #: bytes
+        self.memory_limit = 0  #: bytes; 0 if nobody knows
         self.reload_successful = True
         self.reload_success_time = 0.0
 
@@ -120,11 +120,12 @@ class Exposition(Collector):
         gauges = _added([part.gauges for part in self.parts])
         yield GaugeMetricFamily("webhook_sidecar_in_flight", "Deliveries being worked on.", gauges[IN_FLIGHT])
         yield GaugeMetricFamily("webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", gauges[BUFFERED])
-        yield GaugeMetricFamily(
-            "webhook_sidecar_memory_limit_bytes",
-            "Memory that the program may hold: what its control groups allow, or all that the machine has.",
-            self.memory_limit,
-        )
+        if self.memory_limit:
+            yield GaugeMetricFamily(
+                "webhook_sidecar_memory_limit_bytes",
+                "Memory that the program may hold: what its control groups allow, or all that the machine has.",
+                self.memory_limit,
+            )
         serving, exits = self.workers()
         yield GaugeMetricFamily("webhook_sidecar_workers", "Processes that take deliveries.", serving)
         yield CounterMetricFamily(

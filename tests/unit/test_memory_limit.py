@@ -43,7 +43,15 @@ MEMINFO = "MemTotal:        8388608 kB\nMemFree:          123456 kB\n"
             8 * GIB,
         ),
     ],
-    ids=["nothing to read", "no groups", "container", "container without a limit", "slice", "version 1", "v1, no limit"],
+    ids=[
+        "nothing to read",
+        "no groups",
+        "container",
+        "container without a limit",
+        "slice",
+        "version 1",
+        "v1, no limit",
+    ],
 )
 def test_the_narrowest_limit_counts(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     for name, text in ({"proc/meminfo": MEMINFO} | files if files else files).items():

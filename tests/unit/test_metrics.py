@@ -305,3 +305,10 @@ def test_a_histogram_with_negative_bounds_has_buckets_but_no_count_and_no_sum(me
     metrics.record(finished(age=-2.5), 0.0)
     names = {name for name, _ in scrape(metrics) if "signature_age" in name}
     assert names == {"webhook_sidecar_signature_age_seconds_bucket"}
+
+
+def test_secrets_with_a_day_to_retire_by_and_the_memory_limit_are_shown() -> None:
+    samples = scrape(Metrics(), retirements=lambda: [("acme", "previous", 3600.0)], memory_limit=1 << 30)
+    assert samples[series("secret_retire_by_timestamp_seconds", route="acme", secret="previous")] == 3600
+    assert samples[series("memory_limit_bytes")] == 1 << 30
+    assert series("memory_limit_bytes") not in scrape(Metrics())

@@ -1,0 +1,49 @@
+"""The alert rules: right by promtool, each tried firing and not firing, each with its section in the runbook."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "helm/rules/webhook-sidecar.yaml"
+UNIT_TESTS = sorted(Path(__file__).parent.glob("*_test.yaml"))
+RUNBOOK = "docs/runbook.md"
+
+
+def rules():
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def promtool(*arguments):
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_finds_nothing_wrong_with_the_rules():
+    promtool("check", "rules", "--lint-fatal", RULES)
+
+
+@pytest.mark.parametrize("file", UNIT_TESTS, ids=[file.stem for file in UNIT_TESTS])
+def test_every_alert_fires_when_it_should_and_only_then(file):
+    promtool("test", "rules", file)
+
+
+def test_every_alert_is_tried_firing_and_not_firing():
+    tried = {
+        (case["alertname"], bool(case["exp_alerts"]))
+        for file in UNIT_TESTS
+        for test in yaml.safe_load(file.read_text())["tests"]
+        for case in test["alert_rule_test"]
+    }
+    assert tried == {(rule["alert"], fires) for rule in rules() for fires in (True, False)}
+
+
+def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert():
+    sections = re.findall(r"^## (\S+)$", (ROOT / RUNBOOK).read_text(), re.MULTILINE)
+    assert sections == [rule["alert"] for rule in rules()]
+    for rule in rules():
+        assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("warning", "critical")
