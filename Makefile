@@ -35,7 +35,7 @@ help: ## show this text
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
 	$(BIN)/sidecar demo
 
-test: $(VENV)/installed-dev test-tools ## run all tests, with branch coverage
+test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools ## run all tests, with branch coverage
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
@@ -81,8 +81,9 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can m
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/installed-dev ## write docs/providers.md anew, from the presets
+docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: docs/providers.md, and in helm/ the schema and the table of values
 	$(BIN)/python docs/providers.py
+	$(BIN)/python tools/chart_files.py
 
 bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
 	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)
@@ -153,9 +154,15 @@ $(VENV)/installed-dev: pyproject.toml requirements/dev.txt requirements/build.tx
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/installed
 
+# Helm 4, Helm 3 and kubectl, for the chart's tests.
+$(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python
+	@echo "Installing helm, helm3 and kubectl ..."
+	@$(BIN)/python tools/kubernetes_tools.py $(VENV)/kubernetes
+	@touch $@
+
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
-TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus
+TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus docker-registry:docker-registry
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
 
 test-tools: TOOLS = $(TEST_TOOLS)

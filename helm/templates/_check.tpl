@@ -1,0 +1,593 @@
+{{- /* What a schema can't say, or not in a sentence. Whatever renders is a configuration that `sidecar check` takes.
+
+The checks are those of sidecar/config.py and sidecar/schema.py, and tests/chart feeds the chart every file of tests/config/invalid.
+Each template writes one problem to a line; `sidecar.check` fails with all of them at once. */ -}}
+
+{{- define "sidecar.check" -}}
+{{- $presets := .Files.Get "files/presets.json" | fromJson -}}
+{{- $ranges := .Files.Get "files/ranges.json" | fromJsonArray -}}
+{{- $context := dict "root" . "config" .Values.config "presets" $presets "ranges" $ranges -}}
+{{- $problems := list (include "sidecar.check.removed" .) (include "sidecar.check.mode" .) (include "sidecar.check.listeners" $context) (include "sidecar.check.common" $context) (include "sidecar.check.routes" $context) (include "sidecar.check.objects" .) -}}
+{{- with join "\n" $problems | splitList "\n" | compact -}}
+{{- fail (printf "\n\n%s\n" (join "\n" .)) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Names that values don't have, and what is meant. A value that is renamed gets a line here. */ -}}
+{{- define "sidecar.check.removed" -}}
+{{- $now := dict
+  "existingSecret" "it is a list: existingSecrets: [NAME]"
+  "secrets" "secrets are never values; make a Secret and name it: existingSecrets: [NAME]"
+  "env" "for the sidecar it is extraEnv, for the receiver receiver.env"
+  "routes" "it is a part of the configuration: config.routes"
+  "upstream" "it is a part of the configuration: config.upstream"
+  "replicas" "it is replicaCount"
+  "metrics" "they are always there; for the Prometheus operator set serviceMonitor.enabled: true"
+  "gateway" "for the Gateway API it is httpRoute" -}}
+{{- range $name, $remedy := $now }}
+{{- if hasKey $.Values $name }}
+{{ $name }}: is no value of this chart; {{ $remedy }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.mode" -}}
+{{- $receiver := .Values.receiver }}
+{{- if eq .Values.mode "sidecar" }}
+{{- if not $receiver.image }}
+receiver.image: is empty; in sidecar mode it is your receiver's image, for example registry.example/shop:1.2 (mode: gateway puts the sidecar in front of a receiver that is already there)
+{{- end }}
+{{- if has (int $receiver.port) (list (include "sidecar.dataPort" . | int) (include "sidecar.adminPort" . | int)) }}
+receiver.port: {{ $receiver.port }} is a port of the sidecar; move it with config.listen or config.admin, for example config.listen: 0.0.0.0:8081
+{{- end }}
+{{- if $receiver.loopback }}
+{{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
+{{- range $kind := list "httpGet" "tcpSocket" "grpc" }}
+{{- with dig $probe $kind "port" "" $receiver }}
+{{- if eq (toString .) (toString $receiver.port) }}
+receiver.{{ $probe }}: the kubelet can't reach port {{ . }}, because the receiver listens on 127.0.0.1 only; use exec, or an open route and the sidecar's port: {path: /healthz, open: true} in config.routes, and port: {{ include "sidecar.dataPort" $ }} here
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- else if $receiver.image }}
+receiver.image: is for mode: sidecar, and mode is {{ .Values.mode }}; set the one or remove the other
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.listeners" -}}
+{{- $ports := list -}}
+{{- range $key, $default := dict "listen" "0.0.0.0:8080" "admin" "0.0.0.0:9090" }}
+{{- $text := get $.config $key | default $default | toString }}
+{{- $port := splitList ":" $text | last }}
+{{- if hasPrefix "unix:" $text }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; write {{ $default }}
+{{- else if not (regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):[1-9][0-9]{0,4}$" $text) }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; write 0.0.0.0:PORT, or [::]:PORT for IPv6, for example {{ $default }}
+{{- else if gt (int $port) 65535 }}
+config.{{ $key }}: {{ squote $text }} has no possible port; write 0.0.0.0:PORT, for example {{ $default }}
+{{- else if has $port $ports }}
+config: listen and admin both have port {{ $port }}; give each its own, for example listen: 0.0.0.0:8080 and admin: 0.0.0.0:9090
+{{- end }}
+{{- $ports = append $ports $port }}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.common" -}}
+{{- $config := .config }}
+{{- if hasKey $config "upstream" }}
+{{- include "sidecar.check.upstream" (list . "config.upstream" $config.upstream) }}
+{{- if and (eq .root.Values.mode "sidecar") (regexMatch "^http://(127\\.0\\.0\\.1|localhost|\\[::1\\]):[0-9]+/?$" $config.upstream) }}
+{{- if not (hasSuffix (printf ":%v" .root.Values.receiver.port) (trimSuffix "/" $config.upstream)) }}
+config.upstream: {{ squote $config.upstream }} is not where the receiver listens, receiver.port: {{ .root.Values.receiver.port }}; remove the one or change the other
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $config.public_url }}
+{{- include "sidecar.check.url" (list "config.public_url" .) }}
+{{- end }}
+{{- range $index, $network := $config.trusted_proxies }}
+{{- if ne $network "unix:" }}
+{{- include "sidecar.check.network" (list (printf "config.trusted_proxies[%d]" $index) $network) }}
+{{- if hasSuffix "/0" $network }}
+config.trusted_proxies[{{ $index }}]: {{ squote $network }} would believe anybody's X-Forwarded-For; name the proxies' own networks
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (hasKey $config "trusted_proxies") (not $config.trusted_proxies) }}
+config.trusted_proxies: is an empty list; remove the key, or list what it should hold
+{{- end }}
+{{- range $key := list "client_ip_header" "proxy_protocol" }}
+{{- if and (get $config $key) (not (hasKey $config "trusted_proxies")) }}
+config.{{ $key }}: is believed of trusted proxies only; name them: trusted_proxies: [their networks]
+{{- end }}
+{{- end }}
+{{- with $config.ip_ranges }}
+{{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
+config.ip_ranges.refresh: {{ squote .refresh }} is too often; lists change in weeks, so use 1m at least, for example 24h
+{{- end }}
+{{- range $name, $url := .sources }}
+{{- if not (has $name $.ranges) }}
+config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version; there are {{ join ", " $.ranges }}
+{{- end }}
+{{- include "sidecar.check.url" (list (printf "config.ip_ranges.sources.%s" $name) $url) }}
+{{- end }}
+{{- end }}
+{{- range $index, $account := (default dict $config.delivery_test).accounts }}
+{{- $at := printf "config.delivery_test.accounts[%d]" $index }}
+{{- include "sidecar.check.secret" (list $.root (printf "%s.api_key" $at) $account.api_key) }}
+{{- with $account.webhook_url }}
+{{- include "sidecar.check.url" (list (printf "%s.webhook_url" $at) .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* (list context AT VALUE) */ -}}
+{{- define "sidecar.check.upstream" -}}
+{{- $at := index . 1 -}}{{- $text := index . 2 | toString -}}{{- $root := (index . 0).root -}}
+{{- $host := "([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" -}}
+{{- $port := ternary "443" "80" (hasPrefix "https:" $text) -}}
+{{- with regexFind ":[0-9]+/?$" $text }}{{ $port = trimAll ":/" . }}{{ end -}}
+{{- $local := regexMatch "^https?://(localhost|127\\.[0-9.]+|0\\.0\\.0\\.0|\\[::1?\\])(:|/|$)" $text -}}
+{{- if hasPrefix "unix:" $text }}
+{{- if not (hasPrefix "unix:/" $text) }}
+{{ $at }}: {{ squote $text }} needs an absolute path; for example unix:/run/app/app.sock
+{{- else if eq $root.Values.mode "gateway" }}
+{{ $at }}: {{ squote $text }} is a socket in the gateway's own pod, where no receiver is; name its Service, for example http://receiver.namespace:3000
+{{- end }}
+{{- else if contains "@" $text }}
+{{ $at }}: has credentials; the receiver's own authentication passes through in the delivery's headers
+{{- else if regexMatch "^https?://[^/?#]+(/[^/]|/?[?#]|//)" $text }}
+{{ $at }}: {{ squote $text }} has a path; deliveries keep the path they came with, so write {{ regexFind "^https?://[^/?#]+" $text }}
+{{- else if not (regexMatch (printf "^https?://%s(:[1-9][0-9]{0,4})?/?$" $host) $text) }}
+{{ $at }}: {{ squote $text }} is not a receiver's address; for example http://receiver.namespace:3000
+{{- else if gt (int $port) 65535 }}
+{{ $at }}: {{ squote $text }} has no possible port; for example http://receiver.namespace:3000
+{{- else if and $local (has $port (list (include "sidecar.dataPort" $root) (include "sidecar.adminPort" $root))) }}
+{{ $at }}: {{ squote $text }} is the sidecar's own listener; name the receiver's address
+{{- else if and $local (eq $root.Values.mode "gateway") }}
+{{ $at }}: {{ squote $text }} is the gateway's own pod, where no receiver is; name its Service, for example http://receiver.namespace:3000 (mode: sidecar puts both into one pod)
+{{- end }}
+{{- end }}
+
+{{- /* (list AT VALUE) */ -}}
+{{- define "sidecar.check.url" -}}
+{{- $text := index . 1 | toString -}}
+{{- $rest := regexReplaceAll "^https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" $text "" -}}
+{{- $port := trimPrefix ":" (regexFind "^:[0-9]{0,9}" $rest) -}}
+{{- if or (eq $rest $text) (not (regexMatch "^(:[1-9][0-9]{0,4})?([/?#][!-~]*)?$" $rest)) (gt (int $port) 65535) }}
+{{ index . 0 }}: {{ squote $text }} is not a URL; for example https://hooks.example.com/path
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.routes" -}}
+{{- $context := . -}}
+{{- $names := dict -}}{{- $keys := list -}}
+{{- if not .config.routes }}
+config.routes: names no route, so nothing would be let through; for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]
+{{- end }}
+{{- range $index, $route := .config.routes }}
+{{- $at := printf "config.routes[%d]" $index }}
+{{- include "sidecar.check.route" (dict "context" $context "at" $at "route" $route) }}
+{{- with $route.path }}
+{{- $keys = append $keys (printf "%s\t%d\t%d" (trimSuffix "*" .) (ternary 0 1 (hasSuffix "/*" .)) $index) }}
+{{- $made := regexReplaceAll "[^A-Za-z0-9._-]+" . "-" | trimAll "-._" | trunc 63 | default "root" }}
+{{- $name := $route.name | default $made }}
+{{- if hasKey $names $name }}
+{{ $at }}.name: {{ squote $name }} is the name of {{ get $names $name }} too; give each its own name:
+{{- end }}
+{{- $_ := set $names $name $at }}
+{{- end }}
+{{- end }}
+{{- $above := "" }}{{ $of := "" }}{{ $prefix := false }}
+{{- range sortAlpha $keys }}
+{{- $parts := splitList "\t" . }}
+{{- $path := index $parts 0 }}
+{{- if and $above (or (eq $path $above) (and $prefix (hasPrefix $above $path))) }}
+config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of }}]; each path must belong to one route, because receivers read paths more loosely than routes do
+{{- else }}
+{{- $above = $path }}{{ $of = index $parts 2 }}{{ $prefix = eq (index $parts 1) "0" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.route" -}}
+{{- $context := .context -}}{{- $config := $context.config -}}{{- $at := .at -}}{{- $route := .route -}}
+{{- if not $route.path }}
+{{ $at }}.path: is required
+{{- else if not (regexMatch "^/([!\"$-)+->@-~]*/)?\\*?$|^/[!\"$-)+->@-~]*$" $route.path) }}
+{{ $at }}.path: {{ squote $route.path }} is not a path: begin with '/', escape as a URL does, no query; a final '/*' takes all below
+{{- else if regexMatch "(^|/)\\.{1,2}(/|$)|//" $route.path }}
+{{ $at }}.path: {{ squote $route.path }} has empty or dot segments; write the path as senders call it
+{{- end }}
+{{- if and (hasKey $route "name") (not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\z" $route.name)) }}
+{{ $at }}.name: {{ squote $route.name }} is not a name; use up to 63 letters, digits, '.', '_' and '-'
+{{- end }}
+{{- if hasKey $route "upstream" }}
+{{- include "sidecar.check.upstream" (list $context (printf "%s.upstream" $at) $route.upstream) }}
+{{- else if and (not (hasKey $config "upstream")) (ne $context.root.Values.mode "sidecar") }}
+{{ $at }}: has no upstream; set config.upstream for all routes or upstream for this one, for example http://receiver.namespace:3000
+{{- end }}
+{{- range $method := $route.methods }}
+{{- if or (eq $method "CONNECT") (not (regexMatch "^[A-Z][A-Z-]{0,31}\\z" $method)) }}
+{{ $at }}.methods: {{ squote $method }} is not a method; for example POST (upper case)
+{{- end }}
+{{- end }}
+{{- if eq (dig "reject" "status" 403 $route | int) 410 }}
+{{ $at }}.reject.status: at 410 providers disable the endpoint; use 400 to 499, not 410, for example 403
+{{- end }}
+{{- range $key := list "allow" "methods" "secrets" }}
+{{- if and (hasKey $route $key) (not (get $route $key)) }}
+{{ $at }}.{{ $key }}: is an empty list; remove the key, or list what it should hold
+{{- end }}
+{{- end }}
+{{- range $index, $network := $route.allow }}
+{{- if hasPrefix "preset:" $network }}
+{{- if not (has (trimPrefix "preset:" $network) $context.ranges) }}
+{{ $at }}.allow[{{ $index }}]: {{ squote $network }} is not a list of networks in this version; there are preset:{{ join ", preset:" $context.ranges }}; for others list the networks
+{{- end }}
+{{- else }}
+{{- include "sidecar.check.network" (list (printf "%s.allow[%d]" $at $index) $network) }}
+{{- end }}
+{{- end }}
+{{- with $route.public_url }}
+{{- include "sidecar.check.url" (list (printf "%s.public_url" $at) .) }}
+{{- end }}
+{{- $ids := dict }}
+{{- range $index, $secret := $route.secrets }}
+{{- $where := printf "%s.secrets[%d]" $at $index }}
+{{- include "sidecar.check.secret" (list $context.root $where $secret) }}
+{{- $made := $secret.env | default ($secret.file | default "" | base) | toString }}
+{{- $id := $secret.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) }}
+{{- if hasKey $ids $id }}
+{{ $where }}: {{ squote $id }} is the id of another secret too; the id says which one matched, so give each its own id:
+{{- end }}
+{{- $_ := set $ids $id true }}
+{{- end }}
+{{- if gt (len (default list $route.secrets)) 10 }}
+{{ $at }}.secrets: are {{ len $route.secrets }}; 10 is the most, so remove those that are no longer used
+{{- end }}
+{{- with $route.verify_token }}
+{{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) .) }}
+{{- end }}
+{{- /* A route verifies something, or says plainly that it does not. */}}
+{{- $scheme := dict }}
+{{- if $route.open }}
+{{- range $key := list "verify" "secrets" "mode" "reject" }}
+{{- if and (hasKey $route $key) (not (and (eq $key "reject") (hasKey $route "allow"))) }}
+{{ $at }}.{{ $key }}: has no meaning on a route that is open: true; remove one of the two
+{{- end }}
+{{- end }}
+{{- else if not (hasKey $route "verify") }}
+{{ $at }}: verifies nothing; add verify: with a preset or a scheme, or open: true if everything may pass unverified
+{{- else if eq (toString $route.verify) "none" }}
+{{- if not (hasKey $route "allow") }}
+{{ $at }}.verify: none lets everybody in; add allow: with the networks that may send
+{{- end }}
+{{- if hasKey $route "secrets" }}
+{{ $at }}.secrets: are not used with verify: none; remove them, or name the scheme they belong to
+{{- end }}
+{{- else }}
+{{- $scheme = include "sidecar.scheme" (list $context.presets $route.verify) | fromJson }}
+{{- if $scheme.unknown }}
+{{ $at }}.verify: {{ squote $scheme.unknown }} is not a preset; `sidecar presets` lists them; or write the scheme out: signature: {header: ...}
+{{- $scheme = dict }}
+{{- else }}
+{{- if kindIs "map" $route.verify }}
+{{- include "sidecar.check.scheme" (list (printf "%s.verify" $at) $scheme) }}
+{{- end }}
+{{- if not (hasKey $route "secrets") }}
+{{ $at }}: has no secrets; add secrets: [{file: /run/secrets/NAME/KEY}], with the Secret's name in existingSecrets: [NAME]
+{{- end }}
+{{- if regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed) }}
+{{- if not (or $route.public_url $config.public_url) }}
+{{ $at }}.verify: signs the URL that senders call, and no public_url says it; add public_url: https://your.host here or in config
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $bearer := has (dig "signature" "kind" "hmac" $scheme) (list "token" "basic") }}
+{{- if hasKey $route "replay" }}
+{{- if or (not $scheme) $bearer }}
+{{ $at }}.replay: needs a signature: nothing else tells a delivery sent again from another one like it; remove it
+{{- end }}
+{{- if and (gt (int (default 1 $config.workers)) 1) (eq (default "memory" $config.replay_store) "memory") }}
+config.workers: would each remember deliveries by itself, and a copy may reach another one; with replay: use workers: 1
+{{- end }}
+{{- else if hasKey $route "replay_fail_open" }}
+{{ $at }}.replay_fail_open: has no meaning without replay:; remove it, or add replay: 10m
+{{- end }}
+{{- if and (hasKey $route "handshake") (not $scheme.handshake) }}
+{{ $at }}.handshake: has no meaning: the scheme has no handshake; remove it
+{{- end }}
+{{- if hasKey $route "verify_token" }}
+{{- $token := false }}
+{{- range $scheme.handshake }}
+{{- if or .compare (contains "{token}" (dig "computed" "of" "" .)) }}{{ $token = true }}{{ end }}
+{{- end }}
+{{- if not $token }}
+{{ $at }}.verify_token: is compared with nothing: the scheme has no handshake with a token
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Where a secret stands: (list root AT REFERENCE). */ -}}
+{{- define "sidecar.check.secret" -}}
+{{- $values := (index . 0).Values -}}{{- $at := index . 1 -}}{{- $secret := index . 2 -}}
+{{- with $secret.file }}
+{{- $mounted := false }}
+{{- range $values.existingSecrets }}
+{{- if hasPrefix (printf "/run/secrets/%s/" .) $secret.file }}{{ $mounted = true }}{{ end }}
+{{- end }}
+{{- range $values.extraVolumeMounts }}
+{{- if or (eq .mountPath $secret.file) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $secret.file) }}{{ $mounted = true }}{{ end }}
+{{- end }}
+{{- if and (not $mounted) (regexMatch "^/run/secrets/[^/]+/[^/]+$" .) }}
+{{ $at }}.file: {{ squote . }} is in a Secret that is not mounted; add its name: existingSecrets: [{{ . | dir | base }}]
+{{- else if not $mounted }}
+{{ $at }}.file: {{ squote . }} is on no volume; write /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
+{{- end }}
+{{- end }}
+{{- with $secret.env }}
+{{- $names := list }}
+{{- range $values.extraEnv }}{{ $names = append $names .name }}{{ end }}
+{{- if not (or $secret.optional $values.extraEnvFrom (has . $names)) }}
+{{ $at }}.env: nothing sets the variable {{ . }}; add it to extraEnv: [{name: {{ . }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The scheme of `verify:` as JSON, with a preset's own keys under it: (list presets VERIFY). */ -}}
+{{- define "sidecar.scheme" -}}
+{{- $presets := index . 0 -}}{{- $verify := index . 1 -}}
+{{- $name := ternary $verify "" (kindIs "string" $verify) | toString -}}
+{{- $changes := dict -}}
+{{- if kindIs "map" $verify -}}
+{{- $name = default "" $verify.preset | toString -}}
+{{- $changes = omit $verify "preset" -}}
+{{- end -}}
+{{- $places := list "header" "field" "tag" "first" -}}
+{{- $scheme := dict -}}
+{{- if and $name (not (hasKey $presets $name)) -}}
+{{- $_ := set $scheme "unknown" $name -}}
+{{- else -}}
+{{- if $name -}}{{- $scheme = deepCopy (get $presets $name) -}}{{- end -}}
+{{- range $key, $value := $changes -}}
+{{- if and (has $key (list "signature" "timestamp")) (hasKey $scheme $key) -}}
+{{- $base := get $scheme $key -}}
+{{- range $places -}}
+{{- if hasKey $value . -}}{{- $base = omit $base "header" "field" "tag" "first" -}}{{- end -}}
+{{- end -}}
+{{- $_ := set $scheme $key (mergeOverwrite (dict) $base $value) -}}
+{{- else -}}
+{{- $_ := set $scheme $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $scheme -}}
+{{- end }}
+
+{{- /* A scheme of one's own, or a preset that was changed: (list AT SCHEME). */ -}}
+{{- define "sidecar.check.scheme" -}}
+{{- $at := index . 0 -}}{{- $scheme := index . 1 -}}
+{{- $signature := default dict $scheme.signature -}}
+{{- $kind := default "hmac" $signature.kind -}}
+{{- $key := default "utf8" $scheme.key -}}
+{{- $signed := default "{body}" $scheme.signed -}}
+{{- $bearer := has $kind (list "token" "basic") -}}
+{{- $public := has $kind (list "ed25519" "ecdsa-p256-sha256" "rsa-pkcs1" "rsa-pss") -}}
+{{- if eq (hasKey $signature "header") (hasKey $signature "field") }}
+{{ $at }}.signature: needs exactly one of header and field; for example {header: X-Signature}
+{{- end }}
+{{- range $name := list "also" "list" "repeated" }}
+{{- if and (hasKey $signature "field") (get $signature $name) }}
+{{ $at }}.signature.{{ $name }}: is for a signature in a header; remove it, or field:
+{{- end }}
+{{- end }}
+{{- if and $bearer $signature.list }}
+{{ $at }}.signature.list: is for signatures; a token stands alone
+{{- end }}
+{{- /* What is signed. */}}
+{{- $places := list }}
+{{- range regexFindAll "\\{[^{}]*\\}" $signed -1 }}
+{{- $name := trimAll "{}" . }}
+{{- $places = append $places $name }}
+{{- $known := has $name (list "body" "timestamp" "method" "url" "url_without_query" "path_query" "host" "form_sorted" "body_sha256_b64" "body_sha512_b64" "secret" "id") }}
+{{- if not (or $known (regexMatch "^header:[!#$%&'*+.^_`|~0-9A-Za-z-]+$|^json:[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$" $name)) }}
+{{ $at }}.signed: has the unknown placeholder {{ . }}; known are {body}, {timestamp}, {method}, {url}, {url_without_query}, {path_query}, {host}, {form_sorted}, {body_sha256_b64}, {body_sha512_b64}, {secret}, {id}, {header:NAME} and {json:PATH}
+{{- end }}
+{{- end }}
+{{- if regexMatch "[{}]" (regexReplaceAll "\\{[^{}]*\\}" $signed "") }}
+{{ $at }}.signed: has a brace that belongs to no placeholder; write {body}, {timestamp} or {header:NAME}
+{{- end }}
+{{- if and (has "id" $places) (not $scheme.delivery_id) }}
+{{ $at }}.signed: signs {id}, but there is no delivery_id: section that says which header holds it
+{{- end }}
+{{- $bound := hasKey $scheme "body_hash" }}
+{{- range $name := list "body" "form_sorted" "body_sha256_b64" "body_sha512_b64" }}
+{{- if has $name $places }}{{ $bound = true }}{{ end }}
+{{- if gt (sub (len $places) (len (without $places $name))) 1 }}
+{{ $at }}.signed: has {{ printf "{%s}" $name }} several times; sign it once
+{{- end }}
+{{- end }}
+{{- $binds := true }}{{ if hasKey $scheme "binds_body" }}{{ $binds = $scheme.binds_body }}{{ end }}
+{{- if $bearer }}
+{{- if ne $signed "{body}" }}
+{{ $at }}.signed: has no meaning with signature.kind {{ $kind }}, which signs nothing; remove it
+{{- end }}
+{{- else }}
+{{- if and $binds (not $bound) }}
+{{ $at }}.signed: must contain {body}, or the body would not be signed; for example '{timestamp}.{body}'; if the provider really signs no part of it, say so with binds_body: false
+{{- end }}
+{{- if and $bound (not $binds) }}
+{{ $at }}.binds_body: is false, but the body is part of what is signed; remove it
+{{- end }}
+{{- range $name := list "any_port" "url_unescaped" "body_hash" }}
+{{- if and (get $scheme $name) (not (has "url" $places)) }}
+{{ $at }}.{{ $name }}: is for schemes that sign {url}; remove it
+{{- end }}
+{{- end }}
+{{- end }}
+{{- /* The clock. */}}
+{{- $clock := $scheme.timestamp }}
+{{- $in_body := and $clock (hasKey $clock "field") }}
+{{- if and (has "timestamp" $places) (or (not $clock) $in_body) }}
+{{ $at }}.signed: signs {timestamp}, but there is no timestamp: section that says where it stands
+{{- end }}
+{{- if hasKey $scheme "timestamp" }}
+{{- $there := 0 }}
+{{- range $name := list "header" "tag" "first" "field" }}
+{{- if hasKey $clock $name }}{{ $there = add1 $there }}{{ end }}
+{{- end }}
+{{- if ne (int $there) 1 }}
+{{ $at }}.timestamp: needs exactly one of header, tag, first and field; for example {header: X-Timestamp}
+{{- end }}
+{{- $held := has "timestamp" $places }}
+{{- if $in_body }}{{ $held = or (has "body" $places) (has (printf "json:%s" $clock.field) $places) }}{{ end }}
+{{- if or $bearer (not $held) }}
+{{ $at }}.timestamp: is not part of what is signed, so anybody could renew it; put {{ ternary (printf "{body} or {json:%s}" (default "" $clock.field)) "{timestamp}" (not (not $in_body)) }} into signed:, or remove the section
+{{- end }}
+{{- if and (or $clock.tag $clock.first) (not $signature.list) }}
+{{ $at }}.timestamp: is an item of a list, but the signature has no list: section that says what ends one
+{{- end }}
+{{- end }}
+{{- /* The key. */}}
+{{- if and (has "secret" $places) (ne $kind "hash") }}
+{{ $at }}.signed: holds {secret}, which {{ $kind }} keys with, not signs; remove it
+{{- end }}
+{{- if and (eq $kind "hash") (not (has "secret" $places)) }}
+{{ $at }}.signed: must hold {secret}, or anybody could make the hash; for example '{secret}{body}'
+{{- end }}
+{{- if and (eq $key "pem") (not $public) }}
+{{ $at }}.key: pem is a public key, which {{ $kind }} has none of; name the kind, for example rsa-pkcs1
+{{- end }}
+{{- if and $public (not (has $key (ternary (list "pem" "hex" "base64") (list "pem") (eq $kind "ed25519")))) }}
+{{ $at }}.key: {{ $key }} is no form of a public key for {{ $kind }}; use {{ ternary "pem or hex or base64" "pem" (eq $kind "ed25519") }}
+{{- end }}
+{{- range $name, $value := $scheme.require }}
+{{- if not (and (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" $name) (regexMatch "^[ -~]*[!-~][ -~]*$" $value)) }}
+{{ $at }}.require.{{ $name }}: must be a header's name with visible ASCII characters as its value
+{{- end }}
+{{- end }}
+{{- /* Handshakes. */}}
+{{- range $index, $shape := $scheme.handshake }}
+{{- $where := printf "%s.handshake[%d]" $at $index }}
+{{- $request := default dict $shape.request }}
+{{- if and (not $shape.signed) (or $request.json (dig "challenge" "json" "" $shape) (kindIs "map" $shape.compare | ternary (dig "compare" "json" "" $shape) "")) }}
+{{ $where }}: looks into the body, which is read of verified requests only; add signed: true
+{{- end }}
+{{- if and $shape.answer (not $shape.signed) (not $shape.challenge) (not (has (default "" $request.method) (list "GET" "HEAD"))) }}
+{{ $where }}.request: would take deliveries too; name a challenge, or method: GET or HEAD
+{{- end }}
+{{- if and $shape.computed (not (dig "challenge" "pattern" "" $shape)) }}
+{{ $where }}.challenge: signs what its sender chose; give the challenge a pattern that no delivery's signed message can have
+{{- end }}
+{{- with $shape.answer }}
+{{- if and .text .json }}
+{{ $where }}.answer.json: stands beside text; an answer has one body, so remove one of them
+{{- end }}
+{{- end }}
+{{- with dig "challenge" "pattern" "" $shape }}
+{{- $_ := mustRegexMatch . "" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A network without host bits: (list AT VALUE). */ -}}
+{{- define "sidecar.check.network" -}}
+{{- $at := index . 0 -}}{{- $text := index . 1 | toString -}}
+{{- $address := splitList "/" $text | first -}}
+{{- $byte := "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])" -}}
+{{- if regexMatch (printf "^(%s\\.){3}%s(/(3[0-2]|[12]?[0-9]))?\\z" $byte $byte) $text -}}
+{{- $bits := ternary (splitList "/" $text | last | int) 32 (contains "/" $text) -}}
+{{- $number := 0 -}}
+{{- range splitList "." $address }}{{ $number = add (mul $number 256) (int .) }}{{ end -}}
+{{- $size := 1 -}}
+{{- range until (int (sub 32 $bits)) }}{{ $size = mul $size 2 }}{{ end -}}
+{{- $network := sub $number (mod $number $size) -}}
+{{- if ne (int64 $network) (int64 $number) }}
+{{ $at }}: {{ squote $text }} has host bits set; use '{{ div $network 16777216 }}.{{ mod (div $network 65536) 256 }}.{{ mod (div $network 256) 256 }}.{{ mod $network 256 }}/{{ $bits }}'
+{{- end }}
+{{- else if and (regexMatch "^[0-9A-Fa-f:]+(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?\\z" $text) (contains ":" $text) -}}
+{{- $bits := ternary (splitList "/" $text | last | int) 128 (contains "/" $text) -}}
+{{- $halves := splitList "::" $address -}}
+{{- $left := first $halves | splitList ":" -}}{{- $right := list -}}
+{{- if gt (len $halves) 1 -}}
+{{- $left = $left | compact -}}
+{{- $right = last $halves | splitList ":" | compact -}}
+{{- end -}}
+{{- $missing := sub (sub 8 (len $left)) (len $right) | int -}}
+{{- $groups := concat $left -}}
+{{- if and (eq (len $halves) 2) (gt $missing 0) -}}
+{{- range until $missing }}{{ $groups = append $groups "0" }}{{ end -}}
+{{- end -}}
+{{- $groups = concat $groups $right -}}
+{{- $digits := "" -}}{{- $right_form := eq (len $groups) 8 -}}
+{{- range $groups -}}
+{{- if not (regexMatch "^[0-9A-Fa-f]{1,4}$" .) }}{{ $right_form = false }}{{ end -}}
+{{- $digits = printf "%s%s" $digits (trunc -4 (printf "0000%s" (lower .))) -}}
+{{- end -}}
+{{- if not $right_form }}
+{{ $at }}: {{ squote $text }} is not a network; for example 203.0.113.0/24 or 2001:db8::/32
+{{- else -}}
+{{- $whole := div $bits 4 | int -}}
+{{- $rest := substr $whole 32 $digits -}}
+{{- $set := false -}}
+{{- if mod $bits 4 -}}
+{{- $values := dict "0" 0 "1" 1 "2" 2 "3" 3 "4" 4 "5" 5 "6" 6 "7" 7 "8" 8 "9" 9 "a" 10 "b" 11 "c" 12 "d" 13 "e" 14 "f" 15 -}}
+{{- $size := index (list 16 8 4 2) (mod $bits 4 | int) -}}
+{{- if mod (get $values (substr 0 1 $rest)) $size }}{{ $set = true }}{{ end -}}
+{{- $rest = substr 1 (len $rest) $rest -}}
+{{- end -}}
+{{- if or $set (regexMatch "[^0]" $rest) }}
+{{ $at }}: {{ squote $text }} has host bits set; write the network's own address before the slash
+{{- else if and (hasPrefix "00000000000000000000ffff" $digits) (ge $bits 96) }}
+{{ $at }}: {{ squote $text }} is an IPv4 network in IPv6's clothes; write it as IPv4
+{{- end }}
+{{- end }}
+{{- else }}
+{{ $at }}: {{ squote $text }} is not a network; for example 203.0.113.0/24 or 2001:db8::/32
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.objects" -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+ingress.hosts: is empty; name the host that senders call, for example [hooks.example.com]
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- if not .Values.httpRoute.parentRefs }}
+httpRoute.parentRefs: is empty; name the Gateway, for example [{name: public, namespace: gateways}]
+{{- end }}
+{{- end }}
+{{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not (include "sidecar.publicPaths" .)) }}
+config.routes: are all open, so an Ingress or HTTPRoute would have no path; set ingress.enabled and httpRoute.enabled to false
+{{- end }}
+{{- if .Values.autoscaling.enabled }}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
+autoscaling.minReplicas: is more than maxReplicas
+{{- end }}
+{{- if not (dig "requests" "cpu" "" .Values.resources) }}
+resources.requests.cpu: is missing, and autoscaling.targetCPU is a percentage of it; set it, for example 50m
+{{- end }}
+{{- end }}
+{{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int }}
+{{- with .Values.terminationGracePeriodSeconds }}
+{{- if le (int .) $drain }}
+terminationGracePeriodSeconds: {{ . }} is not more than config.drain ({{ $drain }} s), so deliveries would be cut off; make it {{ add $drain 10 }} or more, or leave it out
+{{- end }}
+{{- end }}
+{{- if and (ne .Values.mode "library") (or .Values.serviceMonitor.enabled) .Values.podMonitor.enabled }}
+podMonitor.enabled: is true beside serviceMonitor.enabled, and every sample would be counted twice; set one of them to false
+{{- end }}
+{{- if and (eq .Values.mode "library") (or .Values.serviceMonitor.enabled .Values.ingress.enabled .Values.httpRoute.enabled .Values.autoscaling.enabled) }}
+mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRoute and autoscaling have nothing to belong to; set them to false, and take podMonitor
+{{- end }}
+{{- if .Values.admissionPolicy.enabled }}
+{{- if ne .Values.mode "library" }}
+admissionPolicy.enabled: needs mode: library; this mode makes pods of its own
+{{- else if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version }}
+admissionPolicy.enabled: needs Kubernetes 1.36 or newer, and this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,96 @@
+{{- /* The sidecar in a pod. The modes use these, and so may your own chart:
+
+    initContainers:
+      - {{ include "sidecar.container" (index .Subcharts "webhook-sidecar") | nindent 8 | trim }}
+    volumes:
+      {{ include "sidecar.volumes" (index .Subcharts "webhook-sidecar") | nindent 6 | trim }}
+
+Ports are given by number everywhere: names don't resolve in native sidecars before Kubernetes 1.32. */ -}}
+
+{{- /* One container, as a mapping. */ -}}
+{{- define "sidecar.container" -}}
+{{- $admin := include "sidecar.adminPort" . | int -}}
+name: webhook-sidecar
+image: {{ include "sidecar.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- if include "sidecar.native" . }}
+restartPolicy: Always
+{{- end }}
+args: [serve]
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  - {name: hooks, containerPort: {{ include "sidecar.dataPort" . }}, protocol: TCP}
+  - {name: hooks-admin, containerPort: {{ $admin }}, protocol: TCP}
+startupProbe:
+  httpGet: {path: /readyz, port: {{ $admin }}}
+  {{- toYaml .Values.probes.startup | nindent 2 }}
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ $admin }}}
+  {{- toYaml .Values.probes.readiness | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /livez, port: {{ $admin }}}
+  {{- toYaml .Values.probes.liveness | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+volumeMounts:
+  - {name: webhook-sidecar-config, mountPath: /etc/sidecar, readOnly: true}
+  {{- include "sidecar.secretMounts" . }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- /* "true" where the container runs beside a receiver and Kubernetes starts and stops it around it. */ -}}
+{{- define "sidecar.native" -}}
+{{- if and (ne .Values.mode "gateway") .Values.nativeSidecar }}true{{ end -}}
+{{- end }}
+
+{{- /* A list of volumes: whole directories, because what is mounted by subPath is never updated. */ -}}
+{{- define "sidecar.volumes" -}}
+- name: webhook-sidecar-config
+  configMap: {name: {{ include "sidecar.fullname" . }}}
+{{- include "sidecar.secretVolumes" . }}
+{{- end }}
+
+{{- define "sidecar.secretMounts" -}}
+{{- range .Values.existingSecrets }}
+  - {name: {{ include "sidecar.secretVolume" . }}, mountPath: /run/secrets/{{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.secretVolumes" -}}
+{{- $root := . -}}
+{{- range .Values.existingSecrets }}
+- name: {{ include "sidecar.secretVolume" . }}
+  secret: {secretName: {{ . }}{{ if include "sidecar.allOptional" (list $root .) }}, optional: true{{ end }}}
+{{- end }}
+{{- end }}
+
+{{- /* A volume's name is a label of at most 63 characters; a Secret's may be longer and have dots. */ -}}
+{{- define "sidecar.secretVolume" -}}
+{{- printf "webhook-sidecar-%s" . | replace "." "-" | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- /* "true" if the configuration can do without this Secret: (list root NAME). */ -}}
+{{- define "sidecar.allOptional" -}}
+{{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
+{{- $used := 0 -}}{{- $needed := 0 -}}
+{{- range (index . 0).Values.config.routes -}}
+{{- range .secrets -}}
+{{- if hasPrefix $prefix (toString .file) -}}
+{{- $used = add1 $used -}}
+{{- if not .optional -}}{{- $needed = add1 $needed -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $used (not $needed) }}true{{ end -}}
+{{- end }}

@@ -1,0 +1,109 @@
+{{- /* Names, labels, and what is worked out from the values. Every template takes the root context. */ -}}
+
+{{- define "sidecar.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "sidecar.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/component: {{ .Values.mode }}
+{{- end }}
+
+{{- define "sidecar.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "sidecar.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* An object's metadata: (list root "-suffix" annotations labels). */ -}}
+{{- define "sidecar.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ include "sidecar.fullname" $root }}{{ index . 1 }}
+namespace: {{ $root.Release.Namespace }}
+labels:
+  {{- include "sidecar.labels" $root | nindent 2 }}
+  {{- if gt (len .) 3 }}
+  {{- with index . 3 }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
+{{- $given := dict }}
+{{- if gt (len .) 2 }}{{ $given = index . 2 }}{{ end }}
+{{- with merge (dict) $given $root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "sidecar.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{- define "sidecar.image" -}}
+{{- with .Values.image -}}
+{{- .repository -}}
+{{- if .digest -}}@{{ .digest }}{{- else -}}:{{ default $.Chart.AppVersion .tag }}{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The configuration as it is mounted, as YAML. */ -}}
+{{- define "sidecar.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if and (eq .Values.mode "sidecar") (not (hasKey $config "upstream")) -}}
+{{- $_ := set $config "upstream" (printf "http://127.0.0.1:%v" .Values.receiver.port) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end }}
+
+{{- /* Port numbers of the two listeners. */ -}}
+{{- define "sidecar.dataPort" -}}
+{{- default "0.0.0.0:8080" .Values.config.listen | toString | splitList ":" | last -}}
+{{- end }}
+{{- define "sidecar.adminPort" -}}
+{{- default "0.0.0.0:9090" .Values.config.admin | toString | splitList ":" | last -}}
+{{- end }}
+
+{{- /* A duration in whole seconds, rounded up: 500ms, 30s, 5m, 1h, or a number. */ -}}
+{{- define "sidecar.seconds" -}}
+{{- $text := toString . | nospace -}}
+{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
+{{- $unit := regexReplaceAll "^[0-9.]+" $text "" -}}
+{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "" 1.0) $unit) | ceil | int -}}
+{{- end }}
+
+{{- /* Ten seconds more than what the stop needs: docs/kubernetes.md, "Stopping". */ -}}
+{{- define "sidecar.terminationGracePeriodSeconds" -}}
+{{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int -}}
+{{- if .Values.terminationGracePeriodSeconds -}}
+{{- .Values.terminationGracePeriodSeconds | int -}}
+{{- else if eq .Values.mode "gateway" -}}
+{{- add $drain 10 -}}
+{{- else -}}
+{{- add $drain .Values.receiver.preStopSeconds .Values.receiver.stopSeconds 10 -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Paths of the routes that senders call, each as JSON {path, prefix}, one to a line. */ -}}
+{{- define "sidecar.publicPaths" -}}
+{{- range .Values.config.routes -}}
+{{- if not .open -}}
+{{ dict "path" (trimSuffix "*" .path) "prefix" (hasSuffix "/*" .path) | toJson }}
+{{ end -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,29 @@
+{{- /* The receiver's container in sidecar mode. */ -}}
+{{- define "sidecar.receiver" -}}
+{{- with .Values.receiver -}}
+name: receiver
+image: {{ .image | quote }}
+imagePullPolicy: {{ .imagePullPolicy }}
+{{- range $key := list "command" "args" "env" "envFrom" "volumeMounts" "startupProbe" "readinessProbe" "livenessProbe" "resources" "securityContext" }}
+{{- with get $.Values.receiver $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+ports:
+  - {name: receiver, containerPort: {{ .port }}, protocol: TCP}
+{{- with .preStopSeconds }}
+lifecycle:
+  {{- include "sidecar.preStop" (list $ .) | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Waits before a container is told to stop: (list root SECONDS). The action `sleep` is there from 1.30; before, the image must have one. */ -}}
+{{- define "sidecar.preStop" -}}
+{{- if semverCompare ">=1.30.0-0" (index . 0).Capabilities.KubeVersion.Version -}}
+preStop: {sleep: {seconds: {{ index . 1 }}}}
+{{- else -}}
+preStop: {exec: {command: [sleep, {{ index . 1 | quote }}]}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,37 @@
+"""What in helm/ is made from elsewhere, and what must be said in two places."""
+
+import json
+from typing import Any
+
+import chart_files
+import pytest
+import yaml
+from chart import CHART
+
+from sidecar import __version__
+
+
+@pytest.mark.parametrize("file", chart_files.written(), ids=lambda file: file.name)
+def test_a_file_that_is_made_is_as_make_docs_would_make_it(file: Any) -> None:
+    assert file.read_text() == chart_files.written()[file], "run `make docs`"
+
+
+def test_the_chart_has_the_version_of_the_program() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+
+
+def test_every_value_is_documented_and_the_schema_has_the_same_ones() -> None:
+    text = (CHART / "values.yaml").read_text()
+    values = yaml.safe_load(text)
+    documented = {path for path, _ in chart_files.documented(text)}
+    properties = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    guards = {
+        name for name, each in properties.items() if each.get("description", "").startswith("no value of this chart")
+    }
+    assert set(values) == set(properties) - guards - {"enabled", "global"}
+    for name, value in values.items():
+        if "properties" in properties[name]:
+            assert set(value) == set(properties[name]["properties"]), name
+        if (name,) not in documented:
+            assert {path for path in documented if path[0] == name} == {(name, key) for key in value}

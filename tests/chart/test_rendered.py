@@ -1,0 +1,177 @@
+"""Every file of helm/ci, rendered by Helm 3 and 4 for every Kubernetes that the chart is for."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chart import CI, HELMS, VERSIONS, containers, helm, of_kind, pods, template
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import schema_contents
+from referencing import Registry, Resource
+
+from sidecar.config import load_config
+
+#: Not Kubernetes' own; their schemas come with their operators.
+FOREIGN = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
+#: Longer than any identifier, and nothing that a name or an address is made of.
+SECRETS = re.compile(r"whsec_|-----BEGIN|(?i:password|api[-_]?key|token)\s*[:=]\s*['\"]?[A-Za-z0-9+/]{12}")
+
+Objects = list[dict[str, Any]]
+
+
+@cache
+def definitions(version: str) -> Resource[Any]:
+    return Resource.from_contents(schema_contents(f"{folder(version)}/_definitions.json", version))
+
+
+@cache
+def validator(version: str, kind: str, api: str) -> Draft202012Validator:
+    """As `kubernetes-validate --strict`, which reads all definitions anew for each object."""
+    group = re.sub(r"^([^./]*)(?:[.][^/]*)?/", r"\1-", api)  # apps/v1 → apps-v1
+    schema = schema_contents(f"{folder(version)}/{kind.lower()}-{group}.json", version)
+    registry: Registry[Any] = definitions(version) @ Registry()
+    return Draft202012Validator(schema, registry=registry)
+
+
+def folder(version: str) -> str:
+    return f"kubernetes-json-schema/v{version}-local-strict"
+
+
+@pytest.fixture(params=CI, ids=lambda path: path.stem.removesuffix("-values"), scope="module")
+def rendered(request: pytest.FixtureRequest) -> dict[str, Objects]:
+    """The objects by the version of Kubernetes; both Helms must make the same."""
+    made = {}
+    for version in VERSIONS:
+        made[version], other = (template(request.param, version=version, tool=tool) for tool in HELMS)
+        assert made[version] == other
+    return made
+
+
+@pytest.fixture
+def newest(rendered: dict[str, Objects]) -> Objects:
+    return rendered[VERSIONS[-1]]
+
+
+def test_every_kubernetes_takes_the_objects(rendered: dict[str, Objects]) -> None:
+    for version, made in rendered.items():
+        assert made
+        for each in made:
+            if each["kind"] not in FOREIGN:
+                validator(version, each["kind"], each["apiVersion"]).validate(each)
+
+
+def test_the_sidecar_takes_the_configuration(newest: Objects, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(next(each["data"]["config.yaml"] for each in newest if "config.yaml" in each.get("data", {})))
+    assert load_config(str(file), {}, resolve_secrets=False).routes.routes
+
+
+def test_pods_are_as_the_restricted_standard_wants_them(newest: Objects) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    for pod in pods(newest):
+        spec = pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        allowed = {"configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+        assert all(set(volume) - {"name"} <= allowed for volume in spec["volumes"])
+        for container in containers(pod):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["runAsNonRoot"] is True
+            assert context.get("runAsUser") != 0
+            assert not context.get("privileged")
+            assert not any("hostPort" in port for port in container.get("ports", []))
+            if container["name"] == "webhook-sidecar":
+                assert context["readOnlyRootFilesystem"] is True
+
+
+def test_containers_have_requests_and_a_limit_of_memory(newest: Objects) -> None:
+    for pod in pods(newest):
+        for container in containers(pod):
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), container["name"]
+            assert "memory" in container["resources"]["limits"], container["name"]
+
+
+def test_volumes_are_whole_directories_and_each_mount_has_one(newest: Objects) -> None:
+    assert "subPath" not in str(newest)
+    for pod in pods(newest):
+        volumes = [volume["name"] for volume in pod["spec"]["volumes"]]
+        assert len(volumes) == len(set(volumes))
+        assert {mount["name"] for each in containers(pod) for mount in each.get("volumeMounts", [])} <= set(volumes)
+
+
+def test_ports_that_lead_to_pods_are_numbers(newest: Objects) -> None:
+    """Names don't resolve in native sidecars before Kubernetes 1.32."""
+    for each in newest:
+        if each["kind"] == "Service":
+            assert all(isinstance(port.get("targetPort", port["port"]), int) for port in each["spec"]["ports"])
+        if each["kind"] == "NetworkPolicy":
+            rules = [*each["spec"].get("ingress", []), *each["spec"].get("egress", [])]
+            assert all(isinstance(port["port"], int) for rule in rules for port in rule.get("ports", []))
+    for pod in pods(newest):
+        for container in containers(pod):
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                assert isinstance(container.get(probe, {}).get("httpGet", {}).get("port", 0), int)
+
+
+def test_services_and_selectors_find_the_pods(newest: Objects) -> None:
+    for deployment in newest:
+        if deployment["kind"] != "Deployment":
+            continue
+        pod = deployment["spec"]["template"]
+        ports = {port["containerPort"] for each in containers(pod) for port in each.get("ports", [])}
+        spread = pod["spec"].get("topologySpreadConstraints", [])
+        selectors = [
+            deployment["spec"]["selector"]["matchLabels"],
+            *(each["labelSelector"]["matchLabels"] for each in spread),
+        ]
+        for each in newest:
+            if each["kind"] == "Service":
+                selectors.append(each["spec"]["selector"])
+                assert {port.get("targetPort") for port in each["spec"]["ports"]} <= ports
+            if each["kind"] == "PodDisruptionBudget":
+                selectors.append(each["spec"]["selector"]["matchLabels"])
+        assert all(selector.items() <= pod["metadata"]["labels"].items() for selector in selectors)
+
+
+def test_no_secret_is_in_a_config_map_and_none_is_made(newest: Objects) -> None:
+    assert not [each for each in newest if each["kind"] == "Secret"]
+    for each in newest:
+        if each["kind"] == "ConfigMap":
+            assert not SECRETS.search(str(each["data"])), each["metadata"]["name"]
+
+
+def test_probes_ask_the_admin_listener(newest: Objects) -> None:
+    for pod in pods(newest):
+        for container in containers(pod):
+            if container["name"] == "webhook-sidecar":
+                (admin,) = (port["containerPort"] for port in container["ports"] if port["name"] == "hooks-admin")
+                for probe, path in (
+                    ("startupProbe", "/readyz"),
+                    ("readinessProbe", "/readyz"),
+                    ("livenessProbe", "/livez"),
+                ):
+                    assert container[probe]["httpGet"] == {"path": path, "port": admin}
+
+
+def test_the_stop_is_longer_than_the_drain(newest: Objects, tmp_path: Path) -> None:
+    """And longer than all that comes before it: the receiver's wait and its own stop."""
+    for each in newest:
+        if each["kind"] == "Deployment":
+            file = tmp_path / "config.yaml"
+            file.write_text(of_kind(newest, "ConfigMap", each["metadata"]["name"])["data"]["config.yaml"])
+            drain = load_config(str(file), {}, resolve_secrets=False).drain
+            spec = each["spec"]["template"]["spec"]
+            waits = [c["lifecycle"]["preStop"]["sleep"]["seconds"] for c in spec["containers"] if "lifecycle" in c]
+            assert spec["terminationGracePeriodSeconds"] > drain + sum(waits)
+
+
+@pytest.mark.parametrize("tool", HELMS)
+@pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))
+def test_the_linter_has_no_complaint(values: Path, tool: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", "helm", "--values", values, tool=tool)

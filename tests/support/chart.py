@@ -1,0 +1,75 @@
+"""Helm as it is installed by `make test`, and what it renders."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm"
+TOOLS = ROOT / ".venv/kubernetes"
+#: Helm 4 and Helm 3.
+HELMS = ("helm", "helm3")
+VERSIONS = [f"1.{minor}.0" for minor in range(29, 38)]
+CI = sorted((CHART / "ci").glob("*-values.yaml"))
+
+
+class HelmError(Exception):
+    """What Helm says when it refuses."""
+
+
+def helm(
+    *arguments: str | Path, tool: str = "helm", stdin: str | None = None, home: Path | None = None, cwd: Path = ROOT
+) -> str:
+    """Standard output. Raises `HelmError` with standard error. Neither Helm sees the user's settings, nor the other's."""
+    place = home or ROOT / ".venv/kubernetes/home" / tool
+    env = os.environ | {f"HELM_{name}_HOME": str(place / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
+    done = subprocess.run(
+        [TOOLS / tool, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env=env,
+        check=False,
+    )
+    if done.returncode:
+        raise HelmError(done.stderr.removesuffix("\nUse --debug flag to render out invalid YAML\n").strip())
+    return done.stdout
+
+
+def template(
+    values: Path | Mapping[str, Any], *more: str, version: str = VERSIONS[-1], tool: str = "helm", name: str = "release"
+) -> list[dict[str, Any]]:
+    """The objects that the chart makes of a file of values, or of values."""
+    file, stdin = ("-", yaml.safe_dump(dict(values))) if isinstance(values, Mapping) else (str(values), None)
+    options = ["--namespace", "hooks", "--kube-version", version, *more]
+    return objects(helm("template", name, CHART, "--values", file, *options, tool=tool, stdin=stdin))
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def of_kind(made: list[dict[str, Any]], kind: str, suffix: str = "") -> dict[str, Any]:
+    """The one object of a kind, or of those the one whose name ends so."""
+    found = [each for each in made if each["kind"] == kind and each["metadata"]["name"].endswith(suffix)]
+    assert len(found) == 1, [each["metadata"]["name"] for each in found]
+    return found[0]
+
+
+def pods(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pods of the objects, each with `metadata` and `spec`: of workloads their templates."""
+    return [
+        each if each["kind"] == "Pod" else each["spec"]["template"]
+        for each in made
+        if each["kind"] == "Pod" or "template" in each.get("spec", {})
+    ]
+
+
+def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]

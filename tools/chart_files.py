@@ -1,0 +1,105 @@
+"""What in helm/ is written from elsewhere, by `make docs`: nothing of it is edited by hand.
+
+values.schema.json  its `$defs.config`, from `sidecar schema`
+files/presets.json  what the chart's checks know of presets, from sidecar/presets/
+files/ranges.json   the names of published networks, from sidecar/ranges/
+README.md           its table, from the comments of values.yaml
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sidecar.ip_ranges import range_names
+from sidecar.schema import json_schema, preset_names
+
+ROOT = Path(__file__).parent.parent
+HELM = ROOT / "helm"
+TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
+#: What decides whether a scheme is sound, and what a test delivery needs to know.
+CHECKED = (
+    "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
+)  # fmt: skip
+
+
+def written() -> dict[Path, str]:
+    """Every generated file with its text."""
+    schema = HELM / "values.schema.json"
+    values = json.loads(schema.read_text())
+    values["$defs"]["config"] = config_schema()
+    readme = HELM / "README.md"
+    table = values_table((HELM / "values.yaml").read_text())
+    return {
+        schema: json.dumps(values, indent=2, ensure_ascii=False) + "\n",
+        HELM / "files/presets.json": one_a_line(presets()),
+        HELM / "files/ranges.json": json.dumps(range_names()) + "\n",
+        readme: TABLE.sub(lambda _: table, readme.read_text()),
+    }
+
+
+def config_schema() -> dict[str, Any]:
+    """The configuration's schema, less what templates/_check.tpl says in better words."""
+    schema = {key: value for key, value in json_schema().items() if key not in ("$schema", "title", "required")}
+    route = schema["properties"]["routes"]["items"]
+    schema["properties"]["routes"].pop("minItems", None)
+    # One branch in place of a preset's name, a scheme, or a preset with changes: an error then names what is wrong in it.
+    *_, changed = route["properties"]["verify"]["anyOf"]
+    changed["properties"]["preset"].pop("enum")
+    route["properties"]["verify"] = changed | {"type": ["string", "object"], "required": []}
+    return schema
+
+
+def presets() -> dict[str, Any]:
+    made = {}
+    for name in preset_names():
+        text = yaml.safe_load((ROOT / f"sidecar/presets/{name}.yaml").read_text())
+        made[name] = {key: text[key] for key in CHECKED if key in text}
+        if "handshake" in made[name]:
+            made[name]["handshake"] = [{"compare": True} if "compare" in item else {} for item in text["handshake"]]
+    return made
+
+
+def one_a_line(made: dict[str, Any]) -> str:
+    lines = (f"{json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in made.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def values_table(text: str) -> str:
+    lines = ["| value | default | |\n", "|---|---|---|\n"]
+    values = yaml.safe_load(text)
+    for path, about in documented(text):
+        default: Any = values
+        for key in path:
+            default = default[key]
+        shown = json.dumps(default, ensure_ascii=False)
+        lines.append(f"| `{'.'.join(path)}` | `{shown}` | {about} |\n")
+    return "".join(lines)
+
+
+def documented(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The path of each key with a comment that begins with `# --`, and the comment."""
+    path: list[tuple[int, str]] = []
+    about = ""
+    for line in text.splitlines():
+        if match := re.fullmatch(r" *# -- (.*)", line):
+            about = match[1]
+        elif about and (match := re.fullmatch(r" *# ?(.*)", line)):
+            about += " " + match[1]
+        elif match := re.match(r"( *)([A-Za-z]\w*):", line):
+            path = [step for step in path if step[0] < len(match[1])]
+            path.append((len(match[1]), match[2]))
+            if about:
+                yield tuple(name for _, name in path), about
+            about = ""
+        else:
+            about = ""
+
+
+if __name__ == "__main__":
+    for file, text in written().items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
