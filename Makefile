@@ -81,9 +81,10 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can m
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: docs/providers.md, and in helm/ the schema and the table of values
+docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: docs/providers.md, and in helm/ the schema, the table of values and the dashboards
 	$(BIN)/python docs/providers.py
 	$(BIN)/python tools/chart_files.py
+	PYTHONPATH=tools $(BIN)/python -m dashboards
 
 bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
 	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)

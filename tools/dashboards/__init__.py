@@ -1,0 +1,1 @@
+"""The Grafana dashboards of helm/dashboards/, written by `make docs`."""

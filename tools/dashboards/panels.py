@@ -1,0 +1,154 @@
+"""What the dashboards are made of: a panel is a title, what to do when it looks bad, and its queries.
+
+All queries know the variables `$namespace` and `$route`; "All" is `.*`, so that they work where scraping adds no `namespace`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import common as looks
+from grafana_foundation_sdk.builders import dashboard as make
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common as model
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = model.DataSourceRef(type_val="prometheus", uid="$datasource")
+TAG = "webhook-sidecar"
+EVERYWHERE = 'namespace=~"$namespace"'
+ROUTES = f'{EVERYWHERE}, route=~"$route"'
+#: Refusals that refuse nobody for good, as in the alerts.
+COUNTED = 'reason!~"replayed|draining"'
+
+#: (expression, legend)
+Query = tuple[str, str]
+
+
+def rate(name: str, labels: str = "", *, by: str = "", over: str = "$__rate_interval") -> str:
+    """Per second, of the chosen namespaces and routes, added up by some labels."""
+    selected = f"{ROUTES}, {labels}" if labels else ROUTES
+    return f"sum by ({by}) (rate(webhook_sidecar_{name}{{{selected}}}[{over}]))".replace(" by ()", "")
+
+
+def gauge(name: str, *, function: str = "sum", by: str = "", labels: str = EVERYWHERE) -> str:
+    return f"{function} by ({by}) (webhook_sidecar_{name}{{{labels}}})".replace(" by ()", "")
+
+
+def quantiles(histogram: str, shares: Sequence[float] = (0.5, 0.95, 0.99)) -> list[Query]:
+    buckets = rate(f"{histogram}_bucket", by="le")
+    return [(f"histogram_quantile({share:g}, {buckets})", f"p{share * 100:g}") for share in shares]
+
+
+def targets(panel: Any, queries: Sequence[Query], *, instant: bool = False) -> Any:
+    for index, (expression, legend) in enumerate(queries):
+        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + index))
+        panel.with_target(query.instant() if instant else query.range())
+    return panel
+
+
+def described(panel: Any, title: str, about: str) -> Any:
+    return panel.title(title).description(about).datasource(SOURCE)
+
+
+def steps(*levels: tuple[float, str]) -> make.ThresholdsConfig:
+    """Green, and another colour from each of these values on."""
+    made = [models.Threshold(value=None, color="green"), *(models.Threshold(value=at, color=to) for at, to in levels)]
+    return make.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(made)
+
+
+def words(**colours: str) -> list[models.ValueMapping]:
+    """`words(OK="green", FAILED="red")`: 0 is the last, and so on upwards."""
+    names = list(reversed(colours.items()))
+    options = {
+        str(value): models.ValueMappingResult(text=name.replace("_", " "), color=colour)
+        for value, (name, colour) in enumerate(names)
+    }
+    return [models.ValueMap(options=options)]
+
+
+def lines(
+    title: str, about: str, *queries: Query, unit: str = "short", stacked: bool = False, bad: float | None = None
+) -> Any:
+    """Curves over time; `bad` is where it begins to look bad."""
+    panel = described(timeseries.Panel(), title, about).unit(unit).span(8).height(8)
+    panel.legend(
+        looks.VizLegendOptions().display_mode(model.LegendDisplayMode.LIST).placement(model.LegendPlacement.BOTTOM)
+    )
+    panel.tooltip(
+        looks.VizTooltipOptions().mode(model.TooltipDisplayMode.MULTI).sort(model.SortOrder.DESCENDING)
+    ).line_width(1).show_points(model.VisibilityMode.NEVER)
+    if unit not in ("s", "d"):
+        panel.min(0)
+    if stacked:
+        panel.stacking(looks.StackingConfig().mode(model.StackingMode.NORMAL)).fill_opacity(30)
+    if bad is not None:
+        panel.thresholds(steps((bad, "red")))
+        panel.thresholds_style(looks.GraphThresholdsStyleConfig().mode(model.GraphThresholdsStyleMode.DASHED))
+    return targets(panel, queries)
+
+
+def number(
+    title: str,
+    about: str,
+    expression: str,
+    *,
+    unit: str = "short",
+    levels: Sequence[tuple[float, str]] = (),
+    mappings: Sequence[models.ValueMapping] = (),
+) -> Any:
+    """One number, as it is now."""
+    panel = described(stat.Panel(), title, about).unit(unit).span(4).height(4).thresholds(steps(*levels))
+    panel.color_mode(model.BigValueColorMode.VALUE).graph_mode(model.BigValueGraphMode.NONE)
+    panel.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"])).mappings(list(mappings))
+    return targets(panel, [(expression, "")], instant=True)
+
+
+def rows(title: str, about: str, columns: Sequence[tuple[str, str, list[models.DynamicConfigValue]]]) -> Any:
+    """A table with a row for each secret of a route, and a column for each (name, expression, properties)."""
+    panel = described(table.Panel(), title, about).span(24).height(9)
+    renamed = {"namespace": "Namespace", "route": "Route", "secret": "Secret"}
+    for index, (name, expression, properties) in enumerate(columns):
+        letter = chr(ord("A") + index)
+        panel.with_target(
+            prometheus.Dataquery().expr(expression).ref_id(letter).instant().format(PromQueryFormat.TABLE)
+        )
+        renamed[f"Value #{letter}"] = name
+        panel.override_by_name(name, properties)
+    panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+    organised = {"excludeByName": {"Time": True}, "renameByName": renamed}
+    return panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=organised))
+
+
+def shown(name: str, value: object) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val=name, value=value)
+
+
+def begun(title: str, about: str) -> make.Dashboard:
+    """A dashboard with the variables that all have, and links to the others."""
+    every = models.VariableOption(text="All", value="$__all")
+
+    def choice(name: str, label: str, query: str) -> make.QueryVariable:
+        chosen = make.QueryVariable(name).label(label).query(query).datasource(SOURCE)
+        chosen.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+        return chosen.multi(True).include_all(True).all_value(".*").current(every)
+
+    made = make.Dashboard(f"Webhook Sidecar / {title}").uid(f"{TAG}-{title.lower()}").description(about).tags([TAG])
+    made.readonly().time("now-6h", "now").refresh("30s").tooltip(models.DashboardCursorSync.CROSSHAIR)
+    made.link(
+        make.DashboardLink("Webhook Sidecar")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .include_vars(True)
+        .keep_time(True)
+    )
+    made.with_variable(make.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    made.with_variable(choice("namespace", "Namespace", "label_values(webhook_sidecar_build_info, namespace)"))
+    routes = f"label_values(webhook_sidecar_deliveries_total{{{EVERYWHERE}}}, route)"
+    return made.with_variable(choice("route", "Route", routes))
+
+
+def filled(dashboard: make.Dashboard, panels: Sequence[Any]) -> make.Dashboard:
+    """With these panels, numbered."""
+    for index, panel in enumerate(panels):
+        dashboard.with_panel(panel.id(1 + index))
+    return dashboard
