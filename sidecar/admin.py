@@ -1,5 +1,6 @@
 """The admin listener: probes, metrics, the masked configuration, reload, the delivery test."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from prometheus_client.exposition import choose_encoder
@@ -13,6 +14,7 @@ from sidecar import __version__
 from sidecar.config import Config, ConfigError
 from sidecar.delivery_test import run_delivery_test
 from sidecar.exposition import Exposition
+from sidecar.refusals import Refusal
 
 
 class Running(Protocol):
@@ -34,6 +36,10 @@ class Running(Protocol):
         """Why the configuration could not be read again, the last time."""
         ...
 
+    async def refusals(self) -> Sequence[Refusal]:
+        """The last deliveries that did not get through, newest first."""
+        ...
+
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes and the error is returned."""
         ...
@@ -49,7 +55,13 @@ def admin_app(running: Running) -> Starlette:
             "loaded": running.exposition.reload_success_time,
             "reload_error": [str(problem) for problem in error.problems] if error is not None else None,
         }
-        about = {"name": "webhook-sidecar", "version": __version__, "ready": running.serving, "config": config}
+        about: dict[str, object] = {
+            "name": "webhook-sidecar",
+            "version": __version__,
+            "ready": running.serving,
+            "config": config,
+        }
+        about["refusals"] = [refusal._asdict() for refusal in await running.refusals()]
         return JSONResponse(about)
 
     async def livez(request: Request) -> Response:

@@ -15,6 +15,7 @@ from sidecar.log import Log
 from sidecar.metrics import Block, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
+from sidecar.refusals import Refusals
 from sidecar.reload import Current
 from sidecar.replay import MemoryStore
 
@@ -42,7 +43,10 @@ class DataService:
         self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
         self.current = Current(config, loop)
         self.replays = MemoryStore(loop.time)
-        self.proxy = Proxy(self.current, budget=self.budget, metrics=metrics, log=log, replays=self.replays)
+        self.refusals = Refusals()
+        self.proxy = Proxy(
+            self.current, budget=self.budget, metrics=metrics, log=log, refusals=self.refusals, replays=self.replays
+        )
         self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer

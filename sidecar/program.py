@@ -31,6 +31,7 @@ from sidecar.memory_limit import memory_limit
 from sidecar.metrics import Metrics
 from sidecar.processes import Processes
 from sidecar.published import Published
+from sidecar.refusals import Refusal, newest_first
 from sidecar.reload import read_again
 from sidecar.schema import Level
 from sidecar.watch import wait_for_change
@@ -63,6 +64,10 @@ class Deliveries(Protocol):
         """Processes besides this one."""
         ...
 
+    async def refusals(self) -> Sequence[Refusal]:
+        """The last deliveries that did not get through, newest first."""
+        ...
+
     async def start(self) -> None:
         """Ends when deliveries are taken, or `ended` is done."""
         ...
@@ -92,6 +97,9 @@ class OneProcess:
         self.ended: asyncio.Future[None]
         self._service = DataService(config, loop, log=log, metrics=self.metrics[0])
         self._data_socket = data_socket
+
+    async def refusals(self) -> Sequence[Refusal]:
+        return newest_first([self._service.refusals.since(0)])
 
     async def start(self) -> None:
         self._service.start(self._data_socket)
@@ -292,6 +300,10 @@ class Program:
     def serving(self) -> bool:
         """Whether deliveries are taken, and may be sent here."""
         return self.ready and self.deliveries.serving > 0
+
+    async def refusals(self) -> Sequence[Refusal]:
+        """The last deliveries that did not get through, newest first."""
+        return await self.deliveries.refusals()
 
     @property
     def in_flight(self) -> int:

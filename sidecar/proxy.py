@@ -9,7 +9,7 @@
     (7) once      where the route has `replay:`, a copy of what was forwarded before ends here
     (8) forward   to the receiver, byte for byte; only with a `Verified` or a `Waived` in hand
     (9) answer    streamed back as it comes
-    (10) record   once, whatever happened: log and metrics
+    (10) record   once, whatever happened: log and metrics, and the last refusals
 
 Any stage ends the delivery by raising `Rejected` (we answer) or, once an answer was begun, `Aborted` (the connection
 closes). Why each reason exists and what it is answered: outcomes.py.
@@ -34,6 +34,7 @@ from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.once import Once
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
 from sidecar.protocol import Incoming
+from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
 from sidecar.request import Header, RequestHead
@@ -60,6 +61,7 @@ class Proxy:
         budget: Budget,
         metrics: Metrics,
         log: Log,
+        refusals: Refusals,
         replays: Store,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
@@ -68,6 +70,7 @@ class Proxy:
         self.budget = budget
         self.metrics = metrics
         self.log = log
+        self.refusals = refusals
         self.replays = replays
         self.now = now
         self.monotonic = monotonic
@@ -108,12 +111,14 @@ class Proxy:
             exchange.request_bytes = body.size
             # (10)
             reason = exchange.reason or exchange.shadow_reason
-            if reason is not None and self.hints.wants(reason, exchange.route, body.size):
+            if reason is None:
+                self._record(exchange, self.monotonic())
+            elif self.hints.wants(reason, exchange.route, body.size):
                 # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
                 ended = self.monotonic()
                 asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, ended, head, body.pieces)
             else:
-                self._record(exchange, self.monotonic())
+                self._record_refusal(exchange, self.monotonic())
             body.release()
 
     async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
@@ -317,7 +322,7 @@ class Proxy:
         exchange = self._begin(peer, "", b"")
         _note(exchange, rejected)
         exchange.status, headers, body = _answer(rejected, None)
-        self._record(exchange, self.monotonic())
+        self._record_refusal(exchange, self.monotonic())
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
         return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
@@ -331,6 +336,10 @@ class Proxy:
         self.metrics.record(exchange, self.now())
         self.log.record(exchange)
 
+    def _record_refusal(self, exchange: Exchange, ended: float) -> None:
+        self._record(exchange, ended)
+        self.refusals.record(exchange, self.now())
+
     def _record_with_hint(self, exchange: Exchange, ended: float, head: RequestHead, pieces: Sequence[bytes]) -> None:
         reason, route = exchange.reason or exchange.shadow_reason, exchange.route
         assert reason is not None
@@ -340,7 +349,7 @@ class Proxy:
             exchange.hint = self.hints.hint(reason, route, head, pieces, now=self.now(), routes=routes)
         except Exception as bug:
             self.log.event("diagnosis_failed", Level.ERROR, where=_where(bug))
-        self._record(exchange, ended)
+        self._record_refusal(exchange, ended)
 
 
 def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> bool:

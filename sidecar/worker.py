@@ -69,6 +69,10 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
         if message["do"] == "drain":
             drain = message
             break
+        if message["do"] == "tell":
+            refusals = service.refusals.since(message["since"])
+            channel.tell({"is": "told", "count": service.refusals.count, "refusals": refusals})
+            continue
         ledger.places.update(message["places"])
         service.apply(await asyncio.to_thread(_config, message))
         channel.tell({"is": "configured", "number": message["number"]})

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from sidecar.files import Remembered
 from sidecar.ledger import Ledger, LedgerFullError
 from sidecar.log import Log
 from sidecar.metrics import Metrics
+from sidecar.refusals import KEPT, Refusal, newest_first
 from sidecar.schema import Level
 from sidecar.yaml_source import Problem
 
@@ -33,6 +35,8 @@ STEADY = 10.0
 PAUSES = (0.1, 5.0)
 #: How long a worker may take to take a new configuration over, seconds.
 TAKE_OVER = 10.0
+#: How long is waited for what a worker has refused, seconds.
+TELLING = 1.0
 
 
 class Worker:
@@ -47,6 +51,9 @@ class Worker:
         self.served = asyncio.Event()  #: has been serving at least once
         self.keeper: asyncio.Task[None]
         self._taken_over: dict[int, asyncio.Future[None]] = {}
+        self.refusals: deque[Refusal] = deque(maxlen=KEPT)  #: as far as they were asked for; they outlive the process
+        self._told = 0  # of this process's refusals
+        self._telling: asyncio.Future[None] | None = None
 
     async def run(self, arguments: list[str], environment: dict[str, str], fds: Iterable[int], setup: Any) -> int:
         """Runs a process to its end; returns its exit status, negative for a signal."""
@@ -66,6 +73,8 @@ class Worker:
             if message["is"] == "serving":
                 self.serving = True
                 self.served.set()
+            elif message["is"] == "told":
+                self._hear_refusals(message)
             else:
                 self._taken_over.pop(message["number"]).set_result(None)
         self.serving = False
@@ -75,6 +84,8 @@ class Worker:
         for waiting in self._taken_over.values():
             waiting.cancel()
         self._taken_over.clear()
+        self._told = 0
+        self._telling_over()
         for index in range(len(self.metrics.gauges)):  # it holds nothing any more; what it counted stays
             self.metrics.gauges[index] = 0.0
         return status
@@ -95,6 +106,25 @@ class Worker:
         except asyncio.CancelledError:
             if not done.cancelled():
                 raise
+
+    async def ask_refusals(self) -> None:
+        """Ends when `refusals` are as they are now, or when the worker does not answer."""
+        if self.channel is None:
+            return
+        if self._telling is None:  # else it is asked already
+            self._telling = asyncio.get_running_loop().create_future()
+            self.channel.tell({"do": "tell", "since": self._told})
+        await asyncio.wait([self._telling], timeout=TELLING)
+
+    def _hear_refusals(self, message: dict[str, Any]) -> None:
+        self.refusals.extend(Refusal(*values) for values in message["refusals"])
+        self._told = message["count"]
+        self._telling_over()
+
+    def _telling_over(self) -> None:
+        if self._telling is not None:
+            self._telling.set_result(None)
+            self._telling = None
 
     def kill(self) -> None:
         if self.process is not None:
@@ -136,6 +166,11 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         return [worker.process.pid for worker in self.workers if worker.process is not None]
+
+    async def refusals(self) -> list[Refusal]:
+        """The last of all workers, newest first."""
+        await asyncio.gather(*(worker.ask_refusals() for worker in self.workers))
+        return newest_first(worker.refusals for worker in self.workers)
 
     async def start(self) -> None:
         """Ends when all workers serve, or `ended` is done because one could not."""

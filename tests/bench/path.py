@@ -29,6 +29,7 @@ from sidecar.log import Log
 from sidecar.metrics import REASON_AT, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
+from sidecar.refusals import Refusals
 from sidecar.reload import Current
 from sidecar.replay import MemoryStore
 from sidecar.upstream import Connection
@@ -102,6 +103,7 @@ async def main() -> None:
         budget=Budget(config.limits.buffer, metrics.gauges),
         metrics=metrics,
         log=log,
+        refusals=Refusals(),
         replays=MemoryStore(loop.time),
     )
     deadlines = Deadlines(loop, head=10.0, body=30.0)
