@@ -7,6 +7,7 @@ HTTP client, and the other way round.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -85,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument(
         "--tamper", action="store_true", help="change a byte after signing: the answer should be a refusal"
     )
+    send.add_argument(
+        "--expect",
+        type=_expectation,
+        default="2xx",
+        metavar="STATUS",
+        help="exit 0 if every answer has this status (403, 2xx); none: nothing is sent, no connection may be taken; default 2xx",
+    )
 
     explain = command("explain", _tool("explain"), "say what each stage decides about a captured request, and why")
     explain.add_argument("request", metavar="REQUEST", help="a file with raw HTTP/1.1; - for standard input")
@@ -132,6 +140,12 @@ def _add_signing(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--secret", required=True, metavar="REF", help="env:NAME or file:PATH")
     parser.add_argument("--body", metavar="FILE", help="what to send; - for standard input; default: a small document")
+
+
+def _expectation(text: str) -> str:
+    if not re.fullmatch(r"none|[1-5]([0-9]{2}|xx)", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no status; for example 403, 2xx, or none")
+    return text
 
 
 def _config_file(arguments: argparse.Namespace) -> str:

@@ -1,6 +1,7 @@
 """`sidecar sign` and `sidecar send`: a delivery as a provider would sign it, shown or sent."""
 
 import shlex
+import socket
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT = 30.0
+#: What a network policy drops is waited for that long.
+CONNECT_TIMEOUT = 10.0
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -124,3 +127,16 @@ def send(
             statuses[response.status_code] += 1
             progress(done)
     return statuses, response
+
+
+def takes_connections(url: str) -> bool:
+    """Whether anything listens there for us. Nothing is sent. Raises `socket.gaierror` for a name that nobody knows."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT).close()
+    except socket.gaierror:
+        raise
+    except OSError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from sidecar.keys import KeyFormError, key_problem
 from sidecar.schema import load_preset, preset_names
 from sidecar.scheme import Piece, Scheme
 from sidecar.secret import Secret
-from sidecar.send import Sender, curl_line, read_body
+from sidecar.send import Sender, curl_line, read_body, takes_connections
 from sidecar.send import send as sent
 from sidecar.signature import Verifier
 from sidecar.signing import SigningError
@@ -73,6 +73,8 @@ def sign(arguments: argparse.Namespace) -> int:
 def send(arguments: argparse.Namespace) -> int:
     import httpx
 
+    if arguments.expect == "none":
+        return _expect_nobody(arguments.url)
     sender = _sender(arguments, arguments.url, arguments.public_url)
     try:
         statuses, last = sent(
@@ -92,7 +94,22 @@ def send(arguments: argparse.Namespace) -> int:
     else:
         print(f"{last.status_code} {last.reason_phrase}")
     print(last.text)
-    return 0 if all(200 <= status < 300 for status in statuses) else 1
+    expected = arguments.expect.rstrip("x")
+    if all(str(status).startswith(expected) for status in statuses):
+        return 0
+    if arguments.expect != "2xx":
+        print(f"sidecar send: expected {arguments.expect}", file=sys.stderr)
+    return 1
+
+
+def _expect_nobody(url: str) -> int:
+    try:
+        open_to_us = takes_connections(url)
+    except (OSError, ValueError) as error:  # a test that could not be made must not look like one that went well
+        print(f"sidecar send: {url} can't be tried: {error}", file=sys.stderr)
+        return 1
+    print(f"{url} {'takes connections' if open_to_us else 'takes no connection'}")
+    return int(open_to_us)
 
 
 def explain(arguments: argparse.Namespace) -> int:

@@ -46,6 +46,13 @@ def config_schema() -> dict[str, Any]:
     schema = {key: value for key, value in json_schema().items() if key not in ("$schema", "title", "required")}
     route = schema["properties"]["routes"]["items"]
     schema["properties"]["routes"].pop("minItems", None)
+    for keys in (schema["properties"], route["properties"]):
+        for key in ("upstream", "public_url", "path", "name", "drain", "replay"):
+            keys.get(key, {}).pop("pattern", None)
+    for key in ("limits", "timeouts", "ip_ranges"):
+        for each in schema["properties"][key]["properties"].values():
+            each.pop("pattern", None)
+    route["properties"]["limits"]["properties"]["body"].pop("pattern")
     # One branch in place of a preset's name, a scheme, or a preset with changes: an error then names what is wrong in it.
     *_, changed = route["properties"]["verify"]["anyOf"]
     changed["properties"]["preset"].pop("enum")

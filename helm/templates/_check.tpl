@@ -8,6 +8,7 @@ Each template writes one problem to a line; `sidecar.check` fails with all of th
 {{- $ranges := .Files.Get "files/ranges.json" | fromJsonArray -}}
 {{- $context := dict "root" . "config" .Values.config "presets" $presets "ranges" $ranges -}}
 {{- $problems := list (include "sidecar.check.removed" .) (include "sidecar.check.mode" .) (include "sidecar.check.listeners" $context) (include "sidecar.check.common" $context) (include "sidecar.check.routes" $context) (include "sidecar.check.objects" .) -}}
+{{- with join "" $problems | trim | empty | ternary (include "sidecar.check.tests" .) "" }}{{ $problems = append $problems . }}{{ end -}}
 {{- with join "\n" $problems | splitList "\n" | compact -}}
 {{- fail (printf "\n\n%s\n" (join "\n" .)) -}}
 {{- end -}}
@@ -103,6 +104,18 @@ config.trusted_proxies: is an empty list; remove the key, or list what it should
 config.{{ $key }}: is believed of trusted proxies only; name them: trusted_proxies: [their networks]
 {{- end }}
 {{- end }}
+{{- range $path := list "drain" "limits.header_timeout" "limits.body_timeout" "timeouts.connect" "timeouts.response" "timeouts.total" "timeouts.idle" "ip_ranges.refresh" }}
+{{- $steps := splitList "." $path }}
+{{- $section := ternary $config (default dict (get $config (first $steps))) (eq (len $steps) 1) }}
+{{- if hasKey $section (last $steps) }}
+{{- include "sidecar.check.duration" (list (printf "config.%s" $path) (get $section (last $steps))) }}
+{{- end }}
+{{- end }}
+{{- range $key := list "body" "buffer" }}
+{{- if hasKey (default dict $config.limits) $key }}
+{{- include "sidecar.check.size" (list (printf "config.limits.%s" $key) (get $config.limits $key)) }}
+{{- end }}
+{{- end }}
 {{- with $config.ip_ranges }}
 {{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
 config.ip_ranges.refresh: {{ squote .refresh }} is too often; lists change in weeks, so use 1m at least, for example 24h
@@ -161,6 +174,20 @@ config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version;
 {{- end }}
 {{- end }}
 
+{{- define "sidecar.check.duration" -}}
+{{- $text := include "sidecar.text" (index . 1) -}}
+{{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(ms|s|m|h)?\\z" $text)) (not (regexMatch "[1-9]" $text)) }}
+{{ index . 0 }}: {{ squote $text }} is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.size" -}}
+{{- $text := include "sidecar.text" (index . 1) -}}
+{{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(B|[KMG]i?B)?\\z" $text)) (not (regexMatch "^0*[1-9]" $text)) }}
+{{ index . 0 }}: {{ squote $text }} is not a size; write bytes or a unit: 64KiB, 5MiB, 1GB
+{{- end }}
+{{- end }}
+
 {{- define "sidecar.check.routes" -}}
 {{- $context := . -}}
 {{- $names := dict -}}{{- $keys := list -}}
@@ -213,6 +240,12 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- if or (eq $method "CONNECT") (not (regexMatch "^[A-Z][A-Z-]{0,31}\\z" $method)) }}
 {{ $at }}.methods: {{ squote $method }} is not a method; for example POST (upper case)
 {{- end }}
+{{- end }}
+{{- if hasKey $route "replay" }}
+{{- include "sidecar.check.duration" (list (printf "%s.replay" $at) $route.replay) }}
+{{- end }}
+{{- if hasKey (default dict $route.limits) "body" }}
+{{- include "sidecar.check.size" (list (printf "%s.limits.body" $at) $route.limits.body) }}
 {{- end }}
 {{- if eq (dig "reject" "status" 403 $route | int) 410 }}
 {{ $at }}.reject.status: at 410 providers disable the endpoint; use 400 to 499, not 410, for example 403
@@ -327,6 +360,11 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{ $at }}.file: {{ squote . }} is in a Secret that is not mounted; add its name: existingSecrets: [{{ . | dir | base }}]
 {{- else if not $mounted }}
 {{ $at }}.file: {{ squote . }} is on no volume; write /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
+{{- end }}
+{{- end }}
+{{- with $secret.retire_by }}
+{{- if ne (toString .) (toString . | toDate "2006-01-02" | date "2006-01-02") }}
+{{ $at }}.retire_by: {{ squote . }} is no day; for example 2026-12-31
 {{- end }}
 {{- end }}
 {{- with $secret.env }}
@@ -523,7 +561,9 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- range until $missing }}{{ $groups = append $groups "0" }}{{ end -}}
 {{- end -}}
 {{- $groups = concat $groups $right -}}
-{{- $digits := "" -}}{{- $right_form := eq (len $groups) 8 -}}
+{{- $digits := "" -}}{{- $right_form := not (regexMatch ":::|^:[^:]|[^:]:$" $address) -}}
+{{- if ne (len $groups) 8 }}{{ $right_form = false }}{{ end -}}
+{{- if and (eq (len $halves) 2) (lt $missing 1) }}{{ $right_form = false }}{{ end -}}
 {{- range $groups -}}
 {{- if not (regexMatch "^[0-9A-Fa-f]{1,4}$" .) }}{{ $right_form = false }}{{ end -}}
 {{- $digits = printf "%s%s" $digits (trunc -4 (printf "0000%s" (lower .))) -}}
@@ -589,5 +629,20 @@ admissionPolicy.enabled: needs mode: library; this mode makes pods of its own
 {{- else if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version }}
 admissionPolicy.enabled: needs Kubernetes 1.36 or newer, and this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.check.tests" -}}
+{{- $ids := list }}
+{{- range (default dict .Values.config.delivery_test).accounts }}{{ $ids = append $ids .id }}{{ end }}
+{{- range $key := list "accepted" "refused" }}
+{{- range get $.Values.tests $key }}
+{{- if not (has . $ids) }}
+tests.{{ $key }}: there is no account {{ squote . }} in config.delivery_test.accounts; {{ ternary (printf "there are %s" (join ", " $ids)) "add it there" (gt (len $ids) 0) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.tests.enabled .Values.tests.route (not (include "sidecar.tests.route" .)) }}
+tests.route: no route {{ squote .Values.tests.route }} verifies a signature that can be made here (a public key can't sign) and takes POST; name another one, or none
 {{- end }}
 {{- end }}

@@ -79,12 +79,17 @@ annotations:
 {{- default "0.0.0.0:9090" .Values.config.admin | toString | splitList ":" | last -}}
 {{- end }}
 
+{{- /* Text, or a number as it was written: Helm holds 33554432 as 3.3554432e+07. */ -}}
+{{- define "sidecar.text" -}}
+{{- kindIs "string" . | ternary . (toJson .) -}}
+{{- end }}
+
 {{- /* A duration in whole seconds, rounded up: 500ms, 30s, 5m, 1h, or a number. */ -}}
 {{- define "sidecar.seconds" -}}
-{{- $text := toString . | nospace -}}
+{{- $text := include "sidecar.text" . | nospace -}}
 {{- $number := regexFind "^[0-9.]+" $text | float64 -}}
 {{- $unit := regexReplaceAll "^[0-9.]+" $text "" -}}
-{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "" 1.0) $unit) | ceil | int -}}
+{{- mulf $number (default 1.0 (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "" 1.0) $unit)) | ceil | int -}}
 {{- end }}
 
 {{- /* Ten seconds more than what the stop needs: docs/kubernetes.md, "Stopping". */ -}}

@@ -333,6 +333,30 @@ def test_send_says_when_nobody_answers(run: Run) -> None:
     assert run("send", "ftp://x/", "--preset", "github", "--secret", "env:SECRET").status == 2
 
 
+def test_send_ends_well_if_the_answer_is_the_expected_one(run: Run, server: Any) -> None:
+    url, _ = server
+    common = ("--preset", "github", "--secret", "env:SECRET", "--expect")
+    assert run("send", url, *common, "200").status == 0
+    forged = run("send", url, *common, "403")
+    assert (forged.status, forged.err) == (1, "sidecar send: expected 403\n")
+    assert [run("send", url, *common, "2xx").status for _ in "34"] == [0, 1]
+    assert run("send", url, *common, "4xx").status == 0
+    with pytest.raises(SystemExit):
+        run("send", url, *common, "403.")
+
+
+def test_send_can_look_that_nobody_takes_connections(run: Run, server: Any) -> None:
+    url, seen = server
+    common = ("--preset", "github", "--secret", "env:SECRET", "--expect", "none")
+    nobody = "http://127.0.0.1:9/"
+    assert run("send", nobody, *common)[:2] == (0, f"{nobody} takes no connection\n")
+    assert run("send", url, *common)[:2] == (1, f"{url} takes connections\n")
+    assert seen == []
+    # To ask for what can't be asked shows nothing.
+    assert "can't be tried" in run("send", "http://nobody.invalid/", *common).err
+    assert run("send", "http://127.0.0.1:99999/", *common).status == 1
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_curl_line_sends_a_valid_delivery(run: Run, server: Any, body: str, tmp_path: Path) -> None:
     url, seen = server

@@ -1,5 +1,6 @@
 """Helm as it is installed by `make test`, and what it renders."""
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -21,11 +22,9 @@ class HelmError(Exception):
     """What Helm says when it refuses."""
 
 
-def helm(
-    *arguments: str | Path, tool: str = "helm", stdin: str | None = None, home: Path | None = None, cwd: Path = ROOT
-) -> str:
+def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -> str:
     """Standard output. Raises `HelmError` with standard error. Neither Helm sees the user's settings, nor the other's."""
-    place = home or ROOT / ".venv/kubernetes/home" / tool
+    place = TOOLS / "home" / tool
     env = os.environ | {f"HELM_{name}_HOME": str(place / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
     done = subprocess.run(
         [TOOLS / tool, *arguments],
@@ -33,7 +32,7 @@ def helm(
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=cwd,
+        cwd=ROOT,
         env=env,
         check=False,
     )
@@ -46,7 +45,7 @@ def template(
     values: Path | Mapping[str, Any], *more: str, version: str = VERSIONS[-1], tool: str = "helm", name: str = "release"
 ) -> list[dict[str, Any]]:
     """The objects that the chart makes of a file of values, or of values."""
-    file, stdin = ("-", yaml.safe_dump(dict(values))) if isinstance(values, Mapping) else (str(values), None)
+    file, stdin = ("-", json.dumps(dict(values), default=str)) if isinstance(values, Mapping) else (str(values), None)
     options = ["--namespace", "hooks", "--kube-version", version, *more]
     return objects(helm("template", name, CHART, "--values", file, *options, tool=tool, stdin=stdin))
 

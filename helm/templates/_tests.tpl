@@ -1,0 +1,120 @@
+{{- /* What `helm test` sends, and where. All of it is done by `sidecar send`: the image needs no shell. */ -}}
+
+{{- /* The route to try, as JSON {route, preset, secret}; nothing if none can be tried.
+By name, else the first that enforces a signature which can be made (a public key can't sign) and that admits any address. */ -}}
+{{- define "sidecar.tests.route" -}}
+{{- $presets := .Files.Get "files/presets.json" | fromJson -}}
+{{- $found := dict -}}
+{{- range $route := .Values.config.routes -}}
+{{- $name := $route.name | default (regexReplaceAll "[^A-Za-z0-9._-]+" $route.path "-" | trimAll "-._" | trunc 63 | default "root") -}}
+{{- $verified := and (not $route.open) $route.verify (ne (toString $route.verify) "none") -}}
+{{- if and $verified (not $found) -}}
+{{- $scheme := include "sidecar.scheme" (list $presets $route.verify) | fromJson -}}
+{{- $signs := has (dig "signature" "kind" "hmac" $scheme) (list "hmac" "hash" "token" "basic") -}}
+{{- $posts := has "POST" (default (list "POST") $route.methods) -}}
+{{- $anybody := and (not $route.allow) (ne (default "enforce" $route.mode) "shadow") -}}
+{{- if and $signs $posts (ternary (eq $name $.Values.tests.route) $anybody (ne $.Values.tests.route "")) -}}
+{{- $found = dict "name" $name "route" $route "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $found }}{{ toJson . }}{{ end -}}
+{{- end }}
+
+{{- /* Arguments of `sidecar send` without --expect: (list root FOUND URL). */ -}}
+{{- define "sidecar.tests.send" -}}
+{{- $root := index . 0 -}}{{- $found := index . 1 -}}
+{{- $secret := first $found.route.secrets -}}
+- send
+- {{ index . 2 | quote }}
+- --preset={{ ternary $found.route.verify "/etc/sidecar-test/scheme.yaml" (kindIs "string" $found.route.verify) }}
+- --secret={{ ternary (printf "file:%s" $secret.file) (printf "env:%s" $secret.env) (hasKey $secret "file") }}
+{{- if $root.Values.tests.body }}
+- --body=/etc/sidecar-test/body
+{{- end }}
+{{- if $found.url }}
+- --public-url={{ $found.route.public_url | default $root.Values.config.public_url }}
+{{- end }}
+{{- end }}
+
+{{- /* A container: (list root NAME ARGUMENTS), the last as YAML. */ -}}
+{{- define "sidecar.tests.container" -}}
+{{- $root := index . 0 -}}
+name: {{ index . 1 }}
+image: {{ include "sidecar.image" $root | quote }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+args:
+  {{- index . 2 | trim | nindent 2 }}
+{{- with $root.Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 128Mi}}
+securityContext:
+  {{- toYaml $root.Values.securityContext | nindent 2 }}
+volumeMounts:
+  - {name: test, mountPath: /etc/sidecar-test, readOnly: true}
+  {{- include "sidecar.secretMounts" $root }}
+  {{- with $root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- /* A pod of one test: (list root SUFFIX CONTAINERS), the last as YAML. */ -}}
+{{- define "sidecar.tests.pod" -}}
+{{- $root := index . 0 -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ include "sidecar.fullname" $root }}-test-{{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" }}-test
+    app.kubernetes.io/instance: {{ $root.Release.Name | trunc 63 | trimSuffix "-" }}
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-delete-policy: before-hook-creation
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
+  containers:
+    {{- index . 2 | trim | nindent 4 }}
+  volumes:
+    - name: test
+      configMap: {name: {{ include "sidecar.fullname" $root }}-test}
+    {{- with include "sidecar.secretVolumes" $root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with $root.Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $root.Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- /* Where receivers would answer if they could be reached directly, one URL to a line. */ -}}
+{{- define "sidecar.tests.receivers" -}}
+{{- if eq .Values.mode "sidecar" -}}
+http://{{ include "sidecar.fullname" . }}-test-pods.{{ .Release.Namespace }}:{{ .Values.receiver.port }}
+{{- else -}}
+{{- $urls := list .Values.config.upstream -}}
+{{- range .Values.config.routes }}{{ $urls = append $urls .upstream }}{{ end -}}
+{{- compact $urls | uniq | join "\n" -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,65 @@
+"""The same container for everybody: the modes of the chart, other people's charts, the kustomize component."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chart import CHART, HELMS, helm, objects, of_kind, template
+
+PARENT = Path(__file__).parent / "parent"
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    """A chart with this one as a dependency."""
+    shutil.copytree(PARENT, tmp_path / "shop")
+    shutil.copytree(CHART, tmp_path / "shop/charts/webhook-sidecar")
+    return tmp_path / "shop"
+
+
+def without_release(value: Any) -> Any:
+    """Names begin with the release's; the rest must be the same."""
+    return str(value).replace("release-webhook-sidecar", "NAME")
+
+
+@pytest.mark.parametrize("tool", HELMS)
+def test_a_chart_of_ones_own_gets_the_container_that_the_sidecar_mode_has(parent: Path, tool: str) -> None:
+    made = objects(helm("template", "release", parent, tool=tool))
+    assert {each["kind"] for each in made} == {"Deployment", "Service", "ConfigMap"}
+    pod = of_kind(made, "Deployment")["spec"]["template"]["spec"]
+    config = of_kind(made, "ConfigMap")
+    (container,) = pod["initContainers"]
+    assert container["restartPolicy"] == "Always"
+    assert {"name": "webhook-sidecar-config", "configMap": {"name": config["metadata"]["name"]}} in pod["volumes"]
+    assert of_kind(made, "Service")["spec"]["ports"][0]["targetPort"] == 8080
+    assert pod["terminationGracePeriodSeconds"] == 60
+
+    route = {"path": "/webhooks/shopify", "verify": "shopify", "secrets": [{"file": "/run/secrets/shopify/secret"}]}
+    values = {
+        "mode": "sidecar",
+        "config": {"routes": [route]},
+        "existingSecrets": ["shopify"],
+        "receiver": {"image": "shop:1"},
+    }
+    own = of_kind(template(values, tool=tool), "Deployment")["spec"]["template"]["spec"]
+    assert without_release(own["initContainers"]) == without_release([container])
+    assert without_release(own["volumes"]) == without_release(pod["volumes"])
+
+
+def test_a_dependency_that_is_switched_off_leaves_nothing(parent: Path) -> None:
+    (parent / "templates/deployment.yaml").unlink()
+    assert helm("template", "release", parent, "--set", "webhook-sidecar.enabled=false").strip() == ""
+
+
+def test_a_parent_is_told_what_is_wrong_with_its_values(parent: Path) -> None:
+    with pytest.raises(Exception, match=r"config\.routes\[0\]\.verify: 'gihub' is not a preset"):
+        helm(
+            "template",
+            "release",
+            parent,
+            "--set",
+            "webhook-sidecar.config.routes[0].verify=gihub",
+            "--set",
+            "webhook-sidecar.config.routes[0].path=/a",
+        )

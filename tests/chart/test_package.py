@@ -1,0 +1,101 @@
+"""The chart as it is handed on: one file, the same bytes each time, through a registry of container images."""
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from chart import CHART, CI, HELMS, helm, objects
+
+from sidecar import __version__
+
+NAME = f"webhook-sidecar-{__version__}.tgz"
+
+
+@pytest.fixture
+def epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://reproducible-builds.org/specs/source-date-epoch/"""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian's docker-registry on loopback, with an empty store."""
+    made = tmp_path_factory.mktemp("registry")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(made / "store")}},
+        "http": {"addr": address},
+    }
+    file = made / "config.yml"
+    file.write_text(yaml.safe_dump(settings))
+    with (made / "log").open("wb") as log:
+        running = subprocess.Popen(["docker-registry", "serve", file], stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://{address}/v2/", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail((made / "log").read_text())
+        yield address
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+@pytest.mark.usefixtures("epoch")
+@pytest.mark.parametrize("tool", HELMS)
+def test_a_package_is_the_same_bytes_each_time(tool: str, tmp_path: Path) -> None:
+    digests = set()
+    for name in ("one", "two"):
+        copy = tmp_path / name / "chart"
+        shutil.copytree(CHART, copy)
+        for file in copy.rglob("*"):
+            os.utime(file, (1_000_000 + len(digests), 1_000_000))
+        helm("package", copy, "--destination", tmp_path / name, tool=tool)
+        digests.add(hashlib.sha256((tmp_path / name / NAME).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_package_has_what_a_user_needs_and_no_tests(tmp_path: Path) -> None:
+    helm("package", CHART, "--destination", tmp_path)
+    with tarfile.open(tmp_path / NAME) as package:
+        names = {name.removeprefix("webhook-sidecar/") for name in package.getnames()}
+    assert {"Chart.yaml", "README.md", "values.yaml", "values.schema.json", "files/presets.json"} <= names
+    assert not [name for name in names if name.startswith("ci/")]
+
+
+@pytest.mark.parametrize("tool", HELMS)
+def test_a_package_goes_through_a_registry_and_renders_the_same(tool: str, registry: str, tmp_path: Path) -> None:
+    helm("package", CHART, "--destination", tmp_path, tool=tool)
+    place = f"oci://{registry}/charts-{tool}"
+    (tmp_path / "back").mkdir()
+    helm("push", tmp_path / NAME, place, "--plain-http", tool=tool)
+    helm(
+        "pull",
+        f"{place}/webhook-sidecar",
+        "--version",
+        __version__,
+        "--plain-http",
+        "--destination",
+        tmp_path / "back",
+        tool=tool,
+    )
+    assert (tmp_path / "back" / NAME).read_bytes() == (tmp_path / NAME).read_bytes()
+    values = ("--values", CI[0])
+    from_file = helm("template", "release", tmp_path / "back" / NAME, *values, tool=tool)
+    assert objects(from_file) == objects(helm("template", "release", CHART, *values, tool=tool))
