@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test clean python test-tools bench-tools
+.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test chart clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -118,6 +118,10 @@ image: ## build the container image
 	@[ -n "$(ENGINE)" ] || { echo "make image needs docker, buildah or podman; install one of them" >&2; exit 1; }
 	$(ENGINE) build $(if $(filter %docker,$(ENGINE)),,--format docker) $(IMAGE_FLAGS) \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same bytes for the same commit
+	@mkdir -p dist
+	@SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct 2>/dev/null || echo 0) $(VENV)/kubernetes/helm package helm --destination dist
 
 image-test: $(VENV)/installed-dev ## build the image and test it (as root on Debian it installs what it needs)
 	$(BIN)/python -m pytest -m image tests/image $(PYTEST_ARGS)
