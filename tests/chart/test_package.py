@@ -52,7 +52,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_package_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """https://reproducible-builds.org/specs/source-date-epoch/ is for Helm 4. Helm 3 writes the time of day, and the same files."""
+    """https://reproducible-builds.org/specs/source-date-epoch/ is for Helm 4. Helm 3 writes the time of day."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     digests, contents = set(), []
     for index, tool in enumerate(["helm", "helm", "helm3"]):
