@@ -35,7 +35,7 @@ help: ## show this text
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
 	$(BIN)/sidecar demo
 
-test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools ## run all tests, with branch coverage
+test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools $(VENV)/node/installed ## run all tests, with branch coverage
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
@@ -165,9 +165,17 @@ $(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python
 	@$(BIN)/python tools/kubernetes_tools.py $(VENV)/kubernetes
 	@touch $@
 
+# npm, which Debian has a package of its own for, is among the tools.
+$(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | test-tools
+	@echo "Installing what the tests need from npm ..."
+	@mkdir -p $(VENV)/node
+	@cp tests/node/package.json tests/node/package-lock.json $(VENV)/node
+	@npm ci --prefix $(VENV)/node --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
-TEST_TOOLS := php:php-cli node:nodejs ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus docker-registry:docker-registry
+TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus docker-registry:docker-registry
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
 
 test-tools: TOOLS = $(TEST_TOOLS)

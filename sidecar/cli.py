@@ -191,9 +191,12 @@ def _described(config: Config) -> str:
             how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         replay = f", once in {route.replay.seconds:g} s" if route.replay is not None else ""
+        signed = ", signed anew for the receiver" if route.resigner is not None else ""
         shadow = ", SHADOW: refuses nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
-        lines.append(f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{shadow}")
+        lines.append(
+            f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{shadow}"
+        )
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)
 

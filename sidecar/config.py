@@ -24,6 +24,7 @@ from sidecar.handshake import Mode as HandshakeMode
 from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
 from sidecar.replay import Replay
+from sidecar.resign import Resigner, signing_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import (
     ConfigKeys,
@@ -314,6 +315,7 @@ class _Builder:
             allow=self._allow((*at, "allow"), item["allow"], data) if "allow" in item else None,
             shadow=item.get("mode") is Mode.SHADOW,
             replay=self._replay(at, item, scheme, data),
+            resigner=self._resigner((*at, "sign", "secret"), item.get("sign", {}).get("secret")),
             handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
 
@@ -366,6 +368,30 @@ class _Builder:
             )
         return Replay(seconds, item.get("replay_fail_open", data.get("replay_fail_open", False)))
 
+    def _resigner(self, at: Path, refs: list[SecretRef] | None) -> Resigner | None:
+        """`sign:` with the secrets that can be had: one at least, or it is a mistake."""
+        if not refs:
+            return None
+        if all(ref.optional for ref in refs):
+            self.source.problem(
+                at, "is optional, and without it nothing would be signed; remove optional: of one that is always there"
+            )
+        keys = []
+        listed = isinstance(self._raw(at[:2])["sign"]["secret"], list)
+        for index, ref in enumerate(refs):
+            here = (*at, index) if listed else at
+            secret = self._secret(here, ref)
+            try:
+                if secret is not None:
+                    keys.append(signing_key(secret) if self.resolve_secrets else b"")
+            except KeyFormError:
+                self.source.problem(
+                    here,
+                    f"the secret in {ref.where} is not base64, with or without 'whsec_' before it; "
+                    'make one: echo "whsec_$(openssl rand -base64 32)"',
+                )
+        return Resigner(keys) if keys else None
+
     def _handshakes(
         self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, secrets: list[Secret], url: str
     ) -> Handshakes | None:
@@ -404,7 +430,7 @@ class _Builder:
     def _check_purpose(self, at: Path, item: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
         """A route verifies something, or says plainly that it does not."""
         if item.get("open"):
-            for key in ("verify", "secrets", "mode", "reject"):
+            for key in ("verify", "secrets", "mode", "sign", "reject"):
                 if key in raw and not (key == "reject" and "allow" in raw):
                     self.source.problem(
                         (*at, key), "has no meaning on a route that is open: true; remove one of the two"

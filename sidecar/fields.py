@@ -591,6 +591,15 @@ class Items(fields.List[Any]):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class OneOrMore(Items):
+    """A list, or its only item as it is."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list):
+            return super()._deserialize(value, attr, data, **kwargs)
+        return [self.inner.deserialize(value, attr, data, **kwargs)]
+
+
 def json_schema_of(schema: Schema) -> JSONSchema:
     """JSON Schema (2020-12) of a marshmallow schema made of the fields above."""
     properties = {}
@@ -607,7 +616,10 @@ def _field_schema(item: fields.Field[Any]) -> JSONSchema:
     if isinstance(item, fields.Nested):
         made = json_schema_of(item.schema)
     elif isinstance(item, fields.List):
-        made = {"type": "array", "minItems": 1, "items": _field_schema(item.inner)}
+        one = _field_schema(item.inner)
+        made = {"type": "array", "minItems": 1, "items": one}
+        if isinstance(item, OneOrMore):
+            made = {"anyOf": [one, made]}
     else:
         assert isinstance(item, Value)
         made = item.json_schema()

@@ -14,6 +14,8 @@ from sidecar.upstream import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 _OURS = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
+#: Ours alone on routes with `sign:`. On others they are a Standard Webhooks sender's.
+_RESIGNED = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 #: `Expect` was answered by us.
 _DROPPED = HOP_BY_HOP | _OURS | {b"expect"}
 #: `Connection` must not take away what a message can't be read without; nor what it was verified by, see `_end_to_end`.
@@ -21,22 +23,30 @@ _KEPT = frozenset({b"host", b"content-type"})
 
 
 def forwarded_head(
-    head: RequestHead, *, scheme: Scheme | None = None, body_size: int, forwarding: bytes, proof: bytes
+    head: RequestHead,
+    *,
+    scheme: Scheme | None = None,
+    body_size: int,
+    forwarding: bytes,
+    proof: bytes,
+    resigned: bool = False,
 ) -> bytes:
     """The head's bytes, blank line included.
 
-    `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`. What `scheme` was verified by stays.
+    `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`. What `scheme` was verified by stays,
+    but if the route signs anew (`resigned`) no `webhook-*` header of the sender's.
     """
     framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
     length = b"%d" % body_size
     names = head.names
     if names.as_request is None:
         names.as_request = _template(names)
-    if names.as_request and head.values(b"content-length") == ((length,) if framed else ()):
+    plain = names.as_request and not (resigned and not _RESIGNED.isdisjoint(names.lower))
+    if plain and head.values(b"content-length") == ((length,) if framed else ()):
         made: bytes = names.as_request % (head.method.encode(), head.target, *head.field_values, forwarding, proof)
         return made  # most deliveries
     # Something must go, or the length be written anew.
-    headers = _end_to_end(head, scheme)
+    headers = _end_to_end(head, scheme, _DROPPED | _RESIGNED if resigned else _DROPPED)
     if framed:
         headers.append((b"Content-Length", length))
     lines = b"".join([b"%b: %b\r\n" % field for field in headers])
@@ -51,16 +61,16 @@ def _template(names: FieldNames) -> bytes:
     return b"%%b %%b HTTP/1.1\r\n%b%%b%%b\r\n" % b"".join(lines)
 
 
-def _end_to_end(head: RequestHead, scheme: Scheme | None) -> list[Header]:
+def _end_to_end(head: RequestHead, scheme: Scheme | None, not_meant: frozenset[bytes]) -> list[Header]:
     """The headers that are meant for the receiver, Content-Length left out."""
     named = connection_options(head.values(b"connection")) - _KEPT - HARMLESS_OPTIONS
     if named and scheme is not None:
         named = frozenset(name for name in named if not scheme.reads(name))
-    dropped = _DROPPED | {b"content-length"} | named
+    dropped = not_meant | {b"content-length"} | named
     kept = []
     for name, value in head.headers:
         lower = name.lower()
-        if lower not in dropped and not (b"_" in lower and lower.replace(b"_", b"-") in _DROPPED):
+        if lower not in dropped and not (b"_" in lower and lower.replace(b"_", b"-") in not_meant):
             kept.append((name, value))
     return kept
 

@@ -17,6 +17,7 @@ closes). Why each reason exists and what it is answered: outcomes.py.
 
 import asyncio
 import functools
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
 from sidecar.request import Header, RequestHead
+from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
 from sidecar.signature import Verified, Verifier
@@ -178,7 +180,7 @@ class Proxy:
         if route.replay is not None and claim is not None and type(proof) is Verified and handshake is None:
             await self._forward_once(proof, claim, client, incoming, exchange, body=body, site=site)
         else:
-            await self._forward(proof, client, incoming, exchange, body=body, site=site)
+            await self._forward(proof, claim, client, incoming, exchange, body=body, site=site)
 
     async def _verify(
         self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange
@@ -218,7 +220,7 @@ class Proxy:
         except Rejected as rejected:
             leave = waive(route, _tolerated(route, exchange, rejected))
         try:
-            await self._forward(leave, client, incoming, exchange, body=body, site=site, once=once)
+            await self._forward(leave, claim, client, incoming, exchange, body=body, site=site, once=once)
         finally:
             if once is not None:
                 once.abandon()
@@ -248,6 +250,7 @@ class Proxy:
     async def _forward(
         self,
         proof: Verified | Waived,
+        claim: Claim | None,
         client: Client,
         incoming: Incoming,
         exchange: Exchange,
@@ -262,7 +265,10 @@ class Proxy:
         # (8)
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        made = _upstream_head(proof, route, incoming.head, client, body.size, header=site.config.client_header)
+        signed = await self._sign(proof, claim, route, incoming.head, body) if route.resigner is not None else b""
+        made = _upstream_head(
+            proof, route, incoming.head, client, body.size, header=site.config.client_header, signed=signed
+        )
         connection = await upstream.send(made, body.pieces, body.size, no_body=exchange.method == "HEAD")
         exchange.upstream_status = connection.status
 
@@ -279,6 +285,17 @@ class Proxy:
         finally:
             upstream.finish(connection)
             exchange.upstream_seconds = self.monotonic() - began
+
+    async def _sign(
+        self, proof: Verified | Waived, claim: Claim | None, route: Route, head: RequestHead, body: Body
+    ) -> bytes:
+        """The lines that sign a delivery for the receiver; none for one that nobody vouches for."""
+        if isinstance(proof, Waived) and not proof.admitted:
+            return b""
+        make = functools.partial(_signed_lines, route, claim, head, body.pieces, now=int(self.now()))
+        if body.size <= ON_LOOP_BYTES:
+            return make()
+        return await asyncio.get_running_loop().run_in_executor(None, make)
 
     def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
         """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
@@ -381,7 +398,14 @@ def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
 
 
 def _upstream_head(
-    proof: Verified | Waived, route: Route, head: RequestHead, client: Client, body_size: int, *, header: ClientHeader
+    proof: Verified | Waived,
+    route: Route,
+    head: RequestHead,
+    client: Client,
+    body_size: int,
+    *,
+    header: ClientHeader,
+    signed: bytes,
 ) -> bytes:
     """Only a delivery with a proof has a head to send."""
     forwarding = forwarding_lines(head, client, header)
@@ -389,7 +413,21 @@ def _upstream_head(
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
     scheme = route.verifier.scheme if route.verifier is not None else None
-    return forwarded_head(head, scheme=scheme, body_size=body_size, forwarding=forwarding, proof=lines)
+    return forwarded_head(
+        head,
+        scheme=scheme,
+        body_size=body_size,
+        forwarding=forwarding,
+        proof=lines + signed,
+        resigned=route.resigner is not None,
+    )
+
+
+def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Sequence[bytes], *, now: int) -> bytes:
+    assert route.resigner is not None
+    fresh = os.urandom(16).hex().encode()
+    ident = message_id(route.verifier, claim, head, body, scope=route.name, fresh=fresh)
+    return route.resigner.lines(ident, now, body)
 
 
 def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header], bytes]:

@@ -10,6 +10,7 @@ from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.outcomes import Reason, Rejected
 from sidecar.replay import Replay
+from sidecar.resign import Resigner
 from sidecar.secret import Secret
 from sidecar.signature import Verifier
 
@@ -65,6 +66,7 @@ class Route:
     shadow: bool = False
     handshakes: Handshakes | None = None
     replay: Replay | None = None
+    resigner: Resigner | None = None  #: `sign:`
 
     @property
     def pattern(self) -> str:
@@ -170,6 +172,7 @@ class Waived(NamedTuple):
     """The leave to forward a delivery that no secret vouches for; only `waive` gives it."""
 
     label: str  #: value of X-Webhook-Verified; empty for none
+    admitted: bool = False  #: whether the allowlist vouches for it, where that is all the route asks for
 
 
 def waive(route: Route, would_reject: Reason | None, *, handshake: bool = False) -> Waived:
@@ -183,5 +186,5 @@ def waive(route: Route, would_reject: Reason | None, *, handshake: bool = False)
     if handshake and route.handshakes is not None and route.handshakes.mode is HandshakeMode.PASS:
         return Waived("")
     if route.verifier is None and route.allow is not None and would_reject is None:
-        return Waived(route.name)  # `admit` found the client in the allowlist
+        return Waived(route.name, admitted=True)  # `admit` found the client in the allowlist
     raise RuntimeError("this delivery was never verified")

@@ -24,6 +24,7 @@ from sidecar.fields import (
     Listen,
     Method,
     NonEmpty,
+    OneOrMore,
     OnlyTrue,
     Pattern,
     RangeSources,
@@ -521,9 +522,17 @@ class RouteLimitsKeys(Keys):
     body = Size(metadata={"about": "largest body of this route; default: the common limits.body"})
 
 
-class RouteKeys(Keys):
-    later = frozenset({"sign"})
+class SignKeys(Keys):
+    secret = OneOrMore(
+        SecretReference(),
+        required=True,
+        metadata={
+            "about": "whsec_ and base64, or base64 alone: what the receiver verifies with; of a list, each makes a signature"
+        },
+    )
 
+
+class RouteKeys(Keys):
     name = Label(metadata={"about": "metric and log label; default: made from the path"})
     path = RoutePath(required=True, metadata={"about": "exact, as sent; a final /* takes everything below"})
     verify = Verify(metadata={"about": "a preset by name, a scheme, or none (then allow is required)"})
@@ -547,6 +556,12 @@ class RouteKeys(Keys):
     upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
     public_url = WebURL(metadata={"about": "what senders of this route call; default: the common public_url"})
     limits = Section(RouteLimitsKeys)
+    sign = Section(
+        SignKeys,
+        metadata={
+            "about": "signs what is forwarded for the receiver, as Standard Webhooks (webhook-id, -timestamp, -signature)"
+        },
+    )
     replay = Duration(
         metadata={"about": "a delivery that the receiver took is not forwarded again within this time; default: off"}
     )

@@ -281,13 +281,24 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- if gt (len (default list $route.secrets)) 10 }}
 {{ $at }}.secrets: are {{ len $route.secrets }}; 10 is the most, so remove those that are no longer used
 {{- end }}
+{{- with $route.sign }}
+{{- $needed := list }}
+{{- range $index, $secret := include "sidecar.signSecrets" . | fromJsonArray }}
+{{- $where := ternary (printf "%s.sign.secret[%d]" $at $index) (printf "%s.sign.secret" $at) (kindIs "slice" $route.sign.secret) }}
+{{- include "sidecar.check.secret" (list $context.root $where $secret) }}
+{{- if not $secret.optional }}{{ $needed = append $needed $where }}{{ end }}
+{{- end }}
+{{- if not $needed }}
+{{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
+{{- end }}
+{{- end }}
 {{- with $route.verify_token }}
 {{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) .) }}
 {{- end }}
 {{- /* A route verifies something, or says plainly that it does not. */}}
 {{- $scheme := dict }}
 {{- if $route.open }}
-{{- range $key := list "verify" "secrets" "mode" "reject" }}
+{{- range $key := list "verify" "secrets" "mode" "sign" "reject" }}
 {{- if and (hasKey $route $key) (not (and (eq $key "reject") (hasKey $route "allow"))) }}
 {{ $at }}.{{ $key }}: has no meaning on a route that is open: true; remove one of the two
 {{- end }}
@@ -343,6 +354,11 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{ $at }}.verify_token: is compared with nothing: the scheme has no handshake with a token
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* The secrets of a route's `sign:` as a JSON list, also where there is one and no list. */ -}}
+{{- define "sidecar.signSecrets" -}}
+{{- kindIs "slice" .secret | ternary .secret (list .secret) | toJson -}}
 {{- end }}
 
 {{- /* Where a secret stands: (list root AT REFERENCE). */ -}}

@@ -85,8 +85,8 @@ volumeMounts:
 {{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
 {{- $used := 0 -}}{{- $needed := 0 -}}
 {{- range (index . 0).Values.config.routes -}}
-{{- range .secrets -}}
-{{- if hasPrefix $prefix (toString .file) -}}
+{{- range concat (default list .secrets) (include "sidecar.signSecrets" (default dict .sign) | fromJsonArray) -}}
+{{- if hasPrefix $prefix (default dict . | dig "file" "" | toString) -}}
 {{- $used = add1 $used -}}
 {{- if not .optional -}}{{- $needed = add1 $needed -}}{{- end -}}
 {{- end -}}

@@ -35,6 +35,8 @@ SHIPPED = sorted((HERE.parents[1] / "config").glob("*.yaml"))
 ENV = {
     "GOOD": "a secret of some thirty-two bytes",
     "OTHER": "another one of about thirty bytes",
+    "WHSEC": "whsec_" + "c2VjcmV0" * 5,
+    "NOT_BASE64": "whsec_this is no base64 at all, is it",
     "EMPTY": "",
     "BLANK": " \t\n",
 }

@@ -1,0 +1,65 @@
+"""The other side of `verify:`: a delivery that was found genuine is signed for the receiver, as Standard Webhooks.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md: three headers, and in
+`webhook-signature` "v1," with the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+
+from sidecar.claim import Claim
+from sidecar.keys import key_bytes
+from sidecar.proof import Hmac
+from sidecar.request import RequestHead
+from sidecar.scheme import BEARER_KINDS, Algorithm, KeyForm
+from sidecar.secret import Secret
+from sidecar.signature import Verifier
+
+#: A provider's id that may stand in a header and in the signed message as it is: without the dot that ends it there.
+_PLAIN_ID = re.compile(rb"[!-\-/-~]{1,128}")
+
+
+def signing_key(secret: Secret) -> bytes:
+    """Raises `KeyFormError` for a secret that is not base64, with or without `whsec_` before it."""
+    return key_bytes(KeyForm.WHSEC, secret.reveal())
+
+
+class Resigner:
+    """A route's `sign:`, with its keys at work."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = [Hmac(Algorithm.SHA256, key) for key in keys]
+
+    def lines(self, message_id: bytes, timestamp: int, body: Sequence[bytes]) -> bytes:
+        """The three header lines, with a signature by each key. `timestamp` is unix time in seconds; the body comes in pieces."""
+        message = (b"%b.%d." % (message_id, timestamp), *body)
+        return b"webhook-id: %b\r\nwebhook-timestamp: %d\r\nwebhook-signature: %b\r\n" % (
+            message_id,
+            timestamp,
+            b" ".join([b"v1," + b64encode(key.digest(message)) for key in self._keys]),
+        )
+
+
+def message_id(
+    verifier: Verifier | None,
+    claim: Claim | None,
+    head: RequestHead,
+    body: Sequence[bytes],
+    *,
+    scope: str,
+    fresh: bytes,
+) -> bytes:
+    """What stays the same when a provider sends one delivery again: its own id if it is signed, else a hash of what is signed.
+
+    Where nothing of the delivery is signed, nothing tells a repetition from another one like it: it gets the id `fresh`.
+    """
+    if verifier is None or claim is None or verifier.scheme.signature.kind in BEARER_KINDS:
+        return b"msg_" + fresh
+    if verifier.scheme.signs_id:
+        sent = verifier.delivery_id(head)
+        if _PLAIN_ID.fullmatch(sent):
+            return sent
+    return b"msg_" + verifier.fingerprint(claim, head, body, scope=scope).hex().encode()
