@@ -50,5 +50,5 @@ def test_a_panel_says_what_to_do_and_asks_for_what_was_chosen(panel):
         assert selectors
         for selector in selectors:
             assert 'namespace=~"$namespace"' in selector
-            if "route" in selector:
+            if "route=" in selector:
                 assert 'route=~"$route"' in selector or 'route=""' in selector

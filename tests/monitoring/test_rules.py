@@ -44,6 +44,8 @@ def test_every_alert_is_tried_firing_and_not_firing():
 def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert():
     sections = re.findall(r"^## (\S+)$", (ROOT / RUNBOOK).read_text(), re.MULTILINE)
     assert sections == [rule["alert"] for rule in rules()]
+    table = re.findall(r"^\| `(WebhookSidecar\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    assert table == [(rule["alert"], rule["labels"]["severity"]) for rule in rules()]
     for rule in rules():
         assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in ("warning", "critical")

@@ -2,14 +2,26 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panels import COUNTED, EVERYWHERE, begun, filled, gauge, lines, number, quantiles, rate, words
+from dashboards.panels import (
+    COUNTED,
+    EVERYWHERE,
+    FOUND,
+    begun,
+    filled,
+    gauge,
+    lines,
+    named,
+    number,
+    quantiles,
+    rate,
+    words,
+)
 
 
 def overview() -> Dashboard:
     rejected = f'outcome="rejected", {COUNTED}'
     every, refused = rate("deliveries_total"), rate("deliveries_total", rejected)
     failed = rate("deliveries_total", 'outcome="failed"')
-    every_of_route = rate("deliveries_total", by="route")
     made = begun("Overview", "What arrives, what is refused, what can't be delivered, and how long it takes.")
     panels = [
         number(
@@ -61,6 +73,7 @@ def overview() -> Dashboard:
             (rate("deliveries_total", by="outcome"), "{{outcome}}"),
             unit="reqps",
             stacked=True,
+            colours={"accepted": "green", "rejected": "orange", "failed": "red"},
         ),
         lines(
             "Rejected by reason",
@@ -74,7 +87,10 @@ def overview() -> Dashboard:
             "Rejection ratio by route",
             "Refused of all deliveries of each route. Above the line an alert is near. One route: its secret, its provider's "
             "networks. All routes: a clock, or the proxy in front.",
-            (f"{rate('deliveries_total', rejected, by='route')} / {every_of_route}", "{{route}}"),
+            (
+                f"{rate('deliveries_total', f'{rejected}, {FOUND}', by='route')} / {rate('deliveries_total', FOUND, by='route')}",
+                "{{route}}",
+            ),
             unit="percentunit",
             bad=0.1,
         ),
@@ -93,12 +109,13 @@ def overview() -> Dashboard:
             (rate("upstream_responses_total", by="code"), "{{code}}"),
             unit="reqps",
             stacked=True,
+            colours={"1xx": "purple", "2xx": "green", "3xx": "blue", "4xx": "orange", "5xx": "red"},
         ),
         lines(
             "Deliveries by route",
-            "Everything that arrives for each route. A route that falls to nothing: does its provider still send? An empty name is "
-            "what found no route.",
-            (rate("deliveries_total", by="route"), "{{route}}"),
+            "Everything that arrives for each route. A route that falls to nothing: does its provider still send? (no route) is "
+            "what no route takes.",
+            (named(rate("deliveries_total", by="route")), "{{route}}"),
             unit="reqps",
             stacked=True,
         ),
@@ -134,13 +151,13 @@ def overview() -> Dashboard:
             "In flight",
             "Deliveries being worked on, by pod. One pod far above the others: its receiver hangs. All of them: the receiver or its "
             "database is slow. See the runbook, WebhookSidecarOverloaded.",
-            (gauge("in_flight", by="instance"), "{{instance}}"),
+            (gauge("in_flight", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
             "Buffered",
             "Bytes of bodies in memory, by pod. At limits.buffer (64 MiB unless you set it) further bodies are answered 503: slow "
             "receiver, or larger deliveries than planned.",
-            (gauge("buffered_bytes", by="instance"), "{{instance}}"),
+            (gauge("buffered_bytes", by="pod, instance"), "{{pod}} {{instance}}"),
             unit="bytes",
         ),
         lines(
@@ -149,7 +166,7 @@ def overview() -> Dashboard:
             "lower limits.buffer or raise the memory limit.",
             (
                 f"process_resident_memory_bytes{{{EVERYWHERE}}} / webhook_sidecar_memory_limit_bytes{{{EVERYWHERE}}}",
-                "{{instance}}",
+                "{{pod}} {{instance}}",
             ),
             unit="percentunit",
             bad=0.85,
@@ -159,8 +176,8 @@ def overview() -> Dashboard:
             "Since each pod last loaded its configuration. After a change all curves fall to zero; one that doesn't belongs to a pod "
             "that did not get it, or could not use it.",
             (
-                f"time() - {gauge('config_last_reload_success_timestamp_seconds', function='min', by='instance')}",
-                "{{instance}}",
+                f"time() - {gauge('config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
+                "{{pod}} {{instance}}",
             ),
             unit="s",
         ),
@@ -168,10 +185,10 @@ def overview() -> Dashboard:
             "Workers",
             "Processes that take deliveries, and those that ended unasked in the last quarter of an hour. Ends that repeat: look for "
             "worker_ended in the log; a status of -9 is mostly the memory limit.",
-            (gauge("workers", by="instance"), "{{instance}}"),
+            (gauge("workers", by="pod, instance"), "{{pod}} {{instance}}"),
             (
-                f"sum by (instance) (increase(webhook_sidecar_worker_exits_total{{{EVERYWHERE}}}[15m]))",
-                "{{instance}} ended",
+                f"sum by (pod, instance) (increase(webhook_sidecar_worker_exits_total{{{EVERYWHERE}}}[15m]))",
+                "{{pod}} {{instance}} ended",
             ),
         ),
     ]

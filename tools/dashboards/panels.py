@@ -3,7 +3,8 @@
 All queries know the variables `$namespace` and `$route`; "All" is `.*`, so that they work where scraping adds no `namespace`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from grafana_foundation_sdk.builders import common as looks
@@ -20,18 +21,26 @@ ROUTES = f'{EVERYWHERE}, route=~"$route"'
 #: Refusals that refuse nobody for good, as in the alerts.
 COUNTED = 'reason!~"replayed|draining"'
 
+#: What found a route.
+FOUND = 'route!=""'
+
 #: (expression, legend)
 Query = tuple[str, str]
 
 
-def rate(name: str, labels: str = "", *, by: str = "", over: str = "$__rate_interval") -> str:
+def rate(name: str, labels: str = "", *, by: str = "") -> str:
     """Per second, of the chosen namespaces and routes, added up by some labels."""
     selected = f"{ROUTES}, {labels}" if labels else ROUTES
-    return f"sum by ({by}) (rate(webhook_sidecar_{name}{{{selected}}}[{over}]))".replace(" by ()", "")
+    return f"sum by ({by}) (rate(webhook_sidecar_{name}{{{selected}}}[$__rate_interval]))".replace(" by ()", "")
 
 
-def gauge(name: str, *, function: str = "sum", by: str = "", labels: str = EVERYWHERE) -> str:
-    return f"{function} by ({by}) (webhook_sidecar_{name}{{{labels}}})".replace(" by ()", "")
+def gauge(name: str, *, function: str = "sum", by: str = "") -> str:
+    return f"{function} by ({by}) (webhook_sidecar_{name}{{{EVERYWHERE}}})".replace(" by ()", "")
+
+
+def named(expression: str) -> str:
+    """With a name for the route of what found none, whose label is empty."""
+    return f'label_replace({expression}, "route", "(no route)", "route", "")'
 
 
 def quantiles(histogram: str, shares: Sequence[float] = (0.5, 0.95, 0.99)) -> list[Query]:
@@ -67,9 +76,16 @@ def words(**colours: str) -> list[models.ValueMapping]:
 
 
 def lines(
-    title: str, about: str, *queries: Query, unit: str = "short", stacked: bool = False, bad: float | None = None
+    title: str,
+    about: str,
+    *queries: Query,
+    unit: str = "short",
+    stacked: bool = False,
+    negative: bool = False,
+    bad: float | None = None,
+    colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Curves over time; `bad` is where it begins to look bad."""
+    """Curves over time; `bad` is where it begins to look bad, `colours` are those of curves by name."""
     panel = described(timeseries.Panel(), title, about).unit(unit).span(8).height(8)
     panel.legend(
         looks.VizLegendOptions().display_mode(model.LegendDisplayMode.LIST).placement(model.LegendPlacement.BOTTOM)
@@ -77,8 +93,12 @@ def lines(
     panel.tooltip(
         looks.VizTooltipOptions().mode(model.TooltipDisplayMode.MULTI).sort(model.SortOrder.DESCENDING)
     ).line_width(1).show_points(model.VisibilityMode.NEVER)
-    if unit not in ("s", "d"):
+    if not negative:
         panel.min(0)
+    if unit in ("reqps", "ops"):
+        panel.axis_soft_max(0.1)  # else an axis for nothing ends at 100
+    for name, colour in colours.items():
+        panel.override_by_name(name, [shown("color", {"mode": "fixed", "fixedColor": colour})])
     if stacked:
         panel.stacking(looks.StackingConfig().mode(model.StackingMode.NORMAL)).fill_opacity(30)
     if bad is not None:
@@ -98,6 +118,8 @@ def number(
 ) -> Any:
     """One number, as it is now."""
     panel = described(stat.Panel(), title, about).unit(unit).span(4).height(4).thresholds(steps(*levels))
+    if unit == "short":
+        panel.decimals(0)
     panel.color_mode(model.BigValueColorMode.VALUE).graph_mode(model.BigValueGraphMode.NONE)
     panel.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"])).mappings(list(mappings))
     return targets(panel, [(expression, "")], instant=True)

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import CustomVariable, Dashboard
 from grafana_foundation_sdk.models.dashboard import VariableOption
 
-from dashboards.panels import ROUTES, begun, filled, gauge, lines, rate, rows, shown, words
+from dashboards.panels import FOUND, ROUTES, begun, filled, gauge, lines, rate, rows, shown, words
 
 
 def rotation() -> Dashboard:
@@ -39,7 +39,7 @@ def rotation() -> Dashboard:
                     "Verdict",
                     verdict,
                     [
-                        shown("mappings", words(Not_used_yet="blue", Safe_to_remove="green", Keep="orange")),
+                        shown("mappings", words(Not_used_yet="blue", Safe_to_remove="green", Keep="text")),
                         shown("custom.cellOptions", {"type": "color-text"}),
                     ],
                 ),
@@ -74,7 +74,10 @@ def rotation() -> Dashboard:
             "Signature mismatches",
             "What a removed or wrong secret looks like. If it rises after a step of the rotation, put the old secret back as a second; "
             "the providers send again what was refused.",
-            (rate("deliveries_total", 'reason=~"signature_mismatch|token_mismatch"', by="route"), "{{route}}"),
+            (
+                rate("deliveries_total", f'reason=~"signature_mismatch|token_mismatch", {FOUND}', by="route"),
+                "{{route}}",
+            ),
             unit="reqps",
         ),
         lines(
@@ -82,8 +85,8 @@ def rotation() -> Dashboard:
             "Go on with the next step when all pods have loaded the change: every curve has fallen to zero since. One that has not: "
             "its mount is not updated yet, or the configuration is wrong.",
             (
-                f"time() - {gauge('config_last_reload_success_timestamp_seconds', function='min', by='instance')}",
-                "{{instance}}",
+                f"time() - {gauge('config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
+                "{{pod}} {{instance}}",
             ),
             unit="s",
         ),
@@ -96,6 +99,7 @@ def rotation() -> Dashboard:
                 "{{route}} {{secret}}",
             ),
             unit="d",
+            negative=True,
         ),
     ]
     return filled(made, panels)

@@ -2,7 +2,20 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panels import COUNTED, EVERYWHERE, ROUTES, begun, filled, gauge, lines, number, quantiles, rate
+from dashboards.panels import (
+    COUNTED,
+    EVERYWHERE,
+    FOUND,
+    ROUTES,
+    begun,
+    filled,
+    gauge,
+    lines,
+    named,
+    number,
+    quantiles,
+    rate,
+)
 
 
 def security() -> Dashboard:
@@ -55,8 +68,11 @@ def security() -> Dashboard:
         lines(
             "Rejections by reason and route",
             "Refusals per second. One route and signature_mismatch: its secret. All routes and ip_not_allowed: the load balancer's "
-            "address is taken for the sender's, set trusted_proxies. An empty route: requests that no route takes.",
-            (rate("deliveries_total", 'outcome="rejected"', by="route, reason") + " > 0", "{{route}} {{reason}}"),
+            "address is taken for the sender's, set trusted_proxies. (no route): requests that no route takes.",
+            (
+                named(rate("deliveries_total", 'outcome="rejected"', by="route, reason") + " > 0"),
+                "{{route}} {{reason}}",
+            ),
             unit="reqps",
             stacked=True,
         ).span(12),
@@ -82,6 +98,7 @@ def security() -> Dashboard:
             "clock. Past the tolerance (mostly 300 s) deliveries are refused.",
             *quantiles("signature_age_seconds", (0.05, 0.5, 0.95)),
             unit="s",
+            negative=True,
         ),
         lines(
             "Handshakes",
@@ -112,7 +129,7 @@ def security() -> Dashboard:
             "Replay store",
             "1 while the shared replay store answers. 0: deliveries of routes with replay are answered 503, or forwarded unchecked. "
             "No data: the store is memory.",
-            (gauge("replay_store_up", function="min", by="instance"), "{{instance}}"),
+            (gauge("replay_store_up", function="min", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
             "Replay protection that was not given",
@@ -137,7 +154,7 @@ def security() -> Dashboard:
             "Cost of verifying, p99",
             "By route. Forgeries cost as much as real deliveries; if this rises under an attack, set limits.refusals or a smaller "
             "limits.body for the route.",
-            (f"histogram_quantile(0.99, {rate('verify_seconds_bucket', by='route, le')})", "{{route}}"),
+            (f"histogram_quantile(0.99, {rate('verify_seconds_bucket', FOUND, by='route, le')})", "{{route}}"),
             unit="s",
         ),
     ]
