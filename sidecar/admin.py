@@ -114,6 +114,7 @@ def masked_config(config: Config) -> dict[str, object]:
         "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__},
         "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
         "drain": config.drain,
+        "replay_store": str(config.replay_store or "memory"),
         "workers": config.workers,
         "log": {key: getattr(config.log, key) for key in config.log.__slots__},
         "routes": [

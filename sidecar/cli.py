@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("schema", _schema, "print the JSON Schema of the configuration")
 
-    demo = command("demo", _demo, "show a real sidecar at work on one genuine and three forged deliveries")
+    demo = command("demo", _demo, "show a real sidecar at work on a genuine delivery and four that must not arrive")
     demo.add_argument("--keep", action="store_true", help="leave it running and print commands to try")
 
     presets = command("presets", _tool("presets"), "list the presets, or print one as YAML, ready to copy into verify:")

@@ -17,13 +17,13 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from sidecar.client_ip import ClientHeader, IPNetwork, Networks
-from sidecar.fields import ListenAddress, SecretRef
+from sidecar.fields import ListenAddress, ReplayStoreRef, SecretRef
 from sidecar.files import ReadFile, read_file
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
-from sidecar.replay import Replay
+from sidecar.replay import Replay, StoreAddress
 from sidecar.resign import Resigner, signing_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
 from sidecar.schema import (
@@ -118,6 +118,8 @@ class Config:
     limits: Limits
     timeouts: Timeouts
     drain: float
+    replay_store: StoreAddress | None  #: None: each process's own memory
+    replay_password: Secret | None
     log: LogSettings
     workers: int
     routes: RouteTable
@@ -214,10 +216,18 @@ class _Builder:
         routes = self._routes(data, limits)
         self._check_listeners(data)
         self._check_proxies()
-        if data.get("workers", 1) > 1 and any(route.replay is not None for route in routes):
+        store: ReplayStoreRef = data.get("replay_store", ReplayStoreRef(None, None))
+        password = self._secret(("replay_store", "password"), store.password) if store.password is not None else None
+        if (
+            data.get("workers", 1) > 1
+            and any(route.replay is not None for route in routes)
+            and store.address is None
+            and self.source.value.get("replay_store", "memory") == "memory"
+        ):
             self.source.problem(
                 ("workers",),
-                "would each remember deliveries by itself, and a copy may reach another one; with replay: use workers: 1",
+                "would each remember deliveries by itself, and a copy may reach another one; "
+                "with replay: use replay_store: redis://host:6379/0, or workers: 1",
             )
         accounts = self._accounts(data)
         if self.source.problems:
@@ -236,6 +246,8 @@ class _Builder:
             limits=limits,
             timeouts=Timeouts(**(TimeoutsKeys().load({}) | data.get("timeouts", {}))),
             drain=data["drain"],
+            replay_store=store.address,
+            replay_password=password,
             log=LogSettings(**(LogKeys().load({}) | data.get("log", {}))),
             workers=data["workers"],
             routes=RouteTable(routes),

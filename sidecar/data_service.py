@@ -12,12 +12,13 @@ from sidecar.body import Budget
 from sidecar.config import Config
 from sidecar.listeners import Server, uvicorn_config
 from sidecar.log import Log
-from sidecar.metrics import Block, Metrics
+from sidecar.metrics import STORE_LOST, Block, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
 from sidecar.refusals import Refusals
 from sidecar.reload import Current
-from sidecar.replay import MemoryStore
+from sidecar.replay import MemoryStore, Store
+from sidecar.schema import Level
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.
 CLOSING_SECONDS = 0.5
@@ -42,7 +43,7 @@ class DataService:
         self.budget = Budget(config.limits.buffer, metrics.gauges, gauges_of_others)
         self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
         self.current = Current(config, loop)
-        self.replays = MemoryStore(loop.time)
+        self.replays = self._replay_store(config)
         self.refusals = Refusals()
         self.proxy = Proxy(
             self.current, budget=self.budget, metrics=metrics, log=log, refusals=self.refusals, replays=self.replays
@@ -56,6 +57,7 @@ class DataService:
         self._configure(config)
 
     def start(self, data_socket: socket.socket) -> None:
+        self.replays.start()
         self.ended = asyncio.create_task(self.server.serve([data_socket]))
 
     def apply(self, config: Config) -> None:
@@ -71,6 +73,22 @@ class DataService:
         self.deadlines.body.seconds = config.limits.body_timeout
         self.metrics.configure(config.routes.routes)
 
+    def _replay_store(self, config: Config) -> Store:
+        if config.replay_store is None:
+            return MemoryStore(self.loop.time)
+        from sidecar.redis_store import RedisStore  # noqa: PLC0415 - memory that others do without
+
+        return RedisStore(
+            config.replay_store, lambda: self.current.site.config.replay_password, self._replay_store_changed
+        )
+
+    def _replay_store_changed(self, available: bool, why: str) -> None:
+        self.metrics.gauges[STORE_LOST] = float(not available)
+        if available:
+            self.log.event("replay_store_back", Level.INFO)
+        else:
+            self.log.event("replay_store_lost", Level.ERROR, detail=why)
+
     async def drain(self, *, accepting: float, until: float) -> None:
         """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
         self.listener.closing = True
@@ -78,6 +96,7 @@ class DataService:
         self.proxy.draining = True
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
+        await self.replays.close()
         self.current.close()
 
 

@@ -1,4 +1,4 @@
-"""`sidecar demo`: a receiver, a real sidecar process in front of it, and four deliveries of which one is genuine.
+"""`sidecar demo`: a receiver, a real sidecar process in front of it, and five deliveries of which one must arrive.
 
 The demo plays three parts that would be three machines: the sender, the trusted proxy that writes X-Forwarded-For, and
 the receiver. The sidecar is the real one: `sidecar serve` with the configuration shown.
@@ -36,6 +36,7 @@ routes:
     verify: begini
     secrets: [{{id: current, env: DEMO_BEGINI_KEY}}]
     allow: [203.0.113.0/24]
+    replay: 10m
   - path: /webhooks/slack
     verify: slack
     secrets: [{{id: current, env: DEMO_SLACK_SECRET}}]
@@ -105,7 +106,7 @@ def run_demo(*, keep: bool) -> int:
     keys = {"DEMO_BEGINI_KEY": secrets.token_hex(20), "DEMO_SLACK_SECRET": secrets.token_hex(16)}
     receiver = Receiver()
     with receiver.running() as port, _sidecar(CONFIG.format(receiver=port), keys) as (data, admin):
-        print(_bold("Webhook Sidecar: four deliveries, one of them genuine\n"))
+        print(_bold("Webhook Sidecar: five deliveries, of which one must arrive\n"))
         print(f"  sender --> sidecar http://{data} --> receiver http://127.0.0.1:{port}\n")
         print(_indented(CONFIG.format(receiver=port)))
         failures = [problem for step in _steps(keys) for problem in _run(step, receiver, data, admin)]
@@ -153,6 +154,15 @@ def _steps(keys: dict[str, str]) -> list[Step]:
             why="X-Forwarded-For is read from the right: the trusted proxy saw " + STRANGER,
         ),
         Step(
+            title="the genuine one once more",
+            path="/webhooks/begini",
+            body=BODY,
+            headers=[*begini, ("X-Forwarded-For", PROVIDER)],
+            expect_status=200,
+            expect_reason="replayed",
+            why="the receiver took it before, within 10 minutes: the sender is told so, and need not try again",
+        ),
+        Step(
             title="a genuine Slack delivery, recorded an hour ago and sent again",
             path="/webhooks/slack",
             body=BODY,
@@ -190,7 +200,7 @@ def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
     if answer.status_code != step.expect_status:
         problems.append(f"{step.title}: answered {answer.status_code}, not {step.expect_status}")
     forwarded = [body for _, _, body in receiver.seen]
-    if forwarded != ([step.body] if step.expect_status == 200 else []):
+    if forwarded != ([] if step.expect_reason else [step.body]):
         problems.append(f"{step.title}: the receiver saw {len(forwarded)} deliveries, or another body")
     outcome = "rejected" if step.expect_reason else "accepted"
     if {key[1:]: count for key, count in moved.items()} != {(outcome, step.expect_reason): 1}:
@@ -245,7 +255,7 @@ def _sidecar(config: str, keys: dict[str, str]) -> Iterator[tuple[str, str]]:
 def _stay(keys: dict[str, str], data: str, admin: str) -> None:
     print("\nIt stays up until you press Ctrl-C. Try:\n")
     print(f"  KEY={keys['DEMO_BEGINI_KEY']}")
-    print(f"  BODY='{BODY.decode()}'")
+    print(f"  BODY='{BODY.replace(b'712', b'713').decode()}'")
     print("""  SIGNATURE=$(printf %s "$BODY" | openssl dgst -sha512 -hmac "$KEY" | sed 's/^.* //')""")
     print(
         f"""  curl -i http://{data}/webhooks/begini -H "X-Signature: $SIGNATURE" -H "X-Forwarded-For: {PROVIDER}" -d "$BODY" """

@@ -29,6 +29,7 @@ from sidecar.metrics import (
     REASON_AT,
     SHADOW_AT,
     SIGNED_AGE,
+    STORE_LOST,
     UNCHECKED_AT,
     UPSTREAM,
     VERIFYING,
@@ -73,6 +74,7 @@ class Exposition(Collector):
         #: Secrets that have a day by which they should be out of use: route, secret, unix time.
         self.retirements: Callable[[], Iterable[tuple[str, str, float]]] = tuple
         self.memory_limit = 0  #: bytes; 0 if nobody knows
+        self.shared_store = False  #: whether deliveries are remembered in a store that can be lost
         self.reload_successful = True
         self.reload_success_time = 0.0
 
@@ -125,6 +127,12 @@ class Exposition(Collector):
                 "webhook_sidecar_memory_limit_bytes",
                 "Memory that the program may hold: what its control groups allow, or all that the machine has.",
                 self.memory_limit,
+            )
+        if self.shared_store:
+            yield GaugeMetricFamily(
+                "webhook_sidecar_replay_store_up",
+                "1 if every process that takes deliveries can ask the replay store.",
+                int(not gauges[STORE_LOST]),
             )
         serving, exits = self.workers()
         yield GaugeMetricFamily("webhook_sidecar_workers", "Processes that take deliveries.", serving)

@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from sidecar.client_ip import IPNetwork
 from sidecar.ip_ranges import range_names
+from sidecar.replay import StoreAddress
 from sidecar.routes import UpstreamAddress
 from sidecar.scheme import JSON_PATH
 
@@ -578,6 +579,80 @@ class Section(fields.Nested):
     """A mapping with its own schema."""
 
     default_error_messages = _MESSAGES
+
+
+class ReplayStoreRef(NamedTuple):
+    """Where `replay:` remembers. Without an address in the process's own memory."""
+
+    address: StoreAddress | None
+    password: SecretRef | None
+
+
+class ReplayStore(Value):
+    """`memory`, `redis://host:6379/0`, or `{url, password}`; the password is never in the URL."""
+
+    schema: ClassVar[JSONSchema] = {
+        "anyOf": [
+            {"const": "memory"},
+            {"type": "string", "pattern": r"^(rediss?://[^@/]+(/[0-9]{0,4})?|unix:/.+)$"},
+            {
+                "type": "object",
+                "properties": {
+                    "url": {"type": "string", "pattern": r"^(rediss?://([^:@/]+@)?[^@/]+(/[0-9]{0,4})?|unix:/.+)$"},
+                    "password": SecretReference.schema,
+                },
+                "required": ["url"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+    _EXAMPLE = "for example redis://127.0.0.1:6379/0, rediss:// for TLS, or unix:/run/redis.sock"
+
+    def read(self, value: Any) -> ReplayStoreRef:
+        if value == "memory":
+            return ReplayStoreRef(None, None)
+        if not isinstance(value, Mapping):
+            address = self._address(value)
+            if address.username:
+                raise ValidationError(
+                    "has a user and no password; write {url: redis://user@host:6379/0, password: {env: NAME}}"
+                )
+            return ReplayStoreRef(address, None)
+        problems = {
+            key: ["unknown key; known keys are url, password"] for key in value if key not in ("url", "password")
+        }
+        if "url" not in value:
+            problems["url"] = [f"is required; {self._EXAMPLE}"]
+        read: dict[str, Any] = {}
+        for key, kind in (("url", self._address), ("password", SecretReference().read)):
+            try:
+                read[key] = kind(value[key]) if key in value else None
+            except ValidationError as error:
+                problems[key] = error.messages  # type: ignore[assignment]  # a tree, for a reference
+        if problems:
+            raise ValidationError(problems)
+        return ReplayStoreRef(read["url"], read["password"])
+
+    def _address(self, value: Any) -> StoreAddress:
+        text = str(value)
+        written = shown(text) if "@" not in text else "this URL"  # before an @ a password may stand
+        if text.startswith("unix:/"):
+            return StoreAddress(False, "", 0, text[5:], 0, "")
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname or "", url.port
+        except ValueError:
+            raise ValidationError(f"is not a URL; {self._EXAMPLE}") from None
+        if url.password is not None:
+            raise ValidationError(
+                "holds the password itself; keep it out of the file and write {url: redis://host:6379/0, password: {env: NAME}}"
+            )
+        database = url.path.strip("/") or "0"
+        if url.scheme not in ("redis", "rediss") or not _HOST.fullmatch(host) or port == 0 or url.query or url.fragment:
+            raise ValidationError(f"{written} is no store; use memory, or {self._EXAMPLE}")
+        if not database.isascii() or not database.isdigit() or len(database) > 4:
+            raise ValidationError(f"{written} has no number of a database as its path; {self._EXAMPLE}")
+        return StoreAddress(url.scheme == "rediss", host, port or 6379, "", int(database), url.username or "")
 
 
 class Items(fields.List[Any]):

@@ -75,9 +75,9 @@ _CODES = CODES_AT - 1
 MATCHES, LAST_USED = range(2)
 SECRET_SIZE = 2
 
-#: The gauges' block: what one process holds at this moment.
-IN_FLIGHT, BUFFERED, CONNECTIONS = range(3)
-GAUGES_SIZE = 3
+#: The gauges' block: what one process holds at this moment, and whether (1 or 0) it can't ask the shared replay store.
+IN_FLIGHT, BUFFERED, CONNECTIONS, STORE_LOST = range(4)
+GAUGES_SIZE = 4
 
 
 class RouteCounts:

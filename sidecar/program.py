@@ -139,6 +139,7 @@ class Program:
         self.deliveries = deliveries
         self.ready = False
         self.exposition = exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
+        exposition.shared_store = config.replay_store is not None
         exposition.ranges = lambda: self.published.state(self.config.ranges)
         exposition.retirements = lambda: [
             (route.name, secret.id, secret.retire_by)

@@ -120,6 +120,7 @@ def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mappin
         ("admin", old.admin, new.admin),
         ("workers", old.workers, new.workers),
         ("proxy_protocol", old.proxy_protocol, new.proxy_protocol),
+        ("replay_store", old.replay_store or "memory", new.replay_store or "memory"),
     )
     problems = [
         Problem(new.file, 1, key, f"can't change from {before} to {after} while running; restart to apply")

@@ -24,6 +24,24 @@ class Replay(NamedTuple):
     fail_open: bool  #: whether deliveries are forwarded unchecked while the store can't be asked
 
 
+class StoreAddress(NamedTuple):
+    """Where a store that is no process's own stands. `path` is a unix socket's; then host and port are unused."""
+
+    tls: bool
+    host: str
+    port: int
+    path: str
+    database: int
+    username: str
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        user = f"{self.username}@" if self.username else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.tls else ''}://{user}{host}:{self.port}/{self.database}"
+
+
 class Seen(Enum):
     NEW = auto()
     PENDING = auto()
@@ -37,6 +55,9 @@ class StoreUnavailableError(Exception):
 class Store(Protocol):
     """Remembers deliveries by a hash. Who was told NEW must call `done` or `release`; nobody else may."""
 
+    def start(self) -> None:
+        """Before the first delivery; in the loop that they come in."""
+
     async def begin(self, key: bytes, pending_seconds: float) -> Seen:
         """Claims `key` for at most `pending_seconds`. Raises `StoreUnavailableError`."""
 
@@ -45,6 +66,9 @@ class Store(Protocol):
 
     def release(self, key: bytes) -> None:
         """Gives `key` up. Never raises."""
+
+    async def close(self) -> None:
+        """No more deliveries will come."""
 
 
 class MemoryStore:
@@ -58,6 +82,9 @@ class MemoryStore:
         self._limit = limit
         self._pending: set[bytes] = set()
         self._done: dict[float, dict[bytes, float]] = {}  # by duration: keys and when they expire
+
+    def start(self) -> None:
+        """Nothing to do."""
 
     def __len__(self) -> int:
         return sum(map(len, self._done.values()))
@@ -89,6 +116,9 @@ class MemoryStore:
 
     def release(self, key: bytes) -> None:
         self._pending.discard(key)
+
+    async def close(self) -> None:
+        """What one process remembers ends with it."""
 
     def _forget_expired(self, now: float) -> None:
         """At most as many as were remembered since: two for each that comes."""

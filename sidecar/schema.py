@@ -29,6 +29,7 @@ from sidecar.fields import (
     Pattern,
     RangeSources,
     Refresh,
+    ReplayStore,
     RoutePath,
     Scalars,
     SecretReference,
@@ -640,15 +641,6 @@ class WorkersCount(Count):
         return count
 
 
-class ReplayStore(Value):
-    schema: ClassVar[JSONSchema] = {"const": "memory"}
-
-    def read(self, value: Any) -> str:
-        if value != "memory":
-            raise ValidationError(f"{shown(value)} is not available in this version; only memory is")
-        return "memory"
-
-
 class ConfigKeys(Keys):
     later = frozenset({"admin_token"})
 
@@ -687,7 +679,12 @@ class ConfigKeys(Keys):
     timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})
     log = Section(LogKeys)
-    replay_store = ReplayStore(metadata={"about": "where replay: remembers deliveries; default memory"})
+    replay_store = ReplayStore(
+        load_default=ReplayStore().read("memory"),
+        metadata={
+            "about": "where replay: remembers deliveries: memory, or a Redis or Valkey shared by all; default memory"
+        },
+    )
     replay_fail_open = Flag(
         load_default=False,
         metadata={

@@ -911,15 +911,14 @@ def sidecar(process, receiver):
     assert not process.bugs()
 
 
-@pytest.fixture
-def start(receivers, receiver, authority, tmp_path_factory):
-    """Starts processes of a test's own: `start({...changes})`; each is stopped and checked at the end."""
+@contextlib.contextmanager
+def _starting(receivers, authority, tmp_path_factory):
     made = []
 
     def begin(changes=None, *, text=None, wait=True, **options):
         directory = _directory(tmp_path_factory)
         config = text or merged(base_config(receivers, directory), changes or {})
-        running = Sidecar(config, directory, ca_file=authority[0], **options)
+        running = Sidecar(config, directory, **{"ca_file": authority[0]} | options)
         made.append(running)
         if wait:
             running.wait_serving()
@@ -933,3 +932,17 @@ def start(receivers, receiver, authority, tmp_path_factory):
     finally:
         for running in made:
             running.kill()
+
+
+@pytest.fixture
+def start(receivers, receiver, authority, tmp_path_factory):
+    """Starts processes of a test's own: `start({...changes})`; each is stopped and checked at the end."""
+    with _starting(receivers, authority, tmp_path_factory) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def start_for_module(receivers, authority, tmp_path_factory):
+    """The same for processes that several tests of a module use."""
+    with _starting(receivers, authority, tmp_path_factory) as begin:
+        yield begin

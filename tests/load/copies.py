@@ -1,0 +1,150 @@
+"""Two sidecars, one Redis, and several copies of each delivery at once to both: does the receiver see each exactly once?
+
+python tests/load/copies.py [--deliveries 2000] [--copies 5] [--kill] [--workers N]
+
+With --kill the store is killed in the middle of the run (SIGKILL) and started again a second later; it keeps what it was
+told on disk (appendfsync always). It holds if no delivery reached the receiver twice, every answer was 200, 503 or 409,
+whoever was answered 503 or 409 and sends again is answered 200, and in the end each was forwarded exactly once.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+
+import uvloop
+from rig import Receiver, Sidecar, deliver, free_port, signed, verdict
+
+AT_ONCE = 200  # deliveries under way
+
+
+class Store:
+    """A Redis of its own."""
+
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.port = free_port()
+
+    async def start(self):
+        self.process = subprocess.Popen(
+            [
+                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory.name),
+                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(b"PING\r\n")
+                ready = (await reader.readline()).startswith(b"+PONG")
+                writer.close()
+                if ready:
+                    return
+            except OSError:
+                pass
+            await asyncio.sleep(0.05)
+        raise SystemExit("the store did not start")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Slow(Receiver):
+    """Takes its time, so that copies meet one another."""
+
+    async def answer(self, path, writer):
+        await asyncio.sleep(0.02)
+        await super().answer(path, writer)
+
+
+async def main(arguments):
+    store, receiver = Store(), await Slow().start()
+    await store.start()
+    route = {"name": "begini", "path": "/webhooks/begini", "verify": "begini", "secrets": [{"env": "LOAD_KEY"}]}
+    changes = {
+        "replay_store": f"redis://127.0.0.1:{store.port}/0",
+        "routes": [route | {"replay": "10m"}],
+        "workers": arguments.workers,
+    }
+    sidecars = [await Sidecar(receiver.port, **changes).serving() for _ in range(2)]
+    # A body of its own for each delivery: it is what is signed.
+    requests = {
+        str(number): signed(b"%d " % number + os.urandom(200), ident=number) for number in range(arguments.deliveries)
+    }
+    answers = {ident: [] for ident in requests}
+    free = asyncio.Semaphore(AT_ONCE)
+    begun = 0
+
+    async def copy(ident, sidecar):
+        answers[ident].append(await deliver(sidecar.address, requests[ident]))
+
+    async def all_copies(ident):
+        nonlocal begun
+        async with free:
+            begun += 1
+            chosen = [sidecars[number % 2] for number in range(arguments.copies)]
+            random.shuffle(chosen)
+            await asyncio.gather(*(copy(ident, sidecar) for sidecar in chosen))
+
+    began = time.monotonic()
+    running = [asyncio.create_task(all_copies(ident)) for ident in requests]
+    if arguments.kill:
+        while begun < arguments.deliveries // 2:
+            await asyncio.sleep(0.005)
+        store.kill()
+        await asyncio.sleep(1)
+    await asyncio.gather(*running)
+    elapsed = time.monotonic() - began
+    counted = Counter(answer for of_one in answers.values() for answer in of_one)
+    print(f"{arguments.deliveries} deliveries, {arguments.copies} copies each, {elapsed:.1f} s: {dict(counted)}")
+    problems = [f"{count} answers were {status}" for status, count in counted.items() if status not in (200, 409, 503)]
+    if not arguments.kill and 503 in counted:
+        problems.append("the store was there, and some were answered 503")
+    if arguments.kill and 503 not in counted:
+        problems.append("the store was away, and nobody was answered 503")
+    unforwarded = [ident for ident in requests if ident not in receiver.seen]
+    if any(set(answers[ident]) != {503} for ident in unforwarded):
+        problems.append("one that was not forwarded was not answered 503")
+    unanswered = [ident for ident in requests if 200 not in answers[ident]]
+    print(f"{len(unforwarded)} were not forwarded, {len(unanswered)} were not answered 200")
+
+    if arguments.kill:
+        await store.start()
+        began = time.monotonic()
+        again = Counter()
+        for ident in unanswered:  # as a provider does; at once, and again where it is told to come later
+            for _ in range(20):
+                status = await deliver(random.choice(sidecars).address, requests[ident])
+                if status == 200:
+                    break
+                await asyncio.sleep(0.1)
+            again[status] += 1
+        print(f"sent again when the store was back, {time.monotonic() - began:.1f} s: {dict(again)}")
+        problems += [f"{count} sent again were answered {status}" for status, count in again.items() if status != 200]
+    print(f"the receiver saw {len(receiver.seen)}, {sum(receiver.seen.values())} times")
+    if set(receiver.seen) != set(requests):
+        problems.append(f"{len(requests) - len(receiver.seen)} never reached the receiver")
+    if twice := [ident for ident, count in receiver.seen.items() if count > 1]:
+        problems.append(f"{len(twice)} reached the receiver twice")
+    statuses = [sidecar.stop() for sidecar in sidecars]
+    if any(statuses):
+        problems.append(f"exit statuses {statuses}")
+    store.kill()
+    store.directory.cleanup()
+    return verdict(problems)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deliveries", type=int, default=2000)
+    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    sys.exit(uvloop.run(main(parser.parse_args())))
