@@ -1,5 +1,9 @@
 {{- /* The sidecar in a pod. The modes use these, and so may your own chart:
 
+    metadata:
+      labels:
+        {{ include "sidecar.podLabels" (index .Subcharts "webhook-sidecar") | nindent 8 | trim }}
+    ...
     initContainers:
       - {{ include "sidecar.container" (index .Subcharts "webhook-sidecar") | nindent 8 | trim }}
     volumes:

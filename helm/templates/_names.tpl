@@ -17,6 +17,15 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/component: {{ .Values.mode }}
 {{- end }}
 
+{{- /* Labels that pods must have, and by which policies and monitors find them. In library mode your own pods get them. */ -}}
+{{- define "sidecar.podLabels" -}}
+{{- if eq .Values.mode "library" -}}
+webhook-sidecar/pod: {{ include "sidecar.fullname" . }}
+{{- else -}}
+{{- include "sidecar.selectorLabels" . -}}
+{{- end -}}
+{{- end }}
+
 {{- define "sidecar.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "sidecar.selectorLabels" . }}

@@ -1,11 +1,15 @@
 """The same container for everybody: the modes of the chart, other people's charts, the kustomize component."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chart import CHART, HELMS, helm, objects, of_kind, template
+import yaml
+from chart import CHART, HELMS, ROOT, TOOLS, helm, objects, of_kind, template
+
+from sidecar.config import load_config
 
 PARENT = Path(__file__).parent / "parent"
 
@@ -26,7 +30,9 @@ def without_release(value: Any) -> Any:
 @pytest.mark.parametrize("tool", HELMS)
 def test_a_chart_of_ones_own_gets_the_container_that_the_sidecar_mode_has(parent: Path, tool: str) -> None:
     made = objects(helm("template", "release", parent, tool=tool))
-    assert {each["kind"] for each in made} == {"Deployment", "Service", "ConfigMap"}
+    assert {each["kind"] for each in made} == {"Deployment", "Service", "ConfigMap", "NetworkPolicy"}
+    labels = of_kind(made, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert of_kind(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     pod = of_kind(made, "Deployment")["spec"]["template"]["spec"]
     config = of_kind(made, "ConfigMap")
     (container,) = pod["initContainers"]
@@ -63,3 +69,32 @@ def test_a_parent_is_told_what_is_wrong_with_its_values(parent: Path) -> None:
             "--set",
             "webhook-sidecar.config.routes[0].path=/a",
         )
+
+
+def test_the_kustomize_component_has_the_container_of_the_chart() -> None:
+    built = subprocess.run(
+        [TOOLS / "kubectl", "kustomize", ROOT / "kustomize/example"], capture_output=True, text=True, check=True
+    )
+    made = objects(built.stdout)
+    pod = of_kind(made, "Deployment")["spec"]["template"]
+    config = of_kind(made, "ConfigMap")["data"]["config.yaml"]
+    values = {
+        "mode": "sidecar",
+        "fullnameOverride": "webhook-sidecar",
+        "image": {"repository": "registry.example/webhook-sidecar"},
+        "config": yaml.safe_load(config) | {"upstream": "http://127.0.0.1:3000"},
+        "existingSecrets": ["webhook-sidecar"],
+        "receiver": {"image": "registry.example/shop:1.2"},
+    }
+    chart = template(values)
+    own = of_kind(chart, "Deployment")["spec"]["template"]
+    for key in ("initContainers", "volumes", "terminationGracePeriodSeconds"):
+        assert pod["spec"][key] == own["spec"][key]
+    policy = of_kind(made, "NetworkPolicy")["spec"]
+    assert policy["ingress"] == of_kind(chart, "NetworkPolicy")["spec"]["ingress"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert of_kind(made, "Service")["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080}]
+
+
+def test_the_configuration_of_the_kustomize_example_is_right() -> None:
+    assert load_config(str(ROOT / "kustomize/example/config.yaml"), {}, resolve_secrets=False).routes.routes
