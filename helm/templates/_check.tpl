@@ -642,6 +642,8 @@ mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRout
 {{- if .Values.admissionPolicy.enabled }}
 {{- if ne .Values.mode "library" }}
 admissionPolicy.enabled: needs mode: library; this mode makes pods of its own
+{{- else if not .Values.nativeSidecar }}
+nativeSidecar: is false, and admissionPolicy.enabled puts a native sidecar into pods; set one of them to its default
 {{- else if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version }}
 admissionPolicy.enabled: needs Kubernetes 1.36 or newer, and this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
 {{- end }}

@@ -1,10 +1,13 @@
 """The same container for everybody: the modes of the chart, other people's charts, the kustomize component."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, TOOLS, helm, objects, of_kind, template
@@ -69,6 +72,25 @@ def test_a_parent_is_told_what_is_wrong_with_its_values(parent: Path) -> None:
             "--set",
             "webhook-sidecar.config.routes[0].path=/a",
         )
+
+
+@pytest.mark.parametrize("version", ["1.36.0", "1.37.0"])
+def test_the_admission_policy_adds_the_container_of_the_chart(parent: Path, version: str) -> None:
+    values = yaml.safe_load((CHART / "ci/library-values.yaml").read_text())
+    made = template(values | {"admissionPolicy": {"enabled": True}}, version=version)
+    policy, binding = (of_kind(made, f"MutatingAdmissionPolicy{suffix}") for suffix in ("", "Binding"))
+    for each in (policy, binding):
+        kubernetes_validate.validate(each, version, strict=True)
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    (mutation,) = policy["spec"]["mutations"]
+    expression = mutation["jsonPatch"]["expression"]
+    added = [json.loads(re.sub(r"dyn\(|\)", "", each)) for each in re.findall(r"-\", value: (\{.*\})\}\]", expression)]
+    pod = of_kind(objects(helm("template", "release", parent, "--kube-version", version)), "Deployment")["spec"][
+        "template"
+    ]
+    assert added == [*pod["spec"]["initContainers"], *pod["spec"]["volumes"]]
+    assert f"value: {pod['spec']['terminationGracePeriodSeconds']}}}" in expression
+    assert of_kind(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]["webhook-sidecar/pod"] in expression
 
 
 def test_the_kustomize_component_has_the_container_of_the_chart() -> None:
