@@ -608,6 +608,14 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- end }}
 
 {{- define "sidecar.check.objects" -}}
+{{- $volumes := dict }}
+{{- range .Values.existingSecrets }}
+{{- $volume := include "sidecar.secretVolume" . }}
+{{- if hasKey $volumes $volume }}
+existingSecrets: {{ . }} and {{ get $volumes $volume }} would be the same volume, {{ $volume }}; rename one of the Secrets
+{{- end }}
+{{- $_ := set $volumes $volume . }}
+{{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 ingress.hosts: is empty; name the host that senders call, for example [hooks.example.com]
 {{- end }}

@@ -81,7 +81,7 @@ volumeMounts:
 
 {{- /* A volume's name is a label of at most 63 characters; a Secret's may be longer and have dots. */ -}}
 {{- define "sidecar.secretVolume" -}}
-{{- printf "webhook-sidecar-%s" . | replace "." "-" | trunc 63 | trimSuffix "-" -}}
+{{- printf "webhook-sidecar-secret-%s" . | replace "." "-" | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
 {{- /* "true" if the configuration can do without this Secret: (list root NAME). */ -}}
