@@ -295,6 +295,17 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- with $route.verify_token }}
 {{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) .) }}
 {{- end }}
+{{- with dig "sign" "secret" "" $route }}
+{{- $references := ternary . (list .) (kindIs "slice" .) }}
+{{- $needed := 0 }}
+{{- range $index, $secret := $references }}
+{{- include "sidecar.check.secret" (list $context.root (printf "%s.sign.secret[%d]" $at $index) $secret) }}
+{{- if not $secret.optional }}{{ $needed = add1 $needed }}{{ end }}
+{{- end }}
+{{- if not $needed }}
+{{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
+{{- end }}
+{{- end }}
 {{- /* A route verifies something, or says plainly that it does not. */}}
 {{- $scheme := dict }}
 {{- if $route.open }}

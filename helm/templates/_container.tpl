@@ -86,14 +86,20 @@ volumeMounts:
 
 {{- /* "true" if the configuration can do without this Secret: (list root NAME). */ -}}
 {{- define "sidecar.allOptional" -}}
-{{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
-{{- $used := 0 -}}{{- $needed := 0 -}}
-{{- range (index . 0).Values.config.routes -}}
-{{- range concat (default list .secrets) (include "sidecar.signSecrets" (default dict .sign) | fromJsonArray) -}}
-{{- if hasPrefix $prefix (default dict . | dig "file" "" | toString) -}}
-{{- $used = add1 $used -}}
-{{- if not .optional -}}{{- $needed = add1 $needed -}}{{- end -}}
+{{- $config := (index . 0).Values.config -}}
+{{- $references := list -}}
+{{- range $config.routes -}}
+{{- $references = concat $references (default list .secrets) -}}
+{{- with dig "sign" "secret" "" . }}{{ $references = concat $references (ternary . (list .) (kindIs "slice" .)) }}{{ end -}}
+{{- with .verify_token }}{{ $references = append $references . }}{{ end -}}
 {{- end -}}
+{{- range (default dict $config.delivery_test).accounts }}{{ $references = append $references .api_key }}{{ end -}}
+{{- $used := 0 -}}{{- $needed := 0 -}}
+{{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
+{{- range $references -}}
+{{- if hasPrefix $prefix (toString .file) -}}
+{{- $used = add1 $used -}}
+{{- if not .optional }}{{ $needed = add1 $needed }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- if and $used (not $needed) }}true{{ end -}}

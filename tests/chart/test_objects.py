@@ -1,0 +1,170 @@
+"""What values do to single objects."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart import CHART, CI, containers, helm, objects, of_kind, template
+
+ROUTE = {"path": "/hooks", "verify": "github", "secrets": [{"file": "/run/secrets/hooks/current"}]}
+GATEWAY: dict[str, Any] = {
+    "config": {"upstream": "http://receiver:3000", "routes": [ROUTE]},
+    "existingSecrets": ["hooks"],
+}
+
+
+def ci(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CHART / f"ci/{name}-values.yaml").read_text())
+    return values
+
+
+def pod_of(made: list[dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = of_kind(made, "Deployment")["spec"]["template"]
+    return pod
+
+
+def test_only_what_can_not_be_reloaded_replaces_the_pods() -> None:
+    def pod(**config: Any) -> dict[str, Any]:
+        return pod_of(template(GATEWAY | {"config": GATEWAY["config"] | config}))
+
+    assert pod() == pod(drain="20s", log={"level": "debug"}, routes=[ROUTE | {"mode": "shadow"}])
+    checksums = {
+        json.dumps(pod(**config)["metadata"]["annotations"])
+        for config in ({}, {"listen": "0.0.0.0:8081"}, {"admin": "0.0.0.0:9091"}, {"workers": 2})
+    }
+    assert len(checksums) == 4
+
+
+def test_a_secret_that_may_be_absent_keeps_no_pod_from_starting() -> None:
+    optional = {"file": "/run/secrets/old/previous", "optional": True}
+    config = GATEWAY["config"] | {"routes": [ROUTE | {"secrets": [*ROUTE["secrets"], optional]}]}
+    volumes = pod_of(template(GATEWAY | {"config": config, "existingSecrets": ["hooks", "old"]}))["spec"]["volumes"]
+    secrets = [volume["secret"] for volume in volumes if "secret" in volume]
+    assert secrets == [{"secretName": "hooks"}, {"secretName": "old", "optional": True}]
+
+
+def test_the_sidecar_is_native_and_starts_first_and_the_receiver_waits_before_it_stops() -> None:
+    spec = pod_of(template(ci("sidecar")))["spec"]
+    assert [(each["name"], each.get("restartPolicy")) for each in spec["initContainers"]] == [
+        ("webhook-sidecar", "Always")
+    ]
+    (receiver,) = spec["containers"]
+    assert receiver["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+    assert spec["terminationGracePeriodSeconds"] == 60
+    (older,) = pod_of(template(ci("sidecar"), version="1.29.0"))["spec"]["containers"]
+    assert older["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "10"]}}}
+    plain = pod_of(template(ci("sidecar") | {"nativeSidecar": False}))
+    assert [each["name"] for each in containers(plain)] == ["receiver", "webhook-sidecar"]
+    assert "restartPolicy" not in containers(plain)[1]
+
+
+def test_the_receivers_port_is_open_to_nobody_but_the_gateway() -> None:
+    for name in ("sidecar", "gateway"):
+        made = template(ci(name))
+        policy = of_kind(made, "NetworkPolicy", "-webhook-sidecar")["spec"]
+        assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == [8080, 9090]
+    guard = of_kind(made, "NetworkPolicy", "-receiver")["spec"]
+    assert guard["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "receiver"}
+    ((peer,), ports) = (guard["ingress"][0]["from"], guard["ingress"][0]["ports"])
+    assert peer["podSelector"]["matchLabels"].items() <= pod_of(made)["metadata"]["labels"].items()
+    assert [port["port"] for port in ports] == [3000]
+
+
+def test_an_ingress_shows_no_open_route_and_nothing_shows_the_admin_listener() -> None:
+    made = template(ci("gateway-full"))
+    ingress, route = of_kind(made, "Ingress")["spec"], of_kind(made, "HTTPRoute")["spec"]
+    paths = {(each["path"], each["pathType"]) for each in ingress["rules"][0]["http"]["paths"]}
+    assert ("/webhooks/github", "Exact") in paths
+    assert ("/partners/", "Prefix") in paths
+    matches = [match["path"] for rule in route["rules"] for match in rule["matches"]]
+    assert {(match["value"], {"Exact": "Exact", "PathPrefix": "Prefix"}[match["type"]]) for match in matches} == paths
+    assert "/healthz" not in str(paths)
+    assert all(len(rule["matches"]) <= 8 for rule in route["rules"])
+    assert of_kind(made, "Service", "-admin")["spec"]["type"] == "ClusterIP"
+    public = of_kind(made, "Service", "hooks")["spec"]
+    assert [port["targetPort"] for port in public["ports"]] == [8443]
+
+
+def test_rules_and_dashboards_are_those_of_the_files(tmp_path: Path) -> None:
+    values = GATEWAY | {"prometheusRule": {"enabled": True}, "dashboards": {"enabled": True}}
+    made = template(values)
+    groups = [
+        group
+        for file in sorted((CHART / "rules").glob("*.yaml"))
+        for group in yaml.safe_load(file.read_text())["groups"]
+    ]
+    assert of_kind(made, "PrometheusRule")["spec"]["groups"] == groups
+    dashboards = of_kind(made, "ConfigMap", "-dashboards")
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboards["data"] == {file.name: file.read_text() for file in (CHART / "dashboards").glob("*.json")}
+
+    shutil.copytree(CHART, tmp_path / "chart", ignore=shutil.ignore_patterns("dashboards", "rules"))
+    bare = objects(helm("template", "release", tmp_path / "chart", "--values", "-", stdin=json.dumps(values)))
+    assert of_kind(bare, "PrometheusRule")["spec"]["groups"] == []
+    assert of_kind(bare, "ConfigMap", "-dashboards")["data"] == {}
+
+
+def test_an_autoscaler_decides_the_number_of_pods() -> None:
+    made = template(ci("gateway-full"))
+    assert "replicas" not in of_kind(made, "Deployment")["spec"]
+    assert (
+        of_kind(made, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+        == of_kind(made, "Deployment")["metadata"]["name"]
+    )
+
+
+def test_what_helm_test_sends() -> None:
+    made = template(ci("sidecar"))
+    arguments = {
+        each["metadata"]["name"].rpartition("-")[2]: containers(each)[0]["args"]
+        for each in made
+        if each["kind"] == "Pod"
+    }
+    signed = [
+        "send",
+        "http://release-webhook-sidecar.hooks:80/webhooks/stripe",
+        "--preset=stripe",
+        "--secret=file:/run/secrets/stripe-webhook/secret",
+    ]
+    pods = "http://release-webhook-sidecar-test-pods.hooks:3000/"
+    assert arguments == {
+        "signed": [*signed, "--expect=2xx"],
+        "forged": [*signed, "--tamper", "--expect=403"],
+        "bypass": ["send", pods, "--preset=github", "--secret=env:NONE", "--expect=none"],
+    }
+    assert all(each["metadata"]["annotations"]["helm.sh/hook"] == "test" for each in made if each["kind"] == "Pod")
+
+    begini = [each for each in template(ci("begini")) if each["kind"] == "Pod"]
+    tests = {
+        each["metadata"]["name"].partition("-test-")[2]: [c["args"][-1] for c in containers(each)] for each in begini
+    }
+    assert tests == {
+        "delivery-accepted": ["--expect=200"],
+        "delivery-refused": ["--expect=422"],
+        "bypass": ["--expect=none"],
+    }
+
+    own = template(ci("own-scheme"))
+    scheme = yaml.safe_load(of_kind(own, "ConfigMap", "-test")["data"]["scheme.yaml"])
+    assert scheme["signed"] == "{timestamp}.{body}"
+    (forged,) = containers(of_kind(own, "Pod", "-forged"))
+    assert {"--preset=/etc/sidecar-test/scheme.yaml", "--secret=env:ACME_SECRET", "--expect=401"} <= set(forged["args"])
+
+
+@pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))
+def test_the_notes_tell_how_to_send_a_first_delivery(values: Path) -> None:
+    notes = helm("install", "release", CHART, "--values", values, "--dry-run=client").partition("NOTES:")[2]
+    assert "<no value>" not in notes
+    assert "%!" not in notes
+    if "mode: library" in values.read_text():
+        assert 'include "sidecar.container" (index .Subcharts "webhook-sidecar")' in notes
+    else:
+        assert "rollout status deployment/" in notes
+        assert (
+            ("sidecar send http://127.0.0.1:8080/" in notes)
+            or ("v1/webhooks-management/test" in notes)
+            or ("No route can be tried" in notes)
+        )
