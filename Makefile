@@ -81,8 +81,9 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can m
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: docs/providers.md, and in helm/ the schema, the table of values and the dashboards
-	$(BIN)/python docs/providers.py
+docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: pages of docs/, and in helm/ the schema, the table of values and the dashboards
+	$(BIN)/python tools/providers_page.py
+	$(BIN)/python tools/configuration_page.py
 	$(BIN)/python tools/chart_files.py
 	PYTHONPATH=tools $(BIN)/python -m dashboards
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, missing
 
 from sidecar.client_ip import IPNetwork
 from sidecar.ip_ranges import range_names
@@ -44,6 +44,10 @@ class Value(fields.Field[Any]):
     def read(self, value: Any) -> Any:
         raise NotImplementedError
 
+    def write(self, value: Any) -> Any:
+        """What stands in a file for a value that was read; for defaults."""
+        return value
+
     def json_schema(self) -> JSONSchema:
         return dict(self.schema)
 
@@ -55,7 +59,7 @@ def shown(value: Any) -> str:
 
 
 class Text(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string"}
+    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string"}
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
@@ -64,7 +68,7 @@ class Text(Value):
 
 
 class NonEmpty(Text):
-    schema: ClassVar[JSONSchema] = {"type": "string", "minLength": 1}
+    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string", "minLength": 1}
 
     def read(self, value: Any) -> str:
         text = super().read(value)
@@ -76,7 +80,7 @@ class NonEmpty(Text):
 class Label(Text):
     """A name that becomes a metric label and a header value."""
 
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": f"^{_LABEL.pattern}$"}
+    schema: ClassVar[JSONSchema] = {"title": "name", "type": "string", "pattern": f"^{_LABEL.pattern}$"}
 
     def read(self, value: Any) -> str:
         text = super().read(value)
@@ -86,7 +90,11 @@ class Label(Text):
 
 
 class HeaderName(Text):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"}
+    schema: ClassVar[JSONSchema] = {
+        "title": "header name",
+        "type": "string",
+        "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+    }
 
     def read(self, value: Any) -> str:
         text = super().read(value)
@@ -98,7 +106,11 @@ class HeaderName(Text):
 class SignatureHeader(HeaderName):
     """A header's name; a final `{n}` stands for 1, 2, 3 ..."""
 
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(\{n\})?$"}
+    schema: ClassVar[JSONSchema] = {
+        "title": "header name",
+        "type": "string",
+        "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(\{n\})?$",
+    }
 
     def read(self, value: Any) -> str:
         text = Text.read(self, value)
@@ -108,7 +120,12 @@ class SignatureHeader(HeaderName):
 class HeaderValues(Value):
     """Header names and the value that each must have."""
 
-    schema: ClassVar[JSONSchema] = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
+    schema: ClassVar[JSONSchema] = {
+        "title": "header names and values",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"type": "string"},
+    }
 
     def read(self, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping) or not value:
@@ -130,6 +147,7 @@ class Scalars(Value):
     """Names, and a text or whole number for each."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "names and values",
         "type": "object",
         "minProperties": 1,
         "additionalProperties": {"type": ["string", "integer"]},
@@ -151,6 +169,8 @@ class Scalars(Value):
 class Pattern(NonEmpty):
     """A regular expression."""
 
+    schema: ClassVar[JSONSchema] = NonEmpty.schema | {"title": "regular expression", "format": "regex"}
+
     def read(self, value: Any) -> str:
         text = super().read(value)
         try:
@@ -161,7 +181,7 @@ class Pattern(NonEmpty):
 
 
 class AnswerStatus(Value):
-    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 200, "maximum": 299}
+    schema: ClassVar[JSONSchema] = {"title": "status", "type": "integer", "minimum": 200, "maximum": 299}
 
     def read(self, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 299:
@@ -172,7 +192,7 @@ class AnswerStatus(Value):
 class JsonPath(Text):
     """Where in a JSON document: `a.b`, with `a[]` for each element of a list."""
 
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": f"^{JSON_PATH.pattern}$"}
+    schema: ClassVar[JSONSchema] = {"title": "place in JSON", "type": "string", "pattern": f"^{JSON_PATH.pattern}$"}
 
     def read(self, value: Any) -> str:
         text = super().read(value)
@@ -182,7 +202,7 @@ class JsonPath(Text):
 
 
 class Flag(Value):
-    schema: ClassVar[JSONSchema] = {"type": "boolean"}
+    schema: ClassVar[JSONSchema] = {"title": "true or false", "type": "boolean"}
 
     def read(self, value: Any) -> bool:
         if not isinstance(value, bool):
@@ -193,7 +213,7 @@ class Flag(Value):
 class OnlyTrue(Flag):
     """A key that is there or not."""
 
-    schema: ClassVar[JSONSchema] = {"const": True}
+    schema: ClassVar[JSONSchema] = {"title": "true", "const": True}
 
     def read(self, value: Any) -> bool:
         if value is not True:
@@ -204,7 +224,7 @@ class OnlyTrue(Flag):
 class Separator(Text):
     """One to four characters that end an item of a list."""
 
-    schema: ClassVar[JSONSchema] = {"type": "string", "minLength": 1, "maxLength": 4}
+    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string", "minLength": 1, "maxLength": 4}
 
     def read(self, value: Any) -> str:
         text = super().read(value)
@@ -214,7 +234,7 @@ class Separator(Text):
 
 
 class Count(Value):
-    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 1}
+    schema: ClassVar[JSONSchema] = {"title": "number", "type": "integer", "minimum": 1}
 
     def read(self, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -236,13 +256,17 @@ class Choice(Value):
             raise ValidationError(f"{shown(value)} is not one of {', '.join(self.kind)}") from None
 
     def json_schema(self) -> JSONSchema:
-        return {"type": "string", "enum": [str(word) for word in self.kind]}
+        return {"title": "one of", "type": "string", "enum": [str(word) for word in self.kind]}
+
+    def write(self, value: Any) -> str:
+        return str(value)
 
 
 class Size(Value):
     """Bytes: `64KiB`, `5MiB`, `1GB` or a plain number."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "size",
         "type": ["string", "integer"],
         "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(B|[KMG]i?B)?$",
         "minimum": 1,
@@ -254,11 +278,15 @@ class Size(Value):
             raise ValidationError(f"{shown(value)} is not a size; write bytes or a unit: 64KiB, 5MiB, 1GB")
         return int(number * _SIZE_UNITS[unit])
 
+    def write(self, value: Any) -> str:
+        return _in_units(value, _SIZE_UNITS)
+
 
 class Duration(Value):
     """Seconds: `500ms`, `30s`, `5m`, `1h` or a plain number. Never 0: a limit that is off would be one that is absent."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "duration",
         "type": ["string", "number"],
         "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(ms|s|m|h)?$",
         "exclusiveMinimum": 0,
@@ -269,6 +297,9 @@ class Duration(Value):
         if number is None or unit not in _DURATION_UNITS or number <= 0:
             raise ValidationError(f"{shown(value)} is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h")
         return number * _DURATION_UNITS[unit]
+
+    def write(self, value: Any) -> str:
+        return _in_units(value, _DURATION_UNITS)
 
 
 class Tolerance(Value):
@@ -283,7 +314,10 @@ class Tolerance(Value):
             raise ValidationError(f"{error.messages[0]}; or none") from None
 
     def json_schema(self) -> JSONSchema:
-        return {"anyOf": [{"const": "none"}, Duration.schema]}
+        return {"title": "duration or none", "anyOf": [{"const": "none"}, Duration.schema]}
+
+    def write(self, value: Any) -> str:
+        return Duration().write(value)
 
 
 def _quantity(value: Any) -> tuple[float | None, str]:
@@ -291,6 +325,12 @@ def _quantity(value: Any) -> tuple[float | None, str]:
         return None, ""
     match = _QUANTITY.fullmatch(str(value))
     return (float(match[1]), match[2]) if match else (None, "")
+
+
+def _in_units(value: float, units: Mapping[str, float]) -> str:
+    """In the largest unit of which it is a whole number."""
+    unit = max((unit for unit, size in units.items() if unit and value % size == 0), key=lambda unit: units[unit])
+    return f"{value / units[unit]:g}{unit}"
 
 
 class ListenAddress(NamedTuple):
@@ -308,6 +348,7 @@ class ListenAddress(NamedTuple):
 
 class Listen(Value):
     schema: ClassVar[JSONSchema] = {
+        "title": "address",
         "type": "string",
         "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"],
     }
@@ -333,9 +374,12 @@ class Listen(Value):
             )
         return ListenAddress(host, int(port))
 
+    def write(self, value: Any) -> str:
+        return str(value)
+
 
 class UpstreamURL(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^(https?://[^/]+/?|unix:/.+)$"}
+    schema: ClassVar[JSONSchema] = {"title": "URL", "type": "string", "pattern": "^(https?://[^/]+/?|unix:/.+)$"}
 
     def read(self, value: Any) -> UpstreamAddress:
         text = str(value)
@@ -362,7 +406,7 @@ class UpstreamURL(Value):
 
 
 class WebURL(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^https?://"}
+    schema: ClassVar[JSONSchema] = {"title": "URL", "type": "string", "pattern": "^https?://"}
 
     def read(self, value: Any) -> str:
         text = str(value)
@@ -377,7 +421,11 @@ class WebURL(Value):
 
 
 class Cidr(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "examples": ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"]}
+    schema: ClassVar[JSONSchema] = {
+        "title": "network",
+        "type": "string",
+        "examples": ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"],
+    }
 
     def read(self, value: Any) -> IPNetwork:
         text = str(value)
@@ -399,7 +447,10 @@ class Cidr(Value):
 class Sender(Cidr):
     """A network, or `preset:NAME`: what a provider publishes, read to the whole text."""
 
-    schema: ClassVar[JSONSchema] = Cidr.schema | {"examples": [*Cidr.schema["examples"], "preset:github"]}
+    schema: ClassVar[JSONSchema] = Cidr.schema | {
+        "title": "network or preset:NAME",
+        "examples": [*Cidr.schema["examples"], "preset:github"],
+    }
 
     def read(self, value: Any) -> Any:
         text = str(value)
@@ -417,6 +468,7 @@ class RangeSources(Value):
     """Where to fetch the list of each preset from, in place of the provider's own address."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "names and URLs",
         "type": "object",
         "minProperties": 1,
         "additionalProperties": {"type": "string", "pattern": "^https://"},
@@ -466,7 +518,7 @@ class TrustedProxy(Cidr):
 
 
 class RoutePath(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": r"^/[!\"$-)+->@-~]*\*?$"}
+    schema: ClassVar[JSONSchema] = {"title": "path", "type": "string", "pattern": r"^/[!\"$-)+->@-~]*\*?$"}
 
     def read(self, value: Any) -> str:
         text = str(value)
@@ -480,7 +532,7 @@ class RoutePath(Value):
 
 
 class Method(Value):
-    schema: ClassVar[JSONSchema] = {"type": "string", "pattern": "^[A-Z-]+$"}
+    schema: ClassVar[JSONSchema] = {"title": "method", "type": "string", "pattern": "^[A-Z-]+$"}
 
     def read(self, value: Any) -> str:
         if not re.fullmatch(r"[A-Z][A-Z-]{0,31}", str(value)) or value == "CONNECT":
@@ -489,7 +541,7 @@ class Method(Value):
 
 
 class Status(Value):
-    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 400, "maximum": 499}
+    schema: ClassVar[JSONSchema] = {"title": "status", "type": "integer", "minimum": 400, "maximum": 499}
 
     def read(self, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 400 <= value <= 499 or value == 410:
@@ -503,7 +555,7 @@ class Status(Value):
 class Day(Value):
     """A day, such as 2026-12-31; becomes the unix time at which it is over, in UTC."""
 
-    schema: ClassVar[JSONSchema] = {"type": "string", "format": "date"}
+    schema: ClassVar[JSONSchema] = {"title": "day", "type": "string", "format": "date"}
 
     def read(self, value: Any) -> float:
         text = Text().read(value)
@@ -535,14 +587,29 @@ class SecretReference(Value):
     """`{id, env}` or `{id, file, optional}`, with `retire_by` if it has one; never the secret itself."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "secret",
         "type": "object",
         "properties": {
-            "id": Label.schema,
-            "env": {"type": "string", "minLength": 1},
-            "file": {"type": "string", "minLength": 1},
-            "optional": {"type": "boolean"},
-            "retire_by": Day.schema,
+            "id": Label.schema
+            | {
+                "description": "what logs and metrics call it; default: made from the variable's or the file's name",
+                "examples": ["current"],
+            },
+            "env": NonEmpty.schema
+            | {"description": "the environment variable that holds it", "examples": ["ACME_SECRET"]},
+            "file": NonEmpty.schema
+            | {
+                "description": "instead: the file that holds it; a final newline is no part of it",
+                "examples": ["/run/secrets/acme"],
+            },
+            "optional": Flag.schema | {"description": "true: the variable or file may be absent", "default": False},
+            "retire_by": Day.schema
+            | {
+                "description": "the last day of its use: an alert says if it is used after, nothing is refused",
+                "examples": ["2026-12-31"],
+            },
         },
+        "examples": [{"env": "ACME_SECRET"}, {"file": "/run/secrets/acme"}],
         "oneOf": [{"required": ["env"]}, {"required": ["file"]}],
         "additionalProperties": False,
     }
@@ -592,21 +659,31 @@ class ReplayStore(Value):
     """`memory`, `redis://host:6379/0`, or `{url, password}`; the password is never in the URL."""
 
     schema: ClassVar[JSONSchema] = {
+        "title": "store",
         "anyOf": [
             {"const": "memory"},
             {"type": "string", "pattern": r"^(rediss?://[^@/]+(/[0-9]{0,4})?|unix:/.+)$"},
             {
                 "type": "object",
                 "properties": {
-                    "url": {"type": "string", "pattern": r"^(rediss?://([^:@/]+@)?[^@/]+(/[0-9]{0,4})?|unix:/.+)$"},
-                    "password": SecretReference.schema,
+                    "url": {
+                        "title": "URL",
+                        "type": "string",
+                        "pattern": r"^(rediss?://([^:@/]+@)?[^@/]+(/[0-9]{0,4})?|unix:/.+)$",
+                        "description": "where it is; rediss:// for TLS",
+                        "examples": ["rediss://redis.example:6379/0"],
+                    },
+                    "password": SecretReference.schema | {"description": "the password of the URL's user"},
                 },
                 "required": ["url"],
                 "additionalProperties": False,
             },
-        ]
+        ],
     }
     _EXAMPLE = "for example redis://127.0.0.1:6379/0, rediss:// for TLS, or unix:/run/redis.sock"
+
+    def write(self, value: Any) -> str:
+        return str(value.address or "memory")
 
     def read(self, value: Any) -> ReplayStoreRef:
         if value == "memory":
@@ -698,6 +775,10 @@ def _field_schema(item: fields.Field[Any]) -> JSONSchema:
     else:
         assert isinstance(item, Value)
         made = item.json_schema()
-    if description := item.metadata.get("about"):
-        made["description"] = description
+    if "about" in item.metadata:
+        made["description"] = item.metadata["about"]
+    if "examples" in item.metadata:
+        made["examples"] = item.metadata["examples"]
+    if isinstance(item, Value) and item.load_default is not missing:
+        made["default"] = item.write(item.load_default)
     return made

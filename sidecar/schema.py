@@ -141,15 +141,20 @@ class ListKeys(Keys):
     one_of = ("tag", "versions")
     example = "{separator: ',', tag: 'v1='}"
 
-    separator = Separator(required=True, metadata={"about": "what ends an item; any one of these characters"})
-    tag = Text(metadata={"about": "what a signature begins with, for example 'v1='; any may match"})
+    separator = Separator(
+        required=True, metadata={"about": "what ends an item; any one of these characters", "examples": [","]}
+    )
+    tag = Text(
+        metadata={"about": "what a signature begins with, for example 'v1='; any may match", "examples": ["v1="]}
+    )
     versions = Items(
         NonEmpty(),
         metadata={
-            "about": "instead of tag: the scheme's versions, newest first; only the newest that stands there counts"
+            "about": "instead of tag: the scheme's versions, newest first; only the newest that stands there counts",
+            "examples": [["v2=", "v1="]],
         },
     )
-    blanks = Flag(load_default=True, metadata={"about": "whether blanks around an item are taken off; default true"})
+    blanks = Flag(load_default=True, metadata={"about": "whether blanks around an item are taken off"})
 
 
 class SignatureKeys(Keys):
@@ -157,19 +162,36 @@ class SignatureKeys(Keys):
     example = "{header: X-Signature}"
 
     header = SignatureHeader(
-        metadata={"about": "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2, ..."}
+        metadata={
+            "about": "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2, ...",
+            "examples": ["X-Acme-Signature"],
+        }
     )
-    also = Items(HeaderName(), metadata={"about": "further headers that may match, as while a secret is changed"})
+    also = Items(
+        HeaderName(),
+        metadata={
+            "about": "further headers that may match, as while a secret is changed",
+            "examples": [["X-Acme-Signature-2"]],
+        },
+    )
     repeated = Flag(
         load_default=False, metadata={"about": "true: the header may stand there several times, each may match"}
     )
-    field = JsonPath(metadata={"about": "instead of header: where in the body's JSON, for example signature.signature"})
-    kind = Choice(Kind, load_default=Kind.HMAC, metadata={"about": "what proves the sender; default hmac"})
-    algorithm = Choice(Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function; default sha256"})
-    encoding = Choice(
-        Encoding, load_default=Encoding.HEX, metadata={"about": "how the signature is written; default hex"}
+    field = JsonPath(
+        metadata={
+            "about": "instead of header: where in the body's JSON, for example signature.signature",
+            "examples": ["signature.signature"],
+        }
     )
-    prefix = Text(load_default="", metadata={"about": "what stands before the signature, for example 'sha256='"})
+    kind = Choice(Kind, load_default=Kind.HMAC, metadata={"about": "what proves the sender"})
+    algorithm = Choice(
+        Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC or hash"}
+    )
+    encoding = Choice(Encoding, load_default=Encoding.HEX, metadata={"about": "how the signature is written"})
+    prefix = Text(
+        load_default="",
+        metadata={"about": "what stands before the signature, for example 'sha256='", "examples": ["sha256="]},
+    )
     list = Section(ListKeys, metadata={"about": "where the header holds several items"})
 
     @validates_schema
@@ -185,27 +207,51 @@ class TimestampKeys(Keys):
     one_of = ("header", "tag", "first", "field")
     example = "{header: X-Timestamp}"
 
-    header = HeaderName(metadata={"about": "the header that holds the signed time"})
-    tag = NonEmpty(metadata={"about": "instead: what its item of the signature's list begins with, for example 't='"})
-    first = OnlyTrue(metadata={"about": "instead: true if it is the first item of the signature's list"})
-    field = JsonPath(metadata={"about": "instead: where in the body's JSON, for example webhookTimestamp"})
+    header = HeaderName(metadata={"about": "the header that holds the signed time", "examples": ["X-Acme-Timestamp"]})
+    tag = NonEmpty(
+        metadata={
+            "about": "instead: what its item of the signature's list begins with, for example 't='",
+            "examples": ["t="],
+        }
+    )
+    first = OnlyTrue(
+        metadata={"about": "instead: true if it is the first item of the signature's list", "examples": [True]}
+    )
+    field = JsonPath(
+        metadata={
+            "about": "instead: where in the body's JSON, for example webhookTimestamp",
+            "examples": ["webhookTimestamp"],
+        }
+    )
     unit = Choice(
-        Unit, load_default=Unit.SECONDS, metadata={"about": "s or ms of unix time, iso8601, http-date; default s"}
+        Unit,
+        load_default=Unit.SECONDS,
+        metadata={"about": "how the time is written: s or ms of unix time, iso8601, http-date"},
     )
     tolerance = Tolerance(
         load_default=300.0,
-        metadata={"about": "how far it may be from our clock, either way; none: not compared; default 5m"},
+        metadata={"about": "how far it may be from our clock, either way; none: not compared"},
     )
 
 
 class DeliveryIdKeys(Keys):
     header = HeaderName(
-        required=True, metadata={"about": "the header that holds the provider's id of the delivery; logged"}
+        required=True,
+        metadata={
+            "about": "the header that holds the provider's id of the delivery; logged",
+            "examples": ["X-Acme-Delivery"],
+        },
     )
 
 
 class IpRangesKeys(Keys):
-    docs = WebURL(required=True, metadata={"about": "where the provider publishes the addresses it sends from"})
+    docs = WebURL(
+        required=True,
+        metadata={
+            "about": "where the provider publishes the addresses it sends from",
+            "examples": ["https://acme.example/ips"],
+        },
+    )
 
 
 _PUBLIC_KEY_FORMS = (KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64)
@@ -217,39 +263,66 @@ class PlaceKeys(Keys):
     one_of = ("query", "header", "json")
     example = "{query: challenge}"
 
-    query = NonEmpty(metadata={"about": "the query parameter"})
-    header = HeaderName(metadata={"about": "the header"})
-    json = JsonPath(metadata={"about": "where in the body's JSON; for signed handshakes"})
+    query = NonEmpty(metadata={"about": "the query parameter", "examples": ["challenge"]})
+    header = HeaderName(metadata={"about": "the header", "examples": ["X-Hook-Secret"]})
+    json = JsonPath(metadata={"about": "where in the body's JSON; for signed handshakes", "examples": ["challenge"]})
 
 
 class ChallengeKeys(PlaceKeys):
     pattern = Pattern(
-        metadata={"about": "a regular expression for all of it; default: 1 to 512 of letters, digits and ._~+/=-"}
+        metadata={
+            "about": "a regular expression for all of it; default: 1 to 512 of letters, digits and ._~+/=-",
+            "examples": ["[A-Za-z0-9]{1,64}"],
+        }
     )
 
 
 class HandshakeRequestKeys(Keys):
-    method = Method(metadata={"about": "default: any"})
-    query = Scalars(metadata={"about": "query parameters that must have this value"})
-    header = HeaderValues(metadata={"about": "headers that must have this value"})
-    json = Scalars(metadata={"about": "fields of the body's JSON that must have this value; for signed handshakes"})
+    method = Method(metadata={"about": "the request's method; default: any", "examples": ["GET"]})
+    query = Scalars(
+        metadata={"about": "query parameters that must have this value", "examples": [{"mode": "subscribe"}]}
+    )
+    header = HeaderValues(metadata={"about": "headers that must have this value", "examples": [{"X-Event": "ping"}]})
+    json = Scalars(
+        metadata={
+            "about": "fields of the body's JSON that must have this value; for signed handshakes",
+            "examples": [{"type": "url_verification"}],
+        }
+    )
     without = Items(
-        NonEmpty(), metadata={"about": "fields that the body's JSON must not have, where events look alike"}
+        NonEmpty(),
+        metadata={
+            "about": "fields that the body's JSON must not have, where events look alike",
+            "examples": [["event"]],
+        },
     )
 
 
 class ComputedKeys(Keys):
     hash = Choice(Hash, required=True, metadata={"about": "HMACs are keyed with the route's first secret"})
-    of = NonEmpty(load_default="{challenge}", metadata={"about": "of {challenge}, {token} (verify_token) and {url}"})
-    encoding = Choice(AnswerEncoding, load_default=AnswerEncoding.HEX, metadata={"about": "default hex"})
-    key = Choice(KeyPart, load_default=KeyPart.WHOLE, metadata={"about": "which bytes are the key; default utf8"})
+    of = NonEmpty(
+        load_default="{challenge}",
+        metadata={"about": "what is hashed, made of {challenge}, {token} (verify_token) and {url}"},
+    )
+    encoding = Choice(AnswerEncoding, load_default=AnswerEncoding.HEX, metadata={"about": "how the answer is written"})
+    key = Choice(KeyPart, load_default=KeyPart.WHOLE, metadata={"about": "which bytes of the secret are the key"})
 
 
 class HandshakeAnswerKeys(Keys):
-    status = AnswerStatus(load_default=200, metadata={"about": "default 200"})
-    text = NonEmpty(metadata={"about": "sent as text/plain, for example '{challenge}'"})
-    json = Scalars(metadata={"about": "sent as application/json, for example {challenge: '{challenge}'}"})
-    headers = HeaderValues(metadata={"about": "sent as headers, for example {X-Hook-Secret: '{challenge}'}"})
+    status = AnswerStatus(load_default=200, metadata={"about": "the answer's status"})
+    text = NonEmpty(metadata={"about": "sent as text/plain, for example '{challenge}'", "examples": ["{challenge}"]})
+    json = Scalars(
+        metadata={
+            "about": "sent as application/json, for example {challenge: '{challenge}'}",
+            "examples": [{"challenge": "{challenge}"}],
+        }
+    )
+    headers = HeaderValues(
+        metadata={
+            "about": "sent as headers, for example {X-Hook-Secret: '{challenge}'}",
+            "examples": [{"X-Hook-Secret": "{challenge}"}],
+        }
+    )
 
     @validates_schema
     def check_one_body(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -265,7 +338,7 @@ class HandshakeKeys(Keys):
     compare = Section(PlaceKeys, metadata={"about": "what must be the route's verify_token"})
     computed = Section(ComputedKeys, metadata={"about": "an answer made with a secret, {computed} in answer"})
     signed = Flag(load_default=False, metadata={"about": "true: its signature is verified first, like a delivery's"})
-    answer = Section(HandshakeAnswerKeys, required=True)
+    answer = Section(HandshakeAnswerKeys, required=True, metadata={"about": "what is answered"})
 
     @validates_schema
     def check_handshake(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -287,31 +360,50 @@ class HandshakeKeys(Keys):
 class SchemeKeys(Keys):
     """A preset file, or a mapping under `verify:`."""
 
-    title = NonEmpty(metadata={"about": "the provider's name, for people"})
-    docs = WebURL(metadata={"about": "the provider's page that describes the scheme"})
-    evidence = NonEmpty(metadata={"about": "what the description rests on"})
-    notes = NonEmpty(metadata={"about": "what a user should know, above all what is not protected"})
-    signature = Section(SignatureKeys, required=True)
-    timestamp = Section(TimestampKeys)
+    title = NonEmpty(metadata={"about": "the provider's name, for people", "examples": ["Acme"]})
+    docs = WebURL(
+        metadata={
+            "about": "the provider's page that describes the scheme",
+            "examples": ["https://acme.example/webhooks"],
+        }
+    )
+    evidence = NonEmpty(metadata={"about": "what the description rests on", "examples": ["the documentation page"]})
+    notes = NonEmpty(
+        metadata={
+            "about": "what a user should know, above all what is not protected",
+            "examples": ["There is no signed timestamp."],
+        }
+    )
+    signature = Section(
+        SignatureKeys, required=True, metadata={"about": "where the signature stands and how it is made"}
+    )
+    timestamp = Section(TimestampKeys, metadata={"about": "the signed time; default: the scheme has none"})
     signed = NonEmpty(
         load_default="{body}",
         metadata={
             "about": "the signed message: places like {body}, {timestamp}, {url}, {header:NAME}, and literal text"
         },
     )
-    binds_body = Flag(
-        load_default=True, metadata={"about": "false where the provider signs no part of the body; default true"}
+    binds_body = Flag(load_default=True, metadata={"about": "false where the provider signs no part of the body"})
+    key = Choice(KeyForm, load_default=KeyForm.UTF8, metadata={"about": "how the secret's text becomes the key"})
+    require = HeaderValues(
+        metadata={
+            "about": "headers that must have this value, besides the signature",
+            "examples": [{"X-Acme-Version": "1"}],
+        }
     )
-    key = Choice(
-        KeyForm, load_default=KeyForm.UTF8, metadata={"about": "how the secret's text becomes the key; default utf8"}
+    body_hash = NonEmpty(
+        metadata={"about": "the query parameter that must be the body's SHA-256 in hex", "examples": ["bodySHA256"]}
     )
-    require = HeaderValues(metadata={"about": "headers that must have this value, besides the signature"})
-    body_hash = NonEmpty(metadata={"about": "the query parameter that must be the body's SHA-256 in hex"})
-    form_field = NonEmpty(metadata={"about": "the form field that holds the JSON, where the body is a form"})
+    form_field = NonEmpty(
+        metadata={"about": "the form field that holds the JSON, where the body is a form", "examples": ["json"]}
+    )
     any_port = Flag(load_default=False, metadata={"about": "true: the URL may be signed with or without its port"})
-    url_unescaped = NonEmpty(metadata={"about": "characters that may stand unescaped in the signed URL"})
-    delivery_id = Section(DeliveryIdKeys)
-    ip_ranges = Section(IpRangesKeys)
+    url_unescaped = NonEmpty(
+        metadata={"about": "characters that may stand unescaped in the signed URL", "examples": [":,@"]}
+    )
+    delivery_id = Section(DeliveryIdKeys, metadata={"about": "the provider's id of a delivery"})
+    ip_ranges = Section(IpRangesKeys, metadata={"about": "for people: where the provider publishes its addresses"})
     handshake = Items(Section(HandshakeKeys), metadata={"about": "what the provider asks once, and the answer"})
 
     @validates_schema
@@ -511,16 +603,18 @@ class Verify(Value):
         preset = {"preset": {"enum": list(preset_names()), "description": "a preset that the other keys differ from"}}
         changes = {key: {k: v for k, v in value.items() if k != "oneOf"} for key, value in scheme["properties"].items()}
         changed = scheme | {"properties": preset | changes, "required": ["preset"]}
-        return {"anyOf": [{"enum": ["none", *preset_names()]}, scheme, changed]}
+        return {"title": "preset, scheme or none", "anyOf": [{"enum": ["none", *preset_names()]}, scheme, changed]}
 
 
 class RejectKeys(Keys):
-    status = Status(load_default=DEFAULT_REFUSAL.status, metadata={"about": "default 403"})
-    body = Text(load_default=DEFAULT_REFUSAL.body.decode(), metadata={"about": "sent as application/json"})
+    status = Status(load_default=DEFAULT_REFUSAL.status, metadata={"about": "status of the refusal"})
+    body = Text(
+        load_default=DEFAULT_REFUSAL.body.decode(), metadata={"about": "body of the refusal, sent as application/json"}
+    )
 
 
 class RouteLimitsKeys(Keys):
-    body = Size(metadata={"about": "largest body of this route; default: the common limits.body"})
+    body = Size(metadata={"about": "largest body of this route; default: the common limits.body", "examples": ["1MiB"]})
 
 
 class SignKeys(Keys):
@@ -528,24 +622,53 @@ class SignKeys(Keys):
         SecretReference(),
         required=True,
         metadata={
-            "about": "whsec_ and base64, or base64 alone: what the receiver verifies with; of a list, each makes a signature"
+            "about": "whsec_ and base64, or base64 alone: what the receiver verifies with; a list of secrets makes a signature with each"
         },
     )
 
 
 class RouteKeys(Keys):
-    name = Label(metadata={"about": "metric and log label; default: made from the path"})
-    path = RoutePath(required=True, metadata={"about": "exact, as sent; a final /* takes everything below"})
-    verify = Verify(metadata={"about": "a preset by name, a scheme, or none (then allow is required)"})
-    secrets = Items(SecretReference(), metadata={"about": "any may match; the id says which one did"})
+    name = Label(metadata={"about": "metric and log label; default: made from the path", "examples": ["acme"]})
+    path = RoutePath(
+        required=True,
+        metadata={
+            "about": "exact, as sent; a final /* takes everything below",
+            "examples": ["/webhooks/acme", "/internal/*"],
+        },
+    )
+    verify = Verify(
+        metadata={
+            "about": "a preset by name, a scheme, or none (then allow is required)",
+            "examples": ["github", "none"],
+        }
+    )
+    secrets = Items(
+        SecretReference(),
+        metadata={
+            "about": "any may match; the id says which one did; ten at most",
+            "examples": [
+                [
+                    {"id": "current", "env": "ACME_SECRET"},
+                    {"id": "previous", "file": "/run/secrets/previous", "optional": True},
+                ]
+            ],
+        },
+    )
     allow = Items(
         Sender(),
         metadata={
             "about": "networks that may send, and preset:NAME for those that a provider publishes; "
-            "default: anyone with a valid signature"
+            "default: anyone with a valid signature",
+            "examples": [["203.0.113.0/24", "2001:db8::/32", "preset:github"]],
         },
     )
-    methods = Items(Method(), metadata={"about": "default POST"})
+    methods = Items(
+        Method(),
+        metadata={
+            "about": "methods that the route takes; default POST, on an open route GET, HEAD and POST",
+            "examples": [["POST"]],
+        },
+    )
     mode = Choice(
         Mode,
         load_default=Mode.ENFORCE,
@@ -554,9 +677,16 @@ class RouteKeys(Keys):
     open = Flag(
         load_default=False, metadata={"about": "true passes everything unverified, for the receiver's own probes"}
     )
-    upstream = UpstreamURL(metadata={"about": "this route's receiver; default: the common upstream"})
-    public_url = WebURL(metadata={"about": "what senders of this route call; default: the common public_url"})
-    limits = Section(RouteLimitsKeys)
+    upstream = UpstreamURL(
+        metadata={"about": "this route's receiver; default: the common upstream", "examples": ["http://127.0.0.1:3001"]}
+    )
+    public_url = WebURL(
+        metadata={
+            "about": "what senders of this route call; default: the common public_url",
+            "examples": ["https://acme.example.com"],
+        }
+    )
+    limits = Section(RouteLimitsKeys, metadata={"about": "limits of this route"})
     sign = Section(
         SignKeys,
         metadata={
@@ -564,7 +694,10 @@ class RouteKeys(Keys):
         },
     )
     replay = Duration(
-        metadata={"about": "a delivery that the receiver took is not forwarded again within this time; default: off"}
+        metadata={
+            "about": "a delivery that the receiver took is not forwarded again within this time; default: off",
+            "examples": ["10m"],
+        }
     )
     replay_fail_open = Flag(
         metadata={
@@ -585,54 +718,72 @@ class RouteKeys(Keys):
 class LimitsKeys(Keys):
     later = frozenset({"refusals"})
 
-    body = Size(load_default=5 * 1024**2, metadata={"about": "per delivery; default 5MiB"})
+    body = Size(load_default=5 * 1024**2, metadata={"about": "largest body of a delivery; larger is answered 413"})
     buffer = Size(
-        load_default=64 * 1024**2, metadata={"about": "all bodies held at once; more is answered 503; default 64MiB"}
+        load_default=64 * 1024**2,
+        metadata={"about": "all bodies held at once, over all connections; more is answered 503 with Retry-After"},
     )
-    connections = Count(load_default=1000, metadata={"about": "open connections of senders; default 1000"})
-    header_timeout = Duration(load_default=10.0, metadata={"about": "for the whole request head; default 10s"})
-    body_timeout = Duration(load_default=30.0, metadata={"about": "for the whole body; default 30s"})
+    connections = Count(
+        load_default=1000, metadata={"about": "open connections of senders; at the limit the slowest makes room"}
+    )
+    header_timeout = Duration(
+        load_default=10.0, metadata={"about": "for the whole request head; later is answered 408"}
+    )
+    body_timeout = Duration(load_default=30.0, metadata={"about": "for the whole body; later is answered 408"})
 
 
 class TimeoutsKeys(Keys):
     connect = Duration(
-        load_default=5.0, metadata={"about": "until the receiver takes a connection, retries included; default 5s"}
+        load_default=5.0, metadata={"about": "until the receiver takes a connection, retries included; then 502"}
     )
-    response = Duration(load_default=30.0, metadata={"about": "until its answer begins; default 30s"})
-    total = Duration(load_default=60.0, metadata={"about": "until its answer has ended; default 60s"})
-    idle = Duration(load_default=1.0, metadata={"about": "how long an unused connection is kept; default 1s"})
+    response = Duration(load_default=30.0, metadata={"about": "until its answer begins; then 504"})
+    total = Duration(
+        load_default=60.0, metadata={"about": "until its answer has ended; then 504, or the connection is cut"}
+    )
+    idle = Duration(
+        load_default=1.0,
+        metadata={"about": "how long an unused connection is kept; shorter than the receiver keeps it"},
+    )
 
 
 class LogKeys(Keys):
-    level = Choice(Level, load_default=Level.INFO, metadata={"about": "default info"})
+    level = Choice(Level, load_default=Level.INFO, metadata={"about": "the least that is logged"})
     accepted = Flag(load_default=True, metadata={"about": "false leaves out the lines of accepted deliveries"})
-    format = Choice(LogFormat, load_default=LogFormat.JSON, metadata={"about": "json, or text for people"})
+    format = Choice(LogFormat, load_default=LogFormat.JSON, metadata={"about": "json for machines, text for people"})
 
 
 class AccountKeys(Keys):
-    id = NonEmpty(required=True, metadata={"about": "the account's id"})
+    id = NonEmpty(required=True, metadata={"about": "the account's id", "examples": ["622056dce007dc805c741751"]})
     api_key = SecretReference(
         required=True, metadata={"about": "signs the test delivery, and is what the caller must know"}
     )
-    webhook_url = WebURL(metadata={"about": "where the test delivery is sent"})
+    webhook_url = WebURL(
+        metadata={"about": "where the test delivery is sent", "examples": ["http://127.0.0.1:8080/webhooks/begini"]}
+    )
 
 
 class DeliveryTestKeys(Keys):
-    accounts = Items(Section(AccountKeys), required=True)
+    accounts = Items(Section(AccountKeys), required=True, metadata={"about": "who may ask for a test delivery"})
 
 
 class RangesKeys(Keys):
     refresh = Refresh(
         metadata={
-            "about": "how often the lists behind preset: entries of allow are fetched, for example 24h; default: never"
+            "about": "how often the lists behind preset: entries of allow are fetched, for example 24h; default: never",
+            "examples": ["24h"],
         }
     )
-    sources = RangeSources(metadata={"about": "a mirror to fetch a list from, by its name: {github: https://...}"})
+    sources = RangeSources(
+        metadata={
+            "about": "a mirror to fetch a list from, by its name: {github: https://...}",
+            "examples": [{"github": "https://mirror.example/meta"}],
+        }
+    )
 
 
 class WorkersCount(Count):
     most: ClassVar[int] = 64
-    schema: ClassVar[JSONSchema] = {"type": "integer", "minimum": 1, "maximum": most}
+    schema: ClassVar[JSONSchema] = Count.schema | {"maximum": most}
 
     def read(self, value: Any) -> int:
         count = super().read(value)
@@ -646,54 +797,75 @@ class ConfigKeys(Keys):
 
     listen = Listen(
         load_default=Listen().read("0.0.0.0:8080"),
-        metadata={"about": "data listener: deliveries arrive here; default 0.0.0.0:8080"},
+        metadata={"about": "data listener: deliveries arrive here"},
     )
     admin = Listen(
         load_default=Listen().read("0.0.0.0:9090"),
-        metadata={"about": "admin listener: probes, metrics, delivery test; default 0.0.0.0:9090"},
+        metadata={"about": "admin listener: probes, metrics, delivery test; never show it to the internet"},
     )
-    upstream = UpstreamURL(metadata={"about": "your receiver: http, https or unix:/path"})
+    upstream = UpstreamURL(
+        metadata={
+            "about": "your receiver: http, https or unix:/path",
+            "examples": ["http://127.0.0.1:3000", "unix:/run/app.sock"],
+        }
+    )
     public_url = WebURL(
-        metadata={"about": "what senders call, without the path; only schemes that sign the URL need it"}
+        metadata={
+            "about": "what senders call, without the path; only schemes that sign the URL need it",
+            "examples": ["https://hooks.example.com"],
+        }
     )
     trusted_proxies = Items(
         TrustedProxy(),
-        metadata={"about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's"},
+        metadata={
+            "about": "whose X-Forwarded-For is believed; 'unix:' for a proxy on our socket; default: nobody's",
+            "examples": [["10.0.0.0/8", "unix:"]],
+        },
     )
     client_ip_header = HeaderName(
         load_default="X-Forwarded-For",
         metadata={
             "about": "the one header in which trusted proxies name the client: X-Forwarded-For, Forwarded (RFC 7239), or one "
-            "that holds a single address, such as X-Real-IP or CF-Connecting-IP; default X-Forwarded-For"
+            "that holds a single address, such as X-Real-IP or CF-Connecting-IP"
         },
     )
     proxy_protocol = Flag(
         load_default=False,
         metadata={
             "about": "true: connections of trusted proxies begin with a PROXY protocol header (version 1 or 2), and must; "
-            "its address stands for the connection's; default false"
+            "its address stands for the connection's"
         },
     )
     ip_ranges = Section(RangesKeys, metadata={"about": "the providers' published networks (preset:NAME in allow)"})
-    limits = Section(LimitsKeys)
-    timeouts = Section(TimeoutsKeys, metadata={"about": "towards the upstream"})
-    drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight; default 20s"})
-    log = Section(LogKeys)
+    limits = Section(LimitsKeys, metadata={"about": "what senders may take at most"})
+    timeouts = Section(TimeoutsKeys, metadata={"about": "for the receiver (the upstream)"})
+    drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight"})
+    log = Section(LogKeys, metadata={"about": "one line for each delivery, on standard output"})
     replay_store = ReplayStore(
         load_default=ReplayStore().read("memory"),
         metadata={
-            "about": "where replay: remembers deliveries: memory, or a Redis or Valkey shared by all; default memory"
+            "about": "where replay: remembers deliveries: memory, or a Redis or Valkey shared by all",
+            "examples": [
+                "redis://127.0.0.1:6379/0",
+                {"url": "rediss://redis.example:6379/0", "password": {"env": "REDIS_PASSWORD"}},
+            ],
         },
     )
     replay_fail_open = Flag(
         load_default=False,
-        metadata={
-            "about": "true: while the replay store can't be asked, deliveries are forwarded unchecked; default false"
-        },
+        metadata={"about": "true: while the replay store can't be asked, deliveries are forwarded unchecked"},
     )
-    workers = WorkersCount(load_default=1, metadata={"about": "processes that take deliveries; default 1"})
-    routes = Items(Section(RouteKeys), required=True)
-    delivery_test = Section(DeliveryTestKeys)
+    workers = WorkersCount(
+        load_default=1, metadata={"about": "processes that take deliveries; one for each core that it may use"}
+    )
+    routes = Items(
+        Section(RouteKeys),
+        required=True,
+        metadata={"about": "what is taken, and who has to prove what; anything else is answered 404"},
+    )
+    delivery_test = Section(
+        DeliveryTestKeys, metadata={"about": "POST /v1/webhooks-management/test on the admin listener"}
+    )
 
 
 def json_schema() -> JSONSchema:

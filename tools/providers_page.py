@@ -7,7 +7,7 @@ import yaml
 from sidecar.schema import load_preset, preset_names
 from sidecar.scheme import Scheme
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """\
 # Providers
 
@@ -78,7 +78,7 @@ def page() -> str:
         ]
         lines.append(f"| {' | '.join(map(cell, cells))} |")
     text = INTRODUCTION.format(count=len(lines)) + "\n".join(lines) + "\n" + OUT
-    for group in yaml.safe_load((HERE / "unsupported.yaml").read_text(encoding="utf-8")):
+    for group in yaml.safe_load((DOCS / "unsupported.yaml").read_text(encoding="utf-8")):
         text += f"\n### {group['group']}\n\n{group['why']} What would let it in: {group['lets_in']}\n\n"
         text += "| provider | what |\n|---|---|\n"
         for provider in group["providers"]:
@@ -87,4 +87,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    (HERE / "providers.md").write_text(page(), encoding="utf-8")
+    (DOCS / "providers.md").write_text(page(), encoding="utf-8")
