@@ -622,7 +622,7 @@ class SignKeys(Keys):
         SecretReference(),
         required=True,
         metadata={
-            "about": "whsec_ and base64, or base64 alone: what the receiver verifies with; a list of secrets makes a signature with each"
+            "about": "whsec_ and base64, or base64 alone: what the receiver verifies with; of several, each signs"
         },
     )
 
