@@ -99,7 +99,7 @@ def table(section: Section) -> str:
     for name, schema in section.schema["properties"].items():
         required = name in section.schema.get("required", ())
         default = "required" if required else code(schema["default"]) if "default" in schema else ""
-        example = "" if "default" in schema else ", ".join(map(code, schema.get("examples", ())[:2]))
+        example = ", ".join(code(each) for each in schema.get("examples", ())[:3] if each != schema.get("default"))
         lines.append(f"| `{name}` | {takes(section, name)} | {default} | {example} | {about(schema)} |")
     if one_of := section.schema.get("oneOf"):
         names = [f"`{each['required'][0]}`" for each in one_of]
