@@ -1,6 +1,5 @@
-"""The admin listener: probes, metrics, the masked configuration, reload, the delivery test."""
+"""The admin listener: probes, metrics, the status page, the masked configuration, reload, the delivery test."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from prometheus_client.exposition import choose_encoder
@@ -10,36 +9,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from sidecar import __version__
+from sidecar.admin_access import denied_to_change
+from sidecar.admin_page import Paged, StatusPage
 from sidecar.config import Config, ConfigError
 from sidecar.delivery_test import run_delivery_test
-from sidecar.exposition import Exposition
-from sidecar.refusals import Refusal
 
 
-class Running(Protocol):
+class Running(Paged, Protocol):
     """What the admin listener shows and moves."""
 
     @property
-    def config(self) -> Config: ...
-    @property
-    def exposition(self) -> Exposition: ...
-    @property
     def processes(self) -> Collector: ...
-    @property
-    def serving(self) -> bool:
-        """Whether deliveries are taken, and may be sent here."""
-        ...
-
-    @property
-    def reload_error(self) -> ConfigError | None:
-        """Why the configuration could not be read again, the last time."""
-        ...
-
-    async def refusals(self) -> Sequence[Refusal]:
-        """The last deliveries that did not get through, newest first."""
-        ...
-
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes and the error is returned."""
         ...
@@ -47,22 +27,7 @@ class Running(Protocol):
 
 def admin_app(running: Running) -> Starlette:
     """The Starlette application of the admin listener."""
-
-    async def index(request: Request) -> Response:
-        error = running.reload_error
-        config = {
-            "file": running.config.file,
-            "loaded": running.exposition.reload_success_time,
-            "reload_error": [str(problem) for problem in error.problems] if error is not None else None,
-        }
-        about: dict[str, object] = {
-            "name": "webhook-sidecar",
-            "version": __version__,
-            "ready": running.serving,
-            "config": config,
-        }
-        about["refusals"] = [refusal._asdict() for refusal in await running.refusals()]
-        return JSONResponse(about)
+    page = StatusPage(running)
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -79,6 +44,9 @@ def admin_app(running: Running) -> Starlette:
         return JSONResponse(masked_config(running.config))
 
     async def reload(request: Request) -> Response:
+        denied = denied_to_change(request, running.config.admin, running.config.admin_token)
+        if denied is not None:
+            return page.refuse(request, denied)
         error = await running.reload("POST /-/reload")
         if error is not None:
             return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
@@ -90,11 +58,11 @@ def admin_app(running: Running) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", index),
+            *page.routes,
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/-/config", config),
+            Route("/-/config", page.seen(config)),
             Route("/-/reload", reload, methods=["POST"]),
             Route("/v1/webhooks-management/test", delivery_test, methods=["POST"]),
         ]
@@ -107,6 +75,7 @@ def masked_config(config: Config) -> dict[str, object]:
         "file": config.file,
         "listen": str(config.listen),
         "admin": str(config.admin),
+        "admin_token": "<secret>" if config.admin_token is not None else None,
         "ip_ranges": {"refresh": config.ip_ranges.refresh, "sources": dict(config.ip_ranges.sources)},
         "client_ip_header": config.client_header.name,
         "proxy_protocol": config.proxy_protocol,

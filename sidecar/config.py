@@ -109,6 +109,7 @@ class Config:
     file: str
     listen: ListenAddress
     admin: ListenAddress
+    admin_token: Secret | None
     trusted_proxies: Networks
     trust_unix: bool
     client_header: ClientHeader
@@ -230,6 +231,8 @@ class _Builder:
                 "with replay: use replay_store: redis://host:6379/0, or workers: 1",
             )
         accounts = self._accounts(data)
+        token: SecretRef | None = data.get("admin_token")
+        admin_token = self._secret(("admin_token",), token) if token is not None else None
         if self.source.problems:
             raise ConfigError(self.source.problems)
         trusted = data.get("trusted_proxies", [])
@@ -237,6 +240,7 @@ class _Builder:
             file=self.source.file,
             listen=data["listen"],
             admin=data["admin"],
+            admin_token=admin_token,
             trusted_proxies=Networks(network for network in trusted if network != "unix:"),
             trust_unix="unix:" in trusted,
             client_header=ClientHeader(data["client_ip_header"]),

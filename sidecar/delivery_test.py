@@ -6,7 +6,7 @@ Source: https://begini.helpjuice.com/webhooks-and-real-time-results/securing-web
 import hmac
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +26,7 @@ async def run_delivery_test(accounts: Sequence[Account], api_key: str | None) ->
     account = _account_of(accounts, api_key.encode("latin-1"))
     if account is None:
         return 403, {"detail": "Invalid Api-key"}
-    if not account.webhook_url:
-        return 424, {"detail": f"Webhooks not set for {account.id}, please set in Begini Dashboard"}
-    return await _deliver(account)
+    return await deliver(account)
 
 
 def _account_of(accounts: Sequence[Account], api_key: bytes) -> Account | None:
@@ -40,14 +38,15 @@ def _account_of(accounts: Sequence[Account], api_key: bytes) -> Account | None:
     return found
 
 
-async def _deliver(account: Account) -> tuple[int, dict[str, Any]]:
+async def deliver(account: Account) -> tuple[int, dict[str, Any]]:
+    """Sends a test delivery to an account's webhook. Status and JSON body as above."""
+    if not account.webhook_url:
+        return 424, {"detail": f"Webhooks not set for {account.id}, please set in Begini Dashboard"}
     import httpx  # noqa: PLC0415 - costs 4 MB and 50 ms, and most sidecars never send a test
 
     body = json.dumps({"event": "webhook.test", "account_id": account.id, "sent_at": int(time.time())}).encode()
-    headers = [
-        *sign(load_preset("begini"), account.api_key, body=body, now=time.time()),
-        ("Content-Type", "application/json"),
-    ]
+    signed = sign(load_preset("begini"), account.api_key, body=body, now=time.time())
+    headers = [*signed, ("Content-Type", "application/json")]
     host = urlsplit(account.webhook_url).hostname
     try:
         async with (
@@ -71,6 +70,13 @@ async def _deliver(account: Account) -> tuple[int, dict[str, Any]]:
     return 422, {
         "detail": {
             "webhook_receiver_status_code": response.status_code,
-            "webhook_receiver_body_content": content[:MAX_SHOWN].decode("utf-8", "replace"),
+            "webhook_receiver_body_content": _masked(content[:MAX_SHOWN], signed).decode("utf-8", "replace"),
         }
     }
+
+
+def _masked(content: bytes, signed: Iterable[tuple[str, str]]) -> bytes:
+    """Without the signature, which some receivers answer with."""
+    for _, value in signed:
+        content = content.replace(value.encode(), b"<signature>")
+    return content

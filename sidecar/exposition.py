@@ -80,7 +80,7 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, for prometheus-client."""
-        counts = [(name, self._sum(name)) for name in self._names()]
+        counts = [(name, self.sum_of(name)) for name in self._names()]
         for family in _ROUTE_FAMILIES:
             yield family(counts)
         yield from self._process_families()
@@ -89,7 +89,7 @@ class Exposition(Collector):
         """The whole exposition as text, `others` at its end, made in slices."""
         names = iter(self._names())
         slices: list[Counts] = []
-        while some := [(name, self._sum(name)) for name in islice(names, SLICE)]:
+        while some := [(name, self.sum_of(name)) for name in islice(names, SLICE)]:
             slices.append(some)
             await asyncio.sleep(0)
         pieces = []
@@ -106,7 +106,8 @@ class Exposition(Collector):
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for part in self.parts for name in part.routes))
 
-    def _sum(self, name: str) -> RouteCounts:
+    def sum_of(self, name: str) -> RouteCounts:
+        """The counts of one route, all processes together."""
         of_parts = [part.routes[name] for part in self.parts if name in part.routes]
         total = RouteCounts(_added([counts.block for counts in of_parts]))
         total.hints = any(counts.hints for counts in of_parts)
@@ -118,8 +119,12 @@ class Exposition(Collector):
             secret[LAST_USED] = max(block[LAST_USED] for block in blocks)
         return total
 
+    def gauges(self) -> Block:
+        """What all processes together hold."""
+        return _added([part.gauges for part in self.parts])
+
     def _process_families(self) -> Iterator[Metric]:
-        gauges = _added([part.gauges for part in self.parts])
+        gauges = self.gauges()
         yield GaugeMetricFamily("webhook_sidecar_in_flight", "Deliveries being worked on.", gauges[IN_FLIGHT])
         yield GaugeMetricFamily("webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", gauges[BUFFERED])
         if self.memory_limit:

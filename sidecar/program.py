@@ -26,6 +26,7 @@ from sidecar.exposition import Exposition
 from sidecar.files import Recalled, Remembered
 from sidecar.ip_ranges import RangesError
 from sidecar.listeners import Server, remove, shown, uvicorn_config
+from sidecar.live import Board
 from sidecar.log import Log
 from sidecar.memory_limit import memory_limit
 from sidecar.metrics import Metrics
@@ -137,7 +138,7 @@ class Program:
         self.loop = loop
         self.log = log
         self.deliveries = deliveries
-        self.ready = False
+        self.ready = self.draining = False
         self.exposition = exposition = Exposition(deliveries.metrics, lambda: (deliveries.serving, deliveries.exits))
         exposition.shared_store = config.replay_store is not None
         exposition.ranges = lambda: self.published.state(self.config.ranges)
@@ -149,6 +150,7 @@ class Program:
         ]
         exposition.memory_limit = memory_limit()
         self.processes = Processes(lambda: deliveries.pids)
+        self.board = Board(self)
         self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
         self._env = env
         self._reloading = asyncio.Lock()
@@ -185,6 +187,7 @@ class Program:
         )
         self._in_background(self._watch)
         self._in_background(self._keep_ranges_current)
+        self._in_background(self.board.rates.keep)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -288,7 +291,8 @@ class Program:
         seconds = self.config.drain
         deadline = self.loop.time() + seconds
         self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.in_flight)
-        self.ready = False  # (1)
+        self.ready, self.draining = False, True  # (1)
+        self.board.close()
         for task in self._tasks:
             task.cancel()  # what this process ends with is what it has
         accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0

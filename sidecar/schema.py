@@ -793,15 +793,20 @@ class WorkersCount(Count):
 
 
 class ConfigKeys(Keys):
-    later = frozenset({"admin_token"})
-
     listen = Listen(
         load_default=Listen().read("0.0.0.0:8080"),
         metadata={"about": "data listener: deliveries arrive here"},
     )
     admin = Listen(
         load_default=Listen().read("0.0.0.0:9090"),
-        metadata={"about": "admin listener: probes, metrics, delivery test; never show it to the internet"},
+        metadata={"about": "admin listener: probes, metrics, status page, delivery test; never show it to the internet"},
+    )
+    admin_token = SecretReference(
+        metadata={
+            "about": "what a caller must know to reload or to run a delivery test at the status page; without one the admin "
+            "listener only shows, unless it is on loopback or a unix socket",
+            "examples": [{"env": "SIDECAR_ADMIN_TOKEN"}],
+        }
     )
     upstream = UpstreamURL(
         metadata={

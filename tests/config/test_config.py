@@ -177,7 +177,7 @@ def test_a_minimal_file_has_the_published_defaults() -> None:
     assert config.drain == 20.0
     assert config.log == LogSettings(Level.INFO, True, LogFormat.JSON)
     assert (config.trusted_proxies.cidrs, config.trust_unix) == ((), False)
-    assert (config.accounts, config.warnings) == ((), ())
+    assert (config.accounts, config.admin_token, config.warnings) == ((), None, ())
     (route,) = config.routes.routes
     assert (route.name, route.pattern, route.prefix) == ("hooks-github", "/hooks/github", False)
     assert route.methods == {"POST"}
@@ -204,6 +204,8 @@ def test_every_key_reaches_its_place() -> None:
     assert config.listen == ListenAddress("127.0.0.1", 8080)
     assert config.admin == ListenAddress("::1", 9090)
     assert (str(config.listen), str(config.admin)) == ("127.0.0.1:8080", "[::1]:9090")
+    assert config.admin_token is not None
+    assert config.admin_token.id == "operator"
     assert config.trusted_proxies.cidrs == ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32")
     assert config.trust_unix
     assert config.limits == Limits(10**9, 2 * 1024**3, 7, 0.5, 1.5)

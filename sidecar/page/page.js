@@ -1,0 +1,37 @@
+// Replaces the parts of the page that change, as the server tells of them. Without it the page is whole, and stands still.
+"use strict";
+
+const live = document.getElementById("live");
+const frozen = live.innerHTML;
+let version = document.body.dataset.version;
+let source = null;
+let retry = 0;
+
+function listen() {
+  clearTimeout(retry);
+  if (source || document.hidden) return;
+  source = new EventSource("/-/events?since=" + version);
+  source.onopen = () => { live.textContent = "Live"; live.className = "good"; };
+  source.onmessage = (event) => {
+    version = event.lastEventId;
+    for (const [part, html] of Object.entries(JSON.parse(event.data))) {
+      const element = document.getElementById(part);
+      if (element) element.innerHTML = html; // escaped by the server, as the page itself
+    }
+  };
+  source.onerror = () => {
+    stop();
+    retry = setTimeout(listen, 3000);
+  };
+}
+
+function stop() {
+  if (source) source.close();
+  source = null;
+  live.innerHTML = frozen;
+  live.className = "";
+}
+
+// A page that nobody sees takes no place among the listeners.
+document.addEventListener("visibilitychange", () => (document.hidden ? stop() : listen()));
+listen();
