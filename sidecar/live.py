@@ -64,7 +64,7 @@ class Board:
         self._versions: dict[str, int] = {}
         self._routes_version = 0  # when other routes took the place of those that were
         self._drawn_at = float("-inf")
-        self._drawn_of: Config | None = None
+        self._drawn_of: tuple[Config, ConfigError | None, bool] | None = None
         self._drawing = asyncio.Lock()
         self._ticking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -72,13 +72,17 @@ class Board:
     async def draw(self) -> None:
         """Brings `parts` up to date."""
         async with self._drawing:
-            if self._monotonic() - self._drawn_at < FRESH:
+            shown = self._shown
+            config, of = shown.config, (shown.config, shown.reload_error, shown.draining)
+            if self._monotonic() - self._drawn_at < FRESH and of == self._drawn_of:
                 return
-            drawn = await self._draw()
+            drawn = await self._draw(config)
             version = max(self.version + 1, int(time.time() * 1000))
             changed = {name for name, part in drawn.items() if self.parts.get(name) != part}
-            if self._drawn_of is not self._shown.config:
-                self._drawn_of, self._routes_version = self._shown.config, version
+            if self._drawn_of is None or config is not self._drawn_of[0]:
+                self._routes_version = version
+                changed.add("routes")
+            self._drawn_of = of
             self._versions = {name: version if name in changed else self._versions[name] for name in drawn}
             self.parts = drawn
             self._drawn_at = self._monotonic()
@@ -129,9 +133,9 @@ class Board:
             await self.draw()
             await asyncio.sleep(TICK)
 
-    async def _draw(self) -> dict[str, Markup]:
+    async def _draw(self, config: Config) -> dict[str, Markup]:
         shown, exposition = self._shown, self._shown.exposition
-        config, error = shown.config, shown.reload_error
+        error = shown.reload_error
         last = await shown.refusals()
         gauges = exposition.gauges()
         state = status_page.State(

@@ -136,9 +136,12 @@ def route(it: Route, counted: Block, rates: Sequence[float], secrets: Mapping[st
     """`counted` and `rates` are its counts in the order of a route's block; `secrets` those of its secrets, by id."""
     checks = "open" if it.open else it.preset or ("own scheme" if it.verifier else "address only")
     tags = [(checks, "preset")]
-    tags += [("shadow", "shadow")] if it.shadow else [("enforce", "mode")]
-    tags += [(f"replay {it.replay.seconds:g} s", "replay")] if it.replay is not None else []
-    tags += [(f"allow {len(it.allow.cidrs)}", "allow")] if it.allow is not None else []
+    if not it.open:
+        tags.append(("shadow", "shadow") if it.shadow else ("enforce", "mode"))
+    if it.replay is not None:
+        tags.append((f"replay {_span(it.replay.seconds)}", "replay"))
+    if it.allow is not None:
+        tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
         name=it.name,
@@ -260,8 +263,8 @@ def _refusal(it: Refusal) -> Markup:
     return markup(
         '<tr><td data-is="Time">{time}</td><td data-is="Route">{route}</td>'
         '<td data-is="Reason"><span class="{outcome}">{outcome}</span> {reason}{hint}{detail}</td>'
-        '<td data-is="Client">{client}</td><td data-is="Request"><code>{method} {path}</code></td>'
-        '<td data-is="Body" class="n">{body}</td><td data-is="Answer" class="n">{status}, {answer}</td></tr>',
+        '<td data-is="Client">{client}</td><td data-is="Request" class="long"><code>{method} {path}</code></td>'
+        '<td data-is="Body" class="n">{body}</td><td data-is="Answer" class="n">{status}</td></tr>',
         time=_time(it.time),
         route=it.route or "none",
         outcome=outcome,
@@ -273,7 +276,6 @@ def _refusal(it: Refusal) -> Markup:
         path=it.path,
         body=_size(it.request_bytes),
         status=it.status or "none",
-        answer=_size(it.answer_bytes),
     )
 
 
@@ -308,6 +310,13 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if count == int(count) else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _rate(per_minute: float) -> str:
