@@ -799,7 +799,9 @@ class ConfigKeys(Keys):
     )
     admin = Listen(
         load_default=Listen().read("0.0.0.0:9090"),
-        metadata={"about": "admin listener: probes, metrics, status page, delivery test; never show it to the internet"},
+        metadata={
+            "about": "admin listener: probes, metrics, status page, delivery test; never show it to the internet"
+        },
     )
     admin_token = SecretReference(
         metadata={
