@@ -80,7 +80,8 @@ def masked_config(config: Config) -> dict[str, object]:
         "client_ip_header": config.client_header.name,
         "proxy_protocol": config.proxy_protocol,
         "trusted_proxies": [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],
-        "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__},
+        "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__}
+        | {"refusals": str(config.limits.refusals) if config.limits.refusals is not None else None},
         "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
         "drain": config.drain,
         "replay_store": str(config.replay_store or "memory"),

@@ -23,6 +23,7 @@ from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
 from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
+from sidecar.rate_limit import Rate
 from sidecar.replay import Replay, StoreAddress
 from sidecar.resign import Resigner, signing_key
 from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
@@ -66,6 +67,7 @@ class Limits:
     connections: int
     header_timeout: float
     body_timeout: float
+    refusals: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)

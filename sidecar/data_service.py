@@ -15,6 +15,7 @@ from sidecar.log import Log
 from sidecar.metrics import STORE_LOST, Block, Metrics
 from sidecar.protocol import DataProtocol, Deadlines, Listener
 from sidecar.proxy import Proxy
+from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current
 from sidecar.replay import MemoryStore, Store
@@ -45,8 +46,15 @@ class DataService:
         self.current = Current(config, loop)
         self.replays = self._replay_store(config)
         self.refusals = Refusals()
+        self.refusal_limit = RefusalLimit()
         self.proxy = Proxy(
-            self.current, budget=self.budget, metrics=metrics, log=log, refusals=self.refusals, replays=self.replays
+            self.current,
+            budget=self.budget,
+            metrics=metrics,
+            log=log,
+            refusals=self.refusals,
+            refusal_limit=self.refusal_limit,
+            replays=self.replays,
         )
         self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
         if config.proxy_protocol:
@@ -69,6 +77,9 @@ class DataService:
         self.log.settings = config.log
         self.budget.limit = config.limits.buffer
         self.listener.max_connections = config.limits.connections
+        self.refusal_limit.rate = config.limits.refusals
+        # What another configuration refused says little of this one, which may have the secret that was missing.
+        self.refusal_limit.forget()
         self.deadlines.head.seconds = config.limits.header_timeout
         self.deadlines.body.seconds = config.limits.body_timeout
         self.metrics.configure(config.routes.routes)

@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, missing
 
 from sidecar.client_ip import IPNetwork
 from sidecar.ip_ranges import range_names
+from sidecar.rate_limit import Rate
 from sidecar.replay import StoreAddress
 from sidecar.routes import UpstreamAddress
 from sidecar.scheme import JSON_PATH
@@ -27,6 +28,7 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)[ \t]*([A-Za-z]*)")
+_RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|(?=.*:.*:)[0-9A-Fa-f:.]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -300,6 +302,20 @@ class Duration(Value):
 
     def write(self, value: Any) -> str:
         return _in_units(value, _DURATION_UNITS)
+
+
+class RateOf(Value):
+    """So many in a time: `10/s`, `60/m`, `500/h`."""
+
+    schema: ClassVar[JSONSchema] = {"title": "rate", "type": "string", "pattern": "^[1-9][0-9]{0,8}/[smh]$"}
+
+    def read(self, value: Any) -> Rate:
+        match = _RATE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValidationError(
+                f"{shown(value)} is not a rate; write a number and a second, a minute or an hour: 10/s, 60/m, 500/h"
+            )
+        return Rate(int(match[1]), _DURATION_UNITS[match[2]], value)
 
 
 class Tolerance(Value):

@@ -2,7 +2,7 @@
 
     (1) head      what the listener found wrong with the request, if anything
     (2) client    direct connection + X-Forwarded-For → the sender's address
-    (3) route     exact raw path → route; method; allowlist
+    (3) route     exact raw path → route; method; allowlist; a sender that was refused too often waits
     (4) claim     signature and timestamp stand there and are well-formed: all that can be refused without the body
     (5) body      read whole: bounded in size, time and memory
     (6) verify    a secret's MAC over the raw body matches, or the delivery is refused; a provider's handshake is answered
@@ -35,6 +35,7 @@ from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.once import Once
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
 from sidecar.protocol import Incoming
+from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
@@ -64,6 +65,7 @@ class Proxy:
         metrics: Metrics,
         log: Log,
         refusals: Refusals,
+        refusal_limit: RefusalLimit,
         replays: Store,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
@@ -73,6 +75,7 @@ class Proxy:
         self.metrics = metrics
         self.log = log
         self.refusals = refusals
+        self.refusal_limit = refusal_limit
         self.replays = replays
         self.now = now
         self.monotonic = monotonic
@@ -139,7 +142,7 @@ class Proxy:
 
         # (3) route, and (4) claim: all that can be refused without the body
         exchange.route = route = site.config.routes.find(head.path)
-        self._watch_for_proxies(site, route, head)
+        self._hold_back(site, route, client, head)
         handshake = route.handshakes.begun_by(head) if route.handshakes is not None else None  # an unsigned one
         claim: Claim | None = None
         would_reject: Reason | None = None  # set in shadow mode only
@@ -314,25 +317,51 @@ class Proxy:
         incoming.write(content, more=False)
         return True
 
-    def _watch_for_proxies(self, site: Site, route: Route, head: RequestHead) -> None:
-        """Warns, once for each route, that the address which its allowlist looks at is probably a proxy's."""
-        if _FORWARDING.isdisjoint(head.fields) or route.allow is None or not site.trusts_nobody:
+    def _hold_back(self, site: Site, route: Route, client: Client, head: RequestHead) -> None:
+        """Raises `Rejected` for a sender that this route keeps refusing. Warns where the addresses are probably proxies'."""
+        if site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields):
+            self._warn_of_proxy(route, head)
+        if self.refusal_limit.rate is None:
             return
-        if route.name not in self._warned:
+        wait = self.refusal_limit.wait(route.name, client.address, self.monotonic())
+        if wait:
+            answer = ANSWERS[Reason.RATE_LIMITED]._replace(retry_after=wait)
+            raise Rejected(Reason.RATE_LIMITED, f"more than {self.refusal_limit.rate} were refused", answer=answer)
+
+    def _count_refusal(self, exchange: Exchange, head: RequestHead) -> None:
+        """Counts a refusal of the delivery itself against its sender. Never against a proxy, whose address many share."""
+        site = self.current.site
+        address = site.resolve_client(head).address
+        if address is None or address in site.config.trusted_proxies:
+            return
+        if site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields):
+            return  # it probably is a proxy's, and `_warn_of_proxy` said so
+        self.refusal_limit.refused(exchange.route_name, address, self.monotonic())
+
+    def _warn_of_proxy(self, route: Route, head: RequestHead) -> None:
+        """Once for each route, if it looks at addresses."""
+        if route.name not in self._warned and (route.allow is not None or self.refusal_limit.rate is not None):
             self._warned.add(route.name)
+            proxied = (
+                "the allowlist judges the connection's own address"
+                if route.allow is not None
+                else "limits.refusals leaves out deliveries with such a header, because all senders may share the address"
+            )
             self.log.event(
                 "forwarding_header_ignored",
                 Level.WARNING,
                 route=route.name,
                 header=next(name for name in FORWARDING_HEADERS if name in head.fields).decode(),
                 peer=head.peer or "unix:",
-                detail="the allowlist judges the connection's own address; if that is a proxy's, name it in trusted_proxies",
+                detail=f"{proxied}; if that is a proxy's, name it in trusted_proxies",
             )
 
     def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
         incoming.start(exchange.status, headers, sized=True, hold=True)
         incoming.write(body, more=False)
+        if self.refusal_limit.rate is not None and rejected.reason in VERIFICATION:
+            self._count_refusal(exchange, incoming.head)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The answer to what never became a request, as bytes; counted under no route."""

@@ -28,6 +28,7 @@ from sidecar.fields import (
     OnlyTrue,
     Pattern,
     RangeSources,
+    RateOf,
     Refresh,
     ReplayStore,
     RoutePath,
@@ -716,8 +717,6 @@ class RouteKeys(Keys):
 
 
 class LimitsKeys(Keys):
-    later = frozenset({"refusals"})
-
     body = Size(load_default=5 * 1024**2, metadata={"about": "largest body of a delivery; larger is answered 413"})
     buffer = Size(
         load_default=64 * 1024**2,
@@ -730,6 +729,12 @@ class LimitsKeys(Keys):
         load_default=10.0, metadata={"about": "for the whole request head; later is answered 408"}
     )
     body_timeout = Duration(load_default=30.0, metadata={"about": "for the whole body; later is answered 408"})
+    refusals = RateOf(
+        metadata={
+            "about": "how often a route may refuse one client address; beyond it 429 before anything is read; default: off",
+            "examples": ["60/m"],
+        }
+    )
 
 
 class TimeoutsKeys(Keys):

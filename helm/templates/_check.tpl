@@ -116,6 +116,11 @@ config.{{ $key }}: is believed of trusted proxies only; name them: trusted_proxi
 {{- include "sidecar.check.size" (list (printf "config.limits.%s" $key) (get $config.limits $key)) }}
 {{- end }}
 {{- end }}
+{{- with default dict $config.limits }}
+{{- if and (hasKey . "refusals") (not (regexMatch "^[1-9][0-9]{0,8}/[smh]\\z" .refusals)) }}
+config.limits.refusals: {{ squote .refusals }} is not a rate; write a number and a second, a minute or an hour: 10/s, 60/m, 500/h
+{{- end }}
+{{- end }}
 {{- with $config.ip_ranges }}
 {{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
 config.ip_ranges.refresh: {{ squote .refresh }} is too often; lists change in weeks, so use 1m at least, for example 24h

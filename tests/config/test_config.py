@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from sidecar.client_ip import Networks
 from sidecar.config import MAX_SECRET_BYTES, Account, Config, ConfigError, Limits, LogSettings, Timeouts, load_config
 from sidecar.fields import ListenAddress
+from sidecar.rate_limit import Rate
 from sidecar.request import make_head
 from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route, UpstreamAddress
 from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
@@ -208,7 +209,7 @@ def test_every_key_reaches_its_place() -> None:
     assert config.admin_token.id == "operator"
     assert config.trusted_proxies.cidrs == ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32")
     assert config.trust_unix
-    assert config.limits == Limits(10**9, 2 * 1024**3, 7, 0.5, 1.5)
+    assert config.limits == Limits(10**9, 2 * 1024**3, 7, 0.5, 1.5, Rate(500, 3600.0, "500/h"))
     assert config.timeouts == Timeouts(1.0, 120.0, 3600.0, 0.25)
     assert config.drain == 5.0
     assert config.log == LogSettings(Level.WARNING, False, LogFormat.TEXT)
