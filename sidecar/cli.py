@@ -11,10 +11,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sidecar import __version__
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import Remembered
+from sidecar.inject.options import add_options
 from sidecar.usage import UsageError, unusable
 
 Command = Callable[[argparse.Namespace], int]
@@ -111,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--json", action="store_true", help="print one JSON object")
 
+    inject = command("inject", _inject, "read Kubernetes manifests, and write them back with the sidecar in place")
+    inject.add_argument("-f", "--file", metavar="FILE", default="-", help="the manifests; default: standard input")
+    inject.add_argument(
+        "--settings", metavar="FILE", help="take the options from a kustomize function's configuration instead"
+    )
+    add_options(inject)
+
     health = command("healthcheck", _healthcheck, "ask the admin listener's /readyz; for images without a shell")
     _add_config(health)
     return parser
@@ -206,6 +215,40 @@ def _schema(arguments: argparse.Namespace) -> int:
 
     print(json.dumps(json_schema(), indent=2))
     return 0
+
+
+def _inject(arguments: argparse.Namespace) -> int:
+    from sidecar.inject.injection import inject
+    from sidecar.inject.manifest import ManifestError
+    from sidecar.inject.options import Options, from_settings
+
+    given = {key: value for key, value in vars(arguments).items() if key in Options.__dataclass_fields__}
+    try:
+        if arguments.settings is not None:
+            options = from_settings(_read(arguments.settings), arguments.settings)
+        elif "config" in given:
+            options = Options(**given | {"config": _read(given["config"]), "config_file": given["config"]})
+        else:
+            options = Options(**given)
+        made = inject(_read(arguments.file), options, "standard input" if arguments.file == "-" else arguments.file)
+    except ManifestError as error:
+        print(f"sidecar inject: {error}", file=sys.stderr)
+        return 1
+    for note in made.notes:
+        print(f"sidecar inject: note: {note}", file=sys.stderr)
+    sys.stdout.buffer.write(made.text.encode())
+    return 0
+
+
+def _read(file: str) -> str:
+    """A text with its line ends as they are."""
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode()
+    except OSError as error:
+        unusable(f"{file} can't be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        unusable(f"{file} is not UTF-8 (byte {error.start}); manifests are")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

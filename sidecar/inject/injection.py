@@ -1,0 +1,304 @@
+"""The injection itself, and its undoing.
+
+(1) what an earlier run did is undone, so that twice is once and a changed option takes effect
+(2) the workload, its receiver, the receiver's port and the Services that lead there are found
+(3) the configuration is fitted to them and checked as `sidecar check` does
+(4) the receiver's pod gets the container, volumes, and time to stop; the Services lead to the sidecar
+(5) a ConfigMap and a NetworkPolicy are added
+Every change stands in the object's record (an annotation), and undoing is by the record alone.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from math import ceil
+from typing import Any
+
+from sidecar.config import Config
+from sidecar.inject.configuration import fitted
+from sidecar.inject.manifest import Document, ManifestError, Record, Steps, dumped, parse
+from sidecar.inject.objects import CONTAINER, config_map, container, network_policy, volumes
+from sidecar.inject.options import Options, options_of
+from sidecar.inject.workload import (
+    RECORD,
+    Found,
+    chosen,
+    find_all,
+    port_of,
+    ports_of,
+    receiver_of,
+    service_ports,
+    services_of,
+)
+from sidecar.outcomes import Rejected
+
+MADE = "made"
+
+
+@dataclass
+class Result:
+    text: str
+    notes: list[str] = field(default_factory=list)  #: what the manifests alone could not tell
+
+
+def inject(text: str, options: Options, file: str) -> Result:
+    """Raises `ManifestError`, or `ConfigError` for a configuration that would not load."""
+    documents = parse(text, file)
+    if documents and documents[0].value(documents[0].root, "kind") == "ResourceList":  # a kustomize function's input
+        spec = documents[0].value(documents[0].root, "functionConfig", "spec")
+        options = options_of(spec if isinstance(spec, dict) else {}, "functionConfig")
+    # (1)
+    clean = _removed(documents)
+    if options.remove:
+        return Result(clean)
+    documents = parse(clean, file)
+    everything = find_all(documents)
+    notes: list[str] = []
+    for workload in chosen(everything, options.workload, file):
+        _Injection(workload, everything, documents, options, notes).run()
+    return Result("".join(document.written() for document in documents), notes)
+
+
+class _Injection:
+    """Steps (2) to (5) for one workload."""
+
+    def __init__(
+        self, workload: Found, everything: list[Found], documents: list[Document], options: Options, notes: list[str]
+    ) -> None:
+        self.workload, self.everything, self.documents, self.options = workload, everything, documents, options
+        self.notes = notes
+        self.record = Record()
+
+    def run(self) -> None:
+        # (2)
+        workload, options = self.workload, self.options
+        for kind in ("initContainers", "containers"):
+            if workload.value(*workload.spec, kind, CONTAINER) is not None:
+                at = (*workload.spec, kind, CONTAINER)
+                workload.fail(f"has a container {CONTAINER} that inject did not put there; remove it or rename it", *at)
+        self.receiver = receiver_of(workload, options.container)
+        self.services = services_of(workload, self.everything)
+        self.port = port_of(workload, self.receiver, options.port, self.services)
+        # (3)
+        self._fit_configuration()
+        # (4)
+        self._change_pod()
+        for service in self.services:
+            self._lead_to_sidecar(service)
+        if not self.services:
+            self._note(f"no Service here leads to it; deliveries must be sent to its port {self.listen}")
+        # (5)
+        if self.config is not None:
+            self._add(config_map(self._metadata(), self.config_text))
+        if not options.no_network_policy:
+            self._add_policy()
+
+    def _note(self, message: str) -> None:
+        self.notes.append(f"{self.workload}: {message}")
+
+    def _fit_configuration(self) -> None:
+        workload, options = self.workload, self.options
+        if (options.config is None) == (options.config_map is None):
+            workload.fail(
+                "needs a configuration: give --config FILE, or --config-map NAME for one that is there already"
+            )
+        self.config: Config | None = None
+        self.listen, self.admin, self.drain = options.listen_port or 8080, options.admin_port or 9090, 20.0
+        if options.config is not None:
+            made = fitted(
+                options.config,
+                options.config_file,
+                port=self.port,
+                listen_port=options.listen_port,
+                admin_port=options.admin_port,
+                secrets=options.secret,
+            )
+            self.config, self.config_text = made.config, made.text
+            self.listen, self.admin, self.drain = made.config.listen.port, made.config.admin.port, made.config.drain
+            if made.upstream is not None:
+                self._note(f"upstream: {made.upstream} is left as it is, because it is not on this pod's loopback")
+        else:
+            self._note(
+                f"the ConfigMap {options.config_map} must have a config.yaml with upstream: http://127.0.0.1:{self.port}, "
+                f"listen: 0.0.0.0:{self.listen} and admin: 0.0.0.0:{self.admin}"
+            )
+        taken = self._declared_ports() | {self.port}
+        for port, option in ((self.listen, "listen"), (self.admin, "admin")):
+            if port in taken:
+                free = next(each for each in range(port + 1, 65536) if each not in taken | {self.listen, self.admin})
+                workload.fail(
+                    f"port {port} is taken by the pod's own containers; let the sidecar use another: --{option}-port {free}",
+                    *self.receiver,
+                )
+
+    def _declared_ports(self) -> set[int]:
+        """Of all containers of the pod."""
+        containers = (*self.workload.spec, "containers")
+        count = len(self.workload.items(*containers))
+        return {port for index in range(count) for port in ports_of(self.workload, (*containers, index))}
+
+    def _change_pod(self) -> None:
+        workload, options = self.workload, self.options
+        document, node, spec = workload.document, workload.node, workload.spec
+        name = options.config_map or self._metadata()["name"]
+        made = container(
+            image=options.image,
+            listen=self.listen,
+            admin=self.admin,
+            secrets=options.secret,
+        )
+        document.add(node, (*spec, "initContainers"), [made], self.record)
+        document.add(node, (*spec, "volumes"), volumes(name, options.secret), self.record)
+        if options.pre_stop and workload.value(*self.receiver, "lifecycle", "preStop") is None:
+            document.add(
+                node, (*self.receiver, "lifecycle", "preStop"), {"sleep": {"seconds": options.pre_stop}}, self.record
+            )
+        grace, needed = (*spec, "terminationGracePeriodSeconds"), options.pre_stop + ceil(self.drain) + 15
+        if (given := workload.value(*grace)) is None and needed > 30:
+            document.add(node, grace, needed, self.record)
+        elif isinstance(given, int) and given < needed:
+            document.change(node, grace, str(needed), self.record)
+        if options.loopback:
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                self._lead_probe(probe)
+        if workload.value(*spec, "hostNetwork") == "true":
+            self._note(
+                "hostNetwork: NetworkPolicies don't hold for it, so the receiver can be reached around the sidecar"
+            )
+        self._sign(workload, self.record)
+
+    def _lead_probe(self, probe: str) -> None:
+        """A receiver on loopback can't answer the kubelet: its probe goes through an open route of the sidecar."""
+        workload, at = self.workload, (*self.receiver, probe)
+        if workload.value(*at) is None or workload.value(*at, "exec") is not None:
+            return
+        if workload.value(*at, "httpGet") is None:
+            workload.fail(
+                f"{probe} asks the receiver's own port, which the kubelet can't reach on loopback; "
+                "use httpGet, which goes through the sidecar, or exec",
+                *at,
+            )
+        path = str(workload.value(*at, "httpGet", "path") or "/").partition("?")[0]
+        if self.config is None:
+            self._note(
+                f"{probe} asks for {path} through the sidecar: the configuration needs the route {{path: {path}, open: true}}"
+            )
+        else:
+            try:
+                route = self.config.routes.find(path.encode())
+            except Rejected:
+                route = None
+            if route is None or not route.open:
+                raise ManifestError(
+                    f"{self.options.config_file}: {probe} of {workload} asks for {path}, which must go through the sidecar "
+                    f"to a receiver on loopback; add under routes: - {{path: {path}, open: true}}"
+                )
+        workload.document.change(workload.node, (*at, "httpGet", "port"), str(self.listen), self.record)
+        if workload.value(*at, "httpGet", "scheme") == "HTTPS":
+            workload.document.change(workload.node, (*at, "httpGet", "scheme"), "HTTP", self.record)
+
+    def _lead_to_sidecar(self, service: Found) -> None:
+        led = dict(service_ports(service, self.workload))
+        moved = [index for index, number in led.items() if number == self.port]
+        if not moved:
+            leads = ", ".join(str(number) if number else "an unknown name" for number in led.values()) or "none"
+            self._note(f"{service} does not lead to port {self.port} (it leads to {leads}) and is left as it is")
+            return
+        if service.value("spec", "clusterIP") == "None":
+            self._note(f"{service} is headless: its clients choose the port themselves, and must use {self.listen}")
+        record = Record()
+        for index in moved:
+            at: Steps = ("spec", "ports", index, "targetPort")
+            if service.value(*at) is None:
+                service.document.add(service.node, at, self.listen, record)
+            else:
+                service.document.change(service.node, at, str(self.listen), record)
+        self._sign(service, record)
+
+    def _sign(self, found: Found, record: Record) -> None:
+        if found.changed:
+            found.fail("leads to two workloads that get a sidecar; let their selectors differ, or inject one of them")
+        found.changed = True
+        found.document.add(found.node, ("metadata", "annotations", RECORD), record.text, record)
+
+    def _metadata(self) -> dict[str, Any]:
+        metadata = {"name": f"{self.workload.name}-{CONTAINER}"}
+        return metadata | ({"namespace": self.workload.namespace} if self.workload.namespace else {})
+
+    def _add_policy(self) -> None:
+        workload, options = self.workload, self.options
+        if not workload.selector:
+            workload.fail(
+                "has no labels by which a NetworkPolicy could find it; give its pods labels, or --no-network-policy"
+            )
+        if shut := sorted(self._declared_ports() - {self.port, *options.keep_port}):
+            ports = " ".join(f"--keep-port {port}" for port in shut)
+            self._note(f"the NetworkPolicy also shuts {', '.join(map(str, shut))}; to keep them open: {ports}")
+        policy = network_policy(
+            self._metadata(),
+            workload.selector,
+            listen=self.listen,
+            admin=self.admin,
+            senders=[_peer(each) for each in options.allow_from],
+            observers=[_peer(each) for each in options.admin_from],
+            kept=options.keep_port,
+        )
+        self._add(policy)
+
+    def _add(self, made: dict[str, Any]) -> None:
+        """A new object: behind its workload's neighbours in a list, else a document at the end."""
+        made["metadata"] |= {"annotations": {RECORD: MADE}}
+        document = self.workload.document
+        root = document.root
+        assert root is not None
+        if self.workload.node is not root:
+            items = document.get(root, "items")
+            assert items is not None
+            document.append(items, made)
+            return
+        newline, last = document.newline, self.documents[-1]
+        text = f"---\n{dumped(made)}".replace("\n", newline)
+        if not last.text.endswith("\n"):  # the stream's last line has no end; nor shall ours
+            text = newline + text.removesuffix(newline)
+        self.documents.append(Document(text, newline=newline))
+
+
+def _peer(text: str) -> dict[str, Any]:
+    """`10.0.0.0/8`, `namespace:monitoring`, `namespace:*`, or `pods:app=prometheus` in the workload's namespace."""
+    kind, _, name = text.partition(":")
+    if text == "namespace:*":
+        return {"namespaceSelector": {}}
+    if kind == "namespace" and name:
+        return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+    if kind == "pods" and "=" in name:
+        return {"podSelector": {"matchLabels": dict(pair.partition("=")[::2] for pair in name.split(","))}}
+    try:
+        return {"ipBlock": {"cidr": str(ip_network(text))}}
+    except ValueError:
+        raise ManifestError(
+            f"{text!r} says nobody; use a network (10.0.0.0/8), namespace:NAME, namespace:* or pods:LABEL=VALUE"
+        ) from None
+
+
+def _removed(documents: list[Document]) -> str:
+    """The stream without anything that inject did to it."""
+    made: list[bool] = []
+    for document in documents:
+        gone = Record()
+        for found in find_all([document]):
+            text = found.value("metadata", "annotations", RECORD)
+            if text == MADE:
+                items = document.items(document.root, "items")
+                gone.added.append(("items", items.index(found.node)) if found.node in items else ())
+            elif text is not None:
+                try:
+                    document.undo(found.node, Record.read(str(text)))
+                except ValueError:
+                    found.fail(f"the annotation {RECORD} is not what inject wrote; undo its changes by hand")
+        made.append(() in gone.added)
+        if not made[-1] and gone.added and document.root is not None:
+            document.undo(document.root, gone)
+    kept = [document.written() for document, ours in zip(documents, made) if not ours]
+    text = "".join(kept)
+    if made and made[-1] and not documents[-1].text.endswith("\n"):
+        text = text.removesuffix(documents[-1].newline)
+    return text

@@ -1,0 +1,137 @@
+"""The options of `sidecar inject`; where no command line is, the same ones as settings in YAML."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from sidecar import __version__
+from sidecar.inject.manifest import Document, ManifestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    workload: Sequence[str] = ()
+    container: str | None = None
+    port: str | None = None
+    config: str | None = None  #: the text of a configuration
+    config_file: str = "config"  #: what messages call it
+    config_map: str | None = None
+    secret: Sequence[str] = ()
+    image: str = f"webhook-sidecar:{__version__}"
+    listen_port: int | None = None
+    admin_port: int | None = None
+    loopback: bool = False
+    pre_stop: int = 10
+    no_network_policy: bool = False
+    allow_from: Sequence[str] = ()
+    admin_from: Sequence[str] = ("namespace:*",)
+    keep_port: Sequence[int] = ()
+    remove: bool = False
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """An option that is not given leaves no attribute behind: the defaults are those of `Options`."""
+
+    def option(name: str, help: str, **more: Any) -> None:
+        parser.add_argument(name, default=argparse.SUPPRESS, help=help, **more)
+
+    option("--config", "the sidecar's configuration, which goes into a ConfigMap", metavar="FILE")
+    option(
+        "--config-map",
+        "take the configuration from a ConfigMap that is there already (key config.yaml)",
+        metavar="NAME",
+    )
+    option("--secret", "mount a Secret at /run/secrets/NAME; may be repeated", metavar="NAME", action="append")
+    option("--image", f"the sidecar's image; default {Options.image}")
+    option(
+        "--workload",
+        "which workload, as NAME or KIND/NAME; may be repeated; default: those with the annotation "
+        "webhook-sidecar/inject: enabled, else the only one",
+        metavar="NAME",
+        action="append",
+    )
+    option("--container", "which container is the receiver; default: the only one", metavar="NAME")
+    option("--port", "where the receiver takes deliveries: a number, or a port's name; default: the only one")
+    option(
+        "--listen-port", "the sidecar's port for deliveries; default: as configured, else 8080", type=_port, metavar="N"
+    )
+    option(
+        "--admin-port", "its port for probes and metrics; default: as configured, else 9090", type=_port, metavar="N"
+    )
+    option(
+        "--loopback",
+        "the receiver listens on 127.0.0.1 only: its HTTP probes are led through the sidecar",
+        action="store_true",
+    )
+    option(
+        "--pre-stop",
+        "how long the receiver waits before it stops; default 10; 0: don't touch it",
+        type=int,
+        metavar="SECONDS",
+    )
+    option("--no-network-policy", "add no NetworkPolicy", action="store_true")
+    peers = "a network, namespace:NAME, namespace:* or pods:LABEL=VALUE; may be repeated"
+    option(
+        "--allow-from",
+        f"who may reach the port for deliveries: {peers}; default: everybody",
+        metavar="PEER",
+        action="append",
+    )
+    option(
+        "--admin-from", f"who may reach the admin port: {peers}; default namespace:*", metavar="PEER", action="append"
+    )
+    option(
+        "--keep-port",
+        "another port of the pod that stays open; may be repeated",
+        type=_port,
+        metavar="N",
+        action="append",
+    )
+    option("--remove", "take the sidecar out again", action="store_true")
+
+
+def from_settings(text: str, file: str) -> Options:
+    """The `spec` of a kustomize function's configuration: the options in camelCase, `config` being the configuration itself.
+
+    Raises `ManifestError`.
+    """
+    document = Document(text, file)
+    spec = document.get(document.root, "spec")
+    if not isinstance(spec, yaml.MappingNode):
+        document.fail(
+            spec or document.root,
+            "has no settings; write the options under spec:, for example spec: {secret: [stripe]}",
+        )
+    return options_of(document.value(spec), file)
+
+
+def options_of(spec: Mapping[str, Any], place: str) -> Options:
+    """Settings are options in another spelling, and go through the same parser."""
+    parser = _Parser(prog=place, add_help=False, allow_abbrev=False)
+    add_options(parser)
+    arguments = []
+    for key, value in spec.items():
+        option = "--" + re.sub("[A-Z]", lambda found: f"-{found[0].lower()}", key)
+        for each in value if isinstance(value, list) else [value]:
+            if each in ("true", None):
+                arguments.append(option)
+            elif each != "false":
+                arguments.append(f"{option}={each}")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ManifestError(
+            f"{self.prog}: spec: {message}; the settings are the options of sidecar inject in camelCase"
+        )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; it is a number from 1 to 65535")
+    return int(text)

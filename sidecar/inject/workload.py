@@ -1,0 +1,198 @@
+"""Which workload of the manifests is meant, which of its containers is the receiver, at which port, behind which Services.
+
+Each question that the manifests leave open is an error that names the answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from sidecar.inject.manifest import Document, ManifestError, Steps, objects
+
+#: On a workload or its pod template: `enabled` means this one.
+SELECT = "webhook-sidecar/inject"
+#: What inject did to an object; `made` for one that it added.
+RECORD = "webhook-sidecar/injected"
+
+_TEMPLATES: tuple[Steps, ...] = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
+
+
+@dataclass(eq=False)
+class Found:
+    """An object of the manifests. `template` leads to where a pod's `metadata` and `spec` stand, if it has a pod."""
+
+    document: Document
+    node: yaml.Node
+    template: Steps | None
+    changed: bool = False
+
+    def value(self, *steps: str | int) -> Any:
+        return self.document.value(self.node, *steps)
+
+    def items(self, *steps: str | int) -> list[yaml.Node]:
+        return self.document.items(self.node, *steps)
+
+    def fail(self, message: str, *steps: str | int) -> NoReturn:
+        self.document.fail(self.document.get(self.node, *steps) or self.node, f"{self}: {message}")
+
+    @property
+    def spec(self) -> Steps:
+        assert self.template is not None
+        return (*self.template, "spec")
+
+    @property
+    def kind(self) -> str:
+        return str(self.value("kind"))
+
+    @property
+    def name(self) -> str:
+        return str(self.value("metadata", "name") or "")
+
+    @property
+    def namespace(self) -> str | None:
+        found = self.value("metadata", "namespace")
+        return None if found is None else str(found)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The pods' labels."""
+        found = self.value(*(self.template or ()), "metadata", "labels")
+        return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """The labels by which a policy finds its pods."""
+        found = self.value("spec", "selector", "matchLabels")
+        return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else self.labels
+
+    def __str__(self) -> str:
+        return f"{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+
+
+def find_all(documents: Sequence[Document]) -> list[Found]:
+    found = []
+    for document in documents:
+        for node in objects(document):
+            steps: Steps | None = () if document.value(node, "kind") == "Pod" else None
+            for template in _TEMPLATES:
+                if document.items(node, *template, "spec", "containers"):
+                    steps = template
+            if steps == () and not document.items(node, "spec", "containers"):
+                steps = None
+            found.append(Found(document, node, steps))
+    return found
+
+
+def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list[Found]:
+    """The workloads that were named (`NAME` or `KIND/NAME`), else the marked ones, else the only one."""
+    workloads = [each for each in everything if each.template is not None]
+    there = ", ".join(f"{each.kind.lower()}/{each.name}" for each in workloads)
+    if not workloads:
+        raise ManifestError(
+            f"{file}: no workload: nothing here has containers in spec.template.spec, and there is no Pod; "
+            "give the manifest of the receiver's Deployment, StatefulSet or the like"
+        )
+    if named:
+        picked = []
+        for name in named:
+            kind, _, bare = name.rpartition("/")
+            matching = [each for each in workloads if each.name == bare and kind.lower() in ("", each.kind.lower())]
+            if len(matching) != 1:
+                problem = (
+                    "is in the manifests several times; name it as KIND/NAME" if matching else "is not in the manifests"
+                )
+                raise ManifestError(f"{file}: --workload {name} {problem}; there are {there}")
+            picked += matching
+        return picked
+    marked = [each for each in workloads if "enabled" in (_mark(each, ()), _mark(each, each.template or ()))]
+    if marked:
+        return marked
+    if len(workloads) > 1:
+        raise ManifestError(
+            f"{file}: several workloads: {there}; choose with --workload, or mark with the annotation {SELECT}: enabled"
+        )
+    return workloads
+
+
+def _mark(workload: Found, at: Steps) -> Any:
+    return workload.value(*at, "metadata", "annotations", SELECT)
+
+
+def receiver_of(workload: Found, named: str | None) -> Steps:
+    """Where the receiver's container stands."""
+    containers = (*workload.spec, "containers")
+    names = [str(workload.document.value(item, "name")) for item in workload.items(*containers)]
+    if named is not None and named not in names:
+        workload.fail(f"has no container {named}; there are {', '.join(names)}", *containers)
+    if named is None and len(names) > 1:
+        workload.fail(
+            f"has several containers: {', '.join(names)}; say which is the receiver with --container", *containers
+        )
+    return (*containers, named or names[0])
+
+
+def ports_of(workload: Found, container: Steps) -> dict[int, str | None]:
+    """The TCP ports that a container declares, with their names."""
+    found = {}
+    for item in workload.items(*container, "ports"):
+        port = workload.document.value(item)
+        if (
+            isinstance(port, dict)
+            and isinstance(port.get("containerPort"), int)
+            and port.get("protocol") in (None, "TCP")
+        ):
+            found[port["containerPort"]] = port.get("name")
+    return found
+
+
+def services_of(workload: Found, everything: Sequence[Found]) -> list[Found]:
+    """The Services whose selector takes the workload's pods."""
+    labels, namespace = workload.labels, workload.namespace
+    found = []
+    for each in everything:
+        selector = each.value("spec", "selector")
+        if each.kind == "Service" and each.value("apiVersion") == "v1" and isinstance(selector, dict) and selector:
+            same = namespace is None or each.namespace is None or namespace == each.namespace
+            if same and all(labels.get(key) == str(value) for key, value in selector.items()):
+                found.append(each)
+    return found
+
+
+def service_ports(service: Found, workload: Found) -> Iterator[tuple[int, int | None]]:
+    """Each TCP port's index and the number that it leads to; None for a name that no container's port has."""
+    names: dict[str, int] = {}
+    for index in range(len(workload.items(*workload.spec, "containers"))):
+        ports = ports_of(workload, (*workload.spec, "containers", index))
+        names |= {name: port for port, name in ports.items() if name is not None}
+    for index in range(len(service.items("spec", "ports"))):
+        port = service.value("spec", "ports", index)
+        if isinstance(port, dict) and port.get("protocol") in (None, "TCP"):
+            target = str(port.get("targetPort") or port.get("port"))
+            yield index, int(target) if target.isdecimal() else names.get(target)
+
+
+def port_of(workload: Found, container: Steps, named: str | None, services: Sequence[Found]) -> int:
+    """The receiver's port: the one that was named, or the only one that Services lead to, or the only one declared."""
+    declared = ports_of(workload, container)
+    shown = ", ".join(f"{port} ({name})" if name else str(port) for port, name in declared.items())
+    if named is not None:
+        by_name = {name: port for port, name in declared.items() if name}
+        number = by_name.get(named) or (int(named) if named.isdecimal() and len(named) < 6 else 0)
+        if not 0 < number < 65536:
+            workload.fail(
+                f"container {container[-1]} has no port {named}; it has {shown or 'none; give its number'}", *container
+            )
+        return number
+    led_to = {number for each in services for _, number in service_ports(each, workload) if number is not None}
+    candidates = led_to & set(declared) or (led_to if not declared else set(declared))
+    if not candidates:
+        workload.fail(
+            f"container {container[-1]} declares no port; give the one that it listens on with --port", *container
+        )
+    if len(candidates) > 1:
+        workload.fail(
+            f"container {container[-1]} has several ports: {shown}; say which takes deliveries with --port", *container
+        )
+    return candidates.pop()
