@@ -30,6 +30,9 @@ QUESTION_SECONDS = 2.0
 #: How often a store is asked for its own sake, seconds: one that answers, and one that does not.
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.25
+#: How long one that is back is left alone, so that first each replica tells what it still has to, seconds: a claim or a "done"
+#: may have expired there meanwhile, or been forgotten, and a copy would be forwarded.
+SETTLING_SECONDS = 0.75
 CLOSING_SECONDS = 0.3
 CONNECTIONS = 64
 #: What is kept for a store that is away. Claims expire there by themselves, so that only what is recent matters.
@@ -193,6 +196,9 @@ class RedisStore:
             self._lost.clear()
             with suppress(StoreUnavailableError):
                 await self._settle()
+                if not self._available:
+                    await asyncio.sleep(SETTLING_SECONDS)
+                    await self._settle()
                 # What a delivery would ask, so that a store that only reads, or is full, is none that is back.
                 probe = PREFIX + b"probe:" + self._process.encode()
                 await self._ask(self._begin(keys=[probe], args=[b"probe", int(PROBE_SECONDS * 1000)]))

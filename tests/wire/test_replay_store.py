@@ -239,7 +239,9 @@ def test_several_workers_share_it(start, redis, receiver, craft, body):
     clients = [sidecar.connect() for _ in range(20)]
     for client in clients:
         client.send(raw)
-    assert sorted(client.answer().body for client in clients) == sorted([b"ok", *[DELIVERED] * 19])
+    bodies = [client.answer().body for client in clients]
+    assert bodies.count(b"ok") == 1
+    assert set(bodies) <= {b"ok", DELIVERED, b'{"detail":"Delivery in progress"}'}  # the last on a slow machine
     for client in clients:
         client.close()
     assert len(receiver.requests) == 1
@@ -327,10 +329,12 @@ def test_a_store_that_takes_too_long_is_none(start, new_redis, receiver, craft, 
     assert sidecar.ask(raw).body == b"ok"  # what was asked without an answer is no claim that stays
 
 
+@pytest.mark.parametrize("kept", [True, False])
 def test_what_the_receiver_took_while_the_store_was_away_is_told_when_it_is_back(
-    start, new_redis, receiver, craft, body, wait_until
+    start, new_redis, receiver, craft, body, kept
 ):
-    redis = new_redis("--appendonly", "yes", "--appendfsync", "always")
+    """Before any replica that missed the store forwards again, and whether the store kept what it knew or not."""
+    redis = new_redis(*(("--appendonly", "yes", "--appendfsync", "always") if kept else ()))
     redis.start()
     one, other = start(shared(redis)), start(shared(redis))
     taken, failed = craft.begini(body()), craft.begini(body())
@@ -343,10 +347,14 @@ def test_what_the_receiver_took_while_the_store_was_away_is_told_when_it_is_back
         go.set()
         assert client.answer() is not None
         client.close()
+    unavailable(other, receiver, taken)
     before = len(receiver.requests)
+    one.send_signal(signal.SIGSTOP)  # the other finds the store back first
     redis.start()
-    wait_until(lambda: up(one) == up(other) == 1, "the store being used again")
-    assert other.refused(taken, 200, "replayed", receiver=receiver).body == DELIVERED
+    threading.Timer(0.35, one.send_signal, [signal.SIGCONT]).start()
+    while (answer := other.ask(taken)).status == 503:
+        time.sleep(0.01)
+    assert answer.body == DELIVERED
     assert other.ask(failed).body == b"ok"
     assert len(receiver.requests) == before + 1
 
