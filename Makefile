@@ -125,7 +125,7 @@ chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same
 	@SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct 2>/dev/null || echo 0) $(VENV)/kubernetes/helm package helm --destination dist
 
 image-test: $(VENV)/installed-dev ## build the image and test it (as root on Debian it installs what it needs)
-	$(BIN)/python -m pytest -m image tests/image $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m image tests/image tests/pods $(PYTEST_ARGS)
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) sbom.cdx.json build dist *.egg-info .coverage .coverage.* htmlcov
