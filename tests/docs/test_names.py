@@ -1,0 +1,264 @@
+"""Metrics, reasons, hints, events, keys and presets: the pages name all there are, and none that there isn't.
+
+Each check is a function of text that gives what is wrong with it, so that a test can show that it finds something.
+"""
+
+import ast
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+from pages import NAMES, ROOT, code, fences, named, read, rows
+from prometheus_client.core import Metric
+
+from sidecar.config import load_config
+from sidecar.diagnosis import Hint
+from sidecar.exposition import Exposition
+from sidecar.handshake import Result
+from sidecar.ip_ranges import range_names
+from sidecar.metrics import Metrics
+from sidecar.outcomes import Outcome, Reason
+from sidecar.schema import json_schema, preset_names
+
+PAGES = {name: read(name) for name in NAMES}
+EVERYTHING = "\n".join(PAGES.values())
+
+
+def together(*lists: Iterable[str]) -> set[str]:
+    return {word for each in lists for word in each}
+
+
+# -- metrics --
+
+
+def families() -> list[Metric]:
+    """Every family that the program can export, each with a sample."""
+    metrics = Metrics()
+    metrics.configure(load_config(str(ROOT / "config/full.yaml"), {}, resolve_secrets=False).routes.routes)
+    made = Exposition([metrics])
+    made.memory_limit, made.shared_store = 1, True
+    made.ranges, made.retirements = lambda: [("github", 1.0, 0)], lambda: [("route", "secret", 1.0)]
+    return list(made.collect())
+
+
+FAMILIES = families()
+SAMPLES = {sample.name for family in FAMILIES for sample in family.samples}
+
+
+def metric_rows() -> set[tuple[str, str, frozenset[str]]]:
+    """Name, type and labels of each family, as the page should have them."""
+    found = set()
+    for family in FAMILIES:
+        labels = frozenset(label for sample in family.samples for label in sample.labels) - {"le"}
+        found.add((family.name + "_total" * (family.type == "counter"), family.type, labels))
+    return found
+
+
+def wrong_metrics(page: str) -> set[Any]:
+    told = {(named(row[0])[0], row[1], frozenset(named(row[2]))) for row in rows(page) if "webhook_sidecar_" in row[0]}
+    return told ^ metric_rows()
+
+
+def unknown_metrics(text: str) -> set[str]:
+    known = SAMPLES | {family.name for family in FAMILIES if family.type == "histogram"}
+    return {name for name in re.findall(r"webhook_sidecar_[a-z_]*[a-z]", text) if name not in known}
+
+
+def test_every_metric_has_its_row_with_type_and_labels_and_no_other_has() -> None:
+    assert wrong_metrics(PAGES["docs/metrics.md"]) == set()
+
+
+def test_no_page_names_a_metric_that_there_is_not() -> None:
+    assert unknown_metrics(EVERYTHING) == set()
+
+
+def test_a_wrong_page_of_metrics_is_found() -> None:
+    page = PAGES["docs/metrics.md"]
+    line = next(line for line in page.splitlines() if "`webhook_sidecar_in_flight`" in line)
+    assert wrong_metrics(page.replace(line, "")) == {("webhook_sidecar_in_flight", "gauge", frozenset())}
+    assert len(wrong_metrics(page.replace(line, line.replace("gauge", "counter")))) == 2
+    assert len(wrong_metrics(page.replace(line, line.replace("| |", "| `route` |")))) == 2
+    assert wrong_metrics(page.replace(line, f"{line}\n| `webhook_sidecar_x` | gauge | | x |"))
+    assert unknown_metrics("rate(webhook_sidecar_delivery_total[5m])") == {"webhook_sidecar_delivery_total"}
+
+
+# -- closed lists that have a page --
+
+
+def events_and_names() -> tuple[set[str], set[str]]:
+    """What the program logs (`log.event("...")`), and the names of its files and functions, from its source."""
+    events, names = {"delivery", "handshake"}, set()
+    for path in (ROOT / "sidecar").rglob("*.py"):
+        names.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "event":
+                events |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return events, names
+
+
+EVENTS, NAMES_IN_CODE = events_and_names()
+FIELDS = set(re.findall(r'"(\w+)":', (ROOT / "sidecar/log.py").read_text(encoding="utf-8")))
+
+
+def wrong_words(page: str, heading: str, words: Iterable[str], cells: int) -> set[str]:
+    """Words without a row or with a cell that says nothing, and rows of other words."""
+    told: list[str] = []
+    empty = set()
+    for row in rows(page, heading):
+        told += named(row[0])
+        if len(row) != cells or not all(row):
+            empty |= set(named(row[0]))
+    return (set(told) ^ set(words)) | empty | {word for word in told if told.count(word) > 1}
+
+
+LISTS: dict[str, tuple[str, str, Iterable[str], int]] = {
+    "reasons": ("docs/reasons.md", "## Reasons", [str(reason) for reason in Reason], 4),
+    "fields of the log": ("docs/log.md", "## Fields of a delivery", FIELDS, 2),
+    "events of the log": ("docs/log.md", "## Events", EVENTS, 3),
+    "hints": ("docs/troubleshooting.md", "## Hints", [str(hint) for hint in Hint], 3),
+}
+
+
+@pytest.mark.parametrize("which", LISTS)
+def test_every_word_has_its_row_and_no_other_has(which: str) -> None:
+    name, *rest = LISTS[which]
+    assert wrong_words(PAGES[name], *rest) == set()
+
+
+@pytest.mark.parametrize("which", LISTS)
+def test_a_wrong_page_of_words_is_found(which: str) -> None:
+    name, heading, words, cells = LISTS[which]
+    page, word = PAGES[name], min(words)
+    line = next(line for line in page.splitlines() if line.startswith(f"| `{word}`"))
+    assert wrong_words(page.replace(line, ""), heading, words, cells) == {word}
+    assert wrong_words(page.replace(line, line.replace(word, "invented")), heading, words, cells) == {word, "invented"}
+    assert wrong_words(page.replace(line, f"{line}\n{line}"), heading, words, cells) == {word}
+    assert wrong_words(page.replace(line, f"| `{word}` |" + " |" * (cells - 1)), heading, words, cells) == {word}
+
+
+LABELS = {"reason": Reason, "shadow_reason": Reason, "hint": Hint, "outcome": Outcome, "result": Result}
+
+
+def unknown_label_values(text: str) -> set[str]:
+    """In queries and log lines: `reason="..."`, `reason=~"a|b"`, `"hint":"..."`."""
+    found = set()
+    for label, words in LABELS.items():
+        pattern = rf'\b{label}(?:"\s*:\s*|\s*!?=~?\s*)"([a-z_|]+)"'
+        found |= {word for value in re.findall(pattern, text) for word in value.split("|") if word not in set(words)}
+    return found
+
+
+def test_no_page_asks_for_a_label_that_there_is_not() -> None:
+    assert unknown_label_values(EVERYTHING) == set()
+
+
+@pytest.mark.parametrize("text", ['{reason="x"}', '{hint=~"body_empty|x"}', '{outcome!="x"}', '"reason":"x"', "a", ""])
+def test_a_label_that_there_is_not_is_found(text: str) -> None:
+    assert unknown_label_values(text) == ({"x"} if "x" in text else set())
+
+
+# -- words in the text --
+
+
+def keys(schema: dict[str, Any]) -> dict[str, set[str]]:
+    """Every key of the configuration, with the keys below it."""
+    found: dict[str, set[str]] = {}
+    for name, below in schema.get("properties", {}).items():
+        inner = keys(below)
+        found.setdefault(name, set()).update(inner)
+        for key, under in inner.items():
+            found.setdefault(key, set()).update(under)
+    for below in [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())]:
+        for key, under in keys(below).items():
+            found.setdefault(key, set()).update(under)
+    return found
+
+
+KEYS = keys(json_schema())
+MODULES = {path.stem for path in (ROOT / "sidecar").glob("*.py")}
+#: prometheus-client's own.
+PROCESS = re.compile(r"process_\w+")
+WORDS = together(KEYS, Reason, Hint, Outcome, Result, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
+#: `key:` in the text that are other programs' keys.
+OTHERS_KEYS = {"app", "rule_files", "transformers"}
+#: A place in Mailgun's JSON.
+OTHERS_PATHS = {"signature.signature"}
+CHART_KEYS = set(yaml.safe_load(read("helm/values.yaml")))
+
+
+def unknown_words(text: str) -> set[str]:
+    """Words in snake_case, keys (`allow:`) and paths of keys (`limits.body`) that nothing has."""
+    found = set()
+    for word in code(text):
+        if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word):
+            known = word in WORDS or word.startswith("webhook_sidecar_") or PROCESS.fullmatch(word)
+            found |= set() if known else {word}
+        elif match := re.match(r"([a-z_]+):(?: |$)", word):
+            found |= {match[1]} - KEYS.keys() - CHART_KEYS - OTHERS_KEYS
+        elif re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", word):
+            path = word.split(".")
+            steps = pairwise(path)
+            function = path[0] in MODULES and path[-1] in NAMES_IN_CODE | {"py"}
+            other = function or path[0] in CHART_KEYS or path[-1] == "http" or word in OTHERS_PATHS
+            if KEYS.get(path[0]) and not other and any(b not in KEYS.get(a, ()) for a, b in steps):
+                found.add(word)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "docs/providers.md"])
+def test_no_page_names_a_word_that_there_is_not(name: str) -> None:
+    assert unknown_words(PAGES[name]) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("`signature_wrong`", {"signature_wrong"}),
+        ("`retry_by: 2026-12-31`", {"retry_by"}),
+        ("`allowed:`", {"allowed"}),
+        ("`limits.bodies`", {"limits.bodies"}),
+        ("`limits.body`, `allow:`, `config_loaded`, `signature_mismatch` and `process_open_fds`", set()),
+    ],
+)
+def test_a_word_that_there_is_not_is_found(text: str, unknown: set[str]) -> None:
+    assert unknown_words(text) == unknown
+
+
+# -- presets --
+
+
+def unknown_presets(text: str) -> set[str]:
+    """In code: of `--preset NAME`, `preset: NAME`, `preset:NAME` (networks) and `verify: NAME`."""
+    text = "\n".join([*code(text), *(fence.text for fence in fences(text))])
+    name = r"([a-z0-9][a-z0-9.-]*[a-z0-9])\b(?![/.]\w)"
+    found = set(re.findall(rf"(?:--preset[ =]|\bpreset: |\bverify: ){name}", text)) - {*preset_names(), "none"}
+    return found | set(re.findall(rf"\bpreset:{name}", text)) - set(range_names())
+
+
+def missing_presets(page: str) -> set[str]:
+    return set(preset_names()) ^ {named(row[0])[0] for row in rows(page.partition("## What stays out")[0])}
+
+
+def test_every_preset_has_its_row() -> None:
+    assert missing_presets(PAGES["docs/providers.md"]) == set()
+
+
+def test_every_list_of_networks_has_its_row() -> None:
+    table = rows(PAGES["docs/addresses.md"], "## Networks that providers publish")
+    assert {named(row[0])[0] for row in table} == set(range_names())
+
+
+def test_no_page_names_a_preset_that_there_is_not() -> None:
+    assert unknown_presets(EVERYTHING) == set()
+
+
+def test_a_preset_that_there_is_not_is_found() -> None:
+    page = PAGES["docs/providers.md"]
+    assert missing_presets(page.replace("| `stripe` |", "| `stripes` |")) == {"stripe", "stripes"}
+    text = "`--preset gitub`, `--preset ./own.yaml`, `{preset: slak}`, `preset:hub`\n```yaml\nverify: strip\nverify: none\n```\n"
+    assert unknown_presets(text) == {"gitub", "strip", "slak", "hub"}
