@@ -176,7 +176,7 @@ $(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | t
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
-TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl promtool:prometheus docker-registry:docker-registry redis-server:redis-server
+TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl chromium:chromium chromedriver:chromium-driver promtool:prometheus docker-registry:docker-registry redis-server:redis-server
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
 
 test-tools: TOOLS = $(TEST_TOOLS)

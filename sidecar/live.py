@@ -1,8 +1,8 @@
 """The status page's parts as they are now, and the event streams that tell browsers which of them changed.
 
-Parts are drawn at most twice a second however many look, in slices, so that no delivery waits for many routes. While somebody
-listens one task draws them every second; otherwise nothing runs. A part that differs from before gets a new version, and a
-listener is sent what is newer than what it has. Versions go by the clock, so that a page from before a restart is renewed too.
+Parts are drawn for each page, and every second while anybody listens, once for all of them; otherwise nothing runs. They are
+drawn in slices, so that no delivery waits for many routes. A part that differs from before gets a new version, and a
+listener is sent what is newer than what it has. Versions go by the clock, so that a page from before a restart is renewed.
 """
 
 import asyncio
@@ -22,8 +22,7 @@ from sidecar.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
 from sidecar.rates import Rates
 from sidecar.refusals import Refusal
 
-#: Seconds for which a drawn page is good, and between two looks while somebody listens.
-FRESH = 0.5
+#: Seconds between two looks while somebody listens.
 TICK = 1.0
 #: Routes drawn in one turn of the event loop; each takes some 0.1 ms.
 SLICE = 4
@@ -60,11 +59,9 @@ class Board:
         self.listeners = 0
         self.closed = False
         self._shown = shown
-        self._monotonic = monotonic
         self._versions: dict[str, int] = {}
         self._routes_version = 0  # when other routes took the place of those that were
-        self._drawn_at = float("-inf")
-        self._drawn_of: tuple[Config, ConfigError | None, bool] | None = None
+        self._drawn_of: Config | None = None
         self._drawing = asyncio.Lock()
         self._ticking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -72,20 +69,15 @@ class Board:
     async def draw(self) -> None:
         """Brings `parts` up to date."""
         async with self._drawing:
-            shown = self._shown
-            config, of = shown.config, (shown.config, shown.reload_error, shown.draining)
-            if self._monotonic() - self._drawn_at < FRESH and of == self._drawn_of:
-                return
+            config = self._shown.config
             drawn = await self._draw(config)
             version = max(self.version + 1, int(time.time() * 1000))
             changed = {name for name, part in drawn.items() if self.parts.get(name) != part}
-            if self._drawn_of is None or config is not self._drawn_of[0]:
-                self._routes_version = version
+            if config is not self._drawn_of:
+                self._drawn_of, self._routes_version = config, version
                 changed.add("routes")
-            self._drawn_of = of
             self._versions = {name: version if name in changed else self._versions[name] for name in drawn}
             self.parts = drawn
-            self._drawn_at = self._monotonic()
             if changed:
                 self.version = version
                 self._news.set()

@@ -176,6 +176,7 @@ def form(accounts: Markup, *, allowed: bool, needs_token: bool) -> Markup:
             '<div id="accounts" hidden></div>'
         )
     token = markup(
+        '<input name="user" value="admin" autocomplete="username" hidden>'  # browsers want to know whose it is
         '<label>Admin token <input type="password" name="token" required autocomplete="current-password"></label> '
         if needs_token
         else ""

@@ -100,6 +100,7 @@ class Driver:
                 "--no-sandbox",  # tests may run as root
                 "--disable-dev-shm-usage",
                 "--disable-gpu",
+                "--hide-scrollbars",
                 "--no-first-run",
                 "--disable-background-networking",
                 "--disable-component-update",

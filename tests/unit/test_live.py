@@ -1,0 +1,133 @@
+"""The status page's event streams: who listens, for how long, and what they are sent."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import live
+from sidecar.config import Config, ConfigError, load_config
+from sidecar.exposition import Exposition
+from sidecar.live import Board, Events
+from sidecar.metrics import REASON_AT, Metrics
+from sidecar.refusals import Refusal
+
+Message = dict[str, Any]
+
+
+class Program:
+    """As much of a program as a page shows; nothing listens."""
+
+    serving = True
+    draining = False
+    reload_error: ConfigError | None = None
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.metrics.configure(config.routes.routes)
+        self.exposition = Exposition([self.metrics])
+
+    async def refusals(self) -> Sequence[Refusal]:
+        return []
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    file = tmp_path / "sidecar.yaml"
+    routes = "".join(f"  - {{path: /{name}, verify: github, secrets: [{{env: KEY}}]}}\n" for name in "abcdef")
+    file.write_text("upstream: http://127.0.0.1:3000\nroutes:\n" + routes)
+    return Program(load_config(str(file), {"KEY": "k" * 32}))
+
+
+async def stays() -> Message:
+    """A listener that never leaves."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def stream(
+    board: Board, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message]] = stays
+) -> None:
+    await Events(board, 0)({"type": "http"}, receive, send)
+
+
+def test_a_listener_that_takes_nothing_loses_its_place(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TAKING", 0.05)
+
+    async def takes_the_head_only(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def run() -> int:
+        board = Board(program)
+        await asyncio.wait_for(stream(board, takes_the_head_only), 5)
+        return board.listeners
+
+    assert asyncio.run(run()) == 0
+
+
+def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
+    async def run() -> tuple[int, int]:
+        board = Board(program)
+        sent: list[Message] = []
+        left = asyncio.Event()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        listening = asyncio.create_task(stream(board, send, receive))
+        while len(sent) < 2:
+            await asyncio.sleep(0.01)
+        left.set()
+        await listening
+        await asyncio.sleep(0)
+        return board.listeners, len(asyncio.all_tasks())
+
+    assert asyncio.run(run()) == (0, 1)  # this one
+
+
+def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SILENCE", 0.01)
+
+    async def run() -> list[bytes]:
+        board = Board(program)
+        await board.draw()
+        sent: list[bytes] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message.get("body", b""))
+            if len(sent) == 5:
+                board.close()
+
+        await asyncio.wait_for(stream(board, send), 5)
+        return sent
+
+    head, first, *rest, end = asyncio.run(run())
+    assert (head, end) == (b"", b"")
+    assert set(json.loads(first.partition(b"data: ")[2])) == {"state", "problems", "routes", "refusals", "accounts"}
+    assert set(rest) == {b":\n\n"}
+
+
+def test_only_what_differs_is_newer(program: Program) -> None:
+    async def run() -> tuple[set[str], set[str], set[str]]:
+        board = Board(program)
+        await board.draw()
+        version = board.version
+        await board.draw()
+        nothing = set(board.newer(version))
+        program.metrics.routes["c"].block[REASON_AT[None]] += 1
+        await board.draw()
+        one = set(board.newer(version))
+        program.config = load_config(program.config.file, {"KEY": "l" * 32})  # the same to look at
+        await board.draw()
+        return nothing, one, set(board.newer(version))
+
+    assert asyncio.run(run()) == (set(), {"route-2"}, {"routes"})
