@@ -28,10 +28,15 @@ FOUND = 'route!=""'
 Query = tuple[str, str]
 
 
-def rate(name: str, labels: str = "", *, by: str = "") -> str:
+def rate(name: str, labels: str = "", *, by: str = "", function: str = "rate", over: str = "$__rate_interval") -> str:
     """Per second, of the chosen namespaces and routes, added up by some labels."""
     selected = f"{ROUTES}, {labels}" if labels else ROUTES
-    return f"sum by ({by}) (rate(webhook_sidecar_{name}{{{selected}}}[$__rate_interval]))".replace(" by ()", "")
+    return f"sum by ({by}) ({function}(webhook_sidecar_{name}{{{selected}}}[{over}]))".replace(" by ()", "")
+
+
+def count(name: str, labels: str = "") -> str:
+    """How many in the chosen time, in whole numbers."""
+    return f"round({rate(name, labels, function='increase', over='$__range')})"
 
 
 def gauge(name: str, *, function: str = "sum", by: str = "") -> str:
@@ -118,8 +123,6 @@ def number(
 ) -> Any:
     """One number, as it is now."""
     panel = described(stat.Panel(), title, about).unit(unit).span(4).height(4).thresholds(steps(*levels))
-    if unit == "short":
-        panel.decimals(0)
     panel.color_mode(model.BigValueColorMode.VALUE).graph_mode(model.BigValueGraphMode.NONE)
     panel.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"])).mappings(list(mappings))
     return targets(panel, [(expression, "")], instant=True)

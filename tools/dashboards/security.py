@@ -6,8 +6,8 @@ from dashboards.panels import (
     COUNTED,
     EVERYWHERE,
     FOUND,
-    ROUTES,
     begun,
+    count,
     filled,
     gauge,
     lines,
@@ -22,39 +22,37 @@ def security() -> Dashboard:
     made = begun(
         "Security", "Who is refused and why, what shadow mode would refuse, and how fresh clocks and networks are."
     )
-    over = "[$__range]"
     panels = [
         number(
             "Refused",
-            "Refusals by signature, address, time or form, in the chosen time. A sudden rise is an attack, or a changed secret: "
+            "What was refused in the chosen time, copies and drains aside. A sudden rise is an attack, or a changed secret: "
             "the reasons below tell which.",
-            f'sum(increase(webhook_sidecar_deliveries_total{{{ROUTES}, outcome="rejected", {COUNTED}}}{over}))',
+            count("deliveries_total", f'outcome="rejected", {COUNTED}'),
         ),
         number(
             "Signature mismatches",
             "Well-formed signatures that no secret makes. From a provider's addresses: a wrong secret or a changed body, see the hints. "
             "From others: forgeries.",
-            f'sum(increase(webhook_sidecar_deliveries_total{{{ROUTES}, reason="signature_mismatch"}}{over}))',
+            count("deliveries_total", 'reason="signature_mismatch"'),
         ),
         number(
             "Would be refused",
             "Forwarded by routes in shadow mode that enforcing would refuse. When it stays at zero under real traffic, set the route to "
             "mode: enforce; until then these reach your receiver unverified.",
-            f"sum(increase(webhook_sidecar_shadow_rejections_total{{{ROUTES}}}{over}))",
+            count("shadow_rejections_total"),
             levels=[(1, "orange")],
         ),
         number(
             "Copies refused",
             "Deliveries that came again within the route's replay time and were not forwarded. Many: a provider that does not see your "
             "answers, or somebody who plays recordings.",
-            f'sum(increase(webhook_sidecar_deliveries_total{{{ROUTES}, reason="replayed"}}{over}))',
+            count("deliveries_total", 'reason="replayed"'),
         ),
         number(
             "Turned away",
             "Answered 503 or 429 before anything was verified: overloaded, draining, rate_limited, or the replay store can't be "
             "asked. Real deliveries may be among them; see the runbook.",
-            f'sum(increase(webhook_sidecar_deliveries_total{{{ROUTES}, reason=~"overloaded|draining|rate_limited|'
-            f'replay_store_unavailable"}}{over}))',
+            count("deliveries_total", 'reason=~"overloaded|draining|rate_limited|replay_store_unavailable"'),
             levels=[(1, "orange")],
         ),
         number(

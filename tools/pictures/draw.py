@@ -2,7 +2,7 @@
 
     (cd tools/pictures && npm install) && .venv/bin/python tools/pictures/draw.py [--minutes 8]
 
-By hand, not in CI: Grafana's components take 470 MB. It needs node with npm, chromium, prometheus and pngquant.
+By hand, not in CI: Grafana's components take 470 MB. It needs node with npm, chromium, prometheus, redis-server and pngquant.
 Nobody publishes Grafana's own panels as a package; page.jsx puts together the components that they are made of.
 
 The story, in twelfths of the time: from the 4th the receiver of shop is slow and fails, from the 6th somebody forges deliveries,
@@ -42,6 +42,7 @@ admin: 127.0.0.1:0
 upstream: {upstream}
 timeouts: {{response: 2s}}
 log: {{accepted: false}}
+replay_store: redis://{store}/0
 trusted_proxies: [127.0.0.0/8]
 routes:
   - name: begini
@@ -82,6 +83,9 @@ class Receiver(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         bad = self.path == "/shop" and Story.failing()
         time.sleep(random.lognormvariate(-4.2, 0.5) * (20 if bad else 1))
+        if bad and random.random() < 0.15:
+            self.close_connection = True  # without an answer
+            return
         self.send_response(500 if bad and random.random() < 0.3 else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -126,11 +130,11 @@ def process(*command: str, **options: object) -> Iterator[subprocess.Popen[bytes
 
 
 @contextlib.contextmanager
-def sidecar(directory: Path, upstream: str) -> Iterator[tuple[str, str]]:
+def sidecar(directory: Path, upstream: str, store: str) -> Iterator[tuple[str, str]]:
     """Addresses of the data and the admin listener."""
     retire_by = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 5 * 86400))
     file = directory / "sidecar.yaml"
-    file.write_text(CONFIG.format(upstream=f"http://{upstream}", retire_by=retire_by))
+    file.write_text(CONFIG.format(upstream=f"http://{upstream}", store=store, retire_by=retire_by))
     command = [sys.executable, "-m", "sidecar", "serve", "--config", str(file)]
     with process(*command, stdout=subprocess.PIPE, env=os.environ | KEYS) as running:
         assert running.stdout is not None
@@ -258,7 +262,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="Draws the pictures of the dashboards.")
     arguments.add_argument("--minutes", type=float, default=8)
     minutes = arguments.parse_args().minutes
-    for tool in ("prometheus", "chromium", "pngquant", "node", "npx"):
+    for tool in ("prometheus", "redis-server", "chromium", "pngquant", "node", "npx"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is not installed")
     bundle = ["npx", "esbuild", "page.jsx", "--bundle", "--outfile=made/page.js", "--log-level=error"]
@@ -268,7 +272,11 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(server(Receiver))
         directories = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(3)]
-        listeners = [stack.enter_context(sidecar(directory, receiver)) for directory in directories[:2]]
+        store = ["redis-server", "--bind", "127.0.0.1", "--port", "16379", "--save", "", "--loglevel", "warning"]
+        stack.enter_context(process(*store, cwd=directories[2]))
+        listeners = [
+            stack.enter_context(sidecar(directory, receiver, "127.0.0.1:16379")) for directory in directories[:2]
+        ]
         stack.enter_context(watch(directories[2], [admin for _, admin in listeners], prometheus))
         begin, seconds = time.time(), 60 * minutes
         senders = [threading.Thread(target=traffic, args=(data, begin + seconds)) for data, _ in listeners]
