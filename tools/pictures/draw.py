@@ -272,7 +272,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(server(Receiver))
         directories = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(3)]
-        store = ["redis-server", "--bind", "127.0.0.1", "--port", "16379", "--save", "", "--loglevel", "warning"]
+        store = ["redis-server", "--bind", "127.0.0.1", "--port", "16379", "--save", "", "--logfile", "store.log"]
         stack.enter_context(process(*store, cwd=directories[2]))
         listeners = [
             stack.enter_context(sidecar(directory, receiver, "127.0.0.1:16379")) for directory in directories[:2]
