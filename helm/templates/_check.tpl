@@ -684,6 +684,13 @@ tests.{{ $key }}: there is no account {{ squote . }} in config.delivery_test.acc
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if eq .Values.mode "library" }}
+{{- if and (or .Values.tests.accepted .Values.tests.refused) (not (and .Values.tests.url .Values.tests.podSelector)) }}
+tests: accepted and refused ask the admin listener of pods that this mode does not make; name them: tests.url and tests.podSelector
+{{- end }}
+{{- else if or .Values.tests.url .Values.tests.podSelector }}
+tests: url and podSelector are for mode: library; this mode knows its own pods, so remove them
+{{- end }}
 {{- if and .Values.tests.enabled .Values.tests.route (not (include "sidecar.tests.route" .)) }}
 tests.route: no route {{ squote .Values.tests.route }} verifies a signature that can be made here (a public key can't sign) and takes POST; name another one, or none
 {{- end }}

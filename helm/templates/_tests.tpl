@@ -110,8 +110,13 @@ spec:
 
 {{- /* Where receivers would answer if they could be reached directly, one URL to a line. */ -}}
 {{- define "sidecar.tests.receivers" -}}
+{{- $pods := printf "http://%s-test-pods.%s" (include "sidecar.fullname" .) .Release.Namespace -}}
 {{- if eq .Values.mode "sidecar" -}}
-http://{{ include "sidecar.fullname" . }}-test-pods.{{ .Release.Namespace }}:{{ .Values.receiver.port }}
+{{ $pods }}:{{ .Values.receiver.port }}
+{{- else if eq .Values.mode "library" -}}
+{{- if and .Values.tests.podSelector (hasPrefix "http" (default "" .Values.config.upstream)) -}}
+{{ $pods }}:{{ regexFind ":[0-9]+/?$" .Values.config.upstream | trimAll ":/" | default "80" }}
+{{- end -}}
 {{- else -}}
 {{- $urls := list .Values.config.upstream -}}
 {{- range .Values.config.routes }}{{ $urls = append $urls .upstream }}{{ end -}}

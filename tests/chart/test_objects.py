@@ -147,6 +147,21 @@ def test_what_helm_test_sends() -> None:
         "bypass": ["--expect=none"],
     }
 
+    library = ci("library")
+    assert not [each for each in template(library) if each["kind"] == "Pod"]
+    named = {"tests": {"url": "http://shop.shop:80", "podSelector": {"app": "shop"}}}
+    tried = {
+        each["metadata"]["name"].rpartition("-")[2]: containers(each)[0]["args"][1]
+        for each in template(library | named)
+        if each["kind"] == "Pod"
+    }
+    pods = "http://release-webhook-sidecar-test-pods.hooks:3000/"
+    assert tried == {
+        "signed": "http://shop.shop:80/webhooks/shopify",
+        "forged": "http://shop.shop:80/webhooks/shopify",
+        "bypass": pods,
+    }
+
     own = template(ci("own-scheme"))
     scheme = yaml.safe_load(of_kind(own, "ConfigMap", "-test")["data"]["scheme.yaml"])
     assert scheme["signed"] == "{timestamp}.{body}"

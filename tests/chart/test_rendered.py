@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart import CI, HELMS, VERSIONS, containers, helm, of_kind, pods, template
-from jsonschema import Draft202012Validator
+from chart import CHART, CI, HELMS, VERSIONS, containers, helm, of_kind, pods, template
+from jsonschema import Draft202012Validator, ValidationError
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
@@ -19,6 +19,7 @@ FOREIGN = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
 SECRETS = re.compile(r"whsec_|-----BEGIN|(?i:password|api[-_]?key|token)\s*[:=]\s*['\"]?[A-Za-z0-9+/]{12}")
 
 Objects = list[dict[str, Any]]
+NAMES = [path.stem.removesuffix("-values") for path in CI]
 
 
 @cache
@@ -39,27 +40,35 @@ def folder(version: str) -> str:
     return f"kubernetes-json-schema/v{version}-local-strict"
 
 
-@pytest.fixture(params=CI, ids=lambda path: path.stem.removesuffix("-values"), scope="module")
-def rendered(request: pytest.FixtureRequest) -> dict[str, Objects]:
-    """The objects by the version of Kubernetes; both Helms must make the same."""
-    made = {}
+@pytest.mark.parametrize("file", CI, ids=NAMES)
+def test_every_kubernetes_takes_the_objects_and_both_helms_make_the_same(file: Path) -> None:
     for version in VERSIONS:
-        made[version], other = (template(request.param, version=version, tool=tool) for tool in HELMS)
-        assert made[version] == other
-    return made
-
-
-@pytest.fixture
-def newest(rendered: dict[str, Objects]) -> Objects:
-    return rendered[VERSIONS[-1]]
-
-
-def test_every_kubernetes_takes_the_objects(rendered: dict[str, Objects]) -> None:
-    for version, made in rendered.items():
+        made, other = (template(file, version=version, tool=tool) for tool in HELMS)
         assert made
+        assert made == other
         for each in made:
             if each["kind"] not in FOREIGN:
                 validator(version, each["kind"], each["apiVersion"]).validate(each)
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_found() -> None:
+    (service,) = (
+        each for each in rendered(CHART / "ci/gateway-values.yaml") if each["metadata"]["name"].endswith("-admin")
+    )
+    service = service | {"spec": service["spec"] | {"externalTraficPolicy": "Local"}}
+    with pytest.raises(ValidationError, match="externalTraficPolicy"):
+        validator(VERSIONS[-1], "Service", "v1").validate(service)
+
+
+@pytest.fixture(params=CI, ids=NAMES)
+def newest(request: pytest.FixtureRequest) -> Objects:
+    """The objects of a file for the newest Kubernetes."""
+    return rendered(request.param)
+
+
+@cache
+def rendered(file: Path) -> Objects:
+    return template(file)
 
 
 def test_the_sidecar_takes_the_configuration(newest: Objects, tmp_path: Path) -> None:
@@ -172,6 +181,6 @@ def test_the_stop_is_longer_than_the_drain(newest: Objects, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("tool", HELMS)
-@pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))
+@pytest.mark.parametrize("values", CI, ids=NAMES)
 def test_the_linter_has_no_complaint(values: Path, tool: str) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", "helm", "--values", values, tool=tool)

@@ -93,6 +93,7 @@ def test_these_values_are_right() -> None:
         (gateway(mode="library", ingress={"enabled": True, "hosts": ["a.example"]}), "mode: library makes no Service and no pods"),
         (gateway(tests={"route": "nobody"}), "tests.route: no route 'nobody' verifies a signature that can be made here"),
         (gateway(tests={"accepted": ["a"]}), "tests.accepted: there is no account 'a' in config.delivery_test.accounts; add it there"),
+        (gateway(tests={"url": "http://shop:80"}), "tests: url and podSelector are for mode: library; this mode knows its own pods"),
         (gateway(mode="library", admissionPolicy={"enabled": True}, nativeSidecar=False), "nativeSidecar: is false, and admissionPolicy.enabled puts a native sidecar into pods"),
         (gateway(admissionPolicy={"enabled": True}), "admissionPolicy.enabled: needs mode: library"),
         (gateway(existingSecrets=["hooks", "a.b", "a-b"]), "existingSecrets: a-b and a.b would be the same volume"),
