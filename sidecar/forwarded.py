@@ -7,7 +7,7 @@ trusted proxy the X-Forwarded fields are kept.
 from functools import lru_cache
 
 from sidecar.client_ip import X_FORWARDED_FOR, Client, ClientHeader
-from sidecar.request import FieldNames, Header, RequestHead
+from sidecar.request import FieldNames, Header, RequestHead, field_lines
 from sidecar.scheme import Scheme
 from sidecar.upstream import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 
@@ -49,8 +49,8 @@ def forwarded_head(
     headers = _end_to_end(head, scheme, _DROPPED | _RESIGNED if resigned else _DROPPED)
     if framed:
         headers.append((b"Content-Length", length))
-    lines = b"".join([b"%b: %b\r\n" % field for field in headers])
-    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (head.method.encode(), head.target, lines, forwarding, proof)
+    start = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), head.target)
+    return b"%b%b%b%b\r\n" % (start, field_lines(headers), forwarding, proof)
 
 
 def _template(names: FieldNames) -> bytes:

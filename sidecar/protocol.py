@@ -613,12 +613,13 @@ class Incoming:
 
     # The answer
 
-    def start(self, status: int, headers: Sequence[Header], *, sized: bool, hold: bool) -> None:
-        """Sends the head of the answer. `sized`: the headers tell its length; without, it is chunked or ends the connection.
+    def start(self, status: int, lines: bytes, *, sized: bool, hold: bool) -> None:
+        """Sends the head of the answer; `lines` are its fields. `sized`: they tell its length; else it is chunked or ends the
+        connection.
 
         With `hold` it waits for the first `write`, which follows at once: one write for both.
         """
-        head = self._answer_head(status, headers, sized)
+        head = self._answer_head(status, lines, sized)
         if hold:
             self._held_head = head
         elif not self.disconnected:
@@ -651,7 +652,7 @@ class Incoming:
         """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""
         self.transport.abort()
 
-    def _answer_head(self, status: int, headers: Sequence[Header], sized: bool) -> bytes:
+    def _answer_head(self, status: int, lines: bytes, sized: bool) -> bytes:
         self.response_started = True
         self._no_body = self.head.method == "HEAD" or status in (204, 304)
         framing = b""
@@ -665,7 +666,6 @@ class Incoming:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        lines = b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
         return b"%b%b%b\r\n" % (STATUS_LINE[status], lines, framing)
 
     def _complete(self) -> None:

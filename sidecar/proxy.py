@@ -39,7 +39,7 @@ from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
-from sidecar.request import Header, RequestHead
+from sidecar.request import Header, RequestHead, field_lines
 from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -280,9 +280,7 @@ class Proxy:
             exchange.status = connection.status
             if once is not None and connection.complete:  # before the sender is told
                 exchange.evicted = await once.end(connection.status)
-            incoming.start(
-                connection.status, connection.headers, sized=connection.has_length, hold=connection.has_piece
-            )
+            incoming.start(connection.status, connection.lines, sized=connection.has_length, hold=connection.has_piece)
             if not _hand_on(connection, incoming, exchange):
                 await _stream(connection, incoming, exchange, once)
         finally:
@@ -313,7 +311,7 @@ class Proxy:
         exchange.handshake = Result.ANSWERED
         exchange.status, headers, content = answer
         exchange.answer_bytes = len(content)
-        incoming.start(exchange.status, headers, sized=True, hold=True)
+        incoming.start(exchange.status, field_lines(headers), sized=True, hold=True)
         incoming.write(content, more=False)
         return True
 
@@ -358,7 +356,7 @@ class Proxy:
 
     def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
         exchange.status, headers, body = _answer(rejected, exchange.route)
-        incoming.start(exchange.status, headers, sized=True, hold=True)
+        incoming.start(exchange.status, field_lines(headers), sized=True, hold=True)
         incoming.write(body, more=False)
         if self.refusal_limit.rate is not None and rejected.reason in VERIFICATION:
             self._count_refusal(exchange, incoming.head)
@@ -369,9 +367,8 @@ class Proxy:
         _note(exchange, rejected)
         exchange.status, headers, body = _answer(rejected, None)
         self._record_refusal(exchange, self.monotonic())
-        lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
-        return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
+        return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, field_lines(headers), body)
 
     def _begin(self, peer: str | None, method: str, path: bytes) -> Exchange:
         self._count += 1

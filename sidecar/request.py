@@ -95,6 +95,11 @@ def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str |
     return RequestHead(method, target, list(headers), peer)
 
 
+def field_lines(fields: Iterable[Header]) -> bytes:
+    """Fields as they stand in a head, each with its end of line."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
 def field_names(listed: tuple[bytes, ...]) -> FieldNames:
     """Kept for short lists only, the newest ones: what a stranger sends must not fill the memory."""
     names = _kept.get(listed)

@@ -19,7 +19,7 @@ from sidecar.deadlines import DeadlineQueue
 from sidecar.light_task import Signal
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
 from sidecar.protocol import write_pieces
-from sidecar.request import FieldNames, Header, field_names
+from sidecar.request import FieldNames, Header, field_lines, field_names
 from sidecar.routes import UpstreamAddress
 
 #: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, *, no_body: bool) -> None:
         """Forgets everything of the answer before: what is left of it must never reach another sender."""
         self.status = 0
-        self.headers: list[Header] = []
+        self.lines = b""  # of the head, those meant for the sender
         self.head_done = False
         self.complete = False
         self.failed: Stop | None = None
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         if fields.codings and any(values[place].strip().lower() != b"chunked" for place in fields.codings):
             self._broke("the receiver's answer has a transfer coding other than chunked")
             return
-        self.headers = fields.end_to_end(values)
+        self.lines = fields.end_to_end(values)
         self.has_length = fields.sized
         self.status = status
         self._sized = fields.sized or bool(fields.codings) or self._no_body or status in (204, 304)
@@ -258,24 +258,26 @@ class Connection(asyncio.Protocol):
 class AnswerFields:
     """What the names of an answer's fields tell by themselves: what is handed on, and how the body is framed."""
 
-    __slots__ = ("_connections", "_kept", "_lower", "_names", "codings", "sized")
+    __slots__ = ("_connections", "_kept", "_lower", "_names", "_template", "codings", "sized")
 
     def __init__(self, names: FieldNames) -> None:
         self._kept = [name not in HOP_BY_HOP for name in names.lower]
         self._names = tuple(compress(names.listed, self._kept))  # of those that are kept
         self._lower = tuple(compress(names.lower, self._kept))
+        self._template = b"".join([name.replace(b"%", b"%%") + b": %b\r\n" for name in self._names])
         self._connections = [place for place, name in enumerate(names.lower) if name == b"connection"]
         self.codings = [place for place, name in enumerate(names.lower) if name == b"transfer-encoding"]
         self.sized = names.sized  #: a Content-Length tells where the body ends
 
-    def end_to_end(self, values: Sequence[bytes]) -> list[Header]:
-        """The fields meant for the sender: no hop-by-hop ones, and none that `Connection` names."""
-        kept = zip(self._names, compress(values, self._kept))
+    def end_to_end(self, values: Sequence[bytes]) -> bytes:
+        """The lines meant for the sender: no hop-by-hop fields, and none that `Connection` names."""
+        kept = tuple(compress(values, self._kept))
         named = [values[place] for place in self._connections if values[place] not in HARMLESS_OPTIONS]
         if not named:
-            return list(kept)
+            return self._template % kept
         dropped = connection_options(named) - HARMLESS_OPTIONS - {b"content-length"}
-        return [field for field, lower in zip(kept, self._lower) if lower not in dropped]
+        fields = zip(self._names, kept)
+        return field_lines(field for field, lower in zip(fields, self._lower) if lower not in dropped)
 
 
 class Upstream:
