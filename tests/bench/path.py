@@ -22,16 +22,12 @@ import time
 import uvloop
 from uvicorn.server import ServerState
 
-from sidecar.body import Budget
 from sidecar.config import load_config
+from sidecar.data_service import DataService
 from sidecar.listeners import uvicorn_config
 from sidecar.log import Log
 from sidecar.metrics import REASON_AT, Metrics
-from sidecar.protocol import DataProtocol, Deadlines, Listener
-from sidecar.proxy import Proxy
-from sidecar.refusals import Refusals
-from sidecar.reload import Current
-from sidecar.replay import MemoryStore
+from sidecar.protocol import DataProtocol
 from sidecar.upstream import Connection
 
 CONFIG = """
@@ -96,28 +92,19 @@ async def main() -> None:
         config = load_config(file.name, {"KEY": KEY.decode()})
     log = Log(config.log, loop)
     metrics = Metrics()
-    metrics.configure(config.routes.routes)
-    current = Current(config, loop)
-    proxy = Proxy(
-        current,
-        budget=Budget(config.limits.buffer, metrics.gauges),
-        metrics=metrics,
-        log=log,
-        refusals=Refusals(),
-        replays=MemoryStore(loop.time),
-    )
-    deadlines = Deadlines(loop, head=10.0, body=30.0)
-    make = functools.partial(DataProtocol, deadlines=deadlines, listener=Listener(deadlines, 1000, metrics.gauges))
+    service = DataService(config, loop, log=log, metrics=metrics)
+    current = service.current
+    make = functools.partial(DataProtocol, deadlines=service.deadlines, listener=service.listener)
 
     # All at once and beforehand: while they were made the connection below would be too long unused.
-    requests = iter([request(number) for number in range(40_000)])
+    requests = iter([request(number) for number in range(int(sys.argv[-1]) if "--count" in sys.argv else 40_000)])
     upstream = next(iter(current.site.upstreams.values()))
     connection = Connection(upstream)
     connection.connection_made(Transport(lambda data: loop.call_soon(connection.data_received, ANSWER)))
     upstream.put_back(connection)
 
     answered = asyncio.Event()
-    config = uvicorn_config(proxy, make)
+    config = uvicorn_config(service.proxy, make)
     config.load()
     protocol = make(config, ServerState(), {}, loop)
     protocol.connection_made(Transport(lambda data: answered.set()))
