@@ -264,6 +264,7 @@ def _stay(keys: dict[str, str], data: str, admin: str) -> None:
         f"""  curl -i http://{data}/webhooks/begini -H "X-Signature: $SIGNATURE" -H "X-Forwarded-For: {PROVIDER}" -d "$BODY!" """
     )
     print(f"  curl -s http://{admin}/metrics | grep deliveries_total | grep -v ' 0.0'")
+    print(f"\nAnd look at http://{admin}/ in a browser meanwhile.")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 PHONE = {"width": 375, "height": 740, "pixelRatio": 2.0}
 
 
