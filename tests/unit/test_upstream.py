@@ -82,7 +82,7 @@ def failed_and_then_answered(connection: Connection) -> None:
 def test_a_connection_whose_answer_was_handed_on_whole_is_used_again_with_nothing_left() -> None:
     connection = used_before(handed_on)
     assert connection is not None
-    assert (connection.status, connection.headers, connection.head_done, connection.complete) == (0, [], False, False)
+    assert (connection.status, connection.lines, connection.head_done, connection.complete) == (0, b"", False, False)
     connection.data_received(ANSWER + b"other")
     assert connection.take() == (b"other", False)
 
