@@ -33,7 +33,7 @@ class Denied(NamedTuple):
 _BY_NAME = Denied(
     403, "this listener is on loopback and is called by another name; use 127.0.0.1 or localhost, in a proxy's Host too"
 )
-_OTHER_ORIGIN = Denied(403, "asked by a page of another origin")
+OTHER_ORIGIN = Denied(403, "asked by a page of another origin")
 _READ_ONLY = Denied(403, "read-only: set admin_token, or let the admin listener be on loopback")
 _NO_TOKEN = Denied(401, "needs the admin_token; send it as Authorization: Bearer")
 _WRONG_TOKEN = Denied(401, "that is not the admin_token")
@@ -63,8 +63,8 @@ def denied_to_change(
     """Why a request may not change anything; None if it may. `given` is the token of a form, in place of the header's."""
     if denied := denied_to_see(request, address):
         return denied
-    if _is_of_another_origin(request):
-        return _OTHER_ORIGIN
+    if is_of_another_origin(request):
+        return OTHER_ORIGIN
     if token is None:
         return None if on_loopback(address) else _READ_ONLY
     presented = given.encode("utf-8", "surrogatepass") if given is not None else _bearer(request)
@@ -78,7 +78,7 @@ def _bearer(request: Request) -> bytes:
     return value.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
 
 
-def _is_of_another_origin(request: Request) -> bool:
+def is_of_another_origin(request: Request) -> bool:
     """Browsers say where a POST comes from, and no page can make them lie; other clients say nothing."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:

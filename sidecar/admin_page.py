@@ -14,10 +14,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sidecar import __version__, status_page
-from sidecar.admin_access import Denied, denied_to_change, denied_to_see, may_change
+from sidecar.admin_access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
 from sidecar.delivery_test import deliver
 from sidecar.live import Board, Events, Shown
-from sidecar.log import Log
 from sidecar.markup import Markup
 from sidecar.schema import Level
 
@@ -44,8 +43,6 @@ class Paged(Shown, Protocol):
 
     @property
     def board(self) -> Board: ...
-    @property
-    def log(self) -> Log: ...
 
 
 class StatusPage:
@@ -95,6 +92,8 @@ class StatusPage:
         return JSONResponse(about | {"refusals": [refusal._asdict() for refusal in await running.refusals()]})
 
     async def events(self, request: Request) -> ASGIApp:
+        if is_of_another_origin(request):  # which could read nothing, but take all places
+            return self.refuse(request, OTHER_ORIGIN)
         known = request.headers.get("last-event-id") or request.query_params.get("since", "")
         return Events(
             self._running.board, int(known) if known.isascii() and known.isdecimal() and len(known) < 20 else 0

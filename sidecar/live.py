@@ -17,10 +17,12 @@ from starlette.types import Receive, Scope, Send
 from sidecar import status_page
 from sidecar.config import Config, ConfigError
 from sidecar.exposition import Exposition
+from sidecar.log import Log
 from sidecar.markup import Markup
 from sidecar.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
 from sidecar.rates import Rates
 from sidecar.refusals import Refusal
+from sidecar.schema import Level
 
 #: Seconds between two looks while somebody listens.
 TICK = 1.0
@@ -46,6 +48,8 @@ class Shown(Protocol):
     def serving(self) -> bool: ...
     @property
     def draining(self) -> bool: ...
+    @property
+    def log(self) -> Log: ...
     async def refusals(self) -> Sequence[Refusal]: ...
 
 
@@ -122,7 +126,10 @@ class Board:
 
     async def _tick(self) -> None:
         while True:
-            await self.draw()
+            try:
+                await self.draw()
+            except Exception as bug:  # no reason to look no more
+                self._shown.log.event("status_page_failed", Level.ERROR, what=type(bug).__name__)
             await asyncio.sleep(TICK)
 
     async def _draw(self, config: Config) -> dict[str, Markup]:

@@ -142,6 +142,8 @@ def route(it: Route, counted: Block, rates: Sequence[float], secrets: Mapping[st
         tags.append((f"replay {_span(it.replay.seconds)}", "replay"))
     if it.allow is not None:
         tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
+    if it.resigner is not None:
+        tags.append(("signed anew", "sign"))
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
         name=it.name,
@@ -238,23 +240,31 @@ def _counts(counted: Block, rates: Sequence[float]) -> Markup:
 
 
 def _secrets(it: Route, blocks: Mapping[str, Block]) -> Markup:
-    if not it.secret_ids:
+    if it.verifier is None:
         return Markup()
     rows = (
         markup(
-            '<tr><td>{id}</td><td class="n">{matches}</td><td>{last_used}</td></tr>',
-            id=secret_id,
+            '<tr><td>{id}{retire}</td><td class="n">{matches}</td><td>{last_used}</td></tr>',
+            id=secret.id,
+            retire=_retire(secret.retire_by),
             matches=f"{int(block[MATCHES]):,}",
             last_used=_time(block[LAST_USED]) if block[LAST_USED] else "not since the start",
         )
-        for secret_id in it.secret_ids
-        if (block := blocks.get(secret_id)) is not None
+        for secret in it.verifier.secrets
+        if (block := blocks.get(secret.id)) is not None
     )
     return markup(
         '<table class="secrets"><thead><tr><th>Secret</th><th class="n">matched</th><th>last used, UTC</th></tr></thead>'
         "<tbody>{rows}</tbody></table>",
         rows=joined(rows),
     )
+
+
+def _retire(by: float | None) -> Markup:
+    if by is None:
+        return Markup()
+    day = time.strftime("%Y-%m-%d", time.gmtime(by - 1))  # `by` is when that day is over
+    return markup('<br><small class="{mood}">retire by {day}</small>', mood="bad" if by < time.time() else "", day=day)
 
 
 def _refusal(it: Refusal) -> Markup:

@@ -12,6 +12,7 @@ from sidecar import live
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.exposition import Exposition
 from sidecar.live import Board, Events
+from sidecar.log import Log
 from sidecar.metrics import REASON_AT, Metrics
 from sidecar.refusals import Refusal
 
@@ -30,6 +31,11 @@ class Program:
         self.metrics = Metrics()
         self.metrics.configure(config.routes.routes)
         self.exposition = Exposition([self.metrics])
+        self.written: list[str] = []
+
+    @property
+    def log(self) -> Log:
+        return Log(self.config.log, asyncio.get_running_loop(), self.written.append)
 
     async def refusals(self) -> Sequence[Refusal]:
         return []
@@ -131,3 +137,34 @@ def test_only_what_differs_is_newer(program: Program) -> None:
         return nothing, one, set(board.newer(version))
 
     assert asyncio.run(run()) == (set(), {"route-2"}, {"routes"})
+
+
+def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "TICK", 0.01)
+
+    class Broken(Program):
+        asked = 0
+
+        async def refusals(self) -> Sequence[Refusal]:
+            self.asked += 1
+            if self.asked == 1:
+                raise ZeroDivisionError
+            return []
+
+    broken = Broken(program.config)
+
+    async def run() -> None:
+        board = Board(broken)
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                board.close()
+
+        await asyncio.wait_for(stream(board, send), 5)
+
+    asyncio.run(run())
+    (line,) = broken.written
+    assert json.loads(line)["event"] == "status_page_failed"
+    assert json.loads(line)["what"] == "ZeroDivisionError"

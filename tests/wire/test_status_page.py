@@ -192,6 +192,15 @@ def test_nothing_that_a_sender_writes_becomes_a_part_of_the_page(start, receiver
     assert about(sidecar)["refusals"][1]["reason"] == "client_ip_unreadable"
 
 
+def test_a_secret_whose_day_has_come_is_marked(start):
+    days = {"current": "2100-01-01", "previous": "2020-02-29"}
+    secrets = [{"id": name, "env": "BEGINI_API_KEY", "retire_by": day} for name, day in days.items()]
+    sidecar = start({"routes": [{"path": "/hooks", "verify": "begini", "secrets": secrets}]})
+    text = page(sidecar)
+    assert '<small class="">retire by 2100-01-01</small>' in text
+    assert '<small class="bad">retire by 2020-02-29</small>' in text
+
+
 def test_a_failed_reload_is_shown_with_its_line_until_it_is_mended(start):
     sidecar = start()
     sidecar.write(json.dumps(sidecar.config, indent=1).replace('"mode": "shadow"', '"mode": "shaddow"'))
@@ -286,6 +295,7 @@ def test_a_receivers_answer_is_shown_without_the_signature_and_as_text(start, re
 def test_another_web_page_in_the_operators_browser_can_change_nothing(process, receiver, headers):
     assert process.admin("/-/reload", method="POST", headers=headers)[0] == 403
     assert submitted(process, headers=headers, account="a")[0] == 403
+    assert process.admin("/-/events", headers=headers)[0] == 403
 
 
 def test_a_name_rebound_to_loopback_sees_nothing(process, receiver):
