@@ -53,11 +53,24 @@ def config_schema() -> dict[str, Any]:
         for each in schema["properties"][key]["properties"].values():
             each.pop("pattern", None)
     route["properties"]["limits"]["properties"]["body"].pop("pattern")
+    schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
+    _free_references(schema)
     # One branch in place of a preset's name, a scheme, or a preset with changes: an error then names what is wrong in it.
     *_, changed = route["properties"]["verify"]["anyOf"]
     changed["properties"]["preset"].pop("enum")
     route["properties"]["verify"] = changed | {"type": ["string", "object"], "required": []}
     return schema
+
+
+def _free_references(schema: Any) -> None:
+    """Of references to secrets anything is let through to the templates, which must not repeat what may be the secret itself."""
+    for key, below in list(schema.items()) if isinstance(schema, dict) else list(enumerate(schema)):
+        if not isinstance(below, dict | list):
+            continue
+        if isinstance(below, dict) and {"env", "file"} <= set(below.get("properties", ())):
+            schema[key] = {"description": "where a secret stands: {file: ...} or {env: ...}"}
+        else:
+            _free_references(below)
 
 
 def presets() -> dict[str, Any]:

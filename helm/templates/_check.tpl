@@ -132,6 +132,31 @@ config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version;
 {{- include "sidecar.check.url" (list (printf "config.ip_ranges.sources.%s" $name) $url) }}
 {{- end }}
 {{- end }}
+{{- if hasKey $config "admin_token" }}
+{{- include "sidecar.check.secret" (list .root "config.admin_token" $config.admin_token) }}
+{{- end }}
+{{- with $config.replay_store }}
+{{- $url := ternary . (dig "url" "" (ternary . dict (kindIs "map" .))) (kindIs "string" .) }}
+{{- if not (or (kindIs "string" .) (kindIs "map" .)) }}
+config.replay_store: must be memory, an address such as redis://redis.namespace:6379/0, or {url: ..., password: {file: ...}}
+{{- else if ne $url "memory" }}
+{{- $user := kindIs "map" . | ternary "([^:@/]+@)?" "" }}
+{{- $host := "([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" }}
+{{- if not (regexMatch (printf "^(rediss?://%s%s(:[1-9][0-9]{0,4})?(/[0-9]{0,4})?|unix:/.+)$" $user $host) $url) }}
+config.replay_store: is no address of a store; for example redis://redis.namespace:6379/0, rediss:// for TLS, or unix:/run/redis.sock; a password stands in a Secret: {url: ..., password: {file: ...}}
+{{- else if gt (regexFind ":[0-9]+(/[0-9]*)?$" $url | trimPrefix ":" | splitList "/" | first | int) 65535 }}
+config.replay_store: has no possible port; for example redis://redis.namespace:6379/0
+{{- end }}
+{{- if kindIs "map" . }}
+{{- range $key, $_ := omit . "url" "password" }}
+config.replay_store.{{ $key }}: unknown key; known keys are url, password
+{{- end }}
+{{- if hasKey . "password" }}
+{{- include "sidecar.check.secret" (list $.root "config.replay_store.password" .password) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $index, $account := (default dict $config.delivery_test).accounts }}
 {{- $at := printf "config.delivery_test.accounts[%d]" $index }}
 {{- include "sidecar.check.secret" (list $.root (printf "%s.api_key" $at) $account.api_key) }}
@@ -276,8 +301,9 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- range $index, $secret := $route.secrets }}
 {{- $where := printf "%s.secrets[%d]" $at $index }}
 {{- include "sidecar.check.secret" (list $context.root $where $secret) }}
-{{- $made := $secret.env | default ($secret.file | default "" | base) | toString }}
-{{- $id := $secret.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) }}
+{{- $reference := ternary $secret dict (kindIs "map" $secret) }}
+{{- $made := $reference.env | default ($reference.file | default "" | toString | base) | toString }}
+{{- $id := $reference.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) }}
 {{- if hasKey $ids $id }}
 {{ $where }}: {{ squote $id }} is the id of another secret too; the id says which one matched, so give each its own id:
 {{- end }}
@@ -305,7 +331,7 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- $needed := 0 }}
 {{- range $index, $secret := $references }}
 {{- include "sidecar.check.secret" (list $context.root (printf "%s.sign.secret[%d]" $at $index) $secret) }}
-{{- if not $secret.optional }}{{ $needed = add1 $needed }}{{ end }}
+{{- if not (and (kindIs "map" $secret) (dig "optional" false (ternary $secret dict (kindIs "map" $secret)))) }}{{ $needed = add1 $needed }}{{ end }}
 {{- end }}
 {{- if not $needed }}
 {{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
@@ -352,7 +378,7 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- if or (not $scheme) $bearer }}
 {{ $at }}.replay: needs a signature: nothing else tells a delivery sent again from another one like it; remove it
 {{- end }}
-{{- if and (gt (int (default 1 $config.workers)) 1) (eq (default "memory" $config.replay_store) "memory") }}
+{{- if and (gt (int (default 1 $config.workers)) 1) (eq (toString (default "memory" $config.replay_store)) "memory") }}
 config.workers: would each remember deliveries by itself, and a copy may reach another one; with replay: use workers: 1
 {{- end }}
 {{- else if hasKey $route "replay_fail_open" }}
@@ -377,9 +403,34 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- kindIs "slice" .secret | ternary .secret (list .secret) | toJson -}}
 {{- end }}
 
-{{- /* Where a secret stands: (list root AT REFERENCE). */ -}}
+{{- /* Where a secret stands: (list root AT REFERENCE). What is no reference may be the secret itself, and is not repeated. */ -}}
 {{- define "sidecar.check.secret" -}}
 {{- $values := (index . 0).Values -}}{{- $at := index . 1 -}}{{- $secret := index . 2 -}}
+{{- $inline := "holds the secret itself; keep it out of the values and write where it stands: {file: /run/secrets/NAME/KEY}, with the Secret's name in existingSecrets: [NAME]" -}}
+{{- $wrong := "" -}}
+{{- if not (kindIs "map" $secret) -}}
+{{- $wrong = $inline -}}
+{{- else -}}
+{{- range $key, $value := $secret -}}
+{{- if has $key (list "value" "secret" "key" "inline" "plain" "text" "literal") -}}
+{{- $wrong = $inline -}}
+{{- else if not (has $key (list "id" "env" "file" "optional" "retire_by")) -}}
+{{- $wrong = printf "has the unknown key %s; known keys are id, env, file, optional, retire_by" $key -}}
+{{- else if ne (kindOf $value) (ternary "bool" "string" (eq $key "optional")) -}}
+{{- $wrong = printf "%s must be %s" $key (ternary "true or false" "text; write it in quotes" (eq $key "optional")) -}}
+{{- else if and (has $key (list "env" "file")) (not (trim $value)) -}}
+{{- $wrong = printf "%s is empty; give it a value or remove the key" $key -}}
+{{- else if and (eq $key "id") (not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\z" $value)) -}}
+{{- $wrong = printf "id: '%s' is not a name; use up to 63 letters, digits, '.', '_' and '-'" $value -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not $wrong) (eq (hasKey $secret "env") (hasKey $secret "file")) -}}
+{{- $wrong = "needs exactly one of env and file; for example {file: /run/secrets/NAME/KEY}" -}}
+{{- end -}}
+{{- end -}}
+{{- if $wrong }}
+{{ $at }}: {{ $wrong }}
+{{- else }}
 {{- with $secret.file }}
 {{- $mounted := false }}
 {{- range $values.existingSecrets }}
@@ -404,6 +455,7 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- range $values.extraEnv }}{{ $names = append $names .name }}{{ end }}
 {{- if not (or $secret.optional $values.extraEnvFrom (has . $names)) }}
 {{ $at }}.env: nothing sets the variable {{ . }}; add it to extraEnv: [{name: {{ . }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -94,6 +94,8 @@ volumeMounts:
 {{- with .verify_token }}{{ $references = append $references . }}{{ end -}}
 {{- end -}}
 {{- range (default dict $config.delivery_test).accounts }}{{ $references = append $references .api_key }}{{ end -}}
+{{- with $config.admin_token }}{{ $references = append $references . }}{{ end -}}
+{{- if kindIs "map" $config.replay_store }}{{ with $config.replay_store.password }}{{ $references = append $references . }}{{ end }}{{ end -}}
 {{- $used := 0 -}}{{- $needed := 0 -}}
 {{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
 {{- range $references -}}

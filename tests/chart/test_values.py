@@ -76,6 +76,11 @@ def test_these_values_are_right() -> None:
         (route(sign={"secret": {"file": "/run/secrets/app/key"}}), "config.routes[0].sign.secret[0].file: '/run/secrets/app/key' is in a Secret that is not mounted; add its name: existingSecrets: [app]"),
         (route(sign={"secret": [ROUTE["secrets"][0] | {"optional": True}]}), "config.routes[0].sign.secret: is optional, and without it nothing would be signed"),
         (config(routes=[{"path": "/a", "open": True, "sign": {"secret": ROUTE["secrets"][0]}}]), "config.routes[0].sign: has no meaning on a route that is open: true"),
+        (route(secrets=["hunter2"]), "config.routes[0].secrets[0]: holds the secret itself; keep it out of the values and write where it stands: {file: /run/secrets/NAME/KEY}"),
+        (route(secrets=[{"value": "hunter2"}]), "config.routes[0].secrets[0]: holds the secret itself"),
+        (config(replay_store={"url": "redis://redis:6379/0", "password": "hunter2"}), "config.replay_store.password: holds the secret itself"),
+        (config(replay_store="redis://:hunter2@redis:6379/0"), "config.replay_store: is no address of a store; for example redis://redis.namespace:6379/0"),
+        (config(replay_store={"url": "redis://redis:6379/0", "password": {"file": "/run/secrets/redis/password"}}), "config.replay_store.password.file: '/run/secrets/redis/password' is in a Secret that is not mounted"),
         (config(drain="soon"), "config.drain: 'soon' is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h"),
         (config(drian="5s"), "at '/config': additional properties 'drian' not allowed"),
         (gateway(mode="proxy"), "at '/mode': value must be one of 'gateway', 'sidecar', 'library'"),
@@ -109,6 +114,7 @@ def test_wrong_values_are_refused_with_a_sentence(values: Mapping[str, Any], sen
         template(values)
     assert sentence in str(refused.value)
     assert "executing" not in str(refused.value)  # what Helm says of a template that broke
+    assert "hunter2" not in str(refused.value)
 
 
 def test_all_mistakes_are_told_at_once_by_both_helms() -> None:
