@@ -105,10 +105,13 @@ class StatusPage:
         form = await _form(request)
         denied = denied_to_change(request, config.admin, config.admin_token, form.get("token", ""))
         if denied is not None:
-            return self.refuse(request, denied)
+            refused = self.refuse(request, denied)  # for a mistyped token the page stays
+            return (
+                await self._page(status_page.result(401, "", denied.detail), 401) if denied.status == 401 else refused
+            )
         account = next((account for account in config.accounts if account.id == form.get("account")), None)
         if account is None:
-            return await self._page(status_page.result(400, "none", "choose an account"), status=400)
+            return await self._page(status_page.result(400, "", "choose an account"), 400)
         status, answer = await deliver(account)
         return await self._page(status_page.result(status, account.id, _told(answer["detail"])))
 

@@ -204,10 +204,10 @@ def accounts(config: Config) -> Markup:
 def result(status: int, account: str, detail: str) -> Markup:
     """What became of a delivery test."""
     return markup(
-        '<p class="{mood}" role="status"><b>{status}</b> {account}: {detail}</p>',
+        '<p class="{mood}" role="status"><b>{status}</b> {account} {detail}</p>',
         mood="done" if status == 200 else "alert",
         status=status,
-        account=account,
+        account=f"{account}:" if account else "",
         detail=detail,
     )
 
