@@ -64,6 +64,20 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
+{{- define "sidecar.tests.labels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* A peer that lets the tests' pods through where not everybody is let in. */ -}}
+{{- define "sidecar.tests.peer" -}}
+{{- if .Values.tests.enabled }}
+- podSelector:
+    matchLabels:
+      {{- include "sidecar.tests.labels" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
 {{- /* A pod of one test: (list root SUFFIX CONTAINERS), the last as YAML. */ -}}
 {{- define "sidecar.tests.pod" -}}
 {{- $root := index . 0 -}}
@@ -73,8 +87,7 @@ metadata:
   name: {{ include "sidecar.fullname" $root }}-test-{{ index . 1 }}
   namespace: {{ $root.Release.Namespace }}
   labels:
-    app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" }}-test
-    app.kubernetes.io/instance: {{ $root.Release.Name | trunc 63 | trimSuffix "-" }}
+    {{- include "sidecar.tests.labels" $root | nindent 4 }}
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation

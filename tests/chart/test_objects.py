@@ -73,6 +73,13 @@ def test_the_receivers_port_is_open_to_nobody_but_the_gateway() -> None:
     assert [port["port"] for port in ports] == [3000]
 
 
+def test_the_tests_get_through_where_not_everybody_does() -> None:
+    made = template(ci("gateway-full"))
+    ours = {"podSelector": {"matchLabels": of_kind(made, "Pod", "-signed")["metadata"]["labels"]}}
+    assert ours in of_kind(made, "NetworkPolicy", "hooks")["spec"]["ingress"][0]["from"]
+    assert "from" not in of_kind(template(ci("gateway")), "NetworkPolicy", "-webhook-sidecar")["spec"]["ingress"][0]
+
+
 def test_an_ingress_shows_no_open_route_and_nothing_shows_the_admin_listener() -> None:
     made = template(ci("gateway-full"))
     ingress, route = of_kind(made, "Ingress")["spec"], of_kind(made, "HTTPRoute")["spec"]
