@@ -1,6 +1,7 @@
 {{- /* What `helm test` sends, and where. All of it is done by `sidecar send`: the image needs no shell. */ -}}
 
-{{- /* The route to try, as JSON {route, preset, secret}; nothing if none can be tried.
+{{- /* The route to try, as JSON {route, url, forged}; nothing if none can be tried. `url`: the scheme signs it. `forged`: a secret that is not
+the route's, for schemes that would not notice a changed body; empty for those that do.
 By name, else the first that enforces a signature which can be made (a public key can't sign) and that admits any address. */ -}}
 {{- define "sidecar.tests.route" -}}
 {{- $presets := .Files.Get "files/presets.json" | fromJson -}}
@@ -14,7 +15,13 @@ By name, else the first that enforces a signature which can be made (a public ke
 {{- $posts := has "POST" (default (list "POST") $route.methods) -}}
 {{- $anybody := and (not $route.allow) (ne (default "enforce" $route.mode) "shadow") -}}
 {{- if and $signs $posts (ternary (eq $name $.Values.tests.route) $anybody (ne $.Values.tests.route "")) -}}
-{{- $found = dict "name" $name "route" $route "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
+{{- $bearer := has (dig "signature" "kind" "hmac" $scheme) (list "token" "basic") -}}
+{{- $forged := "" -}}
+{{- if or $bearer (eq (toString $scheme.binds_body) "false") -}}
+{{- $plain := "forged:this-is-not-the-secret" -}}
+{{- $forged = get (dict "hex" "666f72676564666f72676564" "base64" (b64enc $plain) "whsec" (printf "whsec_%s" (b64enc $plain))) (default "" $scheme.key) | default $plain -}}
+{{- end -}}
+{{- $found = dict "route" $route "forged" $forged "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -169,6 +169,12 @@ def test_what_helm_test_sends() -> None:
         "bypass": pods,
     }
 
+    # A token does not notice a changed body, so what is forged is the token.
+    token = template(ci("sidecar-socket"))
+    (forged,) = containers(of_kind(token, "Pod", "-forged"))
+    assert forged["args"][2:] == ["--preset=gitlab", "--secret=file:/etc/sidecar-test/forged", "--expect=403"]
+    assert of_kind(token, "ConfigMap", "-test")["data"]["forged"] == "forged:this-is-not-the-secret"
+
     own = template(ci("own-scheme"))
     scheme = yaml.safe_load(of_kind(own, "ConfigMap", "-test")["data"]["scheme.yaml"])
     assert scheme["signed"] == "{timestamp}.{body}"
