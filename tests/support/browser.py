@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -132,6 +134,7 @@ def driver() -> Iterator[Driver]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/", timeout=60.0, trust_env=False) as client:
@@ -145,5 +148,5 @@ def driver() -> Iterator[Driver]:
                 time.sleep(0.05)
             yield Driver(client)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # with every window that could not be closed
         process.wait()
