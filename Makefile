@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs bench lock hashes image image-test chart clean python test-tools bench-tools
+.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs site bench lock hashes image image-test chart clean python test-tools bench-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -35,7 +35,7 @@ help: ## show this text
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
 	$(BIN)/sidecar demo
 
-test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools $(VENV)/node/installed ## run all tests, with branch coverage
+test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools $(VENV)/node/installed $(VENV)/site/installed ## run all tests, with branch coverage
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
@@ -87,6 +87,9 @@ docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: pages of 
 	$(BIN)/python tools/chart_files.py
 	PYTHONPATH=tools $(BIN)/python -m dashboards
 
+site: $(VENV)/site/installed ## build the documentation as a site, in build/site/, and check its links
+	$(VENV)/site/bin/python tools/site_of_docs.py $(VENV)/site/bin/zensical
+
 bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
 	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)
 
@@ -107,9 +110,10 @@ hashes: python ## write requirements/ anew: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit"; do \
+	for part in "runtime" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site"; do \
 		set -- $$part; name=$$1; shift; \
-		from=pyproject.toml; [ $$name != audit ] || { from="$$made/audit.in"; echo pip-audit >"$$from"; }; \
+		case $$name in audit) tool=pip-audit;; site) tool=zensical;; *) tool=;; esac; \
+		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; echo "$$tool" >"$$from"; }; \
 		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
 		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
 		cp "$$made/$$name" requirements/$$name.txt; \
@@ -159,6 +163,13 @@ $(VENV)/installed-dev: pyproject.toml requirements/dev.txt requirements/build.tx
 	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/installed
+
+# The generator of the site has an environment of its own, because nothing else needs it.
+$(VENV)/site/installed: requirements/site.txt | $(BIN)/python
+	@echo "Installing the generator of the site ..."
+	@$(PYTHON) -m venv $(VENV)/site
+	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/site.txt
+	@touch $@
 
 # Helm 4, Helm 3 and kubectl, for the chart's tests.
 $(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python

@@ -1,0 +1,106 @@
+"""docs/quick-start.md does what it says: its commands are run, in its order, on other ports."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from pages import ROOT, fences, read
+
+PAGE = {fence.mark: fence.text for fence in fences(read("docs/quick-start.md"))}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def running(command: str, where: Path) -> Iterator[subprocess.Popen[str]]:
+    with (where / "output").open("a") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=where, env=environment(), stdout=output, stderr=output
+        )
+    try:
+        yield process  # type: ignore[misc]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GITHUB_SECRET": "it-is-a-secret-to-everybody",
+    }
+
+
+def answer(url: str) -> bytes:
+    """What stands there, as soon as somebody answers."""
+    for _ in range(200):
+        try:
+            with urlopen(url, timeout=5) as response:
+                return bytes(response.read())
+        except (URLError, ConnectionError):
+            time.sleep(0.05)
+    raise AssertionError(f"nobody answers at {url}")
+
+
+def test_the_walk_leads_to_a_protected_receiver_and_a_graph(tmp_path: Path) -> None:
+    ports = dict(zip(("3000", "8080", "9090", "9091"), free_ports(4)))
+
+    def here(text: str) -> str:
+        text = re.sub(r"\b(3000|8080|9090|9091)\b", lambda match: str(ports[match[1]]), text)
+        return text.replace("/tmp/quick-start", str(tmp_path / "data"))
+
+    def lines(mark: str) -> list[str]:
+        return re.findall(r"^\$ (.*?)(?: +#.*)?$", here(PAGE[f"run: {mark}"]), re.M)
+
+    for folder in ("config/quick-start", "helm/rules"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for file in (tmp_path / "config/quick-start").iterdir():
+        file.write_text(here(file.read_text()).replace("scrape_interval: 5s", "scrape_interval: 200ms"))
+
+    exported, check, serve = lines("sidecar")
+    assert exported == "export GITHUB_SECRET=it-is-a-secret-to-everybody"
+    subprocess.run(["bash", "-c", check], cwd=tmp_path, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    with running(*lines("receiver"), tmp_path), running(serve, tmp_path), running(*lines("prometheus"), tmp_path):
+        answer(f"http://127.0.0.1:{ports['9090']}/readyz")
+        answer(f"http://127.0.0.1:{ports['9091']}/-/ready")
+        said = here(PAGE["run: deliveries"]).split("$ ")[1:]
+        for part in said:
+            command, _, expected = part.partition("\n")
+            ran = subprocess.run(
+                ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+            )
+            assert ran.returncode == 0, ran
+            assert ran.stdout.strip() == expected.strip()
+        query = quote(PAGE["run: query"])
+        for _ in range(100):
+            found = json.loads(answer(f"http://127.0.0.1:{ports['9091']}/api/v1/query?query={query}"))["data"]["result"]
+            if len(found) == 3:
+                break
+            time.sleep(0.1)
+        assert {(each["metric"]["outcome"], each["metric"].get("reason", "")) for each in found} == {
+            ("accepted", ""),
+            ("rejected", "signature_mismatch"),
+            ("rejected", "signature_missing"),
+        }
+    output = (tmp_path / "output").read_text()
+    assert output.count("verified by github") == 0  # the route's name is made from its path
+    assert output.count("verified by webhooks-github") == 1
+    assert "reason=signature_mismatch" in output
+    assert "reason=signature_missing" in output

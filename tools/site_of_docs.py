@@ -1,0 +1,144 @@
+"""Builds the documentation as a site: `make site`.
+
+The pages are those of docs/, written to be read in the repository too. So they link to files outside docs/, which a site
+has not; each of these becomes a page of its own below files/. (1) lay out, (2) build, (3) look at what came out.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).parents[1]
+#: Pages of the repository's root, and what the site calls them.
+OUTER = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
+}
+_LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
+_CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
+LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".py": "python"}
+
+
+def lay_out(root: Path, to: Path) -> None:
+    """Writes every page of the site below `to`."""
+    shutil.rmtree(to, ignore_errors=True)
+    pages = {root / name: to / there for name, there in OUTER.items() if (root / name).exists()}
+    pages |= {path: to / path.name for path in sorted((root / "docs").glob("*.md"))}
+    shutil.copytree(root / "docs/pictures", to / "pictures", dirs_exist_ok=True) if (
+        root / "docs/pictures"
+    ).exists() else None
+    waiting = list(pages)
+    while waiting:
+        page = waiting.pop(0)
+        there = pages[page]
+        text = page.read_text(encoding="utf-8") if page.suffix == ".md" else _listing(page, root)
+        if page.suffix == ".md":
+            text = _CODE.sub(lambda match: match[0].replace("](", "]\0("), text)
+
+            def moved(match: re.Match[str], page: Path = page, there: Path = there) -> str:
+                target = Path(os.path.normpath(page.parent / match[2]))
+                if not target.exists():
+                    return match[0]  # the generator will say so
+                if target.is_relative_to(root / "docs/pictures"):
+                    place = to / "pictures" / target.name
+                else:
+                    if target not in pages:
+                        name = target.relative_to(root)
+                        pages[target] = to / "files" / (name if target.suffix == ".md" else f"{name}.md")
+                        waiting.append(target)
+                    place = pages[target]
+                return f"{match[1]}{os.path.relpath(place, there.parent)}{match[3]}"
+
+            text = _LINK.sub(moved, text).replace("]\0(", "](")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(text, encoding="utf-8")
+
+
+def _listing(path: Path, root: Path) -> str:
+    """A page that shows a file, or the files of a folder."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    text = f"# {path.relative_to(root)}\n"
+    for file in files:
+        fence = "~~~~"
+        title = f"\n## {file.relative_to(path)}\n" if path.is_dir() else ""
+        text += f"{title}\n{fence}{LANGUAGES.get(file.suffix, 'text')}\n{file.read_text(encoding='utf-8').rstrip()}\n{fence}\n"
+    return text
+
+
+class Links(HTMLParser):
+    """What a page loads, what it links to, and what of it can be linked to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("id"):
+            self.ids.add(given["id"] or "")
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"] or "")
+        elif tag == "link" and given.get("rel") not in ("canonical", "prev", "next"):
+            self.loads.append(given.get("href") or "")
+        elif tag != "link" and given.get("src"):
+            self.loads.append(given["src"] or "")
+
+
+def problems(site: Path) -> Iterator[str]:
+    """What is wrong with a built site: assets from elsewhere, links that lead nowhere."""
+    pages = {path: Links(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    for path, page in pages.items():
+        for link in page.loads:
+            if urlsplit(link).netloc:
+                yield f"{path.relative_to(site)} loads {link}, which is not ours"
+        for link in [] if path.name == "404.html" else [*page.loads, *page.links]:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file():
+                yield f"{path.relative_to(site)} links to {link}, and there is no such file"
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
+                yield f"{path.relative_to(site)} links to {link}, and the page has no such place"
+    for path in sorted(site.rglob("*.css")):
+        for link in re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)", path.read_text(encoding="utf-8")):
+            yield f"{path.relative_to(site)} loads {link}, which is not ours"
+
+
+def without_a_place(root: Path) -> set[str]:
+    """Pages of docs/ that the navigation does not have."""
+    nav = (root / "zensical.toml").read_text(encoding="utf-8")
+    return {path.name for path in (root / "docs").glob("*.md")} - set(re.findall(r'= "([\w-]+\.md)"', nav))
+
+
+def build(root: Path, generator: Path) -> int:
+    settings = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    lay_out(root, root / settings["docs_dir"])
+    command = [generator, "build", "--clean", "--strict", "--config-file", root / "zensical.toml"]
+    made = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, check=False)
+    if made.returncode:
+        return made.returncode
+    found = [
+        *problems(root / settings["site_dir"]),
+        *(f"{name} is not in nav of zensical.toml" for name in without_a_place(root)),
+    ]
+    print("\n".join(found) or f"{settings['site_dir']}/index.html")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(build(ROOT, Path(sys.argv[1])))
