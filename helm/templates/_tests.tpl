@@ -28,47 +28,19 @@ By name, else the first that enforces a signature which can be made (a public ke
 {{- with $found }}{{ toJson . }}{{ end -}}
 {{- end }}
 
-{{- /* Arguments of `sidecar send` without --expect: (list root FOUND URL). */ -}}
+{{- /* Arguments of `sidecar send` without --expect, as JSON: (list root FOUND URL SECRET). */ -}}
 {{- define "sidecar.tests.send" -}}
-{{- $root := index . 0 -}}{{- $found := index . 1 -}}
-{{- $secret := first $found.route.secrets -}}
-- send
-- {{ index . 2 | quote }}
-- --preset={{ ternary $found.route.verify "/etc/sidecar-test/scheme.yaml" (kindIs "string" $found.route.verify) }}
-- --secret={{ ternary (printf "file:%s" $secret.file) (printf "env:%s" $secret.env) (hasKey $secret "file") }}
-{{- if $root.Values.tests.body }}
-- --body=/etc/sidecar-test/body
-{{- end }}
-{{- if $found.url }}
-- --public-url={{ $found.route.public_url | default $root.Values.config.public_url }}
-{{- end }}
+{{- $root := index . 0 -}}{{- $route := (index . 1).route -}}
+{{- $preset := ternary $route.verify "/etc/sidecar-test/scheme.yaml" (kindIs "string" $route.verify) -}}
+{{- $send := list "send" (index . 2) (printf "--preset=%s" $preset) (printf "--secret=%s" (index . 3)) -}}
+{{- if $root.Values.tests.body }}{{ $send = append $send "--body=/etc/sidecar-test/body" }}{{ end -}}
+{{- if (index . 1).url }}{{ $send = append $send (printf "--public-url=%s" ($route.public_url | default $root.Values.config.public_url)) }}{{ end -}}
+{{- toJson $send -}}
 {{- end }}
 
-{{- /* A container: (list root NAME ARGUMENTS), the last as YAML. */ -}}
-{{- define "sidecar.tests.container" -}}
-{{- $root := index . 0 -}}
-name: {{ index . 1 }}
-image: {{ include "sidecar.image" $root | quote }}
-imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-args:
-  {{- index . 2 | trim | nindent 2 }}
-{{- with $root.Values.extraEnv }}
-env:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.extraEnvFrom }}
-envFrom:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 128Mi}}
-securityContext:
-  {{- toYaml $root.Values.securityContext | nindent 2 }}
-volumeMounts:
-  - {name: test, mountPath: /etc/sidecar-test, readOnly: true}
-  {{- include "sidecar.secretMounts" $root }}
-  {{- with $root.Values.extraVolumeMounts }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+{{- /* A secret as commands take it. */ -}}
+{{- define "sidecar.tests.reference" -}}
+{{- if .file }}file:{{ .file }}{{ else }}env:{{ .env }}{{ end -}}
 {{- end }}
 
 {{- define "sidecar.tests.labels" -}}
@@ -85,7 +57,7 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
-{{- /* A pod of one test: (list root SUFFIX CONTAINERS), the last as YAML. */ -}}
+{{- /* The pod of a test: (list root SUFFIX CONTAINERS), each container a mapping with its `name` and `args`. */ -}}
 {{- define "sidecar.tests.pod" -}}
 {{- $root := index . 0 -}}
 apiVersion: v1
@@ -108,7 +80,30 @@ spec:
   securityContext:
     {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
   containers:
-    {{- index . 2 | trim | nindent 4 }}
+    {{- range index . 2 }}
+    - name: {{ .name }}
+      image: {{ include "sidecar.image" $root | quote }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args:
+        {{- toYaml .args | nindent 8 }}
+      {{- with $root.Values.extraEnv }}
+      env:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.extraEnvFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 128Mi}}
+      securityContext:
+        {{- toYaml $root.Values.securityContext | nindent 8 }}
+      volumeMounts:
+        - {name: test, mountPath: /etc/sidecar-test, readOnly: true}
+        {{- include "sidecar.secretMounts" $root | indent 6 }}
+        {{- with $root.Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    {{- end }}
   volumes:
     - name: test
       configMap: {name: {{ include "sidecar.fullname" $root }}-test}
