@@ -4,6 +4,8 @@ FROM debian:trixie-slim AS build
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends binutils python3 python3-venv
 WORKDIR /src
+# otel: with what `tracing:` needs. See docs/tracing.md.
+ARG REQUIREMENTS=runtime
 COPY pyproject.toml README.md LICENSE ./
 COPY requirements ./requirements
 COPY tools ./tools
@@ -17,12 +19,12 @@ RUN python3 -m venv /tools \
  && /tools/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements/build.txt \
  && /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /tools/bin/pip --python /opt/sidecar/bin/python install --no-cache-dir --no-compile \
-      --only-binary :all: --require-hashes -r requirements/runtime.txt \
+      --only-binary :all: --require-hashes -r "requirements/$REQUIREMENTS.txt" \
  && /tools/bin/pip --python /opt/sidecar/bin/python install --no-cache-dir --no-compile --no-deps --no-index /wheel/*.whl \
  && find /opt/sidecar/lib -name '*.so' -exec strip --strip-unneeded {} + \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sidecar/lib \
  && mkdir /opt/sidecar/share \
- && /opt/sidecar/bin/python tools/sbom.py --only requirements/runtime.txt >/opt/sidecar/share/sbom.cdx.json \
+ && /opt/sidecar/bin/python tools/sbom.py --only "requirements/$REQUIREMENTS.txt" >/opt/sidecar/share/sbom.cdx.json \
  && find /opt/sidecar/bin -type f ! -name sidecar -delete \
  && /opt/sidecar/bin/sidecar --version
 

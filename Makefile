@@ -110,7 +110,7 @@ hashes: python ## write requirements/ anew: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site"; do \
+	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site"; do \
 		set -- $$part; name=$$1; shift; \
 		case $$name in audit) tool=pip-audit;; site) tool=zensical;; *) tool=;; esac; \
 		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; echo "$$tool" >"$$from"; }; \

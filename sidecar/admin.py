@@ -84,6 +84,7 @@ def masked_config(config: Config) -> dict[str, object]:
         | {"refusals": str(config.limits.refusals) if config.limits.refusals is not None else None},
         "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
         "drain": config.drain,
+        "tracing": {"endpoint": config.tracing.endpoint, "sample": config.tracing.sample} if config.tracing else None,
         "replay_store": str(config.replay_store or "memory"),
         "workers": config.workers,
         "log": {key: getattr(config.log, key) for key in config.log.__slots__},

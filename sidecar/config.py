@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
@@ -88,6 +89,22 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go, and of which share of all deliveries."""
+
+    endpoint: str
+    sample: float
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} (sample: {self.sample:g})"
+
+    @property
+    def traces_url(self) -> str:
+        """OTLP over HTTP: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request."""
+        return f"{self.endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
+
+
+@dataclass(frozen=True, slots=True)
 class RangesSettings:
     """`refresh` in seconds, None for never; `sources` are mirrors, by preset."""
 
@@ -124,6 +141,7 @@ class Config:
     replay_store: StoreAddress | None  #: None: each process's own memory
     replay_password: Secret | None
     log: LogSettings
+    tracing: TracingSettings | None
     workers: int
     routes: RouteTable
     accounts: tuple[Account, ...]
@@ -255,6 +273,7 @@ class _Builder:
             replay_store=store.address,
             replay_password=password,
             log=LogSettings(**(LogKeys().load({}) | data.get("log", {}))),
+            tracing=self._tracing(data.get("tracing", {})),
             workers=data["workers"],
             routes=RouteTable(routes),
             accounts=accounts,
@@ -336,6 +355,15 @@ class _Builder:
             resigner=self._resigner((*at, "sign", "secret"), item.get("sign", {}).get("secret")),
             handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
+
+    def _tracing(self, item: Mapping[str, Any]) -> TracingSettings | None:
+        if "endpoint" not in item:
+            return None
+        if self.resolve_secrets and find_spec("opentelemetry") is None:
+            self.source.problem(
+                ("tracing",), "needs packages that are not installed; pip install 'webhook-sidecar[otel]', or remove it"
+            )
+        return TracingSettings(item["endpoint"], item["sample"])
 
     def _allow(self, at: Path, listed: list[IPNetwork | str], data: Mapping[str, Any]) -> Networks:
         """The networks listed, and of the presets among them the published ones, shared by all routes that name them."""

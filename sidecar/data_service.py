@@ -56,6 +56,10 @@ class DataService:
             refusal_limit=self.refusal_limit,
             replays=self.replays,
         )
+        if config.tracing is not None:
+            from sidecar.tracing import Tracing  # noqa: PLC0415
+
+            self.proxy.tracing = Tracing(config.tracing, loop, self._collector_changed)
         self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer
@@ -82,7 +86,7 @@ class DataService:
         self.refusal_limit.forget()
         self.deadlines.head.seconds = config.limits.header_timeout
         self.deadlines.body.seconds = config.limits.body_timeout
-        self.metrics.configure(config.routes.routes)
+        self.metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
 
     def _replay_store(self, config: Config) -> Store:
         if config.replay_store is None:
@@ -100,6 +104,12 @@ class DataService:
         else:
             self.log.event("replay_store_lost", Level.ERROR, detail=why)
 
+    def _collector_changed(self, takes: bool) -> None:
+        if takes:
+            self.log.event("traces_sent_again", Level.INFO)
+        else:
+            self.log.event("traces_lost", Level.WARNING, detail="the collector of tracing.endpoint takes no spans")
+
     async def drain(self, *, accepting: float, until: float) -> None:
         """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
         self.listener.closing = True
@@ -108,6 +118,8 @@ class DataService:
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
         await self.replays.close()
+        if self.proxy.tracing is not None:
+            await self.proxy.tracing.close(until)
         self.current.close()
 
 

@@ -4,6 +4,7 @@ from sidecar.diagnosis import Hint
 from sidecar.handshake import Result
 from sidecar.outcomes import Outcome, Reason
 from sidecar.routes import Route
+from sidecar.trace_context import Trace
 
 
 class Exchange:
@@ -32,6 +33,7 @@ class Exchange:
     verify_seconds: float | None = None
     upstream_seconds: float | None = None
     seconds: float = 0.0
+    trace: Trace | None = None  #: if it is traced
 
     def __init__(self, *, number: int, peer: str | None, started: float, method: str = "", path: bytes = b"") -> None:
         self.number = number  #: counted from 1 since the process started

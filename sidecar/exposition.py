@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from prometheus_client import samples
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +22,9 @@ from sidecar.metrics import (
     CODES_AT,
     DELIVERY,
     EVICTIONS_AT,
+    EXEMPLAR_SIZE,
+    EXEMPLARS,
+    EXEMPLARS_SIZE,
     HANDSHAKE_AT,
     HINT_AT,
     IN_FLIGHT,
@@ -37,6 +41,8 @@ from sidecar.metrics import (
     Histogram,
     Metrics,
     RouteCounts,
+    exemplar_at,
+    exemplar_place,
 )
 from sidecar.outcomes import Outcome, outcome_of
 
@@ -113,6 +119,7 @@ class Exposition(Collector):
         total.hints = any(counts.hints for counts in of_parts)
         total.handshakes = any(counts.handshakes for counts in of_parts)
         total.replay = any(counts.replay for counts in of_parts)
+        total.exemplars = _newest([counts.exemplars for counts in of_parts if counts.exemplars is not None])
         for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):
             blocks = [counts.secrets[secret_id] for counts in of_parts if secret_id in counts.secrets]
             total.secrets[secret_id] = secret = _added(blocks)
@@ -308,11 +315,12 @@ def _histogram(name: str, about: str, places: Histogram) -> Callable[[Counts], M
     def family_of(counts: Counts) -> Metric:
         family = HistogramMetricFamily(f"webhook_sidecar_{name}", about, labels=("route",))
         for route, numbers in counts:
-            buckets: list[tuple[str, float]] = []
+            buckets: list[tuple[str, float] | tuple[str, float, samples.Exemplar]] = []
             running = 0.0
-            for bound, count in zip(bounds, numbers.block[places.first : places.sum]):
+            for index, (bound, count) in enumerate(zip(bounds, numbers.block[places.first : places.sum])):
                 running += count
-                buckets.append((bound, running))
+                exemplar = _exemplar(numbers.exemplars, places, index)
+                buckets.append((bound, running) if exemplar is None else (bound, running, exemplar))
             family.add_metric((route,), buckets, numbers.block[places.sum])
         return family
 
@@ -335,6 +343,27 @@ _ROUTE_FAMILIES: tuple[Callable[[Counts], Metric], ...] = (
 
 def _added(blocks: Sequence[Block]) -> Block:
     return list(blocks[0]) if len(blocks) == 1 else [sum(column) for column in zip(*blocks)]
+
+
+def _exemplar(block: Block | None, places: Histogram, bucket: int) -> samples.Exemplar | None:
+    if block is None or places not in EXEMPLARS:
+        return None
+    found = exemplar_at(block, exemplar_place(places, bucket))
+    if found is None:
+        return None
+    return samples.Exemplar({"trace_id": found.trace_id, "span_id": found.span_id}, found.value, found.time)
+
+
+def _newest(blocks: Sequence[Block]) -> Block | None:
+    """Of each exemplar the one that was written last."""
+    if len(blocks) < 2:
+        return list(blocks[0]) if blocks else None
+    made: list[float] = []
+    for place in range(0, EXEMPLARS_SIZE, EXEMPLAR_SIZE):
+        there = [list(block[place : place + EXEMPLAR_SIZE]) for block in blocks]
+        newest: list[float] = max(there, key=lambda exemplar: exemplar[-1])
+        made += newest
+    return made
 
 
 def _without_comments(text: bytes) -> bytes:

@@ -318,6 +318,17 @@ class RateOf(Value):
         return Rate(int(match[1]), _DURATION_UNITS[match[2]], value)
 
 
+class Share(Value):
+    """A part of all: above 0, and at most 1."""
+
+    schema: ClassVar[JSONSchema] = {"title": "share", "type": "number", "exclusiveMinimum": 0, "maximum": 1}
+
+    def read(self, value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+            raise ValidationError(f"{shown(value)} is not a share; write a number above 0 and up to 1, for example 0.1")
+        return float(value)
+
+
 class Tolerance(Value):
     """A duration, or `none` for a clock that is signed but not compared."""
 

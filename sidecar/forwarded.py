@@ -15,7 +15,7 @@ _OURS = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
 #: Ours alone on routes with `sign:`. On others they are a Standard Webhooks sender's.
-_RESIGNED = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
+RESIGNED = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 #: `Expect` was answered by us.
 _DROPPED = HOP_BY_HOP | _OURS | {b"expect"}
 #: `Connection` must not take away what a message can't be read without; nor what it was verified by, see `_end_to_end`.
@@ -29,24 +29,24 @@ def forwarded_head(
     body_size: int,
     forwarding: bytes,
     proof: bytes,
-    resigned: bool = False,
+    replaced: frozenset[bytes] = frozenset(),
 ) -> bytes:
     """The head's bytes, blank line included.
 
     `forwarding` and `proof` are ready lines, see `forwarding_lines` and `proof_lines`. What `scheme` was verified by stays,
-    but if the route signs anew (`resigned`) no `webhook-*` header of the sender's.
+    but no field of the sender's that is `replaced` (in `proof`), in lower case.
     """
     framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
     length = b"%d" % body_size
     names = head.names
     if names.as_request is None:
         names.as_request = _template(names)
-    plain = names.as_request and not (resigned and not _RESIGNED.isdisjoint(names.lower))
+    plain = names.as_request and (not replaced or replaced.isdisjoint(names.lower))
     if plain and head.values(b"content-length") == ((length,) if framed else ()):
         made: bytes = names.as_request % (head.method.encode(), head.target, *head.field_values, forwarding, proof)
         return made  # most deliveries
     # Something must go, or the length be written anew.
-    headers = _end_to_end(head, scheme, _DROPPED | _RESIGNED if resigned else _DROPPED)
+    headers = _end_to_end(head, scheme, _DROPPED | replaced)
     if framed:
         headers.append((b"Content-Length", length))
     start = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), head.target)

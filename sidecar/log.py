@@ -137,6 +137,8 @@ class Log:
             line += f',"hint":"{e.hint}"'
         if e.handshake is not None:
             line += f',"handshake":"{e.handshake}"'
+        if e.trace is not None:
+            line += f',"trace_id":"{e.trace.trace_id:032x}"'
         if e.detail:
             line += f',"detail":{_quote(e.detail)}'
         return line + "}\n"
@@ -157,6 +159,8 @@ class Log:
             parts.append(f"handshake={e.handshake}")
         if e.delivery_id:
             parts.append(f"delivery_id={_word(e.delivery_id)}")
+        if e.trace is not None:
+            parts.append(f"trace_id={e.trace.trace_id:032x}")
         if e.detail:
             parts.append(f"({_printable(e.detail)})")
         return " ".join(parts) + f" id={self._process}-{e.number:x}\n"

@@ -62,6 +62,13 @@ UNCHECKED_AT = SIGNED_AGE.end
 EVICTIONS_AT = UNCHECKED_AT + 1
 ROUTE_SIZE = EVICTIONS_AT + 1
 
+#: An exemplar of each bucket of the three times, newest only: trace id in 48, 48 and 32 bits, span id in 32 and 32 (a
+#: double holds whole numbers up to 53 bits), the value, and when it was, unix time, written last; 0 while there is none.
+EXEMPLAR_SIZE = 7
+EXEMPLARS = (DELIVERY, UPSTREAM, VERIFYING)
+EXEMPLARS_SIZE = EXEMPLAR_SIZE * (VERIFYING.end - DELIVERY.first)
+_BITS_48, _BITS_32 = 2**48 - 1, 2**32 - 1
+
 # The same places as plain numbers, for the one function that runs for each delivery.
 _DELIVERY, _DELIVERY_SUM = DELIVERY.first, DELIVERY.sum
 _UPSTREAM, _UPSTREAM_SUM = UPSTREAM.first, UPSTREAM.sum
@@ -83,7 +90,7 @@ GAUGES_SIZE = 4
 class RouteCounts:
     """All numbers of one route, at 0 from the start."""
 
-    __slots__ = ("block", "handshakes", "hints", "replay", "secrets")
+    __slots__ = ("block", "exemplars", "handshakes", "hints", "replay", "secrets")
 
     def __init__(self, block: Block) -> None:
         self.block = block
@@ -91,6 +98,7 @@ class RouteCounts:
         self.handshakes = False
         self.replay = False
         self.secrets: dict[str, Block] = {}
+        self.exemplars: Block | None = None  #: where deliveries are traced
 
 
 def lists(name: str, size: int) -> Block:
@@ -112,13 +120,15 @@ class Metrics:
         """Deliveries being worked on."""
         return int(self.gauges[IN_FLIGHT])
 
-    def configure(self, routes: Iterable[Route]) -> None:
+    def configure(self, routes: Iterable[Route], *, exemplars: bool = False) -> None:
         """Makes every series of these routes exist; what was counted before stays."""
         for route in routes:
             counts = self._add(route.name, route.secret_ids)
             counts.hints = counts.hints or route.verifier is not None
             counts.handshakes = counts.handshakes or route.handshakes is not None
             counts.replay = counts.replay or route.replay is not None
+            if exemplars and counts.exemplars is None:
+                counts.exemplars = self._allocate(f"exemplars {route.name}", EXEMPLARS_SIZE)
 
     def _add(self, name: str, secret_ids: Iterable[str]) -> RouteCounts:
         counts = self.routes.get(name)
@@ -170,3 +180,48 @@ class Metrics:
             secret[LAST_USED] = now
         if exchange.upstream_status:
             block[_CODES + exchange.upstream_status // 100] += 1
+
+    def exemplify(self, exchange: Exchange, now: float) -> None:
+        """Keeps a traced delivery as the example of the buckets that it was counted in. `now` is unix time in seconds."""
+        block, trace = self.routes[exchange.route_name].exemplars, exchange.trace
+        if block is None or trace is None or exchange.handshake is Result.ANSWERED:
+            return
+        values = (exchange.seconds, exchange.upstream_seconds, exchange.verify_seconds)
+        for histogram, value in zip(EXEMPLARS, values):
+            if value is not None:
+                place = exemplar_place(histogram, bisect_left(histogram.bounds, value))
+                numbers = (
+                    trace.trace_id >> 80,
+                    trace.trace_id >> 32 & _BITS_48,
+                    trace.trace_id & _BITS_32,
+                    trace.span_id >> 32,
+                    trace.span_id & _BITS_32,
+                    value,
+                    now,
+                )
+                block[place + EXEMPLAR_SIZE - 1] = 0.0
+                for index, number in enumerate(numbers):
+                    block[place + index] = float(number)
+
+
+def exemplar_place(histogram: Histogram, bucket: int) -> int:
+    """Where in a block of exemplars."""
+    return EXEMPLAR_SIZE * (histogram.first - DELIVERY.first + bucket)
+
+
+class Exemplar(NamedTuple):
+    """One traced delivery of those that a bucket counts."""
+
+    trace_id: str
+    span_id: str
+    value: float
+    time: float  #: unix seconds
+
+
+def exemplar_at(block: Block, place: int) -> Exemplar | None:
+    """None if there is none, or if another process is writing it at this moment."""
+    high, middle, low, span_high, span_low, value, time = block[place : place + EXEMPLAR_SIZE]
+    if not time or block[place + EXEMPLAR_SIZE - 1] != time:
+        return None
+    trace_id, span_id = int(high) << 80 | int(middle) << 32 | int(low), int(span_high) << 32 | int(span_low)
+    return Exemplar(f"{trace_id:032x}", f"{span_id:016x}", value, time)

@@ -27,7 +27,7 @@ from sidecar.body import Body, Budget
 from sidecar.claim import Claim
 from sidecar.client_ip import FORWARDING_HEADERS, Client, ClientHeader
 from sidecar.exchange import Exchange
-from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
+from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.handshake import Result, Shape
 from sidecar.hints import Hints
 from sidecar.log import Log
@@ -44,6 +44,8 @@ from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
 from sidecar.signature import Verified, Verifier
+from sidecar.trace_context import Trace
+from sidecar.tracing import Tracing
 from sidecar.upstream import Connection
 
 #: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
@@ -81,12 +83,13 @@ class Proxy:
         self.monotonic = monotonic
         self.hints = Hints(monotonic)
         self.draining = False
+        self.tracing: Tracing | None = None
         self._count = 0
         self._warned: set[str] = set()  # routes whose allowlist may be judging a proxy's address
 
     async def __call__(self, incoming: Incoming) -> None:
         head = incoming.head
-        exchange = self._begin(head.peer, head.method, head.path)
+        exchange = self._begin(head.peer, head.method, head.path, head)
         body = Body(self.budget)
         self.metrics.gauges[IN_FLIGHT] += 1
         try:
@@ -197,6 +200,8 @@ class Proxy:
                 proof = await loop.run_in_executor(None, verifier.verify, claim, head, body.pieces)
         finally:
             exchange.verify_seconds = self.monotonic() - began
+            if exchange.trace is not None:
+                exchange.trace.verify_began = began
         exchange.secret_id = proof.secret_id
         if proof.age is not None:
             exchange.age = proof.age
@@ -269,8 +274,11 @@ class Proxy:
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
         signed = await self._sign(proof, claim, route, incoming.head, body) if route.resigner is not None else b""
+        trace = exchange.trace
+        if trace is not None:
+            trace.upstream_began = began
         made = _upstream_head(
-            proof, route, incoming.head, client, body.size, header=site.config.client_header, signed=signed
+            proof, route, incoming.head, client, body.size, header=site.config.client_header, signed=signed, trace=trace
         )
         connection = await upstream.send(made, body.pieces, body.size, no_body=exchange.method == "HEAD")
         exchange.upstream_status = connection.status
@@ -370,14 +378,23 @@ class Proxy:
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
         return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, field_lines(headers), body)
 
-    def _begin(self, peer: str | None, method: str, path: bytes) -> Exchange:
+    def _begin(self, peer: str | None, method: str, path: bytes, head: RequestHead | None = None) -> Exchange:
         self._count += 1
-        return Exchange(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
+        exchange = Exchange(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
+        if self.tracing is not None and head is not None:
+            exchange.trace = self.tracing.sampler.begin(head)
+        return exchange
 
     def _record(self, exchange: Exchange, ended: float) -> None:
         exchange.seconds = ended - exchange.started
         self.metrics.record(exchange, self.now())
         self.log.record(exchange)
+        if exchange.trace is not None and self.tracing is not None:
+            self.metrics.exemplify(exchange, self.now())
+            try:
+                self.tracing.record(exchange, ended, self.now() - self.monotonic())
+            except Exception as bug:  # no delivery may suffer from it
+                self.log.event("traces_lost", Level.ERROR, detail=_where(bug))
 
     def _record_refusal(self, exchange: Exchange, ended: float) -> None:
         self._record(exchange, ended)
@@ -432,6 +449,7 @@ def _upstream_head(
     *,
     header: ClientHeader,
     signed: bytes,
+    trace: Trace | None,
 ) -> bytes:
     """Only a delivery with a proof has a head to send."""
     forwarding = forwarding_lines(head, client, header)
@@ -439,13 +457,16 @@ def _upstream_head(
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
     scheme = route.verifier.scheme if route.verifier is not None else None
+    replaced = RESIGNED if route.resigner is not None else frozenset()
+    if trace is not None:
+        replaced, signed = replaced | trace.replaces, signed + trace.line
     return forwarded_head(
         head,
         scheme=scheme,
         body_size=body_size,
         forwarding=forwarding,
         proof=lines + signed,
-        resigned=route.resigner is not None,
+        replaced=replaced,
     )
 
 

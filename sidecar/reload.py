@@ -118,6 +118,7 @@ def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mappin
     fixed = (
         ("listen", old.listen, new.listen),
         ("admin", old.admin, new.admin),
+        ("tracing", old.tracing or "off", new.tracing or "off"),
         ("workers", old.workers, new.workers),
         ("proxy_protocol", old.proxy_protocol, new.proxy_protocol),
         ("replay_store", old.replay_store or "memory", new.replay_store or "memory"),

@@ -37,6 +37,7 @@ from sidecar.fields import (
     Section,
     Sender,
     Separator,
+    Share,
     SignatureHeader,
     Size,
     Status,
@@ -757,6 +758,17 @@ class LogKeys(Keys):
     format = Choice(LogFormat, load_default=LogFormat.JSON, metadata={"about": "json for machines, text for people"})
 
 
+class TracingKeys(Keys):
+    endpoint = WebURL(
+        required=True,
+        metadata={
+            "about": "the collector, OTLP over HTTP; /v1/traces is added",
+            "examples": ["http://127.0.0.1:4318"],
+        },
+    )
+    sample = Share(load_default=1.0, metadata={"about": "the share of deliveries that is traced"})
+
+
 class AccountKeys(Keys):
     id = NonEmpty(required=True, metadata={"about": "the account's id", "examples": ["622056dce007dc805c741751"]})
     api_key = SecretReference(
@@ -853,6 +865,10 @@ class ConfigKeys(Keys):
     timeouts = Section(TimeoutsKeys, metadata={"about": "for the receiver (the upstream)"})
     drain = Duration(load_default=20.0, metadata={"about": "on SIGTERM: time to finish what is in flight"})
     log = Section(LogKeys, metadata={"about": "one line for each delivery, on standard output"})
+    tracing = Section(
+        TracingKeys,
+        metadata={"about": "spans for an OpenTelemetry collector; needs the extra otel, and is off by default"},
+    )
     replay_store = ReplayStore(
         load_default=ReplayStore().read("memory"),
         metadata={

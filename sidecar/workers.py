@@ -239,7 +239,7 @@ class Workers:
     def _prepare(self, config: Config) -> None:
         try:
             for metrics in self.metrics:
-                metrics.configure(config.routes.routes)
+                metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
         except LedgerFullError:
             detail = "more routes since the start than there is room to count; restart to apply"
             raise ConfigError([Problem(config.file, 1, "routes", detail)]) from None

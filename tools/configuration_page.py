@@ -42,6 +42,7 @@ stands under *default*. The file is read again when it changes; only `listen`, `
 |---|---|---|
 | duration | a number and `ms`, `s`, `m` or `h`; without a unit seconds; never 0 | `500ms`, `30s`, `5m`, `1h` |
 | rate | a number, and a second, a minute or an hour (`s`, `m`, `h`) | `10/s`, `60/m`, `500/h` |
+| share | a number above 0 and up to 1 | `0.1` |
 | size | a number and `KiB`, `MiB`, `GiB` (1024), `KB`, `MB`, `GB` (1000) or `B`; without a unit bytes | `64KiB`, `5MiB`, `1GB` |
 | address | `HOST:PORT`, or a unix socket | `0.0.0.0:8080`, `[::]:8080`, `unix:/run/sidecar.sock` |
 | network | an address, or a network without host bits | `203.0.113.0/24`, `2001:db8::/32`, `198.51.100.7` |

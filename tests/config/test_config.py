@@ -17,7 +17,17 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from sidecar.client_ip import Networks
-from sidecar.config import MAX_SECRET_BYTES, Account, Config, ConfigError, Limits, LogSettings, Timeouts, load_config
+from sidecar.config import (
+    MAX_SECRET_BYTES,
+    Account,
+    Config,
+    ConfigError,
+    Limits,
+    LogSettings,
+    Timeouts,
+    TracingSettings,
+    load_config,
+)
 from sidecar.fields import ListenAddress
 from sidecar.rate_limit import Rate
 from sidecar.request import make_head
@@ -213,6 +223,8 @@ def test_every_key_reaches_its_place() -> None:
     assert config.timeouts == Timeouts(1.0, 120.0, 3600.0, 0.25)
     assert config.drain == 5.0
     assert config.log == LogSettings(Level.WARNING, False, LogFormat.TEXT)
+    assert config.tracing == TracingSettings("https://collector.example:4318/otlp", 0.25)
+    assert config.tracing.traces_url == "https://collector.example:4318/otlp/v1/traces"
     begini, acme, by_address, healthz, internal = config.routes.routes
     assert begini.name == "begini"
     assert begini.secret_ids == ["current", "previous"]

@@ -28,7 +28,7 @@ LOCKS = {path.stem: sbom.locked(path.read_text()) for path in (ROOT / "requireme
 
 
 def test_every_lock_pins_with_hashes_and_names_no_index() -> None:
-    assert set(LOCKS) == {"runtime", "dev", "build", "audit", "site"}
+    assert set(LOCKS) == {"runtime", "otel", "dev", "build", "audit", "site"}
     for name, packages in LOCKS.items():
         assert packages
         assert [package for package, (_, hashes) in packages.items() if not hashes] == []
@@ -39,7 +39,7 @@ def test_the_locks_have_the_versions_of_constraints() -> None:
     text = (ROOT / "constraints.txt").read_text()
     pinned = {sbom.normal(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
     assert {name: version for name, (version, _) in LOCKS["dev"].items()} == pinned
-    assert LOCKS["runtime"].items() <= LOCKS["dev"].items()
+    assert LOCKS["runtime"].items() <= LOCKS["otel"].items() <= LOCKS["dev"].items()
 
 
 def test_every_dependency_is_locked() -> None:
@@ -49,7 +49,8 @@ def test_every_dependency_is_locked() -> None:
         return {sbom.normal(re.match(r"[\w.-]+", each)[0]) for each in requirements}  # type: ignore[index]
 
     assert names(project["dependencies"]) <= set(LOCKS["runtime"])
-    assert names(project["optional-dependencies"]["dev"]) <= set(LOCKS["dev"])
+    for extra in ("otel", "dev"):
+        assert names(project["optional-dependencies"][extra]) <= set(LOCKS[extra])
 
 
 def test_the_image_page_names_every_package() -> None:
