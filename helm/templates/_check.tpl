@@ -687,7 +687,13 @@ existingSecrets: {{ . }} and {{ get $volumes $volume }} would be the same volume
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 ingress.hosts: is empty; name the host that senders call, for example [hooks.example.com]
 {{- end }}
+{{- if gt (len (include "sidecar.config" .)) 1000000 }}
+config: is larger than a ConfigMap may be, 1 MB; divide the routes between two releases
+{{- end }}
 {{- if .Values.httpRoute.enabled }}
+{{- if gt (len (include "sidecar.publicPaths" . | trim | splitList "\n")) 128 }}
+httpRoute.enabled: an HTTPRoute takes 128 paths, and config.routes has more; set it to false and write one for a common prefix yourself (extraObjects)
+{{- end }}
 {{- if not .Values.httpRoute.parentRefs }}
 httpRoute.parentRefs: is empty; name the Gateway, for example [{name: public, namespace: gateways}]
 {{- end }}

@@ -91,6 +91,8 @@ def test_these_values_are_right() -> None:
         (sidecar() | {"config": {"upstream": "http://127.0.0.1:4000", "routes": [ROUTE]}}, "config.upstream: 'http://127.0.0.1:4000' is not where the receiver listens, receiver.port: 3000"),
         (sidecar(loopback=True, readinessProbe={"httpGet": {"path": "/", "port": 3000}}), "receiver.readinessProbe: the kubelet can't reach port 3000, because the receiver listens on 127.0.0.1 only; use exec, or an open route and the sidecar's port"),
         (gateway(ingress={"enabled": True}), "ingress.hosts: is empty; name the host that senders call"),
+        (config(routes=[ROUTE | {"path": f"/{index}"} for index in range(129)]) | {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "httpRoute.enabled: an HTTPRoute takes 128 paths, and config.routes has more"),
+        (route(reject={"body": "x" * 1_000_000}), "config: is larger than a ConfigMap may be, 1 MB"),
         (gateway(httpRoute={"enabled": True}), "httpRoute.parentRefs: is empty; name the Gateway"),
         (gateway(autoscaling={"enabled": True, "minReplicas": 5, "maxReplicas": 3}), "autoscaling.minReplicas: is more than maxReplicas"),
         (gateway(autoscaling={"enabled": True}, resources={"requests": {"cpu": None}}), "resources.requests.cpu: is missing, and autoscaling.targetCPU is a percentage of it"),
