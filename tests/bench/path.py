@@ -1,11 +1,13 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports.
 
-    python tests/bench/path.py [--stripe] [--replay] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--wrong] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember. For comparisons between two versions of this code on one
-machine; for comparisons with peers see compare.
+route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong. --profile tells which
+parts of the program take the time (cProfile makes small functions look dearer than they are). --count N, for instructions.py,
+makes N deliveries and measures nothing. For comparisons between two versions of this code on one
+machine; for comparisons with peers see bench.py.
 """
 
 import asyncio
@@ -15,9 +17,11 @@ import hashlib
 import hmac
 import os
 import pstats
+import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import uvloop
 from uvicorn.server import ServerState
@@ -27,23 +31,27 @@ from sidecar.data_service import DataService
 from sidecar.listeners import uvicorn_config
 from sidecar.log import Log
 from sidecar.metrics import REASON_AT, Metrics
+from sidecar.outcomes import Reason
 from sidecar.protocol import DataProtocol
 from sidecar.upstream import Connection
 
 CONFIG = """
 upstream: http://127.0.0.1:3000
 log: {accepted: false}
+timeouts: {idle: 10m}
 routes:
   - {name: begini, path: /webhooks/begini, verify: %s, secrets: [{id: current, env: KEY}], allow: [127.0.0.0/8]}
 """ % ("stripe" if "--stripe" in sys.argv else "begini")
 KEY = b"bench-api-key-0123456789abcdef"
+WRONG = "--wrong" in sys.argv
 BODY = b"x" * 1024
 
 
 def request(number: int) -> bytes:
     """A delivery that is like no other, so that replay protection has something to remember."""
     body = b"%016d" % number + BODY[16:]
-    signature = b"X-Signature: " + hmac.new(KEY, body, hashlib.sha512).hexdigest().encode()
+    key = b"another" if WRONG else KEY
+    signature = b"X-Signature: " + hmac.new(key, body, hashlib.sha512).hexdigest().encode()
     if "--stripe" in sys.argv:
         stamp = int(time.time())
         keys = (b"a", b"b", KEY)
@@ -64,9 +72,10 @@ ANSWER = (
 class Transport(asyncio.Transport):
     """Takes what is written and tells somebody."""
 
-    def __init__(self, wrote) -> None:
+    def __init__(self, wrote, **known) -> None:
         super().__init__()
         self.wrote = wrote
+        self.known = known
 
     def write(self, data):
         self.wrote(data)
@@ -81,7 +90,7 @@ class Transport(asyncio.Transport):
         return 0
 
     def get_extra_info(self, name, default=None):
-        return {"peername": ("127.0.0.1", 4000), "sockname": ("127.0.0.1", 8080)}.get(name, default)
+        return self.known.get(name, default)
 
 
 async def main() -> None:
@@ -96,18 +105,24 @@ async def main() -> None:
     current = service.current
     make = functools.partial(DataProtocol, deadlines=service.deadlines, listener=service.listener)
 
-    # All at once and beforehand: while they were made the connection below would be too long unused.
-    requests = iter([request(number) for number in range(int(sys.argv[-1]) if "--count" in sys.argv else 40_000)])
+    # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,
+    # so that it is not counted.
+    requests = iter([request(number) for number in range(3000 if "--count" in sys.argv else 40_000)])
     upstream = next(iter(current.site.upstreams.values()))
     connection = Connection(upstream)
-    connection.connection_made(Transport(lambda data: loop.call_soon(connection.data_received, ANSWER)))
+    silent, other_end = socket.socketpair()  # what an unused connection is asked about
+    connection.connection_made(
+        Transport(lambda data: loop.call_soon(connection.data_received, ANSWER), socket=silent, other_end=other_end)
+    )
     upstream.put_back(connection)
 
     answered = asyncio.Event()
     config = uvicorn_config(service.proxy, make)
     config.load()
     protocol = make(config, ServerState(), {}, loop)
-    protocol.connection_made(Transport(lambda data: answered.set()))
+    protocol.connection_made(
+        Transport(lambda data: answered.set(), peername=("127.0.0.1", 4000), sockname=("127.0.0.1", 8080))
+    )
 
     async def deliver(count: int) -> float:
         began = time.process_time()
@@ -118,7 +133,7 @@ async def main() -> None:
             await asyncio.sleep(0)
         return (time.process_time() - began) / count * 1e6
 
-    if "--count" in sys.argv:  # for instruction counts: run under callgrind with two counts and divide the difference
+    if "--count" in sys.argv:
         await deliver(int(sys.argv[-1]))
         os._exit(0)
     await deliver(2000)
@@ -127,11 +142,43 @@ async def main() -> None:
         profile.enable()
         await deliver(10000)
         profile.disable()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+        stats = pstats.Stats(profile)
+        stats.sort_stats("tottime").print_stats(40)
+        for stage, share in sorted(shares(stats).items(), key=lambda item: -item[1]):
+            print(f"{share:6.1%}  {stage}")
     else:
         print(f"{min([await deliver(2000) for _ in range(15)]):.1f} us per delivery (best of 15 x 2000)")
-    assert metrics.routes["begini"].block[REASON_AT[None]] > 2000
+    reason = Reason.SIGNATURE_MISMATCH if WRONG else None
+    assert metrics.routes["begini"].block[REASON_AT[reason]] > 2000
     os._exit(0)
+
+
+#: Which stage of proxy.py's straight line a module belongs to.
+STAGES = {
+    "server: parse, answer, turns of the loop": ("protocol", "request", "light_task", "deadlines", "proxy_protocol"),
+    "client, route, allowlist": ("client_ip", "routes", "reload"),
+    "body": ("body",),
+    "verify": ("signature", "claim", "proof", "message", "clock", "scheme"),
+    "replay": ("replay", "once"),
+    "upstream: head, write, parse": ("upstream", "forwarded"),
+    "record: metrics, log": ("metrics", "log", "exchange", "refusals", "outcomes"),
+    "hints": ("hints", "diagnosis", "alternatives", "document"),
+    "the straight line itself": ("proxy",),
+}
+
+
+def shares(stats: pstats.Stats) -> dict[str, float]:
+    """Each stage's share of the program's own time, what it calls of others' (C functions, mostly) included."""
+    stage_of = {module: stage for stage, modules in STAGES.items() for module in modules}
+    seconds = dict.fromkeys(STAGES, 0.0)
+    for (file, _, _), (_, _, own, _, callers) in stats.stats.items():
+        if "/sidecar/" in file:
+            seconds[stage_of.get(Path(file).stem, "the straight line itself")] += own
+            continue
+        for (calling, _, _), called in callers.items():
+            if "/sidecar/" in calling:
+                seconds[stage_of.get(Path(calling).stem, "the straight line itself")] += called[2]
+    return {stage: spent / sum(seconds.values()) for stage, spent in seconds.items() if spent}
 
 
 if __name__ == "__main__":

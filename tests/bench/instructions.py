@@ -1,0 +1,71 @@
+"""Instructions that a delivery costs on the path of path.py, counted by callgrind: a guard against slow growth.
+
+    make bench-instructions                                    # compare with instructions.json; fails above 5 %
+    make bench-instructions BENCH_ARGS=--write                 # keep what is counted now
+
+Time depends on the machine and on its mood; instructions depend on the code, on the interpreter's build, and on what OpenSSL
+and libc find the processor to be able to do. So the counts of another interpreter are shown and not compared. The kernel's are
+not among them. Two runs of different lengths are counted, and the difference divided: starting costs nothing then.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+KEPT = HERE / "instructions.json"
+CASES = {
+    "accepted": [],
+    "accepted, Stripe": ["--stripe"],
+    "accepted, replay: memory": ["--replay"],
+    "wrong signature": ["--wrong"],
+}
+SHORT, LONG = 500, 2500
+#: More than this share above what was kept fails.
+TOLERATED = 0.05
+
+
+def counted(options: list[str], deliveries: int) -> int:
+    """All instructions of a run with so many deliveries."""
+    with tempfile.TemporaryDirectory() as made:
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={made}/counts", sys.executable]
+        command += [str(HERE / "path.py"), *options, "--count", str(deliveries)]
+        env = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(HERE.parents[1])}
+        run = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+        if run.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{run.stderr[-2000:]}")
+        return int(re.search(r"^(?:totals|summary): (\d+)", Path(made, "counts").read_text(), re.MULTILINE)[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"keep the counts in {KEPT.name}")
+    chosen = parser.parse_args()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = {
+            case: [pool.submit(counted, options, count) for count in (SHORT, LONG)] for case, options in CASES.items()
+        }
+        found = {case: (long.result() - short.result()) // (LONG - SHORT) for case, (short, long) in runs.items()}
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"interpreter": "", "instructions": {}}
+    comparable = kept["interpreter"] == sys.version
+    grown = []
+    for case, count in found.items():
+        before = kept["instructions"].get(case)
+        beside = f"{count / before - 1:+7.1%} of {before:,}" if before else ""
+        print(f"{case:26} {count:9,} {beside}{'' if comparable or not before else ' (another interpreter)'}")
+        if comparable and before and count > before * (1 + TOLERATED):
+            grown.append(case)
+    if chosen.write:
+        KEPT.write_text(json.dumps({"interpreter": sys.version, "instructions": found}, indent=1) + "\n")
+    elif grown:
+        raise SystemExit(f"more than {TOLERATED:.0%} above instructions.json: {', '.join(grown)}")
+
+
+if __name__ == "__main__":
+    main()
