@@ -33,9 +33,11 @@ def lay_out(root: Path, to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     pages = {root / name: to / there for name, there in OUTER.items() if (root / name).exists()}
     pages |= {path: to / path.name for path in sorted((root / "docs").glob("*.md"))}
-    shutil.copytree(root / "docs/pictures", to / "pictures", dirs_exist_ok=True) if (
-        root / "docs/pictures"
-    ).exists() else None
+    to.mkdir(parents=True)
+    if (root / "docs/pictures").exists():
+        shutil.copytree(root / "docs/pictures", to / "pictures")
+    if (root / "tools/site.css").exists():
+        shutil.copy(root / "tools/site.css", to)
     waiting = list(pages)
     while waiting:
         page = waiting.pop(0)

@@ -9,7 +9,7 @@ from pages import ROOT
 
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for name in ("docs", "config", "helm", "kustomize", "plugins", "tests/chart/parent", "tools/dashboards"):
+    for name in ("docs", "config", "helm", "kustomize", "plugins", "tests/chart/parent", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("zensical.toml", *site.OUTER):
         shutil.copy(ROOT / name, tmp_path)
