@@ -212,7 +212,10 @@ class DataProtocol(HttpToolsProtocol):
                 cycle.task.cancel()  # its delivery is under way
             cycle.wake()  # if its body is being read, `take` tells
         self.flow.resume_writing()
-        self.parser = None  # type: ignore[assignment]  # parser and protocol hold each other
+        # The parser and the last request hold the protocol: the circles would wait for the collector, which seldom comes.
+        self.parser = self.cycle = self.active = None  # type: ignore[assignment]
+        self.segment = b""
+        self.earlier.clear()
 
     def data_received(self, data: bytes) -> None:
         if self.discarding:

@@ -500,6 +500,8 @@ def _note(exchange: Exchange, stop: Stop) -> None:
     exchange.reason = stop.reason
     exchange.outcome = outcome_of(stop.reason)
     exchange.detail = stop.detail
+    # What was kept until it was raised, by a request or a connection, leads back there by its frames: a circle.
+    stop.__traceback__ = None
 
 
 def _where(bug: Exception) -> str:

@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, pool: "Upstream") -> None:
         self.pool = pool
-        self.parser = httptools.HttpResponseParser(self)
+        self.parser: httptools.HttpResponseParser
         self.transport: asyncio.Transport
         self.closed = False
         self.idle_since = 0.0
@@ -145,12 +145,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        self.parser = httptools.HttpResponseParser(self)
         self.pool.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.pool.connections.discard(self)
         self.pool.forget(self)
+        del self.parser  # it holds this protocol: the circle would wait for the collector, which seldom comes
         if not self.busy:
             return
         if exc is None and self.head_done and not self._sized:
