@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def running(command: str, where: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process  # type: ignore[misc]
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # as Ctrl-C; at SIGTERM the sidecar goes on for some seconds
         process.wait(10)
 
 
@@ -77,7 +78,8 @@ def test_the_walk_leads_to_a_protected_receiver_and_a_graph(tmp_path: Path) -> N
     exported, check, serve = lines("sidecar")
     assert exported == "export GITHUB_SECRET=it-is-a-secret-to-everybody"
     subprocess.run(["bash", "-c", check], cwd=tmp_path, env=environment(), check=True, stdout=subprocess.DEVNULL)
-    with running(*lines("receiver"), tmp_path), running(serve, tmp_path), running(*lines("prometheus"), tmp_path):
+    prometheus = f"{lines('prometheus')[0]} --scrape.discovery-reload-interval=100ms"  # else it begins after 5 s
+    with running(*lines("receiver"), tmp_path), running(serve, tmp_path), running(prometheus, tmp_path):
         answer(f"http://127.0.0.1:{ports['9090']}/readyz")
         answer(f"http://127.0.0.1:{ports['9091']}/-/ready")
         said = here(PAGE["run: deliveries"]).split("$ ")[1:]
