@@ -229,6 +229,24 @@ def test_a_word_that_there_is_not_is_found(text: str, unknown: set[str]) -> None
     assert unknown_words(text) == unknown
 
 
+# -- the admin listener --
+
+
+def wrong_paths(readme: str) -> set[str]:
+    """Paths of the admin listener that the table does not have, or has alone; the status page's own are not for others."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sidecar").glob("admin*.py"))
+    paths = set(re.findall(r'Route\("([^"]+)"', source)) - {"/-/events", "/-/delivery-test"}
+    return paths ^ {path.rsplit(" ")[-1] for row in rows(readme, "## The admin listener") for path in named(row[0])}
+
+
+def test_the_readme_has_every_path_of_the_admin_listener_and_no_other() -> None:
+    assert wrong_paths(PAGES["README.md"]) == set()
+
+
+def test_a_wrong_path_is_found() -> None:
+    assert wrong_paths(PAGES["README.md"].replace("| `/livez`,", "| `/health`,")) == {"/livez", "/health"}
+
+
 # -- presets --
 
 
