@@ -602,7 +602,14 @@ class Verify(Value):
 
     def json_schema(self) -> JSONSchema:
         scheme = json_schema_of(SchemeKeys())
-        preset = {"preset": {"enum": list(preset_names()), "description": "a preset that the other keys differ from"}}
+        preset = {
+            "preset": {
+                "title": "preset",
+                "enum": list(preset_names()),
+                "description": "a preset that the other keys differ from; then none of them is required",
+                "examples": ["stripe"],
+            }
+        }
         changes = {key: {k: v for k, v in value.items() if k != "oneOf"} for key, value in scheme["properties"].items()}
         changed = scheme | {"properties": preset | changes, "required": ["preset"]}
         return {"title": "preset, scheme or none", "anyOf": [{"enum": ["none", *preset_names()]}, scheme, changed]}
@@ -640,7 +647,7 @@ class RouteKeys(Keys):
     )
     verify = Verify(
         metadata={
-            "about": "a preset by name, a scheme, or none (then allow is required)",
+            "about": "a preset by name, a scheme, preset: NAME and what differs from it, or none (then allow is required)",
             "examples": ["github", "none"],
         }
     )

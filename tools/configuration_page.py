@@ -34,7 +34,8 @@ $ sidecar schema > sidecar.schema.json
 ```
 
 An unknown key, a key that stands there twice and an empty value are mistakes: nothing is ignored. What a key that is left out does
-stands under *default*. The file is read again when it changes; only `listen`, `admin`, `proxy_protocol` and `workers` need a restart.
+stands under *default*. The file is read again when it changes; a change of `listen`, `admin`,
+`workers`, `proxy_protocol`, `replay_store` or `tracing` needs a restart.
 
 ## Values
 
@@ -79,9 +80,13 @@ def sections(at: Section) -> Iterator[Section]:
 
 
 def mapping(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The mapping with known keys that a value may be, or that the items of a list may be."""
+    """The mapping with known keys that a value may be, or that the items of a list may be; all of them in one."""
     item = schema.get("items", schema)
-    return next((each for each in (item, *item.get("anyOf", ())) if "properties" in each), None)
+    found = [each for each in (item, *item.get("anyOf", ())) if "properties" in each]
+    if not found:
+        return None
+    properties = {name: value for each in reversed(found) for name, value in each["properties"].items()}
+    return found[0] | {"properties": properties}
 
 
 def is_list(schema: dict[str, Any]) -> bool:
@@ -114,7 +119,9 @@ def takes(section: Section, name: str) -> str:
     schema = section.schema["properties"][name]
     item = schema.get("items", schema)
     inner, below = mapping(schema), section.below(name)
-    if "enum" in item:
+    if item.get("title") == "preset":
+        word = "[preset](providers.md)"
+    elif "enum" in item:
         word = " ".join(code(each) for each in item["enum"])
     elif inner is not None and is_secret(inner):
         word = f"[secret](#{anchor(SECRET)})"

@@ -1,5 +1,6 @@
 """docs/configuration.md is what the schema says, and the schema says enough of every key."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,14 @@ FIELDS = [*fields(ConfigKeys()), *fields(SchemeKeys(), "verify")]
 def test_the_page_is_what_the_schema_says() -> None:
     page = configuration_page.PAGE.read_text(encoding="utf-8")
     assert page == configuration_page.page(), "docs/configuration.md is out of date: run `make docs`"
+
+
+def test_the_page_says_which_keys_need_a_restart() -> None:
+    source = (configuration_page.ROOT / "sidecar/reload.py").read_text(encoding="utf-8")
+    fixed = re.findall(r'^        \("(\w+)", old', source, re.M)
+    sentence = re.search(r"a change of ([^.]*) needs a restart", configuration_page.page())
+    assert sentence is not None
+    assert sorted(re.findall(r"`(\w+)`", sentence[1])) == sorted(fixed)
 
 
 def test_every_key_says_what_it_is_about_what_it_takes_and_an_example() -> None:
