@@ -54,6 +54,7 @@ ON_LOOP_BYTES = 1024 * 1024
 #: that is killed leaves its claims behind for that long.
 PENDING_MARGIN = 2.0
 _FORWARDING = frozenset(FORWARDING_HEADERS)
+_NOTHING: frozenset[bytes] = frozenset()
 
 
 class Proxy:
@@ -457,7 +458,7 @@ def _upstream_head(
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
     scheme = route.verifier.scheme if route.verifier is not None else None
-    replaced = RESIGNED if route.resigner is not None else frozenset()
+    replaced = RESIGNED if route.resigner is not None else _NOTHING
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
     return forwarded_head(
