@@ -22,6 +22,8 @@ IMAGE ?= localhost/webhook-sidecar:dev
 IMAGE_FLAGS ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' sidecar/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The time that the image's files and its own date have; the same commit gives the same image.
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 0))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -126,14 +128,15 @@ hashes: python ## write requirements/ anew: the versions of constraints.txt with
 		cp "$$made/$$name" requirements/$$name.txt; \
 	done
 
-image: ## build the container image
+image: ## build the container image, the same bits for the same commit and packages of the day
 	@[ -n "$(ENGINE)" ] || { echo "make image needs docker, buildah or podman; install one of them" >&2; exit 1; }
-	$(ENGINE) build $(if $(filter %docker,$(ENGINE)),,--format docker) $(IMAGE_FLAGS) \
+	SOURCE_DATE_EPOCH=$(EPOCH) $(ENGINE) build $(if $(filter %docker,$(ENGINE)),,--format docker --timestamp $(EPOCH)) \
+		--build-arg SOURCE_DATE_EPOCH=$(EPOCH) $(IMAGE_FLAGS) \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
 chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same bytes for the same commit
 	@mkdir -p dist
-	@SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct 2>/dev/null || echo 0) $(VENV)/kubernetes/helm package helm --destination dist
+	@SOURCE_DATE_EPOCH=$(EPOCH) $(VENV)/kubernetes/helm package helm --destination dist
 
 image-test: $(VENV)/installed-dev ## build the image and test it (as root on Debian it installs what it needs)
 	$(BIN)/python -m pytest -m image tests/image tests/pods $(PYTEST_ARGS)

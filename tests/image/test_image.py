@@ -17,11 +17,17 @@ from typing import Any
 
 import httpx
 import pytest
+from engine import build
+
+from sidecar import __version__
+from sidecar.schema import preset_names
 
 pytestmark = pytest.mark.image
 
 KEY = "a-key-that-nobody-guesses"
 COMMAND = "/opt/sidecar/bin/sidecar"
+PYTHON = "/opt/sidecar/bin/python"
+PAGE = (Path(__file__).parents[2] / "docs/image.md").read_text()
 CONFINED = [
     "--network=host",
     "--user=65532:65532",
@@ -68,6 +74,12 @@ class Container:
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.engine, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def python(self, code: str) -> Any:
+        """What `code` leaves in `found`, run inside by the image's own interpreter: there is no other program in it."""
+        done = self("exec", self.name, PYTHON, "-c", f"{code}\nimport json; print(json.dumps(found))")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     @property
     def log(self) -> str:
@@ -117,13 +129,27 @@ def test_confined_it_answers_probes_and_lets_only_signed_deliveries_through(cont
 
 
 def test_its_process_has_no_root_and_no_capabilities(container: Container) -> None:
-    status = container("exec", container.name, "cat", "/proc/1/status").stdout
+    status = container.python("found = open('/proc/1/status').read()")
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
     assert fields["Uid"].split() == ["65532"] * 4
     assert fields["Gid"].split() == ["65532"] * 4
     assert int(fields["CapEff"], 16) == 0
     assert int(fields["CapBnd"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
+
+
+def test_it_writes_nothing_and_there_is_no_program_but_python(container: Container) -> None:
+    found = container.python(
+        "import os, stat\n"
+        "files = [os.path.join(at, name) for at, _, names in os.walk('/', onerror=None) for name in names\n"
+        "         if not at.startswith(('/proc', '/sys', '/dev'))]\n"
+        "def runs(path):\n"
+        "    mode = os.lstat(path).st_mode\n"
+        "    return stat.S_ISREG(mode) and mode & 0o111 and not '.so' in path\n"
+        "special = [path for path in files if os.lstat(path).st_mode & 0o6000]\n"
+        "found = [sorted(path for path in files if runs(path)), special, os.statvfs('/').f_flag & os.ST_RDONLY]"
+    )
+    assert found == [[COMMAND, "/usr/bin/python3.13"], [], 1]
 
 
 def test_its_health_check_asks_the_running_sidecar(container: Container, engine: str, image: str) -> None:
@@ -135,19 +161,64 @@ def test_its_health_check_asks_the_running_sidecar(container: Container, engine:
 
 
 def test_it_holds_what_its_bill_of_materials_and_the_documentation_say(container: Container) -> None:
-    bill = json.loads(container("exec", container.name, "cat", "/opt/sidecar/share/sbom.cdx.json").stdout)
+    share = "/opt/sidecar/share"
+    bill = container.python(f"import json; found = json.load(open('{share}/sbom.cdx.json'))")
     named = {each["name"] for each in bill["components"]}
-    page = (Path(__file__).parents[2] / "docs/image.md").read_text()
-    assert named == set(re.search(r"^Python packages: (.*)\.$", page, re.MULTILINE)[1].split(", "))  # type: ignore[index]
-    found = container("exec", container.name, "ls", "/opt/sidecar/lib/python3.13/site-packages").stdout.split()
+    assert named == listed("Python packages")
+    found = container.python("import os; found = os.listdir('/opt/sidecar/lib/python3.13/site-packages')")
     installed = {name.split("-")[0].lower() for name in found if name.endswith(".dist-info")}
     assert {name.replace("_", "-") for name in installed} == named | {"webhook-sidecar"}
-    debian = container("exec", container.name, "cat", "/opt/sidecar/share/debian-packages.txt").stdout
-    assert {"ca-certificates", "libc6", "python3"} <= {line.split()[0] for line in debian.splitlines()}
-    assert "pip" not in debian
-    assert sorted(container("exec", container.name, "ls", "/opt/sidecar/bin").stdout.split()) == sorted(
-        ["python", "python3", "python3.13", "sidecar"]
+    debian = container.python(f"found = open('{share}/debian-packages.txt').read()")
+    assert {line.split()[0] for line in debian.splitlines()} == listed("Debian packages")
+    assert set(container.python("import os; found = os.listdir('/var/lib/dpkg/status.d')")) == listed("Debian packages")
+    programs = container.python("import os; found = os.listdir('/opt/sidecar/bin')")
+    assert sorted(programs) == ["python", "python3", "python3.13", "sidecar"]
+
+
+def listed(what: str) -> set[str]:
+    match = re.search(rf"^{what}: (.*?)\.$", PAGE, re.MULTILINE)
+    assert match
+    return set(match[1].split(", "))
+
+
+def test_it_is_as_small_as_the_documentation_says(engine: str, image: str) -> None:
+    size = int(Container(engine, "", "", "")("image", "inspect", "--format", "{{.Size}}", image).stdout)
+    said = re.search(r"\*\*(\d+) MB\*\*", PAGE)
+    assert said
+    assert abs(size / 1e6 - int(said[1])) < 3
+
+
+def test_it_knows_the_authorities_that_sign_certificates(container: Container) -> None:
+    code = "import ssl; found = ssl.create_default_context().cert_store_stats()['x509_ca']"
+    assert container.python(code) > 100
+
+
+def test_all_presets_and_what_they_need_are_in_it(container: Container) -> None:
+    code = (
+        "import sys; sys.path.insert(0, '')\n"
+        "import cryptography.hazmat.bindings._rust, opentelemetry.sdk.trace, redis.asyncio, uvloop\n"
+        "from sidecar.schema import load_preset, preset_names\n"
+        "found = [name for name in preset_names() if load_preset(name)]"
     )
+    assert container.python(code) == list(preset_names())
+
+
+def test_two_builds_give_the_same_bits(engine: str, image: str, tmp_path: Path) -> None:
+    again = image + "-again"
+    build(engine, again)
+    run_engine = Container(engine, "", "", "")
+    layers = [json.loads(run_engine("image", "inspect", each).stdout)[0]["RootFS"]["Layers"] for each in (image, again)]
+    assert layers[0] == layers[1]
+    if engine == "docker":
+        ids = [run_engine("image", "inspect", "--format", "{{.Id}}", each).stdout for each in (image, again)]
+    else:  # buildah writes its container's name into Docker's format, and a registry gets the other one
+        ids = []
+        for each in (image, again):
+            at = tmp_path / each.rpartition(":")[2]
+            assert run_engine("push", "-q", "--format", "oci", each, f"oci:{at}").returncode == 0
+            ids.append(json.loads((at / "index.json").read_text())["manifests"][0]["digest"])
+    run_engine("rmi", "-f", again)
+    assert ids[0] == ids[1]
 
 
 def test_it_stops_cleanly_on_sigterm(container: Container) -> None:
@@ -167,7 +238,11 @@ def test_the_image_says_how_it_is_run(engine: str, image: str) -> None:
     assert settings["Entrypoint"] == [COMMAND]
     assert settings["Cmd"] == ["serve"]
     assert sorted(settings["ExposedPorts"]) == ["8080/tcp", "9090/tcp"]
-    assert settings["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    labels = {key.removeprefix("org.opencontainers.image."): value for key, value in settings["Labels"].items()}
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["version"] == __version__
+    assert re.fullmatch("[0-9a-f]{40}|unknown", labels["revision"])
+    assert {"title", "description"} <= set(labels)
 
 
 def test_it_has_no_package_installer_and_no_stale_bytecode(engine: str, image: str) -> None:

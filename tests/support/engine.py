@@ -62,14 +62,19 @@ def engine() -> str:
 @pytest.fixture(scope="session")
 def image(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image, built from this tree."""
-    if engine == "docker":
-        run("docker", "build", "-t", IMAGE, ".", timeout=900)
-        return IMAGE
-    if not works("podman", "image", "exists", BASE) and not works("podman", "pull", "-q", BASE, timeout=180):
+    found = engine == "docker" or works("podman", "image", "exists", BASE)
+    if not found and not works("podman", "pull", "-q", BASE, timeout=180):
         make_base(tmp_path_factory.mktemp("base") / "base.tar")
-    options = ["--format", "docker", "--pull-never", "--isolation", "chroot", "--timestamp", "0"]
-    run("buildah", "bud", *options, "-t", IMAGE, ".", timeout=900)
+    build(engine, IMAGE)
     return IMAGE
+
+
+def build(engine: str, name: str) -> None:
+    """As everybody builds it, with a date of our own: a commit that is made meanwhile would be another."""
+    options = [f"ENGINE={engine}", f"IMAGE={name}", "SOURCE_DATE_EPOCH=1700000000"]
+    if engine == "podman":
+        options += ["ENGINE=buildah", "IMAGE_FLAGS=--pull-never --isolation chroot"]
+    run("make", "image", *options, timeout=900)
 
 
 def make_base(tar: Path) -> None:
