@@ -1,29 +1,21 @@
 """The chart's pods as they are rendered, run by podman: a receiver that is nginx, a real sidecar, a real network."""
 
 import re
-import threading
-import time
 import uuid
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 import yaml
 from chart import template
-from pods import Pod, build_receiver, mounted, played, put
-
-from sidecar.schema import load_preset
-from sidecar.secret import Secret
-from sidecar.signing import sign
+from deliveries import BODY, deliver, load_while_ready, taken, wait_for
+from pods import Pod, mounted, played, put
 
 pytestmark = pytest.mark.image
 
 OLD, NEW, FORGED = (f"{word}-secret-that-nobody-guesses" for word in ("old", "new", "forged"))
-BODY = b'{"event":"ping"}'
 
 
 class Running(NamedTuple):
@@ -33,20 +25,11 @@ class Running(NamedTuple):
     receiver: Pod
     secret: str
 
-    def deliver(self, key: str, body: bytes = BODY, signed: bytes = BODY) -> int:
-        headers = sign(load_preset("github"), Secret("test", key.encode()), body=signed, now=time.time())
-        return httpx.post(
-            f"http://{self.pod.address}:8080/hooks", content=body, headers=headers, timeout=10
-        ).status_code
+    def deliver(self, key: str, body: bytes = BODY) -> int:
+        return deliver(self.pod, key, body)
 
     def taken(self) -> int:
-        """Deliveries that nginx has logged."""
-        return self.receiver.log("receiver").count('"POST ')
-
-
-@pytest.fixture(scope="module")
-def receiver_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return build_receiver(tmp_path_factory.mktemp("receiver"))
+        return taken(self.receiver)
 
 
 def values(mode: str, name: str, **more: Any) -> dict[str, Any]:
@@ -111,13 +94,6 @@ def running(
             yield Running(pod, objects, image, app, f"{name}-secret")
 
 
-def wait_for(condition: Any, pod: Pod, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, pod.log("webhook-sidecar")
-        time.sleep(0.1)
-
-
 def test_a_signed_delivery_is_accepted_and_a_forged_one_refused(running: Running) -> None:
     before = running.taken()
     assert running.deliver(OLD) == 200
@@ -178,30 +154,9 @@ def test_a_pod_runs_under_the_restricted_profile_with_a_limit_of_memory(running:
 
 def test_a_stop_under_load_loses_nothing(running: Running) -> None:
     """Senders go on until the pod says that it is not ready, as a load balancer does; the last of this module's tests."""
-    before, answers, ready = running.taken(), Counter[int](), threading.Event()
-    ready.set()
-
-    def send() -> None:
-        headers = sign(load_preset("github"), Secret("test", OLD.encode()), body=BODY, now=time.time())
-        with httpx.Client(timeout=10) as client:
-            while ready.is_set():
-                answers[
-                    client.post(f"http://{running.pod.address}:8080/hooks", content=BODY, headers=headers).status_code
-                ] += 1
-
-    def watch() -> None:
-        while running.pod.status("/readyz") == 200:
-            time.sleep(0.1)
-        time.sleep(0.5)  # what a balancer takes to act
-        ready.clear()
-
-    threads = [threading.Thread(target=each) for each in (send, send, send, send, watch)]
-    for thread in threads:
-        thread.start()
-    time.sleep(1)
-    assert running.pod.stop("webhook-sidecar") == 0
-    for thread in threads:
-        thread.join(20)
+    before = running.taken()
+    with load_while_ready(running.pod, OLD) as answers:
+        assert running.pod.stop("webhook-sidecar") == 0
     assert answers[200] > 50
     assert set(answers) == {200}
     assert running.taken() == before + answers[200]

@@ -81,7 +81,7 @@ def _pod(workload: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, An
     ]
     volumes = [
         {"name": each["name"], "configMap": {"name": each["secret"]["secretName"]}} if "secret" in each else each
-        for each in spec["volumes"]
+        for each in spec.get("volumes", [])
     ]
     return {
         "apiVersion": "v1",
@@ -90,7 +90,7 @@ def _pod(workload: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, An
         "spec": {
             "containers": containers,
             "volumes": volumes,
-            "securityContext": spec["securityContext"],
+            "securityContext": spec.get("securityContext", {}),
             "restartPolicy": "Never",
         },
     }
