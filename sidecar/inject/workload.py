@@ -13,6 +13,8 @@ from sidecar.inject.manifest import Document, ManifestError, Steps, objects
 
 #: On a workload or its pod template: `enabled` means this one.
 SELECT = "webhook-sidecar/inject"
+#: On what Helm runs once, such as a chart's tests.
+HOOK = "helm.sh/hook"
 #: What inject did to an object; `made` for one that it added.
 RECORD = "webhook-sidecar/injected"
 
@@ -86,7 +88,7 @@ def find_all(documents: Sequence[Document]) -> list[Found]:
 
 
 def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list[Found]:
-    """The workloads that were named (`NAME` or `KIND/NAME`), else the marked ones, else the only one."""
+    """The workloads that were named (`NAME` or `KIND/NAME`), else the marked ones, else the only one but for hooks of Helm."""
     workloads = [each for each in everything if each.template is not None]
     there = ", ".join(f"{each.kind.lower()}/{each.name}" for each in workloads)
     if not workloads:
@@ -104,16 +106,17 @@ def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list
                     "is in the manifests several times; name it as KIND/NAME" if matching else "is not in the manifests"
                 )
                 raise ManifestError(f"{file}: --workload {name} {problem}; there are {there}")
-            picked += matching
+            picked += [each for each in matching if each not in picked]
         return picked
     marked = [each for each in workloads if "enabled" in (_mark(each, ()), _mark(each, each.template or ()))]
     if marked:
         return marked
-    if len(workloads) > 1:
+    lasting = [each for each in workloads if each.value("metadata", "annotations", HOOK) is None] or workloads
+    if len(lasting) > 1:
         raise ManifestError(
             f"{file}: several workloads: {there}; choose with --workload, or mark with the annotation {SELECT}: enabled"
         )
-    return workloads
+    return lasting
 
 
 def _mark(workload: Found, at: Steps) -> Any:

@@ -85,7 +85,12 @@ def layouts(draw: st.DrawFn, value: Any) -> str:
                 if lines:
                     lines += remark(column)
                 head = " " * column + str(key) + ":"
-                if is_block(item):
+                if isinstance(item, str) and "\n" in item and draw(st.booleans()):
+                    lines += [
+                        f"{head} {'|+' if item.endswith(chr(10) * 2) else '|' if item.endswith(chr(10)) else '|-'}"
+                    ]
+                    lines += [" " * (column + 2) + line if line else "" for line in item.splitlines()]
+                elif is_block(item):
                     nested = block(item, inner)
                     lines += [
                         head + (" # here" if comments else ""),

@@ -192,6 +192,13 @@ def test_several_workloads_are_marked_or_named() -> None:
     ]
 
 
+def test_a_charts_test_is_not_taken_for_the_receiver() -> None:
+    hook = workload("Pod", name="test")
+    hook["metadata"]["annotations"] = {"helm.sh/hook": "test"}
+    made = injected(hook, workload(), service())
+    assert ["initContainers" in pod_of(each) for each in made[:2]] == [False, True]
+
+
 def test_the_command_pipes(command: Command) -> None:
     text = written(workload(), service())
     options = ("--config", "hooks.yaml", "--secret", "stripe")

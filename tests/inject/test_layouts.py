@@ -13,7 +13,12 @@ from sidecar.inject.workload import RECORD
 
 OPTIONS = Options(config=CONFIG, secret=["stripe"], loopback=True)
 
+TEXTS = pod(priorityClassName="last\nthing\n")
+TEXTS["containers"][0]["lifecycle"] = {"postStart": {"exec": {"command": ["sh"], "note": "two\n\nlines"}}}
+TEXTS["containers"][0]["env"] = [{"name": "A", "value": "kept\n\n"}]
+
 SHAPES: dict[str, Any] = {
+    "texts of several lines": workload(**TEXTS) | {"metadata": {"name": "shop", "annotations": {"note": "a\nb\n"}}},
     "a deployment": workload(),
     "one with volumes and init containers": workload(
         **pod(volumes=[{"name": "a", "emptyDir": {}}], initContainers=[{"name": "migrate", "image": "x"}])

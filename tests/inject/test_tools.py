@@ -23,6 +23,9 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "hooks.yaml").write_text(CONFIG)
     (tmp_path / "chart/Chart.yaml").write_text(written({"apiVersion": "v2", "name": "shop", "version": "1.0.0"}))
     (tmp_path / "chart/templates/shop.yaml").write_text(written(workload(), service()))
+    hook = workload("Pod", name="test")
+    hook["metadata"]["annotations"] = {"helm.sh/hook": "test"}
+    (tmp_path / "chart/templates/test.yaml").write_text(written(hook))
     (tmp_path / "shop.yaml").write_text(written(workload(), service()))
     return tmp_path
 
@@ -45,7 +48,9 @@ def run(place: Path, *command: str, **env: str) -> str:
 
 
 def check(text: str) -> None:
-    made = sorted(read(text), key=lambda each: str(each["kind"]))
+    """All objects are there, and the workload has the sidecar; a chart's test is left alone."""
+    made = sorted((each for each in read(text) if each["kind"] != "Pod"), key=lambda each: str(each["kind"]))
+    assert text.count("name: webhook-sidecar\n") == 1
     assert [each["kind"] for each in made] == KINDS
     assert made[1]["spec"]["template"]["spec"]["initContainers"][0]["name"] == "webhook-sidecar"
     assert made[3]["spec"]["ports"][0]["targetPort"] == 8080
