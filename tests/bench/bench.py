@@ -30,6 +30,7 @@ import re
 import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -106,7 +107,8 @@ class Bench:
     def latency(self) -> None:
         for connections in (1, 32, 256):
             for name in ("sidecar", "direct", *(peer for peer in VERIFYING if peer in self.arguments.peers)):
-                self.case(f"latency, {connections} connections", name, name, lua(1024), connections=connections)
+                part = f"latency, {connections} connection{'s' if connections > 1 else ''}"
+                self.case(part, name, name, lua(1024), connections=connections)
 
     def refusals(self) -> None:
         self.case("refusals", "accepted", "sidecar", lua(1024))
@@ -227,6 +229,9 @@ def circumstances() -> dict[str, object]:
         "processor": model[1] if model else platform.machine(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
+        "version": subprocess.run(
+            ["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True
+        ).stdout.strip(),
         "load_before": os.getloadavg()[0],  # of others; above 0.2 the figures are worth less
     }
 

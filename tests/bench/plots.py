@@ -12,6 +12,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "performance"  # the same figures give the same bytes
+mpl.rcParams["svg.fonttype"] = "none"
 mpl.rcParams["font.size"] = 9
 
 from matplotlib import pyplot as plt  # noqa: E402
@@ -30,9 +31,9 @@ def values(rounds: list[dict], name: str) -> list[float]:
     return [figures["load"].get(name, figures.get(name)) for figures in rounds]
 
 
-def bars(axes, part: dict, name: str, *, without: tuple[str, ...] = ()) -> None:
+def bars(axes, part: dict, name: str, scale: float = 1.0) -> None:
     """A bar for each case, the first one on top."""
-    cases = {label: values(rounds, name) for label, rounds in part.items() if label not in without}
+    cases = {label: [value * scale for value in values(rounds, name)] for label, rounds in part.items()}
     labels = [f"{label} *" if label in FORWARDING else label for label in cases]
     middle = [statistics.median(found) for found in cases.values()]
     spread = [
@@ -70,6 +71,8 @@ def latency(parts: dict, file: Path) -> None:
             shade = ("#1f77b4", "#5d6d7e", "#aab7b8", "#d5dbdb")[at]
             axes.bar([place + 0.2 * at for place in range(len(found))], heights, 0.18, label=label, color=shade)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.set_xticks([place + 0.1 * (len(names) - 1) for place in range(len(found))], list(found))
         axes.set_title(f"Added latency, {name[:3]}, ms")
         axes.spines[["top", "right"]].set_visible(False)
@@ -79,10 +82,10 @@ def latency(parts: dict, file: Path) -> None:
 
 def sizes(parts: dict, file: Path) -> None:
     found = {part.removeprefix("sizes, "): cases for part, cases in parts.items() if part.startswith("sizes")}
-    figure, all_axes = plt.subplots(1, len(found), figsize=(9, 2.2), layout="constrained", squeeze=False)
+    figure, all_axes = plt.subplots(1, len(found), figsize=(9, 2), layout="constrained", squeeze=False)
     for axes, (size, cases) in zip(all_axes[0], found.items(), strict=True):
-        bars(axes, cases, "cpu_us")
-        axes.set_title(f"CPU for {size}, µs")
+        bars(axes, cases, "cpu_us", scale=1e-3)
+        axes.set_title(f"CPU for {size}, ms")
     figure.savefig(file)
 
 
