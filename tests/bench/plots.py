@@ -18,6 +18,7 @@ mpl.rcParams["font.size"] = 9
 from matplotlib import pyplot as plt  # noqa: E402
 
 OURS, VERIFY_TOO, FORWARD_ONLY = "#1f77b4", "#7f8c99", "#c5ccd3"
+NO_METADATA = {"Creator": None, "Date": None}
 FORWARDING = ("envoy", "caddy", "traefik")
 
 
@@ -52,7 +53,7 @@ def peers(parts: dict, file: Path) -> None:
     bars(memory, parts["peers"], "loaded_mb")
     memory.set_title("Memory under that load, MB (PSS)")
     figure.supxlabel("* forwards only, verifies nothing", fontsize=8, x=0.98, ha="right")
-    figure.savefig(file)
+    figure.savefig(file, metadata=NO_METADATA)
 
 
 def latency(parts: dict, file: Path) -> None:
@@ -77,7 +78,7 @@ def latency(parts: dict, file: Path) -> None:
         axes.set_title(f"Added latency, {name[:3]}, ms")
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].legend(frameon=False)
-    figure.savefig(file)
+    figure.savefig(file, metadata=NO_METADATA)
 
 
 def sizes(parts: dict, file: Path) -> None:
@@ -86,14 +87,14 @@ def sizes(parts: dict, file: Path) -> None:
     for axes, (size, cases) in zip(all_axes[0], found.items(), strict=True):
         bars(axes, cases, "cpu_us", scale=1e-3)
         axes.set_title(f"CPU for {size}, ms")
-    figure.savefig(file)
+    figure.savefig(file, metadata=NO_METADATA)
 
 
 def refusals(parts: dict, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 2.4), layout="constrained")
     bars(axes, parts["refusals"], "cpu_us")
     axes.set_title("CPU for each delivery, µs")
-    figure.savefig(file)
+    figure.savefig(file, metadata=NO_METADATA)
 
 
 def main() -> None:
