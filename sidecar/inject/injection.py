@@ -187,7 +187,7 @@ class _Injection:
                 route = self.config.routes.find(path.encode())
             except Rejected:
                 route = None
-            if route is None or not route.open:
+            if route is None or not route.open or "GET" not in route.methods:
                 raise ManifestError(
                     f"{self.options.config_file}: {probe} of {workload} asks for {path}, which must go through the sidecar "
                     f"to a receiver on loopback; add under routes: - {{path: {path}, open: true}}"

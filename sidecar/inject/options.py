@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--image", f"the sidecar's image; default {Options.image}")
     option(
         "--workload",
-        "which workload, as NAME or KIND/NAME; may be repeated; default: those with the annotation "
+        "which workload, as NAME or KIND/NAME; may be repeated; default: those with the label "
         "webhook-sidecar/inject: enabled, else the only one",
         metavar="NAME",
         action="append",

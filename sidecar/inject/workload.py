@@ -11,7 +11,7 @@ import yaml
 
 from sidecar.inject.manifest import Document, ManifestError, Steps, objects
 
-#: On a workload or its pod template: `enabled` means this one.
+#: A label or annotation of a workload or its pod template: `enabled` means this one.
 SELECT = "webhook-sidecar/inject"
 #: On what Helm runs once, such as a chart's tests.
 HOOK = "helm.sh/hook"
@@ -108,19 +108,22 @@ def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list
                 raise ManifestError(f"{file}: --workload {name} {problem}; there are {there}")
             picked += [each for each in matching if each not in picked]
         return picked
-    marked = [each for each in workloads if "enabled" in (_mark(each, ()), _mark(each, each.template or ()))]
+    marked = [each for each in workloads if _is_marked(each)]
     if marked:
         return marked
     lasting = [each for each in workloads if each.value("metadata", "annotations", HOOK) is None] or workloads
     if len(lasting) > 1:
         raise ManifestError(
-            f"{file}: several workloads: {there}; choose with --workload, or mark with the annotation {SELECT}: enabled"
+            f"{file}: several workloads: {there}; choose with --workload, or mark with the label {SELECT}: enabled"
         )
     return lasting
 
 
-def _mark(workload: Found, at: Steps) -> Any:
-    return workload.value(*at, "metadata", "annotations", SELECT)
+def _is_marked(workload: Found) -> bool:
+    places = [
+        (*at, "metadata", kind, SELECT) for at in ((), workload.template or ()) for kind in ("annotations", "labels")
+    ]
+    return any(workload.value(*place) == "enabled" for place in places)
 
 
 def receiver_of(workload: Found, named: str | None) -> Steps:

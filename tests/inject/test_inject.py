@@ -178,9 +178,10 @@ def test_the_configuration_keeps_its_comments_and_takes_what_fits_the_pod() -> N
     assert sidecar["livenessProbe"]["httpGet"]["port"] == 9091
 
 
-def test_several_workloads_are_marked_or_named() -> None:
+@pytest.mark.parametrize("kind", ["labels", "annotations"])
+def test_several_workloads_are_marked_or_named(kind: str) -> None:
     marked = workload(name="a")
-    marked["spec"]["template"]["metadata"]["annotations"] = {"webhook-sidecar/inject": "enabled"}
+    marked["spec"]["template"]["metadata"].setdefault(kind, {})["webhook-sidecar/inject"] = "enabled"
     objects = [marked, workload("StatefulSet", name="b"), service("a"), service("b")]
     made = injected(*objects)
     assert ["initContainers" in pod_of(each) for each in made[:2]] == [True, False]
@@ -288,7 +289,7 @@ MISTAKES = [
         GIVEN,
         (
             "several workloads: deployment/a, deployment/b; choose with "
-            "--workload, or mark with the annotation webhook-sidecar/inject: enabled"
+            "--workload, or mark with the label webhook-sidecar/inject: enabled"
         ),
     ),
     (
@@ -408,6 +409,10 @@ def test_a_mistake_is_shown_with_place_and_remedy(
                 "hooks.yaml: readinessProbe of Deployment shop asks for /healthz, which must go through "
                 "the sidecar to a receiver on loopback; add under routes: - {path: /healthz, open: true}"
             ),
+        ),
+        (
+            CONFIG.replace("open: true", "open: true, methods: [POST]"),
+            "add under routes: - {path: /healthz, open: true}",
         ),
         ("", "hooks.yaml:1: holds no configuration; begin with upstream: and routes:"),
     ],
