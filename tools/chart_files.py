@@ -20,6 +20,16 @@ from sidecar.schema import json_schema, preset_names
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
+#: Keys and the keys below them whose patterns templates/_check.tpl has a sentence for.
+SAID_BETTER: dict[str, tuple[str, ...]] = {
+    "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
+    "limits": ("body", "buffer", "header_timeout", "body_timeout", "refusals"),
+    "timeouts": ("connect", "response", "total", "idle"),
+    "ip_ranges": ("refresh",),
+}  # fmt: skip
+PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+HOST = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])"
+URL = f"^https?://{HOST}(:{PORT})?([/?#][!-~]*)?$"
 #: What decides whether a scheme is sound, and what a test delivery needs to know.
 CHECKED = (
     "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
@@ -47,14 +57,13 @@ def config_schema() -> dict[str, Any]:
     route = schema["properties"]["routes"]["items"]
     schema["properties"]["routes"].pop("minItems", None)
     for keys in (schema["properties"], route["properties"]):
-        for key in ("upstream", "public_url", "path", "name", "drain", "replay"):
+        for key, inner in SAID_BETTER.items():
             keys.get(key, {}).pop("pattern", None)
-    for key in ("limits", "timeouts", "ip_ranges"):
-        for each in schema["properties"][key]["properties"].values():
-            each.pop("pattern", None)
-    route["properties"]["limits"]["properties"]["body"].pop("pattern")
+            for below, each in keys.get(key, {}).get("properties", {}).items():
+                if below in inner:
+                    each.pop("pattern")
     schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
-    _free_references(schema)
+    _tighten(schema)
     # One branch in place of a preset's name, a scheme, or a preset with changes: an error then names what is wrong in it.
     *_, changed = route["properties"]["verify"]["anyOf"]
     changed["properties"]["preset"].pop("enum")
@@ -62,15 +71,22 @@ def config_schema() -> dict[str, Any]:
     return schema
 
 
-def _free_references(schema: Any) -> None:
-    """Of references to secrets anything is let through to the templates, which must not repeat what may be the secret itself."""
-    for key, below in list(schema.items()) if isinstance(schema, dict) else list(enumerate(schema)):
+def _tighten(schema: Any) -> None:
+    """Below `schema`, what JSON Schema could say of a value and the published schema leaves to the program.
+
+    Of references to secrets anything is let through: the templates look at them, and don't repeat what may be the secret itself.
+    """
+    for key, below in list(schema.items() if isinstance(schema, dict) else enumerate(schema)):
         if not isinstance(below, dict | list):
             continue
         if isinstance(below, dict) and {"env", "file"} <= set(below.get("properties", ())):
             schema[key] = {"description": "where a secret stands: {file: ...} or {env: ...}"}
-        else:
-            _free_references(below)
+            continue
+        if isinstance(below, dict) and below.get("pattern") == "^https?://":
+            below["pattern"] = URL
+        if isinstance(below, dict) and below.get("minLength") == 1 and "pattern" not in below:
+            below["pattern"] = r"^[\x00-\x7f]+$" if "maxLength" in below else r"\S"
+        _tighten(below)
 
 
 def presets() -> dict[str, Any]:

@@ -60,7 +60,7 @@ receiver.image: is for mode: sidecar, and mode is {{ .Values.mode }}; set the on
 {{- define "sidecar.check.listeners" -}}
 {{- $ports := list -}}
 {{- range $key, $default := dict "listen" "0.0.0.0:8080" "admin" "0.0.0.0:9090" }}
-{{- $text := get $.config $key | default $default | toString }}
+{{- $text := ternary (get $.config $key) $default (hasKey $.config $key) | toString }}
 {{- $port := splitList ":" $text | last }}
 {{- if hasPrefix "unix:" $text }}
 config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; write {{ $default }}
@@ -85,8 +85,8 @@ config.upstream: {{ squote $config.upstream }} is not where the receiver listens
 {{- end }}
 {{- end }}
 {{- end }}
-{{- with $config.public_url }}
-{{- include "sidecar.check.url" (list "config.public_url" .) }}
+{{- if hasKey $config "public_url" }}
+{{- include "sidecar.check.url" (list "config.public_url" $config.public_url) }}
 {{- end }}
 {{- range $index, $network := $config.trusted_proxies }}
 {{- if ne $network "unix:" }}
@@ -135,33 +135,33 @@ config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version;
 {{- if hasKey $config "admin_token" }}
 {{- include "sidecar.check.secret" (list .root "config.admin_token" $config.admin_token) }}
 {{- end }}
-{{- with $config.replay_store }}
-{{- $url := ternary . (dig "url" "" (ternary . dict (kindIs "map" .))) (kindIs "string" .) }}
-{{- if not (or (kindIs "string" .) (kindIs "map" .)) }}
+{{- if hasKey $config "replay_store" }}
+{{- $store := $config.replay_store }}
+{{- $section := ternary $store dict (kindIs "map" $store) }}
+{{- $url := ternary $store (toString $section.url) (kindIs "string" $store) }}
+{{- if not (or (kindIs "string" $store) (kindIs "map" $store)) }}
 config.replay_store: must be memory, an address such as redis://redis.namespace:6379/0, or {url: ..., password: {file: ...}}
-{{- else if ne $url "memory" }}
-{{- $user := kindIs "map" . | ternary "([^:@/]+@)?" "" }}
+{{- else if or (kindIs "map" $store) (ne $url "memory") }}
+{{- $user := ternary "([^:@/]+@)?" "" (kindIs "map" $store) }}
 {{- $host := "([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" }}
 {{- if not (regexMatch (printf "^(rediss?://%s%s(:[1-9][0-9]{0,4})?(/[0-9]{0,4})?|unix:/.+)$" $user $host) $url) }}
 config.replay_store: is no address of a store; for example redis://redis.namespace:6379/0, rediss:// for TLS, or unix:/run/redis.sock; a password stands in a Secret: {url: ..., password: {file: ...}}
 {{- else if gt (regexFind ":[0-9]+(/[0-9]*)?$" $url | trimPrefix ":" | splitList "/" | first | int) 65535 }}
 config.replay_store: has no possible port; for example redis://redis.namespace:6379/0
 {{- end }}
-{{- if kindIs "map" . }}
-{{- range $key, $_ := omit . "url" "password" }}
+{{- range $key, $_ := omit $section "url" "password" }}
 config.replay_store.{{ $key }}: unknown key; known keys are url, password
 {{- end }}
-{{- if hasKey . "password" }}
-{{- include "sidecar.check.secret" (list $.root "config.replay_store.password" .password) }}
-{{- end }}
+{{- if hasKey $section "password" }}
+{{- include "sidecar.check.secret" (list $.root "config.replay_store.password" $section.password) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- range $index, $account := (default dict $config.delivery_test).accounts }}
 {{- $at := printf "config.delivery_test.accounts[%d]" $index }}
 {{- include "sidecar.check.secret" (list $.root (printf "%s.api_key" $at) $account.api_key) }}
-{{- with $account.webhook_url }}
-{{- include "sidecar.check.url" (list (printf "%s.webhook_url" $at) .) }}
+{{- if hasKey $account "webhook_url" }}
+{{- include "sidecar.check.url" (list (printf "%s.webhook_url" $at) $account.webhook_url) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -294,8 +294,8 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- include "sidecar.check.network" (list (printf "%s.allow[%d]" $at $index) $network) }}
 {{- end }}
 {{- end }}
-{{- with $route.public_url }}
-{{- include "sidecar.check.url" (list (printf "%s.public_url" $at) .) }}
+{{- if hasKey $route "public_url" }}
+{{- include "sidecar.check.url" (list (printf "%s.public_url" $at) $route.public_url) }}
 {{- end }}
 {{- $ids := dict }}
 {{- range $index, $secret := $route.secrets }}
@@ -303,7 +303,7 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- include "sidecar.check.secret" (list $context.root $where $secret) }}
 {{- $reference := ternary $secret dict (kindIs "map" $secret) }}
 {{- $made := $reference.env | default ($reference.file | default "" | toString | base) | toString }}
-{{- $id := $reference.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) }}
+{{- $id := $reference.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) | toString }}
 {{- if hasKey $ids $id }}
 {{ $where }}: {{ squote $id }} is the id of another secret too; the id says which one matched, so give each its own id:
 {{- end }}
@@ -323,8 +323,8 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
 {{- end }}
 {{- end }}
-{{- with $route.verify_token }}
-{{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) .) }}
+{{- if hasKey $route "verify_token" }}
+{{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) $route.verify_token) }}
 {{- end }}
 {{- with dig "sign" "secret" "" $route }}
 {{- $references := ternary . (list .) (kindIs "slice" .) }}
@@ -445,9 +445,9 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{ $at }}.file: {{ squote . }} is on no volume; write /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
 {{- end }}
 {{- end }}
-{{- with $secret.retire_by }}
-{{- if ne (toString .) (toString . | toDate "2006-01-02" | date "2006-01-02") }}
-{{ $at }}.retire_by: {{ squote . }} is no day; for example 2026-12-31
+{{- if hasKey $secret "retire_by" }}
+{{- if ne $secret.retire_by ($secret.retire_by | toDate "2006-01-02" | date "2006-01-02") }}
+{{ $at }}.retire_by: {{ squote $secret.retire_by }} is no day; for example 2026-12-31
 {{- end }}
 {{- end }}
 {{- with $secret.env }}

@@ -5,15 +5,16 @@ import json
 import random
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, HELMS, HelmError, helm, template
+from chart import CHART, HELMS, ROOT, HelmError, helm, template
 
 from sidecar.config import ConfigError, load_config
+from sidecar.yaml_source import read_yaml
 
 INVALID = sorted((Path(__file__).parents[1] / "config/invalid").glob("*.yaml"))
 #: Any file and any variable may be there.
@@ -145,20 +146,81 @@ def test_an_admission_policy_needs_a_kubernetes_that_has_them() -> None:
 @pytest.mark.parametrize("file", INVALID, ids=lambda file: file.stem)
 def test_a_configuration_that_the_sidecar_refuses_does_not_render(file: Path, tmp_path: Path) -> None:
     """Or renders into one that it takes, where Helm's reading and writing of YAML has mended the mistake."""
-    values = MOUNTED + textwrap.indent(file.read_text(), "  ")
+    assert refused_or_right(MOUNTED + textwrap.indent(file.read_text(), "  "), tmp_path) == ""
+
+
+#: What is hardly ever right.
+JUNK = (
+    "banana",
+    "",
+    " ",
+    "a b",
+    "http://x y/",
+    "1e3",
+    -1,
+    0,
+    1.5,
+    True,
+    "é",
+    "x" * 70,
+    [],
+    {},
+    "/../x",
+    "http://h:99999",
+    "0.0.0.0:0",
+)
+EVERY_KEY = read_yaml((ROOT / "config/full.yaml").read_bytes(), "full.yaml").value
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if not isinstance(value, dict | list):
+        yield path
+    for key, below in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(below, (*path, key))
+
+
+PLACES = list(leaves(EVERY_KEY))
+
+
+def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
+    if not path:
+        return by
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], by)
+    return copy
+
+
+@pytest.mark.parametrize("number", range(len(PLACES)), ids=[".".join(map(str, path)) for path in PLACES])
+def test_junk_in_any_place_is_refused_as_the_sidecar_refuses_it(number: int, tmp_path: Path) -> None:
+    """One piece of junk for each place, the next one that the sidecar refuses there."""
+    for junk in (*JUNK[number % len(JUNK) :], *JUNK):
+        config = replaced(EVERY_KEY, PLACES[number], junk)
+        if problem_of(json.dumps(config), tmp_path):
+            break
+    else:
+        return
+    assert refused_or_right(MOUNTED + textwrap.indent(json.dumps(config), "  "), tmp_path) == ""
+
+
+def problem_of(config: str, folder: Path) -> str:
+    """What the sidecar says."""
+    file = folder / "config.yaml"
+    file.write_text(config)
+    try:
+        load_config(str(file), {}, resolve_secrets=False)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def refused_or_right(values: str, folder: Path) -> str:
+    """Nothing if the chart refuses the values, or makes a configuration of them that the sidecar takes."""
     options = ("--values", "-", "--show-only", "templates/configmap.yaml")
     try:
         made = helm("template", "release", CHART, *options, stdin=values)
     except HelmError as refused:
-        if "executing" in str(refused):
-            pytest.fail(f"a template broke: {refused}")
-        return
-    rendered = tmp_path / "config.yaml"
-    rendered.write_text(yaml.safe_load(made)["data"]["config.yaml"])
-    try:
-        load_config(str(rendered), {}, resolve_secrets=False)
-    except ConfigError as error:
-        pytest.fail(f"this renders, and then: {error}")
+        return f"a template broke: {refused}" if "executing" in str(refused) else ""
+    return problem_of(yaml.safe_load(made)["data"]["config.yaml"], folder)
 
 
 def test_networks_are_read_as_the_sidecar_reads_them(tmp_path: Path) -> None:
