@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from marshmallow import Schema, ValidationError, missing
 from marshmallow.fields import Field, List, Nested
+from pages import named, read, rows
 
 from sidecar.fields import Value
 from sidecar.schema import ConfigKeys, SchemeKeys, json_schema
@@ -54,12 +55,18 @@ def test_the_page_is_what_the_schema_says() -> None:
     assert page == configuration_page.page(), "docs/configuration.md is out of date: run `make docs`"
 
 
-def test_the_page_says_which_keys_need_a_restart() -> None:
+def test_pages_and_chart_say_which_keys_need_a_restart() -> None:
     source = (configuration_page.ROOT / "sidecar/reload.py").read_text(encoding="utf-8")
     fixed = re.findall(r'^        \("(\w+)", old', source, re.M)
     sentence = re.search(r"a change of ([^.]*) needs a restart", configuration_page.page())
     assert sentence is not None
     assert sorted(re.findall(r"`(\w+)`", sentence[1])) == sorted(fixed)
+    chart = (configuration_page.ROOT / "helm/templates/deployment.yaml").read_text(encoding="utf-8")
+    restarts = re.search(r"needs-restart: {{ pick \.Values\.config ([^|]*)", chart)
+    assert restarts is not None
+    assert sorted(re.findall(r'"(\w+)"', restarts[1])) == sorted(fixed), "the chart replaces the pods for these"
+    row = next(row for row in rows(read("docs/kubernetes.md"), "## What a change does") if "config.listen" in row[0])
+    assert sorted(named(row[0].replace("config.", ""))) == sorted(fixed)
 
 
 def test_every_key_says_what_it_is_about_what_it_takes_and_an_example() -> None:
