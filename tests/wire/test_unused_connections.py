@@ -25,7 +25,7 @@ class Always:
         self.size = size
 
     async def __call__(self, incoming: protocol.Incoming) -> None:
-        incoming.start(200, [(b"content-length", b"%d" % self.size)], sized=True, hold=True)
+        incoming.start(200, b"content-length: %d\r\n" % self.size, sized=True, hold=True)
         incoming.write(bytes(self.size), more=False)
 
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
@@ -64,20 +64,22 @@ def on_a_connection(monkeypatch: pytest.MonkeyPatch, size: int, then: list[bytes
         sender.setblocking(False)
         await loop.sock_connect(sender, listener.getsockname())
         began = loop.time()
-        await loop.sock_sendall(sender, REQUEST)
-        if read:
-            assert (await loop.sock_recv(sender, 65536)).startswith(b"HTTP/1.1 200 OK")
-        for data in then:
-            await asyncio.sleep(0.1)
-            if made[0].parser is None:
-                break
-            await loop.sock_sendall(sender, data)
-        while made[0].parser is not None:
-            assert loop.time() - began < 5, "it was never let go"
-            await asyncio.sleep(0.02)
-        sender.close()
-        server.close()
-        return loop.time() - began
+        try:
+            await loop.sock_sendall(sender, REQUEST)
+            if read:
+                assert (await loop.sock_recv(sender, 65536)).startswith(b"HTTP/1.1 200 OK")
+            for data in then:
+                await asyncio.sleep(0.1)
+                if made[0].parser is None:
+                    break
+                await loop.sock_sendall(sender, data)
+            while made[0].parser is not None:
+                assert loop.time() - began < 5, "it was never let go"
+                await asyncio.sleep(0.02)
+            return loop.time() - began
+        finally:  # a loop with an open server never closes
+            sender.close()
+            server.close()
 
     return uvloop.run(run())
 
