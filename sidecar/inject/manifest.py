@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import yaml
@@ -277,15 +278,12 @@ class Document:
 def parse(text: str, file: str) -> list[Document]:
     """The documents of a stream; their texts joined are the stream."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    cuts = [match.start() for match in _MARKER.finditer(text) if match.group() == "---"]
-    ends = [*cuts, len(text)]
-    starts = [0, *cuts]
-    documents: list[Document] = []
-    for start, end in zip(starts, ends):
-        if start < end:
-            document = Document(text[start:end], file, text.count("\n", 0, start), newline)
-            documents.append(document)
-    return documents
+    cuts = [0, *(match.start() for match in _MARKER.finditer(text) if match.group() == "---"), len(text)]
+    return [
+        Document(text[start:end], file, text.count("\n", 0, start), newline)
+        for start, end in pairwise(cuts)
+        if start < end
+    ]
 
 
 def dumped(value: Any) -> str:
