@@ -143,7 +143,7 @@ image-test: $(VENV)/installed-dev ## build the image and test it (as root on Deb
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) sbom.cdx.json build dist *.egg-info .coverage .coverage.* htmlcov
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The interpreter, with a remedy where it won't do.

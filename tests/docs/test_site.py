@@ -10,7 +10,7 @@ from pages import ROOT
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("docs", "config", "helm", "kustomize", "plugins", "tests/chart/parent", "tools"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     for name in ("zensical.toml", *site.OUTER):
         shutil.copy(ROOT / name, tmp_path)
     assert site.build(tmp_path, ROOT / ".venv/site/bin/zensical") == 0, capfd.readouterr()
