@@ -9,6 +9,7 @@ import pytest
 from pages import NAMES, ROOT, code, fences, named, read, rows
 
 from sidecar.cli import _parser
+from sidecar.inject.objects import CONTAINER
 
 PAGE = read("docs/commands.md")
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
@@ -45,7 +46,7 @@ def lines(page: str) -> Iterator[str]:
 
 
 def wrong_lines(page: str) -> set[str]:
-    """Command lines with a command, an option or a target of make that there is not."""
+    """Command lines with a command, an option, a target of make or a container that there is not."""
     wrong = set()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     for line in lines(page):
@@ -54,6 +55,8 @@ def wrong_lines(page: str) -> set[str]:
             if program == "make" and not {word for word in words[1:] if re.fullmatch("[a-z-]+", word)} <= targets:
                 wrong.add(line)
             if program == "sidecar" and not _known(words[1:]):
+                wrong.add(line)
+            if program == "kubectl" and "-c" in words and words[words.index("-c") + 1] != CONTAINER:
                 wrong.add(line)
     return wrong
 
