@@ -243,6 +243,28 @@ def test_a_key_without_a_row_is_found() -> None:
     assert missing_keys(page.replace("| `drain` |", "| `drains` |")) == {"drain", "drains"}
 
 
+# -- the layers --
+
+
+def wrong_layers(page: str) -> set[str]:
+    """Files of the program without a layer, or in two, and names of none."""
+    told = [name.rstrip("/") for row in rows(page, "## Layers") for name in named(row[1])]
+    there = {path.stem for path in (ROOT / "sidecar").iterdir() if path.suffix == ".py" or path.is_dir()}
+    return (set(told) ^ (there - {"__init__", "__main__", "__pycache__"})) | {
+        name for name in told if told.count(name) > 1
+    }
+
+
+def test_every_file_of_the_program_has_its_layer() -> None:
+    assert wrong_layers(PAGES["docs/design.md"]) == set()
+
+
+def test_a_file_without_a_layer_is_found() -> None:
+    page = PAGES["docs/design.md"]
+    assert wrong_layers(page.replace("`upstream`", "`downstream`")) == {"upstream", "downstream"}
+    assert wrong_layers(page.replace("`upstream`", "`upstream` `upstream`")) == {"upstream"}
+
+
 # -- the admin listener --
 
 
