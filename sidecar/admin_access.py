@@ -7,8 +7,8 @@ Whether the listener is on loopback is told by its own address, not by the conne
 every stranger comes from 127.0.0.1. A unix socket counts as loopback.
 
 A browser on the same machine reaches loopback for any web page that it shows. So a page of another origin may change
-nothing, and on loopback a request must call us by an address or as localhost: a name could be anybody's, rebound to
-127.0.0.1.
+nothing, and on loopback a request must call us by an address, as localhost or by another name without a dot: one with dots
+could be anybody's, rebound to 127.0.0.1 (nobody can own a name without).
 The token is a header or a field of the form, never a cookie: nothing that a browser sends by itself lets anybody in.
 """
 
@@ -54,7 +54,7 @@ def denied_to_see(request: Request, address: ListenAddress) -> Denied | None:
     if address.path or not on_loopback(address):
         return None
     host = _host(request.headers.get("host", ""))
-    return None if host == "localhost" or host.endswith(".localhost") or _is_address(host) else _BY_NAME
+    return None if (host and "." not in host) or host.endswith(".localhost") or _is_address(host) else _BY_NAME
 
 
 def denied_to_change(
