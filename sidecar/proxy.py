@@ -39,7 +39,7 @@ from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
-from sidecar.request import Header, RequestHead, field_lines
+from sidecar.request import RequestHead, field_lines
 from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -364,8 +364,8 @@ class Proxy:
             )
 
     def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
-        exchange.status, headers, body = _answer(rejected, exchange.route)
-        incoming.start(exchange.status, field_lines(headers), sized=True, hold=True)
+        exchange.status, lines, body = _answer(rejected, exchange.route)
+        incoming.start(exchange.status, lines, sized=True, hold=True)
         incoming.write(body, more=False)
         if self.refusal_limit.rate is not None and rejected.reason in VERIFICATION:
             self._count_refusal(exchange, incoming.head)
@@ -374,10 +374,10 @@ class Proxy:
         """The answer to what never became a request, as bytes; counted under no route."""
         exchange = self._begin(peer, "", b"")
         _note(exchange, rejected)
-        exchange.status, headers, body = _answer(rejected, None)
+        exchange.status, lines, body = _answer(rejected, None)
         self._record_refusal(exchange, self.monotonic())
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
-        return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, field_lines(headers), body)
+        return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
 
     def _begin(self, peer: str | None, method: str, path: bytes, head: RequestHead | None = None) -> Exchange:
         self._count += 1
@@ -478,23 +478,23 @@ def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Se
     return route.resigner.lines(ident, now, body)
 
 
-def _answer(rejected: Rejected, route: Route | None) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of a refusal. By verification: the route's one refusal, whatever the reason."""
+def _answer(rejected: Rejected, route: Route | None) -> tuple[int, bytes, bytes]:
+    """Status, header lines and body of a refusal. By verification: the route's one refusal, whatever the reason."""
     if rejected.reason in VERIFICATION:
         refusal = route.refusal if route is not None else DEFAULT_REFUSAL
-        return refusal.status, _json_headers(refusal.body), refusal.body
+        return refusal.status, _json_lines(refusal.body), refusal.body
     answer = rejected.answer or ANSWERS[rejected.reason]
     body = b'{"detail":"%b"}' % answer.detail.encode()
-    headers = _json_headers(body)
+    lines = _json_lines(body)
     if answer.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % answer.retry_after))
+        lines += b"retry-after: %d\r\n" % answer.retry_after
     if rejected.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-        headers.append((b"allow", route.allow_header))
-    return answer.status, headers, body
+        lines += b"allow: %b\r\n" % route.allow_header
+    return answer.status, lines, body
 
 
-def _json_headers(body: bytes) -> list[Header]:
-    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+def _json_lines(body: bytes) -> bytes:
+    return b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
 
 
 def _note(exchange: Exchange, stop: Stop) -> None:
