@@ -82,6 +82,7 @@ class Bench:
         connections = int(options.pop("connections", 32))
         path, core = str(options.pop("path", PATH)), str(options.pop("core", PROXY_CORE))
         port = free_port()
+        self.proxies.check_receiver()
         command, env = self.proxies.command(proxy, port, **options)
         lua_file = self.proxies.write("load.lua", script)
         with running(command, port, core, self.work, **env) as (pid, start):

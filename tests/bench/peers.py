@@ -2,6 +2,7 @@
 does; `envoy`, `caddy` and `traefik` only forward, so they do less."""
 
 import os
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -138,6 +139,13 @@ class Proxies:
 
     def receiver(self) -> list[str]:
         return self.nginx("receiver", RECEIVER.format(port=self.upstream))
+
+    def check_receiver(self) -> None:
+        """Without it every proxy would be measured at refusing."""
+        try:
+            socket.create_connection(("127.0.0.1", self.upstream), timeout=5).close()
+        except OSError as error:
+            raise SystemExit(f"the receiver has gone: {error}") from None
 
     def command(self, name: str, port: int, **options: object) -> tuple[list[str], dict[str, str]]:
         """Of a proxy that is to listen on `port`: what to run, and the environment it needs. Options are the sidecar's."""
