@@ -357,6 +357,10 @@ async def _run(combinations: list[Combination], directory: Path) -> list[str]:
         played = await asyncio.gather(*(play(each, sidecar) for each in combinations))
         problems = [problem for each in played for problem in each]
         await sidecar.back_to_start(descriptors)
+        for _ in range(100):  # the sidecar has closed them; the receivers here may have yet to see it
+            if not any(each.open for each in combinations):
+                break
+            await asyncio.sleep(0.05)
         problems += [f"{each.fault.name}: a connection is left" for each in combinations if each.open]
         output = await sidecar.stop()
     for combination in combinations:
