@@ -41,6 +41,7 @@ from sidecar.metrics import (
     Histogram,
     Metrics,
     RouteCounts,
+    added,
     exemplar_at,
     exemplar_place,
 )
@@ -115,20 +116,20 @@ class Exposition(Collector):
     def sum_of(self, name: str) -> RouteCounts:
         """The counts of one route, all processes together."""
         of_parts = [part.routes[name] for part in self.parts if name in part.routes]
-        total = RouteCounts(_added([counts.block for counts in of_parts]))
+        total = RouteCounts(added([counts.block for counts in of_parts]))
         total.hints = any(counts.hints for counts in of_parts)
         total.handshakes = any(counts.handshakes for counts in of_parts)
         total.replay = any(counts.replay for counts in of_parts)
         total.exemplars = _newest([counts.exemplars for counts in of_parts if counts.exemplars is not None])
         for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):
             blocks = [counts.secrets[secret_id] for counts in of_parts if secret_id in counts.secrets]
-            total.secrets[secret_id] = secret = _added(blocks)
+            total.secrets[secret_id] = secret = added(blocks)
             secret[LAST_USED] = max(block[LAST_USED] for block in blocks)
         return total
 
     def gauges(self) -> Block:
         """What all processes together hold."""
-        return _added([part.gauges for part in self.parts])
+        return added([part.gauges for part in self.parts])
 
     def _process_families(self) -> Iterator[Metric]:
         gauges = self.gauges()
@@ -339,10 +340,6 @@ _ROUTE_FAMILIES: tuple[Callable[[Counts], Metric], ...] = (
     _secret_last_used,
     *(_histogram(name, about, places) for name, about, places in _HISTOGRAMS),
 )
-
-
-def _added(blocks: Sequence[Block]) -> Block:
-    return list(blocks[0]) if len(blocks) == 1 else [sum(column) for column in zip(*blocks)]
 
 
 def _exemplar(block: Block | None, places: Histogram, bucket: int) -> samples.Exemplar | None:

@@ -6,7 +6,7 @@ one block at fixed places, so that a block may as well be memory that several pr
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import NamedTuple
 
 from sidecar.diagnosis import Hint
@@ -99,6 +99,11 @@ class RouteCounts:
         self.replay = False
         self.secrets: dict[str, Block] = {}
         self.exemplars: Block | None = None  #: where deliveries are traced
+
+
+def added(blocks: Sequence[Block]) -> Block:
+    """The same counts of several processes, added up."""
+    return list(blocks[0]) if len(blocks) == 1 else [sum(column) for column in zip(*blocks)]
 
 
 def lists(name: str, size: int) -> Block:

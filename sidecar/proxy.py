@@ -241,10 +241,7 @@ class Proxy:
         assert route.verifier is not None
         assert route.replay is not None
         fingerprint = functools.partial(route.verifier.fingerprint, claim, head, body.pieces, scope=route.name)
-        if body.size <= ON_LOOP_BYTES:
-            key = fingerprint()
-        else:
-            key = await asyncio.get_running_loop().run_in_executor(None, fingerprint)
+        key = await _hashed(body.size, fingerprint)
         once = Once(self.replays, key, route.replay)
         try:
             longest = site.upstreams[route.upstream].longest
@@ -303,9 +300,7 @@ class Proxy:
         if isinstance(proof, Waived) and not proof.admitted:
             return b""
         make = functools.partial(_signed_lines, route, claim, head, body.pieces, now=int(self.now()))
-        if body.size <= ON_LOOP_BYTES:
-            return make()
-        return await asyncio.get_running_loop().run_in_executor(None, make)
+        return await _hashed(body.size, make)
 
     def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
         """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
@@ -326,7 +321,7 @@ class Proxy:
 
     def _hold_back(self, site: Site, route: Route, client: Client, head: RequestHead) -> None:
         """Raises `Rejected` for a sender that this route keeps refusing. Warns where the addresses are probably proxies'."""
-        if site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields):
+        if _is_probably_proxied(site, head):
             self._warn_of_proxy(route, head)
         if self.refusal_limit.rate is None:
             return
@@ -341,7 +336,7 @@ class Proxy:
         address = site.resolve_client(head).address
         if address is None or address in site.config.trusted_proxies:
             return
-        if site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields):
+        if _is_probably_proxied(site, head):
             return  # it probably is a proxy's, and `_warn_of_proxy` said so
         self.refusal_limit.refused(exchange.route_name, address, self.monotonic())
 
@@ -469,6 +464,18 @@ def _upstream_head(
         proof=lines + signed,
         replaced=replaced,
     )
+
+
+async def _hashed(size: int, make: Callable[[], bytes]) -> bytes:
+    """What `make` computes from a body of this size, see `ON_LOOP_BYTES`. `_verify`, on every way, does it in place."""
+    if size <= ON_LOOP_BYTES:
+        return make()
+    return await asyncio.get_running_loop().run_in_executor(None, make)
+
+
+def _is_probably_proxied(site: Site, head: RequestHead) -> bool:
+    """Whether somebody says for whom they send, and nobody was named who may."""
+    return site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields)
 
 
 def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Sequence[bytes], *, now: int) -> bytes:

@@ -5,7 +5,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sidecar.metrics import CODES_AT, Metrics
+from sidecar.metrics import CODES_AT, Metrics, added
 
 WINDOW = 60.0
 #: Seconds between two looks.
@@ -18,8 +18,7 @@ Totals = Sequence[float]
 
 
 def totals(parts: Sequence[Metrics], route: str) -> Totals:
-    blocks = [part.routes[route].block[:CODES_AT] for part in parts if route in part.routes]
-    return list(blocks[0]) if len(blocks) == 1 else [sum(column) for column in zip(*blocks)]
+    return added([part.routes[route].block[:CODES_AT] for part in parts if route in part.routes])
 
 
 class Rates:
