@@ -3,11 +3,11 @@
 
 FROM debian:trixie-slim AS build
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends binutils python3 python3-venv
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends binutils gcc libc6-dev python3-dev python3-venv
 WORKDIR /src
 # Everything that a configuration may ask for. runtime: without what `tracing:` needs.
 ARG REQUIREMENTS=otel
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY requirements ./requirements
 COPY tools ./tools
 COPY sidecar ./sidecar
@@ -19,7 +19,7 @@ ENV PYTHONHASHSEED=0
 RUN python3 -m venv /tools \
  && python3 -m venv --without-pip /opt/sidecar \
  && /tools/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements/build.txt \
- && /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && SIDECAR_COMPILE=1 /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /tools/bin/pip --python /opt/sidecar/bin/python install --no-cache-dir --no-compile \
       --only-binary :all: --require-hashes -r "requirements/$REQUIREMENTS.txt" \
  && /tools/bin/pip --python /opt/sidecar/bin/python install --no-cache-dir --no-compile --no-deps --no-index --find-links /wheel \

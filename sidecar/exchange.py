@@ -15,7 +15,6 @@ class Exchange:
 
     route: Route | None = None
     client: str = ""
-    outcome: Outcome = Outcome.ACCEPTED
     reason: Reason | None = None
     detail: str = ""
     shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
@@ -41,6 +40,7 @@ class Exchange:
         self.method = method
         self.path = path
         self.started = started  #: monotonic seconds
+        self.outcome = Outcome.ACCEPTED
 
     @property
     def route_name(self) -> str:

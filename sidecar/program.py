@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sidecar import __version__
+from sidecar import __version__, is_compiled
 from sidecar.admin import admin_app
 from sidecar.config import Config, ConfigError, RangesSettings, load_config
 from sidecar.data_service import DataService
@@ -184,6 +184,7 @@ class Program:
             admin=shown(self.config.admin, admin_socket),
             pid=os.getpid(),
             workers=self.config.workers,
+            compiled=is_compiled(),
         )
         self._in_background(self._watch)
         self._in_background(self._keep_ranges_current)

@@ -15,6 +15,7 @@ read and thrown away for a moment: otherwise a reset could take the answer from 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -147,7 +148,11 @@ class Listener:
 class DataProtocol(HttpToolsProtocol):
     """One connection of a sender."""
 
-    cycle: "Incoming"  # type: ignore[assignment]  # uvicorn's name for the request that came last
+    # What uvicorn's class has under these names is of another type or none. The compiler takes types at their word.
+    url: bytes
+    parser: Any  #: httptools.HttpRequestParser, while the connection is open
+    cycle: "Incoming | None"  # type: ignore[assignment]  #: the request that came last
+    pipeline: "deque[Incoming]"  # type: ignore[assignment]  #: requests that wait for their turn, the next one last
 
     def __init__(
         self,
@@ -213,7 +218,7 @@ class DataProtocol(HttpToolsProtocol):
             cycle.wake()  # if its body is being read, `take` tells
         self.flow.resume_writing()
         # The parser and the last request hold the protocol: the circles would wait for the collector, which seldom comes.
-        self.parser = self.cycle = self.active = None  # type: ignore[assignment]
+        self.parser = self.cycle = self.active = None
         self.segment = b""
         self.earlier.clear()
 
@@ -332,7 +337,7 @@ class DataProtocol(HttpToolsProtocol):
             self.active = cycle
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
+            self.pipeline.appendleft(cycle)
 
     def _head_fault(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
         if len(self.fields) > MAX_FIELDS:
@@ -362,7 +367,7 @@ class DataProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if self.discarding or cycle.response_complete:
+        if self.discarding or cycle is None or cycle.response_complete:
             return
         size = len(body)
         self.body_bytes += size
@@ -384,13 +389,19 @@ class DataProtocol(HttpToolsProtocol):
         if self._chunks_too_costly(0):
             self._fault(CHUNKS_TOO_COSTLY)
             return
-        self.cycle.more_body = False
-        self.cycle.has_news = True
+        cycle = self._received()
+        cycle.more_body = False
+        cycle.has_news = True
+
+    def _received(self) -> "Incoming":
+        """The request that came last, whose body may still be on its way."""
+        assert self.cycle is not None
+        return self.cycle
 
     def _chunks_too_costly(self, of_others: int) -> bool:
         """Whether more was sent to frame the body's chunks than any honest sender needs; `of_others`: bytes that may not be
         this body's."""
-        if not self.cycle.head.names.chunked:
+        if not self._received().head.names.chunked:
             return False
         overhead = self.wire_bytes - self.body_bytes - of_others
         return overhead > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes
@@ -406,7 +417,7 @@ class DataProtocol(HttpToolsProtocol):
 
     def body_expired(self) -> None:
         self._fault(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
-        self.cycle.wake()
+        self._received().wake()
 
     def keep_alive_expired(self) -> None:
         """Looked at once in KEEP_ALIVE_SECONDS, so an unused connection is closed after one to two times that.
@@ -438,7 +449,7 @@ class DataProtocol(HttpToolsProtocol):
             queue.discard(self)
         if in_body:
             self._fault(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
-            self.cycle.wake()
+            self._received().wake()
         elif in_head:
             self._unparsable(Rejected(Reason.OVERLOADED, "limits.connections reached, and this head was the slowest"))
         else:
@@ -447,7 +458,7 @@ class DataProtocol(HttpToolsProtocol):
     def _fault(self, rejected: Rejected) -> None:
         """Found while the body is read: `take` raises it as soon as the proxy looks for more."""
         self.discarding = True
-        cycle = self.cycle
+        cycle = self._received()
         cycle.fault = rejected
         cycle.keep_alive = False
         cycle.has_news = True
@@ -507,12 +518,12 @@ class DataProtocol(HttpToolsProtocol):
     def _next_of_pipeline(self) -> None:
         """Not while answers wait unread: a sender that never reads could make us hold any number of them."""
         if self.pipeline and self.active is None and not self.flow.write_paused:
-            self.active = self.pipeline.pop()  # type: ignore[assignment]
+            self.active = cycle = self.pipeline.pop()
             if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
                 self.flow.resume_reading()
-                if self.active.more_body and not self.discarding:  # type: ignore[union-attr]
+                if cycle.more_body and not self.discarding:
                     self._time_body()
-            self.active.go_on()  # type: ignore[union-attr]
+            cycle.go_on()
 
     def shutdown(self) -> None:
         """The listener stops: unused connections are closed, the others when their request was answered."""

@@ -11,6 +11,7 @@ import select
 import ssl
 from collections.abc import Iterable, Sequence
 from itertools import compress
+from typing import Any
 
 import httptools
 
@@ -63,7 +64,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, pool: "Upstream") -> None:
         self.pool = pool
-        self.parser: httptools.HttpResponseParser
+        self.parser: Any = None  # httptools.HttpResponseParser, while the connection is open
         self.transport: asyncio.Transport
         self.closed = False
         self.idle_since = 0.0
@@ -152,7 +153,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self.pool.connections.discard(self)
         self.pool.forget(self)
-        del self.parser  # it holds this protocol: the circle would wait for the collector, which seldom comes
+        self.parser = None  # it holds this protocol: the circle would wait for the collector, which seldom comes
         if not self.busy:
             return
         if exc is None and self.head_done and not self._sized:

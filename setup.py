@@ -1,0 +1,68 @@
+"""Compiles the data path: the modules that every delivery runs through, from their own source, with mypyc.
+
+Everything else about the package stands in pyproject.toml. Where it can't be compiled (no C compiler, no Python.h, no mypyc
+for this machine) the package is the source alone, which does the same for half as much CPU again. SIDECAR_COMPILE=1 makes
+that an error, SIDECAR_COMPILE=0 does not try.
+"""
+
+import os
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+#: The Makefile reads these lines as well.
+MODULES = [
+    "body",
+    "claim",
+    "client_ip",
+    "clock",
+    "deadlines",
+    "exchange",
+    "forwarded",
+    "light_task",
+    "log",
+    "message",
+    "metrics",
+    "outcomes",
+    "proof",
+    "protocol",
+    "proxy",
+    "refusals",
+    "request",
+    "routes",
+    "signature",
+    "upstream",
+]
+#: Holds the compiled code of all of them; the files of the modules only point into it.
+LIBRARY = "sidecar.compiled__mypyc"
+WISH = os.environ.get("SIDECAR_COMPILE", "")
+
+
+def compiled() -> list[Extension]:
+    """Raises `ImportError` without mypyc, `SystemExit` where it finds a mistake."""
+    from mypyc.build import mypycify  # noqa: PLC0415 - who builds without it needs it not
+
+    files = [f"sidecar/{module}.py" for module in MODULES]
+    # Not the settings of `make check`: what is not installed where this is built is `Any`, and of others nothing is said.
+    options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+    group = (files, LIBRARY.removesuffix("__mypyc"))
+    return mypycify([*options, *files], separate=[group], opt_level="2", debug_level="0")
+
+
+class BuildIfPossible(build_ext):
+    def run(self) -> None:
+        try:
+            # Here and not below, because pip runs this file several times, and builds once.
+            self.distribution.ext_modules = [] if WISH == "0" else compiled()
+            self.swig_opts = None  # as it was when this was called first
+            self.finalize_options()
+            super().run()
+        except (ImportError, SystemExit, BaseError, CCompilerError) as error:
+            if WISH == "1":
+                raise
+            self.warn(f"the data path is not compiled: {error}")
+            self.extensions = []
+
+
+setup(ext_modules=[Extension(LIBRARY, [])], cmdclass={"build_ext": BuildIfPossible})
