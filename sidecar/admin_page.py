@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from importlib import resources
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp
 from sidecar import __version__, status_page
 from sidecar.admin_access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
 from sidecar.delivery_test import deliver
+from sidecar.files import SHIPPED
 from sidecar.live import Board, Events, Shown
 from sidecar.markup import Markup
 from sidecar.schema import Level
@@ -50,7 +50,7 @@ class StatusPage:
 
     def __init__(self, running: Paged) -> None:
         self._running = running
-        assets = {name: resources.files("sidecar.page").joinpath(name).read_bytes() for name in ASSETS}
+        assets = {name: (SHIPPED / "page" / name).read_bytes() for name in ASSETS}
         self._assets = hashlib.sha256(b"".join(assets.values())).hexdigest()[:8]
         self.routes = [
             Route("/", self.seen(self.index)),

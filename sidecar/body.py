@@ -5,14 +5,15 @@ from the announced length where there is one, before a byte is read.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from sidecar.metrics import BUFFERED, Block
 from sidecar.outcomes import Reason, Rejected
 from sidecar.protocol import Incoming
 
 #: Pieces of fewer bytes are joined, until they have this many together.
-SMALL_PIECE = 4 * 1024
-JOINED_PIECE = 64 * 1024
+SMALL_PIECE: Final = 4 * 1024
+JOINED_PIECE: Final = 64 * 1024
 
 
 class Budget:

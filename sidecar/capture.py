@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httptools
 
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import Header, RequestHead, check_head
+from sidecar.request import Header, RequestHead, check_head, make_head
 
 #: More than any delivery that a route would take.
 MAX_CAPTURE = 64 * 1024 * 1024
@@ -83,9 +83,9 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
     events = _Events()
     parser = httptools.HttpRequestParser(events)
     fault = _parse_head(parser, lines)
-    head = checked = RequestHead(parser.get_method().decode("ascii"), events.target, events.fields, peer)
+    head = checked = make_head(parser.get_method().decode("ascii"), events.target, events.fields, peer)
     if not needs_host and b"host" not in head.fields:
-        checked = RequestHead(head.method, head.target, [*events.fields, (b"Host", b"")], peer)
+        checked = make_head(head.method, head.target, [*events.fields, (b"Host", b"")], peer)
         remarks.append("no Host; live traffic must have one")
     fault = fault or check_head(checked, version=parser.get_http_version())
     if fault is None and parser.should_upgrade():

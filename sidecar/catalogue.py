@@ -1,7 +1,6 @@
 """The presets for people: as a list, and as YAML to copy."""
 
-from importlib import resources
-
+from sidecar.files import SHIPPED
 from sidecar.schema import load_preset, preset_names
 
 
@@ -19,4 +18,4 @@ def preset_yaml(name: str) -> str:
     """The preset's file as it is: a scheme, to be put under `verify:`. Raises `KeyError` for an unknown name."""
     if name not in preset_names():
         raise KeyError(name)
-    return resources.files("sidecar.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return (SHIPPED / "presets" / f"{name}.yaml").read_text(encoding="utf-8")

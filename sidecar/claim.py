@@ -8,7 +8,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64, hexlify, unhexlify
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.document import find_values
 from sidecar.message import Delivery
@@ -25,13 +25,13 @@ from sidecar.scheme import (
 )
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
-MAX_FIELD = 8192
+MAX_FIELD: Final = 8192
 #: Items of a list, of whatever kind.
-MAX_ITEMS = 64
+MAX_ITEMS: Final = 64
 #: Signatures of one delivery that are compared. Providers send one for each active secret: two, seldom three.
-MAX_SIGNATURES = 10
+MAX_SIGNATURES: Final = 10
 #: Copies of a numbered header: DocuSign sends one for each of up to 100 keys.
-MAX_NUMBERED = 100
+MAX_NUMBERED: Final = 100
 
 
 class Claim(NamedTuple):
@@ -46,12 +46,13 @@ class Claim(NamedTuple):
 class SignatureReader:
     """Finds and decodes the signatures that a scheme's head or body holds."""
 
-    __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "field")
+    __slots__ = ("_decode", "_missing", "_names", "_numbered", "_prefix", "_single", "_split", "field")
 
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
         self._decode = decoder(self.field)
         self._prefix = self.field.prefix.encode()
+        self._missing = f"no {self.field.header} header"
         self._numbered = self.field.header.endswith("{n}")
         names = [self.field.header, *self.field.also]
         if self._numbered:
@@ -64,7 +65,7 @@ class SignatureReader:
         """Decoded signatures, and the texts of a timestamp among them. Raises `Rejected`."""
         sent = head.values(self._names[0]) if self._single else self._all(head)
         if not sent or not sent[0]:
-            raise Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
+            raise Rejected(Reason.SIGNATURE_MISSING, self._missing)
         if self._single and len(sent) > 1:
             raise self._malformed(f"{len(sent)} {self.field.header} headers, expected one")
         if len(sent) == 1 and self._split is None:  # by far the commonest
@@ -247,10 +248,10 @@ def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
     return from_base64
 
 
-_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 
 #: From a signature's bytes to its text, padded.
-ENCODE: dict[Encoding, Callable[[bytes], bytes]] = {
+ENCODE: Final[dict[Encoding, Callable[[bytes], bytes]]] = {
     Encoding.HEX: hexlify,
     Encoding.HEX_ANY_CASE: hexlify,
     Encoding.BASE64: b64encode,

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.rfc7239 import ForwardedError, forwarded_for
 
@@ -18,11 +18,11 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: More hops than any real chain of proxies; beyond it the field is an attack on us or on the log.
-MAX_HOPS = 32
+MAX_HOPS: Final = 32
 
-_IPV4 = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?::[0-9]{1,5})?")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
-_IPV6_BRACKETED = re.compile(r"\[(?=[^\]]*:)([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?")
+_IPV4: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?::[0-9]{1,5})?")
+_IPV6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}")
+_IPV6_BRACKETED: Final = re.compile(r"\[(?=[^\]]*:)([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?")
 
 
 def parse_address(text: str) -> IPAddress | None:
@@ -86,7 +86,7 @@ class Client(NamedTuple):
 
 
 #: In place of a peer's address: a trusted proxy says that it does not know whose connection it passes on.
-UNKNOWN_PEER = "unknown"
+UNKNOWN_PEER: Final = "unknown"
 
 
 class ClientHeader:
@@ -101,9 +101,15 @@ class ClientHeader:
         self.lists_hops = self.is_forwarded_for or self.is_forwarded
 
 
-X_FORWARDED_FOR = ClientHeader("X-Forwarded-For")
+X_FORWARDED_FOR: Final = ClientHeader("X-Forwarded-For")
 #: What proxies send in fields of their own, in lower case: a sign that there is a proxy.
-FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip")
+FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
+    b"x-forwarded-for",
+    b"forwarded",
+    b"x-real-ip",
+    b"cf-connecting-ip",
+    b"true-client-ip",
+)
 
 
 def resolve_client(

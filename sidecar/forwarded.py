@@ -5,21 +5,22 @@ trusted proxy the X-Forwarded fields are kept.
 """
 
 from functools import lru_cache
+from typing import Final
 
 from sidecar.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.request import FieldNames, Header, RequestHead, field_lines
 from sidecar.scheme import Scheme
 from sidecar.upstream import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 
-_OURS = frozenset(
+_OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
 #: Ours alone on routes with `sign:`. On others they are a Standard Webhooks sender's.
-RESIGNED = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
+RESIGNED: Final = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 #: `Expect` was answered by us.
-_DROPPED = HOP_BY_HOP | _OURS | {b"expect"}
+_DROPPED: Final = HOP_BY_HOP | _OURS | {b"expect"}
 #: `Connection` must not take away what a message can't be read without; nor what it was verified by, see `_end_to_end`.
-_KEPT = frozenset({b"host", b"content-type"})
+_KEPT: Final = frozenset({b"host", b"content-type"})
 
 
 def forwarded_head(

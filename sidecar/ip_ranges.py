@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib import resources
 
 from sidecar.client_ip import IPNetwork, Networks
 from sidecar.document import find_values
+from sidecar.files import SHIPPED
 from sidecar.yaml_source import read_yaml
 
 #: A list with more is not a provider's webhooks.
@@ -49,8 +49,7 @@ class Ranges:
 @cache
 def range_names() -> tuple[str, ...]:
     """Names of the snapshots in the package, sorted."""
-    files = resources.files("sidecar.ranges").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(sorted(file.stem for file in (SHIPPED / "ranges").glob("*.yaml")))
 
 
 @cache
@@ -58,7 +57,7 @@ def load_ranges(name: str) -> Ranges:
     """The snapshot `name`. Raises `KeyError` for an unknown name."""
     if name not in range_names():
         raise KeyError(name)
-    source = read_yaml(resources.files("sidecar.ranges").joinpath(f"{name}.yaml").read_bytes(), f"ranges/{name}.yaml")
+    source = read_yaml((SHIPPED / "ranges" / f"{name}.yaml").read_bytes(), f"ranges/{name}.yaml")
     if source.problems:
         raise ValueError(str(source.problems[0]))
     data = source.value

@@ -8,7 +8,7 @@ import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.document import find_value, read_document, sorted_form
@@ -16,7 +16,7 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.request import RequestHead
 from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
 
-_SPLIT_URL = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
+_SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 
 
 class PublicURL:
@@ -98,7 +98,7 @@ class Delivery:
 
 Writer = Callable[[Delivery], Sequence[bytes]]
 #: Stands in a message for the secret, known by its identity: only where keys are at work is it filled.
-SECRET_PLACE = b"".join((b"{", b"secret", b"}"))
+SECRET_PLACE: Final = b"".join((b"{", b"secret", b"}"))
 
 
 def writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
@@ -177,7 +177,7 @@ def _body_hash(algorithm: str, body: Sequence[bytes]) -> bytes:
     return digest.digest()
 
 
-_PIECES: dict[Piece, Writer] = {
+_PIECES: Final[dict[Piece, Writer]] = {
     BODY: lambda delivery: delivery.body,
     Piece.TIMESTAMP: lambda delivery: (delivery.timestamp,),
     Piece.METHOD: lambda delivery: (delivery.head.method.encode(),),

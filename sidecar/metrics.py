@@ -7,7 +7,7 @@ one block at fixed places, so that a block may as well be memory that several pr
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.diagnosis import Hint
 from sidecar.exchange import Exchange
@@ -15,12 +15,53 @@ from sidecar.handshake import Result
 from sidecar.outcomes import SHADOWED, Reason
 from sidecar.routes import Route
 
-LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-VERIFY = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
-BYTES = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0)
+LATENCY: Final[tuple[float, ...]] = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+VERIFY: Final[tuple[float, ...]] = (
+    0.00001,
+    0.000025,
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.1,
+)
+BYTES: Final[tuple[float, ...]] = (
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262144.0,
+    1048576.0,
+    4194304.0,
+    16777216.0,
+    67108864.0,
+)
 #: Negative where the sender's clock is ahead of ours.
-AGE = (-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 600.0)
-CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+AGE: Final[tuple[float, ...]] = (-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 600.0)
+CODES: Final[tuple[str, ...]] = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 #: Numbers at fixed places: a list, or shared memory.
 Block = MutableSequence[float]
@@ -48,25 +89,25 @@ class Histogram(NamedTuple):
 
 
 #: A route's block. None, no reason to refuse it, is an accepted delivery.
-REASON_AT: dict[Reason | None, int] = {None: 0, **{reason: 1 + index for index, reason in enumerate(Reason)}}
-SHADOW_AT = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
-CODES_AT = len(REASON_AT) + len(SHADOW_AT)
-HINT_AT = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
-HANDSHAKE_AT = {result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(Result)}
-DELIVERY = Histogram(LATENCY, CODES_AT + len(CODES) + len(Hint) + len(Result))
-UPSTREAM = Histogram(LATENCY, DELIVERY.end)
-VERIFYING = Histogram(VERIFY, UPSTREAM.end)
-BODY = Histogram(BYTES, VERIFYING.end)
-SIGNED_AGE = Histogram(AGE, BODY.end)
-UNCHECKED_AT = SIGNED_AGE.end
-EVICTIONS_AT = UNCHECKED_AT + 1
-ROUTE_SIZE = EVICTIONS_AT + 1
+REASON_AT: Final[dict[Reason | None, int]] = {None: 0, **{reason: 1 + index for index, reason in enumerate(Reason)}}
+SHADOW_AT: Final = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
+CODES_AT: Final = len(REASON_AT) + len(SHADOW_AT)
+HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
+HANDSHAKE_AT: Final = {result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(Result)}
+DELIVERY: Final = Histogram(LATENCY, CODES_AT + len(CODES) + len(Hint) + len(Result))
+UPSTREAM: Final = Histogram(LATENCY, DELIVERY.end)
+VERIFYING: Final = Histogram(VERIFY, UPSTREAM.end)
+BODY: Final = Histogram(BYTES, VERIFYING.end)
+SIGNED_AGE: Final = Histogram(AGE, BODY.end)
+UNCHECKED_AT: Final = SIGNED_AGE.end
+EVICTIONS_AT: Final = UNCHECKED_AT + 1
+ROUTE_SIZE: Final = EVICTIONS_AT + 1
 
 #: An exemplar of each bucket of the three times, newest only: trace id in 48, 48 and 32 bits, span id in 32 and 32 (a
 #: double holds whole numbers up to 53 bits), the value, and when it was, unix time, written last; 0 while there is none.
-EXEMPLAR_SIZE = 7
-EXEMPLARS = (DELIVERY, UPSTREAM, VERIFYING)
-EXEMPLARS_SIZE = EXEMPLAR_SIZE * (VERIFYING.end - DELIVERY.first)
+EXEMPLAR_SIZE: Final = 7
+EXEMPLARS: Final[tuple[Histogram, ...]] = (DELIVERY, UPSTREAM, VERIFYING)
+EXEMPLARS_SIZE: Final = EXEMPLAR_SIZE * (VERIFYING.end - DELIVERY.first)
 _BITS_48, _BITS_32 = 2**48 - 1, 2**32 - 1
 
 # The same places as plain numbers, for the one function that runs for each delivery.
@@ -76,15 +117,15 @@ _VERIFY, _VERIFY_SUM = VERIFYING.first, VERIFYING.sum
 _BODY, _BODY_SUM = BODY.first, BODY.sum
 _AGE, _AGE_SUM = SIGNED_AGE.first, SIGNED_AGE.sum
 #: Class 1 of status codes stands at `CODES_AT`.
-_CODES = CODES_AT - 1
+_CODES: Final = CODES_AT - 1
 
 #: A secret's block: how often it matched, and when last, unix time.
 MATCHES, LAST_USED = range(2)
-SECRET_SIZE = 2
+SECRET_SIZE: Final = 2
 
 #: The gauges' block: what one process holds at this moment, and whether (1 or 0) it can't ask the shared replay store.
 IN_FLIGHT, BUFFERED, CONNECTIONS, STORE_LOST = range(4)
-GAUGES_SIZE = 4
+GAUGES_SIZE: Final = 4
 
 
 class RouteCounts:

@@ -8,7 +8,7 @@ Anything else that escapes a stage is a bug: 500, `internal_error`, nothing forw
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 
 #: Refusals by verification or allowlist. They all look the same to the sender: the route's `reject:`.
-VERIFICATION = frozenset(
+VERIFICATION: Final = frozenset(
     {
         Reason.IP_NOT_ALLOWED,
         Reason.CLIENT_IP_UNREADABLE,
@@ -77,10 +77,10 @@ VERIFICATION = frozenset(
 )
 
 #: What a route in shadow mode forwards all the same, and counts.
-SHADOWED = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
+SHADOWED: Final = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
 
 #: The answer to everything else.
-ANSWERS = {
+ANSWERS: Final = {
     Reason.NO_ROUTE: Answer(404, "Not Found"),
     Reason.METHOD_NOT_ALLOWED: Answer(405, "Method Not Allowed"),
     Reason.MALFORMED_REQUEST: Answer(400, "Bad Request"),
@@ -102,9 +102,9 @@ ANSWERS = {
 }
 
 #: The one exception: a head that is too large because its target is (RFC 9110, 15.5.15).
-TARGET_TOO_LONG = Answer(414, "URI Too Long")
+TARGET_TOO_LONG: Final = Answer(414, "URI Too Long")
 
-_FAILED = frozenset(
+_FAILED: Final = frozenset(
     {
         Reason.UPSTREAM_UNREACHABLE,
         Reason.UPSTREAM_TIMEOUT,

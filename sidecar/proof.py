@@ -8,7 +8,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sidecar.keys import key_bytes, public_key
 from sidecar.message import SECRET_PLACE
@@ -127,7 +127,7 @@ class NoProof:
         return None
 
 
-UNRESOLVED = NoProof()
+UNRESOLVED: Final = NoProof()
 
 #: Public key, signature, and the message or its digest. Raises `InvalidSignature`.
 Verification = Callable[[Any, bytes, bytes], None]
@@ -180,4 +180,4 @@ def _verification(kind: Kind, algorithm: Algorithm) -> Verification:
     return lambda key, signature, digest: key.verify(signature, digest, pad, prehashed)
 
 
-_HASHES: dict[Algorithm, Any] = {algorithm: getattr(hashlib, algorithm.value) for algorithm in Algorithm}
+_HASHES: Final[dict[Algorithm, Any]] = {algorithm: getattr(hashlib, algorithm.value) for algorithm in Algorithm}

@@ -17,7 +17,7 @@ read and thrown away for a moment: otherwise a reset could take the answer from 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.config import Config
@@ -30,31 +30,33 @@ from sidecar.light_task import LightTask, Signal, Turn
 from sidecar.metrics import CONNECTIONS, Block
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 from sidecar.proxy_protocol import ProxyHeaderError, read_proxy_header
-from sidecar.request import Header, RequestHead, check_head
+from sidecar.request import RequestHead, check_head
 
 #: Longest request target, bytes.
-MAX_TARGET = 16 * 1024
+MAX_TARGET: Final = 16 * 1024
 #: Whole head, bytes; and its number of fields.
-MAX_HEAD = 64 * 1024
-MAX_FIELDS = 200
+MAX_HEAD: Final = 64 * 1024
+MAX_FIELDS: Final = 200
 #: Chunk framing may cost this much, and this many bytes for each byte of body, before it is an attack.
-CHUNK_OVERHEAD = 16 * 1024
-CHUNK_OVERHEAD_PER_BYTE = 8
-CHUNKS_TOO_COSTLY = Rejected(Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry")
+CHUNK_OVERHEAD: Final = 16 * 1024
+CHUNK_OVERHEAD_PER_BYTE: Final = 8
+CHUNKS_TOO_COSTLY: Final = Rejected(
+    Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry"
+)
 #: After an early answer: how long, and how much, is still read and thrown away.
-LINGER_SECONDS = 5.0  # after the last byte
-MOST_LINGER_SECONDS = 30.0  # in all
-LINGER_BYTES = 64 * 1024 * 1024
+LINGER_SECONDS: Final = 5.0  # after the last byte
+MOST_LINGER_SECONDS: Final = 30.0  # in all
+LINGER_BYTES: Final = 64 * 1024 * 1024
 #: How long a sender may leave an answer unread.
-WRITE_SECONDS = 30.0
+WRITE_SECONDS: Final = 30.0
 #: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
-KEEP_ALIVE_SECONDS = 75.0
+KEEP_ALIVE_SECONDS: Final = 75.0
 #: How long no other connection takes the place of one that waits for its sender.
-PATIENCE_SECONDS = 0.25
+PATIENCE_SECONDS: Final = 0.25
 #: Unread body bytes held for the application before reading pauses.
-HIGH_WATER = 64 * 1024
+HIGH_WATER: Final = 64 * 1024
 #: Pieces of a body below this size are joined to the one before them.
-SMALL_PIECE = 1024
+SMALL_PIECE: Final = 1024
 
 
 def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes], size: int) -> None:
@@ -186,7 +188,8 @@ class DataProtocol(HttpToolsProtocol):
         self.segment = b""  # what is being parsed
         self.earlier: list[bytes] = []  # the segments before it in which this head began
         self.peer: str | None = None
-        self.fields: list[Header] = []
+        self.names: list[bytes] = []  # of the head's fields, and their values
+        self.values: list[bytes] = []
         self.proxy_header: bytes | None = None  # what came of the PROXY header that is due; None if none is
 
     # Connection
@@ -294,7 +297,7 @@ class DataProtocol(HttpToolsProtocol):
         if self.discarding:
             return
         self.url = b""
-        self.fields = []
+        self.names, self.values = [], []
         self.head_fault = None
         self.head_bytes = 0
         self.earlier.clear()
@@ -314,7 +317,8 @@ class DataProtocol(HttpToolsProtocol):
             if not self.discarding:
                 self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
             return
-        self.fields.append((name, value))
+        self.names.append(name)
+        self.values.append(value)
 
     def on_headers_complete(self) -> None:
         if self.discarding:
@@ -326,7 +330,7 @@ class DataProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         method = parser.get_method()
-        head = RequestHead(method.decode("ascii"), self.url, self.fields, self.peer)
+        head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, self.peer)
         self.body_bytes = self.wire_bytes = 0
         fault = self.head_fault or self._head_fault(head, method, version)
         keep_alive = fault is None and version == "1.1" and parser.should_keep_alive()
@@ -340,7 +344,7 @@ class DataProtocol(HttpToolsProtocol):
             self.pipeline.appendleft(cycle)
 
     def _head_fault(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
-        if len(self.fields) > MAX_FIELDS:
+        if len(self.names) > MAX_FIELDS:
             return Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
         if fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
             return fault

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import Final
 
 from sidecar.body import Body, Budget
 from sidecar.claim import Claim
@@ -49,12 +50,12 @@ from sidecar.tracing import Tracing
 from sidecar.upstream import Connection
 
 #: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
-ON_LOOP_BYTES = 1024 * 1024
+ON_LOOP_BYTES: Final = 1024 * 1024
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
-PENDING_MARGIN = 2.0
-_FORWARDING = frozenset(FORWARDING_HEADERS)
-_NOTHING: frozenset[bytes] = frozenset()
+PENDING_MARGIN: Final = 2.0
+_FORWARDING: Final = frozenset(FORWARDING_HEADERS)
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Proxy:

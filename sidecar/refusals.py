@@ -6,14 +6,14 @@ a body, a signature or a secret has a field, and what a sender wrote is cut, so 
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.exchange import Exchange
 
 #: How many are kept.
-KEPT = 100
+KEPT: Final = 100
 #: Bytes of a path, and characters of a method or a detail.
-MAX_SHOWN = 200
+MAX_SHOWN: Final = 200
 
 
 class Refusal(NamedTuple):

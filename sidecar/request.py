@@ -7,7 +7,7 @@ the sidecar and the receiver must see the same request, or a verified one could 
 import re
 from collections.abc import Iterable, Sequence
 from operator import methodcaller
-from typing import Any
+from typing import Any, Final
 
 from sidecar.outcomes import Reason, Rejected
 
@@ -15,17 +15,17 @@ from sidecar.outcomes import Reason, Rejected
 Header = tuple[bytes, bytes]
 
 #: Origin-form only (RFC 9112, 3.2.1), visible ASCII without `#`: a fragment is never sent by a client.
-_TARGET = re.compile(rb"/[!\"$-~]*")
+_TARGET: Final = re.compile(rb"/[!\"$-~]*")
 #: uri-host [":" port] (RFC 9110, 7.2); no userinfo. An empty value is legal.
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
-_FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
-NO_HOST = "exactly one Host field is required"
-_strip_end = methodcaller("rstrip", b" \t")
+_FRAMING_ALIASES: Final = frozenset({b"content_length", b"transfer_encoding"})
+NO_HOST: Final = "exactly one Host field is required"
+_strip_end: Final = methodcaller("rstrip", b" \t")
 #: Names of more fields, or of more bytes in all, are not kept for the next head.
-_KEPT_FIELDS = 40
-_KEPT_BYTES = 1024
-_KEPT_LISTS = 256
+_KEPT_FIELDS: Final = 40
+_KEPT_BYTES: Final = 1024
+_KEPT_LISTS: Final = 256
 
 
 class FieldNames:
@@ -34,11 +34,25 @@ class FieldNames:
     A provider sends the same names every time, so this is worked out once for all heads that have them.
     """
 
-    __slots__ = ("as_answer", "as_request", "chunked", "fault", "listed", "lower", "repeated", "sized", "underscored")
+    __slots__ = (
+        "as_answer",
+        "as_request",
+        "chunked",
+        "fault",
+        "listed",
+        "lower",
+        "passed",
+        "repeated",
+        "sized",
+        "underscored",
+    )
 
     def __init__(self, listed: tuple[bytes, ...]) -> None:
         self.as_request: Any = None  #: what forwarded.py works out from them, once
         self.as_answer: Any = None  #: what upstream.py works out from them, once
+        self.passed: tuple[bytes, Sequence[bytes] | None] | None = (
+            None  #: target and Host of the last head that had good ones
+        )
         self.listed = listed  #: as spelled by the sender
         self.lower = tuple(map(bytes.lower, listed))
         self.repeated = len(set(self.lower)) < len(listed)
@@ -64,12 +78,13 @@ class RequestHead:
 
     __slots__ = ("field_values", "fields", "method", "names", "path", "peer", "target")
 
-    def __init__(self, method: str, target: bytes, headers: Sequence[Header], peer: str | None) -> None:
-        listed, values = zip(*headers) if headers else ((), ())
+    def __init__(
+        self, method: str, target: bytes, names: Iterable[bytes], values: Iterable[bytes], peer: str | None
+    ) -> None:
         self.method = method
         self.target = target  #: path and query exactly as sent
         self.path = target.partition(b"?")[0]  #: the target up to the first `?`
-        self.names = field_names(listed)
+        self.names = field_names(tuple(names))
         self.field_values = list(map(_strip_end, values))  # the parser takes blanks off the front only
         self.fields = _by_name(self.names, self.field_values)  #: all values by lower-case name
         self.peer = peer  #: address of the direct connection; None on a unix socket
@@ -92,7 +107,8 @@ class RequestHead:
 
 def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str | None) -> RequestHead:
     """A head from pairs of names and values."""
-    return RequestHead(method, target, list(headers), peer)
+    fields = list(headers)
+    return RequestHead(method, target, [name for name, _ in fields], [value for _, value in fields], peer)
 
 
 def field_lines(fields: Iterable[Header]) -> bytes:
@@ -112,7 +128,7 @@ def field_names(listed: tuple[bytes, ...]) -> FieldNames:
     return names
 
 
-_kept: dict[tuple[bytes, ...], FieldNames] = {}
+_kept: Final[dict[tuple[bytes, ...], FieldNames]] = {}
 
 
 def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
@@ -130,17 +146,19 @@ def check_head(head: RequestHead, *, version: str) -> Rejected | None:
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")
     if head.method == "CONNECT":
         return _malformed("CONNECT is never tunnelled")
-    if not _TARGET.fullmatch(head.target):
-        return _malformed("the request target is not a path of visible ASCII characters without '#'")
     names, fields = head.names, head.fields
     if names.fault:
         return _malformed(names.fault)
     host = fields.get(b"host")
-    if host is None:
-        if version == "1.1":
-            return _malformed(NO_HOST)
-    elif not _HOST.fullmatch(host[0]):
-        return _malformed("the Host field is not a host and port")
+    if host is None and version == "1.1":
+        return _malformed(NO_HOST)
+    if names.passed != (head.target, host):  # a provider's are always the same
+        if not _TARGET.fullmatch(head.target):
+            return _malformed("the request target is not a path of visible ASCII characters without '#'")
+        if host is not None and not _HOST.fullmatch(host[0]):
+            return _malformed("the Host field is not a host and port")
+        kept = len(head.target) + len(host[0] if host else b"") <= _KEPT_BYTES
+        names.passed = (head.target, host) if kept else None
     if names.sized:
         length = fields[b"content-length"][0]
         if not length.isdigit() or len(length) > 18:

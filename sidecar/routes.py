@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.client_ip import Client, Networks
 from sidecar.handshake import Handshakes
@@ -16,7 +16,7 @@ from sidecar.signature import Verifier
 
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
 #: segments, also with parameters (`..;x`), empty segments, backslashes, and escapes of `.`, `/`, `\` and `%`.
-_AMBIGUOUS = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
+_AMBIGUOUS: Final = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
 class UpstreamAddress(NamedTuple):
@@ -45,7 +45,7 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-DEFAULT_REFUSAL = Refusal(403, b'{"detail":"Validation Failure"}')
+DEFAULT_REFUSAL: Final = Refusal(403, b'{"detail":"Validation Failure"}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

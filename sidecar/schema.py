@@ -1,10 +1,8 @@
 """The configuration's shape: every key, its kind, what it is about. `sidecar schema` and `sidecar check` come from here."""
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import cache
-from importlib import resources
 from typing import Any, ClassVar, TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
@@ -50,6 +48,7 @@ from sidecar.fields import (
     json_schema_of,
     shown,
 )
+from sidecar.files import SHIPPED
 from sidecar.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,
@@ -133,7 +132,7 @@ class Keys(Schema):
     def _unknown(self, key: str, known: list[str]) -> str:
         if key in self.later:
             return "is not available in this version; remove it"
-        close = difflib.get_close_matches(key, known, n=1)
+        close = alike(key, known)
         return (
             f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known keys are {', '.join(known)}"
         )
@@ -527,11 +526,17 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
+def alike(word: str, known: Iterable[str]) -> list[str]:
+    """The one of `known` that was probably meant, if there is one."""
+    import difflib  # noqa: PLC0415 - memory that a right configuration does without
+
+    return difflib.get_close_matches(word, list(known), n=1)
+
+
 @cache
 def preset_names() -> tuple[str, ...]:
     """Names of the presets in the package, sorted."""
-    files = resources.files("sidecar.presets").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(sorted(file.stem for file in (SHIPPED / "presets").glob("*.yaml")))
 
 
 @cache
@@ -543,7 +548,7 @@ def load_preset(name: str) -> Scheme:
 def _preset_values(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise KeyError(name)
-    source = read_yaml(resources.files("sidecar.presets").joinpath(f"{name}.yaml").read_bytes(), f"presets/{name}.yaml")
+    source = read_yaml((SHIPPED / "presets" / f"{name}.yaml").read_bytes(), f"presets/{name}.yaml")
     if source.problems:
         raise ValueError(str(source.problems[0]))
     values: dict[str, Any] = source.value
@@ -592,7 +597,7 @@ class Verify(Value):
         try:
             return load(value)
         except KeyError:
-            close = difflib.get_close_matches(value, preset_names(), n=1)
+            close = alike(value, preset_names())
             hint = (
                 f"did you mean '{close[0]}'?"
                 if close

@@ -19,7 +19,7 @@ another by one option is `dataclasses.replace(...)`, and `message.described` say
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.claim import Claim, SignatureReader
 from sidecar.clock import age_of, malformed
@@ -42,7 +42,7 @@ from sidecar.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, T
 from sidecar.secret import Secret
 
 #: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.
-MAX_SECRETS = 10
+MAX_SECRETS: Final = 10
 
 
 class Verified(NamedTuple):
@@ -61,6 +61,7 @@ class Verifier:
         "_clock_header",
         "_delivery_id_header",
         "_mismatch",
+        "_no_match",
         "_only_body",
         "_plain",
         "_proof",
@@ -103,6 +104,7 @@ class Verifier:
         self._body_clock = clock if clock is not None and clock.field else None
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
+        self._no_match = f"no match with {len(self.secrets)} secret(s)"
         self._mismatch = Reason.TOKEN_MISMATCH if scheme.signature.kind in BEARER_KINDS else Reason.SIGNATURE_MISMATCH
 
     def delivery_id(self, head: RequestHead) -> bytes:
@@ -147,7 +149,7 @@ class Verifier:
         else:
             secret_id = self._match(claim, head, body)
         if secret_id is None:
-            raise Rejected(self._mismatch, f"no match with {len(self.secrets)} secret(s)")
+            raise Rejected(self._mismatch, self._no_match)
         # (7)
         if self._body_clock is None:
             return Verified(secret_id)

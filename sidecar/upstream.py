@@ -11,7 +11,7 @@ import select
 import ssl
 from collections.abc import Iterable, Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
@@ -20,23 +20,23 @@ from sidecar.deadlines import DeadlineQueue
 from sidecar.light_task import Signal
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
 from sidecar.protocol import write_pieces
-from sidecar.request import FieldNames, Header, field_lines, field_names
+from sidecar.request import FieldNames, field_lines, field_names
 from sidecar.routes import UpstreamAddress
 
 #: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
-MAX_ANSWER_HEAD = 64 * 1024
-HEAD_TOO_LARGE = f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes"
+MAX_ANSWER_HEAD: Final = 64 * 1024
+HEAD_TOO_LARGE: Final = f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes"
 #: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
-HIGH_WATER = 256 * 1024
+HIGH_WATER: Final = 256 * 1024
 #: A connection unused for longer is asked whether its other end has just closed it. No server ends a kept connection
 #: sooner, and asking costs a system call.
-RECHECK_SECONDS = 0.25
+RECHECK_SECONDS: Final = 0.25
 #: Pause between attempts to connect to a receiver that refuses, at first; it doubles up to the maximum.
-RETRY_PAUSE = 0.02
-MAX_RETRY_PAUSE = 0.5
+RETRY_PAUSE: Final = 0.02
+MAX_RETRY_PAUSE: Final = 0.5
 
 #: RFC 9110, 7.6.1, and what HTTP/1.1 says about this connection only. `Connection` names further ones.
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -51,7 +51,7 @@ HOP_BY_HOP = frozenset(
 )
 
 #: What `Connection` says about the connection itself.
-HARMLESS_OPTIONS = frozenset({b"close", b"keep-alive"})
+HARMLESS_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
@@ -86,7 +86,8 @@ class Connection(asyncio.Protocol):
         self._reusable = True
         self._informational = False
         self._framing = 0  # bytes since the last one of the body: heads, chunk sizes, trailer fields
-        self._fields: list[Header] = []
+        self._names: list[bytes] = []  # of the head's fields, and their values
+        self._values: list[bytes] = []
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
@@ -196,14 +197,15 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done:  # trailer fields are dropped (RFC 9110, 6.5.1)
-            self._fields.append((name, value))
+            self._names.append(name)
+            self._values.append(value)
 
     def on_headers_complete(self) -> None:
         if self.complete or self.failed is not None:
             return
         status = self.parser.get_status_code()
         if 100 <= status < 200:
-            self._fields = []
+            self._names, self._values = [], []
             self._informational = True
             if status == 101:
                 self._broke("the receiver switched protocols")
@@ -214,11 +216,11 @@ class Connection(asyncio.Protocol):
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             self._broke("the receiver's answer is not HTTP/1.1")
             return
-        names, values = zip(*self._fields) if self._fields else ((), ())
-        if self._framing > MAX_ANSWER_HEAD and sum(map(len, names)) + sum(map(len, values)) > MAX_ANSWER_HEAD:
+        values = self._values
+        if self._framing > MAX_ANSWER_HEAD and sum(map(len, (*self._names, *values))) > MAX_ANSWER_HEAD:
             self._broke(HEAD_TOO_LARGE)
             return
-        listed = field_names(names)
+        listed = field_names(tuple(self._names))
         if listed.as_answer is None:
             listed.as_answer = AnswerFields(listed)
         fields: AnswerFields = listed.as_answer
