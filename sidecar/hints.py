@@ -5,6 +5,7 @@ refusals at once only some are looked at (`PER_SECOND`); the others have no hint
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, Hint, diagnose
 from sidecar.outcomes import Reason
@@ -12,7 +13,7 @@ from sidecar.request import RequestHead
 from sidecar.routes import Route, foreign_secrets
 
 #: Diagnoses of one process; each takes a few milliseconds at most, so together about a twentieth of a core.
-PER_SECOND = 10
+PER_SECOND: Final = 10
 
 
 class Hints:

@@ -120,11 +120,15 @@ _AGE, _AGE_SUM = SIGNED_AGE.first, SIGNED_AGE.sum
 _CODES: Final = CODES_AT - 1
 
 #: A secret's block: how often it matched, and when last, unix time.
-MATCHES, LAST_USED = range(2)
+MATCHES: Final = 0
+LAST_USED: Final = 1
 SECRET_SIZE: Final = 2
 
 #: The gauges' block: what one process holds at this moment, and whether (1 or 0) it can't ask the shared replay store.
-IN_FLIGHT, BUFFERED, CONNECTIONS, STORE_LOST = range(4)
+IN_FLIGHT: Final = 0
+BUFFERED: Final = 1
+CONNECTIONS: Final = 2
+STORE_LOST: Final = 3
 GAUGES_SIZE: Final = 4
 
 

@@ -131,7 +131,7 @@ class Proxy:
                 self._record_refusal(exchange, self.monotonic())
             body.release()
 
-    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:
+    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:  # noqa: PLR0912 - one straight line
         site = self.current.site
 
         # (1) head
@@ -158,7 +158,9 @@ class Proxy:
                 claim = route.verifier.read_claim(head, self.now())
                 exchange.age = claim.age
         except Rejected as rejected:
-            would_reject = _tolerated(route, exchange, rejected)
+            if not route.shadow:
+                raise
+            would_reject = _tolerated(exchange, rejected)
 
         # (5) body
         body.begin(incoming, route.body_limit)
@@ -173,8 +175,10 @@ class Proxy:
                 if route.handshakes is not None:
                     handshake = route.handshakes.carried_by(head, body.pieces)
             except Rejected as rejected:
+                if not route.shadow:
+                    raise
                 proof, exchange.secret_id = None, ""
-                would_reject = _tolerated(route, exchange, rejected)
+                would_reject = _tolerated(exchange, rejected)
         if (
             handshake is not None
             and would_reject is None
@@ -228,7 +232,9 @@ class Proxy:
         try:
             once = await self._begin_once(route, claim, incoming.head, body, exchange, site=site)
         except Rejected as rejected:
-            leave = waive(route, _tolerated(route, exchange, rejected))
+            if not route.shadow:
+                raise
+            leave = waive(route, _tolerated(exchange, rejected))
         try:
             await self._forward(leave, claim, client, incoming, exchange, body=body, site=site, once=once)
         finally:
@@ -429,9 +435,9 @@ async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange
         done = _hand_on(connection, incoming, exchange)
 
 
-def _tolerated(route: Route, exchange: Exchange, rejected: Rejected) -> Reason:
-    """In shadow mode the reason to note for a refusal of the delivery itself; anything else is raised again."""
-    if not route.shadow or rejected.reason not in SHADOWED:
+def _tolerated(exchange: Exchange, rejected: Rejected) -> Reason:
+    """The reason to note in shadow mode for a refusal of the delivery itself; anything else is raised again."""
+    if rejected.reason not in SHADOWED:
         raise rejected
     exchange.shadow_reason, exchange.detail = rejected.reason, rejected.detail
     return rejected.reason

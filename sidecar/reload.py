@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Final
 
 from sidecar.client_ip import Client, Networks, resolve_client
 from sidecar.config import Config, ConfigError, load_config
@@ -76,9 +77,9 @@ class Current:
 
 
 #: How often a configuration is read again because a file changed while it was read.
-MAX_READS = 5
+MAX_READS: Final = 5
 #: While a configuration is read in a thread, how long that thread may keep the others waiting, seconds.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS: Final = 0.0005
 
 
 def read_again(
