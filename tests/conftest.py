@@ -6,11 +6,17 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
+from compiled import refuse_old_code
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
 from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+
+
+def pytest_sessionstart() -> None:
+    refuse_old_code()
+
 
 #: What signs, and what the sidecar is given; the same for a shared secret.
 KeyPair = tuple[bytes, bytes]

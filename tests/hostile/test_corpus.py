@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+from compiled import BOTH
 from hostile_cases import CASES, Case
 from hostile_wire import PATIENCE, Got, Receiver, Seen, address, config, digest, running, send
 
@@ -61,16 +62,17 @@ def test_every_case_has_its_own_name() -> None:
     assert len(CASES) > 900
 
 
-def test_every_hostile_request_ends_as_it_must(tmp_path: Path) -> None:
-    failures = asyncio.run(_run(tmp_path))
+@BOTH
+def test_every_hostile_request_ends_as_it_must(tmp_path: Path, pure: str) -> None:
+    failures = asyncio.run(_run(tmp_path, pure))
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures[:40])
 
 
-async def _run(directory: Path) -> list[str]:
+async def _run(directory: Path, pure: str) -> list[str]:
     receiver = Receiver()
     await receiver.start()
     failures: list[str] = []
-    with running(config(receiver.url), directory) as sidecar:
+    with running(config(receiver.url), directory, env={"SIDECAR_PURE": pure}) as sidecar:
         await sidecar.wait_serving()
         crowd = asyncio.Semaphore(CROWD)
         descriptors = sidecar.descriptors()

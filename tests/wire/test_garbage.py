@@ -28,8 +28,8 @@ MEBIBYTE = 1 << 20
 TIMES = 40
 
 
-@pytest.fixture(scope="module")
-def collecting(start_for_module, tmp_path_factory):
+@pytest.fixture(scope="module", params=["0", "1"], ids=["compiled", "source"])
+def collecting(request, start_for_module, tmp_path_factory):
     """A sidecar, and how many objects in circles it holds."""
     directory = tmp_path_factory.mktemp("garbage")
     (directory / "sitecustomize.py").write_text(INSIDE)
@@ -38,7 +38,12 @@ def collecting(start_for_module, tmp_path_factory):
         os.mkfifo(fifo)
     sidecar = start_for_module(
         {"timeouts": {"response": "300ms", "total": "600ms"}},
-        env={"PYTHONPATH": str(directory), "GARBAGE_ASK": str(ask), "GARBAGE_TOLD": str(told)},
+        env={
+            "SIDECAR_PURE": request.param,
+            "PYTHONPATH": str(directory),
+            "GARBAGE_ASK": str(ask),
+            "GARBAGE_TOLD": str(told),
+        },
     )
 
     def circles():

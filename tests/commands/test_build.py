@@ -1,0 +1,63 @@
+"""The package is built where nothing can be compiled as well, unless it must be compiled."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from compiled import ROOT
+
+BUILD = [
+    sys.executable,
+    "-m",
+    "pip",
+    "--disable-pip-version-check",
+    "wheel",
+    "--no-build-isolation",
+    "--no-deps",
+    "-w",
+    ".",
+]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    made = tmp_path / "checkout"
+    made.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, made)
+    shutil.copytree(ROOT / "sidecar", made / "sidecar", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return made
+
+
+def build(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BUILD, "."], cwd=checkout, env=os.environ | env, capture_output=True, text=True, check=False
+    )
+
+
+def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_path: Path) -> None:
+    result = build(checkout, CC="false", SIDECAR_COMPILE="")
+    assert result.returncode == 0, result.stderr
+    (wheel,) = checkout.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert [name for name in archive.namelist() if name.endswith(".so")] == []
+        archive.extractall(tmp_path / "installed")
+    told = subprocess.run(
+        [sys.executable, "-c", "import sidecar, sidecar.proxy; print(sidecar.is_compiled(), sidecar.proxy.__file__)"],
+        cwd=tmp_path / "installed",
+        env=os.environ | {"SIDECAR_PURE": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.split() == ["False", str(tmp_path / "installed" / "sidecar" / "proxy.py")]
+
+
+def test_the_build_fails_where_it_must_compile_and_cannot(checkout: Path) -> None:
+    result = build(checkout, CC="false", SIDECAR_COMPILE="1")
+    assert result.returncode != 0
+    assert list(checkout.glob("*.whl")) == []

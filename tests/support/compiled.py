@@ -1,0 +1,27 @@
+"""What is tested: the compiled data path where there is one, and with SIDECAR_PURE=1 its source."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sidecar
+
+ROOT = Path(__file__).parents[2]
+#: The modules that setup.py compiles.
+MODULES = re.findall(r'^    "(\w+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
+#: For tests of processes that must hold for both. Values of SIDECAR_PURE.
+BOTH = pytest.mark.parametrize("pure", ["0", "1"], ids=["compiled", "source"])
+
+
+def refuse_old_code() -> None:
+    """Ends a test run that would test what was compiled from other sources than these."""
+    package = Path(sidecar.__file__).parent
+    made = [file.stat().st_mtime for file in package.glob("compiled__mypyc*.so")]
+    changed = [f"{name}.py" for name in MODULES if made and (package / f"{name}.py").stat().st_mtime > min(made)]
+    if changed and sidecar.is_compiled():
+        pytest.exit(
+            f"{', '.join(changed)} changed after the data path was compiled: `make test` compiles it anew, "
+            "SIDECAR_PURE=1 tests the source",
+            returncode=2,
+        )
