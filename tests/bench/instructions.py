@@ -4,7 +4,7 @@
     make bench-instructions BENCH_ARGS=--write                 # keep what is counted now
 
 Time depends on the machine and on its mood; instructions depend on the code, on the interpreter's build, and on what OpenSSL
-and libc find the processor to be able to do. So the counts of another interpreter are shown and not compared. The kernel's are
+and libc find the processor to be able to do. So the counts of another interpreter, or of the source, are shown and not compared. The kernel's are
 not among them, and no refusals: of those ten a second are diagnosed, which depends on time. Two runs of different lengths are
 counted, and the difference divided, so that starting costs nothing.
 """
@@ -19,6 +19,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sidecar import is_compiled
+
 HERE = Path(__file__).parent
 KEPT = HERE / "instructions.json"
 CASES = {
@@ -26,7 +28,7 @@ CASES = {
     "accepted, Stripe": ["--stripe"],
     "accepted, replay: memory": ["--replay"],
 }
-SHORT, LONG = 500, 2500
+SHORT, LONG = 640, 3840
 #: More than this share above what was kept fails.
 TOLERATED = 0.05
 
@@ -53,7 +55,8 @@ def main() -> None:
         }
         found = {case: (long.result() - short.result()) // (LONG - SHORT) for case, (short, long) in runs.items()}
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"interpreter": "", "instructions": {}}
-    comparable = kept["interpreter"] == sys.version
+    program = f"{sys.version}{', compiled data path' if is_compiled() else ''}"
+    comparable = kept["interpreter"] == program
     grown = []
     for case, count in found.items():
         before = kept["instructions"].get(case)
@@ -62,7 +65,7 @@ def main() -> None:
         if comparable and before and count > before * (1 + TOLERATED):
             grown.append(case)
     if chosen.write:
-        KEPT.write_text(json.dumps({"interpreter": sys.version, "instructions": found}, indent=1) + "\n")
+        KEPT.write_text(json.dumps({"interpreter": program, "instructions": found}, indent=1) + "\n")
     elif grown:
         raise SystemExit(f"more than {TOLERATED:.0%} above instructions.json: {', '.join(grown)}")
 
