@@ -4,9 +4,9 @@
     make bench-instructions BENCH_ARGS=--write                 # keep what is counted now
 
 Time depends on the machine and on its mood; instructions depend on the code, on the interpreter's build, and on what OpenSSL
-and libc find the processor to be able to do. So the counts of another interpreter, or of the source, are shown and not compared. The kernel's are
-not among them, and no refusals: of those ten a second are diagnosed, which depends on time. Two runs of different lengths are
-counted, and the difference divided, so that starting costs nothing.
+and libc find the processor to be able to do. So the counts of another interpreter, or of the source, are shown and not
+compared. The kernel's are not among them, and no refusals: of those ten a second are diagnosed, which depends on time. Two
+runs of different lengths are counted, and the difference divided, so that starting costs nothing.
 """
 
 import argparse
