@@ -56,13 +56,14 @@ FUZZ_SEED ?= 1
 fuzz: $(VENV)/installed-dev ## send mutated requests to a sidecar: make fuzz FUZZ_COUNT=20000 FUZZ_SEED=1
 	$(BIN)/python tests/fuzz/fuzz_requests.py --count $(FUZZ_COUNT) --seed $(FUZZ_SEED)
 
-# Atheris has wheels for few Pythons (3.11 among them), so it has an environment of its own.
+# Atheris has wheels for few Pythons (3.11 among them), so it has an environment of its own. It
+# watches bytecode, so the source is what it runs.
 FUZZ_SECONDS ?= 120
 fuzz-parsers: python ## fuzz the parsers of schemes and addresses, guided by coverage (Python 3.11; FUZZ_SECONDS for each)
 	@[ -x $(VENV)/fuzz/bin/python ] || $(PYTHON) -m venv $(VENV)/fuzz
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install atheris
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/runtime.txt
-	@for target in address scheme; do echo "$$target:"; PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
+	@for target in address scheme; do echo "$$target:"; SIDECAR_PURE=1 PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
 		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(VENV)/fuzz/ || exit 1; done
 
 load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders need slowhttptest); an hour: tests/load/soak.py

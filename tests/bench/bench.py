@@ -55,6 +55,8 @@ from measure import (
 )
 from peers import PEERS, VERIFYING, Proxies
 
+from sidecar import is_compiled
+
 PARTS = ("peers", "sizes", "latency", "refusals", "settings", "replay", "workers", "bodies")
 #: Deliveries that are all different, for replay protection: more than a round takes.
 DIFFERENT = 150_000
@@ -227,6 +229,7 @@ def circumstances() -> dict[str, object]:
     return {
         "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "python": sys.version.split()[0],
+        "data path": "compiled" if is_compiled() else "source",
         "processor": model[1] if model else platform.machine(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
