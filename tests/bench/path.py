@@ -5,10 +5,10 @@ loop 32 connections are ready, as they are under load, so that the loop itself h
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong. --profile tells which
-parts of the program take the time (cProfile makes small functions look dearer than they are). --count N, for instructions.py,
-makes N deliveries and measures nothing. For comparisons between two versions of this code on one
-machine; for comparisons with peers see bench.py.
+route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong. --profile, which needs
+SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than they are). --count N, for
+instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this code on one machine;
+for comparisons with peers see bench.py.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from pathlib import Path
 import uvloop
 from uvicorn.server import ServerState
 
+from sidecar import is_compiled
 from sidecar.config import load_config
 from sidecar.data_service import DataService
 from sidecar.listeners import uvicorn_config
@@ -46,6 +47,7 @@ routes:
 KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 BATCH = 32
+PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
 
 
@@ -126,25 +128,35 @@ async def main() -> None:
     for protocol in protocols:
         protocol.connection_made(Transport(answered.append, peername=("127.0.0.1", 4000), sockname=("127.0.0.1", 8080)))
 
-    async def deliver(count: int) -> float:
-        began = time.process_time()
+    async def deliver(count: int) -> list[float]:
+        """Microseconds of each part of the way, for one delivery."""
+        spent = [0.0] * len(PARTS)
         for _ in range(count // BATCH):
-            for protocol in protocols:
-                protocol.data_received(next(requests))
+            sent = [next(requests) for _ in protocols]
+            times = [time.perf_counter()]
+            for protocol, data in zip(protocols, sent):
+                protocol.data_received(data)
+            times.append(time.perf_counter())
             await asyncio.sleep(0)
+            times.append(time.perf_counter())
             for connection in asked:
                 connection.data_received(ANSWER)
             asked.clear()
+            times.append(time.perf_counter())
             await asyncio.sleep(0)
+            times.append(time.perf_counter())
             assert len(answered) == BATCH
             answered.clear()
-        return (time.process_time() - began) / (count // BATCH * BATCH) * 1e6
+            spent = [total + after - before for total, before, after in zip(spent, times, times[1:])]
+        return [total / (count // BATCH * BATCH) * 1e6 for total in spent]
 
     if "--count" in sys.argv:
         await deliver(int(sys.argv[-1]))
         os._exit(0)
     await deliver(3200)
     if "--profile" in sys.argv:
+        if is_compiled():
+            raise SystemExit("a profiler of Python sees nothing of the compiled data path; set SIDECAR_PURE=1")
         profile = cProfile.Profile()
         profile.enable()
         await deliver(10000)
@@ -154,7 +166,9 @@ async def main() -> None:
         for stage, share in sorted(shares(stats).items(), key=lambda item: -item[1]):
             print(f"{share:6.1%}  {stage}")
     else:
-        print(f"{min([await deliver(3200) for _ in range(12)]):.1f} us per delivery (best of 12 x 3200)")
+        best = min([await deliver(3200) for _ in range(12)], key=sum)
+        parts = ", ".join(f"{name} {spent:.1f}" for name, spent in zip(PARTS, best))
+        print(f"{sum(best):.1f} us per delivery (best of 12 x 3200): {parts}")
     reason = Reason.SIGNATURE_MISMATCH if WRONG else None
     assert metrics.routes["begini"].block[REASON_AT[reason]] > 2000
     os._exit(0)
