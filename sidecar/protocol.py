@@ -81,14 +81,22 @@ class Application(Protocol):
 
 
 class Deadlines:
-    """The clocks of all connections of one listener."""
+    """The clocks of all connections of one listener. Seconds."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, head: float, body: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        head: float,
+        body: float,
+        write: float = WRITE_SECONDS,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
+    ) -> None:
         self.head: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, head, lambda it: it.head_expired())
         self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
-        self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, WRITE_SECONDS, lambda it: it.transport.abort())
+        self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, write, lambda it: it.transport.abort())
         self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
-            loop, KEEP_ALIVE_SECONDS, lambda it: it.keep_alive_expired()
+            loop, keep_alive, lambda it: it.keep_alive_expired()
         )
         self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.linger_expired())
         self.turn = Turn(loop)
@@ -424,14 +432,15 @@ class DataProtocol(HttpToolsProtocol):
         self._received().wake()
 
     def keep_alive_expired(self) -> None:
-        """Looked at once in KEEP_ALIVE_SECONDS, so an unused connection is closed after one to two times that.
+        """Looked at once in the time that it may stay unused, so it is closed after one to two times that.
 
         Blank lines are no request and don't hold it open.
         """
-        if self.unused and self.idle_since is not None and self.idle_since + KEEP_ALIVE_SECONDS <= self.loop.time():
+        clock = self.deadlines.keep_alive
+        if self.unused and self.idle_since is not None and self.idle_since + clock.seconds <= self.loop.time():
             self.close_after_answer(unread=False)
         else:
-            self.deadlines.keep_alive.add(self)
+            clock.add(self)
 
     def linger_expired(self) -> None:
         """Who still sends has hardly read the answer yet, and closing now would reset it away."""

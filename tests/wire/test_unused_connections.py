@@ -32,17 +32,15 @@ class Always:
         raise AssertionError(rejected)
 
 
-def on_a_connection(monkeypatch: pytest.MonkeyPatch, size: int, then: list[bytes], *, read: bool) -> float:
+def on_a_connection(size: int, then: list[bytes], *, read: bool) -> float:
     """Sends a request, reads its answer or not, sends the rest with pauses; seconds until the listener let it go."""
-    monkeypatch.setattr(protocol, "KEEP_ALIVE_SECONDS", 0.4)
-    monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.3)
     made: list[protocol.DataProtocol] = []
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
         config = uvicorn_config(Always(size), protocol.DataProtocol)
         config.load()
-        deadlines = protocol.Deadlines(loop, head=5, body=5)
+        deadlines = protocol.Deadlines(loop, head=5, body=5, write=0.3, keep_alive=0.4)
 
         def make() -> protocol.DataProtocol:
             made.append(
@@ -84,20 +82,20 @@ def on_a_connection(monkeypatch: pytest.MonkeyPatch, size: int, then: list[bytes
     return uvloop.run(run())
 
 
-def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0.3 < on_a_connection(monkeypatch, 2, [], read=True) < 2
+def test_an_unused_connection_is_closed() -> None:
+    assert 0.3 < on_a_connection(2, [], read=True) < 2
 
 
-def test_a_next_request_puts_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0.8 < on_a_connection(monkeypatch, 2, [REQUEST] * 6, read=True) < 3
+def test_a_next_request_puts_it_off() -> None:
+    assert 0.8 < on_a_connection(2, [REQUEST] * 6, read=True) < 3
 
 
-def test_blank_lines_do_not_put_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_lines_do_not_put_it_off() -> None:
     """RFC 9112, 2.2, lets them stand before a request; they cancelled the clock, and nothing started it again."""
-    assert 0.3 < on_a_connection(monkeypatch, 2, [b"\r\n"] * 30, read=True) < 1
+    assert 0.3 < on_a_connection(2, [b"\r\n"] * 30, read=True) < 1
 
 
 @pytest.mark.parametrize("size", [40_000, 2_000_000])
-def test_an_answer_that_nobody_reads_does_not_hold_it(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_an_answer_that_nobody_reads_does_not_hold_it(size: int) -> None:
     """What is left of a small answer does not pause writing, so nothing timed it and the close waited for ever."""
-    assert 0.2 < on_a_connection(monkeypatch, size, [], read=False) < 3
+    assert 0.2 < on_a_connection(size, [], read=False) < 3
