@@ -8,6 +8,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64, hexlify, unhexlify
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.document import find_values
@@ -207,45 +208,47 @@ def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
 
 def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
     """From a signature's text to its bytes; None unless it is the one canonical text of as many bytes as it must have."""
+    # No functions within this one: compiled, they and what they share are a circle of objects, and the hints make many of them.
     if field.kind in BEARER_KINDS:
-        return lambda text: text or None
+        return _token
     size = 0 if field.kind in PUBLIC_KEY_KINDS else DIGEST_SIZES[field.algorithm]
-    write = ENCODE[field.encoding]
-
-    def sized(signature: bytes) -> bytes | None:
-        return signature if (len(signature) == size if size else 0 < len(signature) <= 1024) else None
-
     if field.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE):
-        any_case = field.encoding is Encoding.HEX_ANY_CASE
-        digits = 2 * size
+        return partial(_from_hex, size, field.encoding is Encoding.HEX_ANY_CASE)
+    return partial(_from_base64, size, field.encoding is Encoding.BASE64URL, ENCODE[field.encoding])
 
-        def from_hex(text: bytes) -> bytes | None:
-            if digits and len(text) != digits:
-                return None
-            try:
-                signature = unhexlify(text)
-            except ValueError:
-                return None
-            if not any_case and hexlify(signature) != text:
-                return None
-            return signature if digits else sized(signature)
 
-        return from_hex
-    url = field.encoding is Encoding.BASE64URL
+def _token(text: bytes) -> bytes | None:
+    return text or None
 
-    def from_base64(text: bytes) -> bytes | None:
-        padded = text
-        if url:
-            if b"=" not in text:
-                padded = text + b"=" * (-len(text) % 4)
-            text = padded.translate(_FROM_URL)
-        try:
-            signature = a2b_base64(text)
-        except ValueError:
-            return None
-        return sized(signature) if write(signature) == padded else None
 
-    return from_base64
+def _sized(size: int, signature: bytes) -> bytes | None:
+    """`size` 0 stands for any that a public key's signature may have."""
+    return signature if (len(signature) == size if size else 0 < len(signature) <= 1024) else None
+
+
+def _from_hex(size: int, any_case: bool, text: bytes) -> bytes | None:
+    if size and len(text) != 2 * size:
+        return None
+    try:
+        signature = unhexlify(text)
+    except ValueError:
+        return None
+    if not any_case and hexlify(signature) != text:
+        return None
+    return _sized(size, signature)
+
+
+def _from_base64(size: int, url: bool, write: Callable[[bytes], bytes], text: bytes) -> bytes | None:
+    padded = text
+    if url:
+        if b"=" not in text:
+            padded = text + b"=" * (-len(text) % 4)
+        text = padded.translate(_FROM_URL)
+    try:
+        signature = a2b_base64(text)
+    except ValueError:
+        return None
+    return _sized(size, signature) if write(signature) == padded else None
 
 
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")

@@ -75,6 +75,10 @@ def unescaped(url: bytes, characters: str) -> bytes:
     return url
 
 
+#: In place of a document that was not read yet; None is a document.
+_UNREAD: Final[Any] = object()
+
+
 class Delivery:
     """What a template is filled from."""
 
@@ -86,12 +90,12 @@ class Delivery:
         self.timestamp = timestamp
         self.url = url  #: empty where no public URL is known
         self.form_field = form_field
-        self._document: Any = self  # nothing yet; None is a document
+        self._document: Any = _UNREAD
 
     @property
     def document(self) -> Any:
         """The body's JSON, read once. Raises `Rejected`."""
-        if self._document is self:
+        if self._document is _UNREAD:
             self._document = read_document(self.head, self.body, self.form_field)
         return self._document
 

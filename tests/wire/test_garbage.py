@@ -4,6 +4,7 @@ seldom here, and hold bodies and buffers until then: hundreds of megabytes under
 import os
 import socket
 import struct
+import time
 
 import pytest
 
@@ -81,8 +82,16 @@ def leave(sidecar, raw):
         reset(client)
 
 
+def acme(craft):
+    stamp = b"%d" % (time.time() * 1000)
+    mac = craft.mac("ACME_SECRET", b".".join([stamp, b"evt-1", craft.json_body]), "sha256")
+    fields = [(b"X-Acme-Signature", b"v1=" + mac), (b"X-Acme-Timestamp", stamp), (b"X-Acme-Id", b"evt-1")]
+    return craft.request(b"/webhooks/acme", fields, craft.json_body)
+
+
 KINDS = {
     "accepted": (ask, lambda craft: craft.begini(), None),
+    "accepted, by a scheme that signs a header": (ask, acme, None),
     "accepted, on a kept connection": (ask_ten_times, lambda craft: craft.begini(), None),
     "refused, on a kept connection": (ask_ten_times, lambda craft: craft.begini(secret="ACME_SECRET"), None),
     "refused": (ask, lambda craft: craft.begini(secret="ACME_SECRET"), None),
