@@ -42,7 +42,9 @@ WISH = os.environ.get("SIDECAR_COMPILE", "")
 
 
 def compiled() -> list[Extension]:
-    """Raises `ImportError` without mypyc, `SystemExit` where it finds a mistake."""
+    """Raises `ImportError` without what it needs, `SystemExit` where mypyc finds a mistake."""
+    # protocol.py extends a class of uvicorn's. Compiled without having seen it, that crashes.
+    import uvicorn.protocols.http.httptools_impl  # noqa: F401, PLC0415
     from mypyc.build import mypycify  # noqa: PLC0415 - who builds without it needs it not
 
     files = [f"sidecar/{module}.py" for module in MODULES]
