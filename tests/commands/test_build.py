@@ -39,12 +39,18 @@ def build(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_path: Path) -> None:
-    result = build(checkout, CC="false", SIDECAR_COMPILE="")
+def source_alone(checkout: Path, **env: str) -> Path:
+    """The wheel that was built, in which nothing is compiled."""
+    result = build(checkout, **env)
     assert result.returncode == 0, result.stderr
     (wheel,) = checkout.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert [name for name in archive.namelist() if name.endswith(".so")] == []
+    return wheel
+
+
+def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(source_alone(checkout, CC="false", SIDECAR_COMPILE="")) as archive:
         archive.extractall(tmp_path / "installed")
     told = subprocess.run(
         [sys.executable, "-c", "import sidecar, sidecar.proxy; print(sidecar.is_compiled(), sidecar.proxy.__file__)"],
@@ -55,6 +61,12 @@ def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_
         check=True,
     ).stdout
     assert told.split() == ["False", str(tmp_path / "installed" / "sidecar" / "proxy.py")]
+
+
+def test_without_the_class_that_the_protocol_extends_nothing_is_compiled(checkout: Path, tmp_path: Path) -> None:
+    # It would be compiled without an error, and crash.
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('as if it were not installed')")
+    source_alone(checkout, PYTHONPATH=str(tmp_path), SIDECAR_COMPILE="")
 
 
 def test_the_build_fails_where_it_must_compile_and_cannot(checkout: Path) -> None:
