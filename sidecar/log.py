@@ -68,7 +68,7 @@ class Log:
 
     def record(self, exchange: Exchange) -> None:
         """The line of one delivery, or of a handshake that was answered here."""
-        if exchange.handshake is not None and exchange.handshake is Result.ANSWERED:
+        if exchange.handshake is Result.ANSWERED:
             self._handshake(exchange)
             return
         level = _LEVELS[exchange.outcome]

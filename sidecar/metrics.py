@@ -15,52 +15,14 @@ from sidecar.handshake import Result
 from sidecar.outcomes import SHADOWED, Reason
 from sidecar.routes import Route
 
-LATENCY: Final[tuple[float, ...]] = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-)
-VERIFY: Final[tuple[float, ...]] = (
-    0.00001,
-    0.000025,
-    0.00005,
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.1,
-)
-BYTES: Final[tuple[float, ...]] = (
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262144.0,
-    1048576.0,
-    4194304.0,
-    16777216.0,
-    67108864.0,
-)
+Bounds = tuple[float, ...]
+# fmt: off
+LATENCY: Final[Bounds] = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+VERIFY: Final[Bounds] = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
+BYTES: Final[Bounds] = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0)
+# fmt: on
 #: Negative where the sender's clock is ahead of ours.
-AGE: Final[tuple[float, ...]] = (-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 600.0)
+AGE: Final[Bounds] = (-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 600.0)
 CODES: Final[tuple[str, ...]] = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 #: Numbers at fixed places: a list, or shared memory.
@@ -76,7 +38,7 @@ def _after(place: int, names: Iterable[str]) -> dict[str, int]:
 class Histogram(NamedTuple):
     """Where in a route's block: a count for each inclusive upper bound, one for what is above them all, then the sum."""
 
-    bounds: tuple[float, ...]
+    bounds: Bounds
     first: int
 
     @property
