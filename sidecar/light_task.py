@@ -10,8 +10,10 @@ what uses them is wrapped in `loop.create_task(...)` and awaited.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from typing import Any, Final
+
+_ENDED: Final = object()
 
 
 class Turn:
@@ -60,10 +62,11 @@ class Signal:
 class LightTask:
     """Runs `coroutine` to its end, from the end of this turn on; `done(task)` is called then, whatever the end was."""
 
-    __slots__ = ("_cancelled", "_coroutine", "_done", "_waits_for", "turn")
+    __slots__ = ("_cancelled", "_coroutine", "_done", "_steps", "_waits_for", "turn")
 
     def __init__(self, coroutine: Coroutine[Any, None, None], turn: Turn, done: Callable[["LightTask"], None]) -> None:
         self._coroutine = coroutine
+        self._steps: Iterator[Any] = coroutine.__await__()  # with a default `next` raises nothing at the end, as `send` does
         self.turn = turn
         self._done: Callable[[LightTask], None] | None = done
         self._waits_for: Signal | asyncio.Future[Any] | None = None
@@ -86,14 +89,16 @@ class LightTask:
             if self._cancelled and waited_for is not None:
                 waits_for = self._raise_cancelled(waited_for)
             else:
-                waits_for = self._coroutine.send(None)
+                waits_for = next(self._steps, _ENDED)
         except StopIteration:
-            self._end()
-            return
+            waits_for = _ENDED
         except BaseException as bug:
             self._end()
             if not isinstance(bug, asyncio.CancelledError):
                 self.turn.failed(bug)
+            return
+        if waits_for is _ENDED:
+            self._end()
             return
         self._waits_for = waits_for
         if type(waits_for) is Signal:

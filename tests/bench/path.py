@@ -1,11 +1,12 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
 loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
 
-    python tests/bench/path.py [--stripe] [--replay] [--wrong] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--wrong | --unsigned] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong. --profile, which needs
+route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong, with
+--unsigned there is none. --profile, which needs
 SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than they are). --count N, for
 instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this code on one machine;
 for comparisons with peers see bench.py.
@@ -46,6 +47,7 @@ routes:
 """ % ("stripe" if "--stripe" in sys.argv else "begini")
 KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
+UNSIGNED = "--unsigned" in sys.argv
 BATCH = 32
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
@@ -56,6 +58,8 @@ def request(number: int) -> bytes:
     body = b"%016d" % number + BODY[16:]
     key = b"another" if WRONG else KEY
     signature = b"X-Signature: " + hmac.new(key, body, hashlib.sha512).hexdigest().encode()
+    if UNSIGNED:
+        signature = b"X-Request-Id: %d" % number
     if "--stripe" in sys.argv:
         stamp = int(time.time())
         keys = (b"a", b"b", KEY)
@@ -169,7 +173,7 @@ async def main() -> None:
         best = min([await deliver(3200) for _ in range(12)], key=sum)
         parts = ", ".join(f"{name} {spent:.1f}" for name, spent in zip(PARTS, best))
         print(f"{sum(best):.1f} us per delivery (best of 12 x 3200): {parts}")
-    reason = Reason.SIGNATURE_MISMATCH if WRONG else None
+    reason = Reason.SIGNATURE_MISMATCH if WRONG else Reason.SIGNATURE_MISSING if UNSIGNED else None
     assert metrics.routes["begini"].block[REASON_AT[reason]] > 2000
     os._exit(0)
 
