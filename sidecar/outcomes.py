@@ -11,7 +11,13 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class Outcome(StrEnum):
+class Word(StrEnum):
+    """One of a closed list, with the hash of a string: Enum's own is a function of Python's, called several times a delivery."""
+
+    __hash__ = str.__hash__
+
+
+class Outcome(Word):
     """The three ends of a delivery; label `outcome` of `webhook_sidecar_deliveries_total`."""
 
     ACCEPTED = "accepted"  # the upstream answered, whatever its status
@@ -19,7 +25,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # verified, but not answered by the upstream
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Label value, log field and `explain` output. Adding one is a change of the public contract."""
 
     NO_ROUTE = "no_route"

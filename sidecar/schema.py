@@ -61,6 +61,7 @@ from sidecar.handshake import (
     Source,
 )
 from sidecar.handshake import Mode as HandshakeMode
+from sidecar.outcomes import Word
 from sidecar.routes import DEFAULT_REFUSAL
 from sidecar.scheme import (
     BEARER_KINDS,
@@ -89,7 +90,7 @@ class Mode(StrEnum):
     SHADOW = "shadow"
 
 
-class Level(StrEnum):
+class Level(Word):
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
