@@ -135,6 +135,45 @@ def test_a_json_line_holds_everything_that_is_known(whole: Exchange) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0.00"),
+        (0.000004, "0.00"),
+        (0.000006, "0.01"),
+        (0.00001, "0.01"),
+        (0.000994, "0.99"),
+        (0.000996, "1.00"),
+        (0.0101, "10.10"),
+        (1.23456, "1234.56"),
+        (86_400.5, "86400500.00"),
+    ],
+)
+def test_durations_are_milliseconds_with_two_digits_behind_the_point(finished: Any, seconds: float, shown: str) -> None:
+    written = Written()
+    written.log.record(finished(seconds=seconds, upstream_seconds=seconds))
+    (line,) = written.lines()
+    assert f'"duration_ms":{shown},"upstream_ms":{shown}' in line
+
+
+def test_each_line_has_its_own_time() -> None:
+    written = Written()
+    for later in (0.0, 0.0001, 0.001, 0.9, 0.999, 1.0, 60.0, 86_400.0, 0.0):
+        written.now = 1_700_000_000.0426 + later
+        written.log.event("something")
+    assert [line["time"][8:] for line in written.json()] == [
+        "14T22:13:20.042Z",
+        "14T22:13:20.042Z",
+        "14T22:13:20.043Z",
+        "14T22:13:20.942Z",
+        "14T22:13:21.041Z",
+        "14T22:13:21.042Z",
+        "14T22:14:20.042Z",
+        "15T22:13:20.042Z",
+        "14T22:13:20.042Z",
+    ]
+
+
 def test_what_is_not_known_is_left_out() -> None:
     written = Written()
     written.log.record(Exchange(number=1, peer=None, started=0.0))
