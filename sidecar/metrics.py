@@ -73,11 +73,16 @@ EXEMPLARS_SIZE: Final = EXEMPLAR_SIZE * (VERIFYING.end - DELIVERY.first)
 _BITS_48, _BITS_32 = 2**48 - 1, 2**32 - 1
 
 # The same places as plain numbers, for the one function that runs for each delivery.
-_DELIVERY, _DELIVERY_SUM = DELIVERY.first, DELIVERY.sum
-_UPSTREAM, _UPSTREAM_SUM = UPSTREAM.first, UPSTREAM.sum
-_VERIFY, _VERIFY_SUM = VERIFYING.first, VERIFYING.sum
-_BODY, _BODY_SUM = BODY.first, BODY.sum
-_AGE, _AGE_SUM = SIGNED_AGE.first, SIGNED_AGE.sum
+_DELIVERY: Final = DELIVERY.first
+_DELIVERY_SUM: Final = DELIVERY.sum
+_UPSTREAM: Final = UPSTREAM.first
+_UPSTREAM_SUM: Final = UPSTREAM.sum
+_VERIFY: Final = VERIFYING.first
+_VERIFY_SUM: Final = VERIFYING.sum
+_BODY: Final = BODY.first
+_BODY_SUM: Final = BODY.sum
+_AGE: Final = SIGNED_AGE.first
+_AGE_SUM: Final = SIGNED_AGE.sum
 #: Class 1 of status codes stands at `CODES_AT`.
 _CODES: Final = CODES_AT - 1
 

@@ -39,13 +39,14 @@ class Refusals:
 
     def __init__(self) -> None:
         self.count = 0
-        self._last: deque[Refusal] = deque(maxlen=KEPT)
+        # The values of `Refusal`; making one takes as long as counting the delivery.
+        self._last: deque[tuple[object, ...]] = deque(maxlen=KEPT)
 
     def record(self, exchange: Exchange, now: float) -> None:
         """Keeps one. `now` is unix time in seconds."""
         self.count += 1
         self._last.append(
-            Refusal(
+            (
                 now,
                 exchange.route_name,
                 exchange.outcome,
@@ -65,7 +66,7 @@ class Refusals:
     def since(self, count: int) -> list[Refusal]:
         """Those after the first `count`, as far as they are kept, oldest first."""
         newer = min(self.count - count, len(self._last))
-        return list(self._last)[-newer:] if newer > 0 else []
+        return [Refusal._make(values) for values in list(self._last)[-newer:]] if newer > 0 else []
 
 
 def newest_first(rings: Iterable[Iterable[Refusal]]) -> list[Refusal]:
