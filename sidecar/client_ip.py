@@ -50,30 +50,32 @@ class Networks:
     Sets with names (`preset:github`) may belong to it; they are shared, not copied.
     """
 
-    __slots__ = ("_ends", "_named", "_starts", "cidrs")
+    __slots__ = ("_ends_4", "_ends_6", "_named", "_starts_4", "_starts_6", "cidrs")
 
     def __init__(self, networks: Iterable[IPNetwork], named: "Mapping[str, Networks] | None" = None) -> None:
         listed = list(networks)
         self._named = tuple(named.values()) if named else ()
         #: As they were configured, for people.
         self.cidrs = (*(str(network) for network in listed), *(named or ()))
-        self._starts: dict[int, list[int]] = {4: [], 6: []}
-        self._ends: dict[int, list[int]] = {4: [], 6: []}
-        for version in (4, 6):
-            merged = ipaddress.collapse_addresses([n for n in listed if n.version == version])  # type: ignore[type-var]
-            for network in merged:
-                self._starts[version].append(int(network.network_address))
-                self._ends[version].append(int(network.broadcast_address))
+        self._starts_4, self._ends_4 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv4Network)])
+        self._starts_6, self._ends_6 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv6Network)])
 
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)
-        at = bisect_right(self._starts[address.version], number) - 1
-        if at >= 0 and number <= self._ends[address.version][at]:
+        is_4 = isinstance(address, ipaddress.IPv4Address)
+        at = bisect_right(self._starts_4 if is_4 else self._starts_6, number) - 1
+        if at >= 0 and number <= (self._ends_4 if is_4 else self._ends_6)[at]:
             return True
         return any(address in networks for networks in self._named) if self._named else False
 
     def __repr__(self) -> str:
         return f"Networks({', '.join(self.cidrs)})"
+
+
+def _intervals(networks: Iterable[IPNetwork]) -> tuple[list[int], list[int]]:
+    """First and last addresses of networks of one version, merged and in order."""
+    merged = list(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+    return [int(it.network_address) for it in merged], [int(it.broadcast_address) for it in merged]
 
 
 class Client(NamedTuple):
@@ -102,14 +104,6 @@ class ClientHeader:
 
 
 X_FORWARDED_FOR: Final = ClientHeader("X-Forwarded-For")
-#: What proxies send in fields of their own, in lower case: a sign that there is a proxy.
-FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
-    b"x-forwarded-for",
-    b"forwarded",
-    b"x-real-ip",
-    b"cf-connecting-ip",
-    b"true-client-ip",
-)
 
 
 def resolve_client(

@@ -66,7 +66,9 @@ class LightTask:
 
     def __init__(self, coroutine: Coroutine[Any, None, None], turn: Turn, done: Callable[["LightTask"], None]) -> None:
         self._coroutine = coroutine
-        self._steps: Iterator[Any] = coroutine.__await__()  # with a default `next` raises nothing at the end, as `send` does
+        self._steps: Iterator[Any] = (
+            coroutine.__await__()
+        )  # with a default `next` raises nothing at the end, as `send` does
         self.turn = turn
         self._done: Callable[[LightTask], None] | None = done
         self._waits_for: Signal | asyncio.Future[Any] | None = None

@@ -26,7 +26,7 @@ from typing import Final
 
 from sidecar.body import Body, Budget
 from sidecar.claim import Claim
-from sidecar.client_ip import FORWARDING_HEADERS, Client, ClientHeader
+from sidecar.client_ip import Client, ClientHeader
 from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.handshake import Result, Shape
@@ -40,7 +40,7 @@ from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
-from sidecar.request import RequestHead, field_lines
+from sidecar.request import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
@@ -54,7 +54,6 @@ ON_LOOP_BYTES: Final = 1024 * 1024
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
 PENDING_MARGIN: Final = 2.0
-_FORWARDING: Final = frozenset(FORWARDING_HEADERS)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
@@ -95,9 +94,10 @@ class Proxy:
         body = Body(self.budget)
         self.metrics.gauges[IN_FLIGHT] += 1
         try:
-            await self._deliver(incoming, exchange, body)
+            refusal = await self._deliver(incoming, exchange, body)
+            if refusal is not None:
+                self._refuse(incoming, exchange, refusal)
         except Rejected as rejected:
-            _note(exchange, rejected)
             self._refuse(incoming, exchange, rejected)
         except Aborted as aborted:
             _note(exchange, aborted)
@@ -111,27 +111,20 @@ class Proxy:
             incoming.abort()
         except Exception as bug:
             failure = Rejected(Reason.INTERNAL_ERROR, _where(bug))
-            _note(exchange, failure)
             if incoming.response_started:
+                _note(exchange, failure)
                 incoming.abort()
             else:
                 self._refuse(incoming, exchange, failure)
         finally:
-            self.metrics.gauges[IN_FLIGHT] -= 1
-            exchange.request_bytes = body.size
-            # (10)
-            reason = exchange.reason or exchange.shadow_reason
-            if reason is None:
-                self._record(exchange, self.monotonic())
-            elif self.hints.wants(reason, exchange.route, body.size):
-                # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
-                ended = self.monotonic()
-                asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, ended, head, body.pieces)
-            else:
-                self._record_refusal(exchange, self.monotonic())
-            body.release()
+            self._end(exchange, head, body)
 
-    async def _deliver(self, incoming: Incoming, exchange: Exchange, body: Body) -> None:  # noqa: PLR0912 - one straight line
+    async def _deliver(  # noqa: PLR0912 - one straight line
+        self, incoming: Incoming, exchange: Exchange, body: Body
+    ) -> Rejected | None:
+        """Raises what ends the delivery. The commonest refusal by far, of one without a signature, is returned: it takes 5.4 µs
+        of this program's own time, and 6.4 where it is raised through four compiled functions (`path.py --unsigned`).
+        """
         site = self.current.site
 
         # (1) head
@@ -155,6 +148,9 @@ class Proxy:
             admit(route, head.method, client, handshake=handshake is not None)
             if route.verifier is not None and handshake is None:
                 exchange.delivery_id = route.verifier.delivery_id(head)
+                unsigned = route.verifier.unsigned(head)
+                if unsigned is not None and not route.shadow:
+                    return unsigned
                 claim = route.verifier.read_claim(head, self.now())
                 exchange.age = claim.age
         except Rejected as rejected:
@@ -184,7 +180,7 @@ class Proxy:
             and would_reject is None
             and self._answer_handshake(incoming, exchange, handshake, body)
         ):
-            return
+            return None
         if proof is None:
             proof = waive(route, would_reject, handshake=handshake is not None)
 
@@ -193,6 +189,7 @@ class Proxy:
             await self._forward_once(proof, claim, client, incoming, exchange, body=body, site=site)
         else:
             await self._forward(proof, claim, client, incoming, exchange, body=body, site=site)
+        return None
 
     async def _verify(
         self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange
@@ -366,6 +363,7 @@ class Proxy:
             )
 
     def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
+        _note(exchange, rejected)
         exchange.status, lines, body = _answer(rejected, exchange.route)
         incoming.start(exchange.status, lines, sized=True, hold=True)
         incoming.write(body, more=False)
@@ -387,6 +385,21 @@ class Proxy:
         if self.tracing is not None and head is not None:
             exchange.trace = self.tracing.sampler.begin(head)
         return exchange
+
+    def _end(self, exchange: Exchange, head: RequestHead, body: Body) -> None:
+        """Step (10)."""
+        self.metrics.gauges[IN_FLIGHT] -= 1
+        exchange.request_bytes = body.size
+        ended = self.monotonic()
+        reason = exchange.reason or exchange.shadow_reason
+        if reason is None:
+            self._record(exchange, ended)
+        elif self.hints.wants(reason, exchange.route, body.size):
+            # In the loop's next turn: the answer has left by then, so its time tells nothing of what is found.
+            asyncio.get_running_loop().call_soon(self._record_with_hint, exchange, ended, head, body.pieces)
+        else:
+            self._record_refusal(exchange, ended)
+        body.release()
 
     def _record(self, exchange: Exchange, ended: float) -> None:
         exchange.seconds = ended - exchange.started
@@ -482,7 +495,7 @@ async def _hashed(size: int, make: Callable[[], bytes]) -> bytes:
 
 def _is_probably_proxied(site: Site, head: RequestHead) -> bool:
     """Whether somebody says for whom they send, and nobody was named who may."""
-    return site.trusts_nobody and not _FORWARDING.isdisjoint(head.fields)
+    return site.trusts_nobody and head.names.forwarding
 
 
 def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Sequence[bytes], *, now: int) -> bytes:

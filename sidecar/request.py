@@ -21,6 +21,15 @@ _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
 _FRAMING_ALIASES: Final = frozenset({b"content_length", b"transfer_encoding"})
 NO_HOST: Final = "exactly one Host field is required"
+#: What proxies send in fields of their own, in lower case: a sign that there is a proxy.
+FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
+    b"x-forwarded-for",
+    b"forwarded",
+    b"x-real-ip",
+    b"cf-connecting-ip",
+    b"true-client-ip",
+)
+_FORWARDING: Final = frozenset(FORWARDING_HEADERS)
 _strip_end: Final = methodcaller("rstrip", b" \t")
 #: Names of more fields, or of more bytes in all, are not kept for the next head.
 _KEPT_FIELDS: Final = 40
@@ -39,6 +48,7 @@ class FieldNames:
         "as_request",
         "chunked",
         "fault",
+        "forwarding",
         "listed",
         "lower",
         "passed",
@@ -59,6 +69,7 @@ class FieldNames:
         self.underscored = b"_" in b"".join(listed)
         self.sized = b"content-length" in self.lower
         self.chunked = b"transfer-encoding" in self.lower
+        self.forwarding = not _FORWARDING.isdisjoint(self.lower)  #: whether proxies add such names
         self.fault = self._fault()  #: what is wrong with a request that has these names; empty if nothing is
 
     def _fault(self) -> str:

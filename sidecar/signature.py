@@ -112,6 +112,10 @@ class Verifier:
         sent = head.values(self._delivery_id_header) if self._delivery_id_header else ()
         return sent[0] if sent else b""
 
+    def unsigned(self, head: RequestHead) -> Rejected | None:
+        """The refusal of a delivery that plainly has no signature; None says nothing: `read_claim` looks again, and closer."""
+        return None if self.scheme.signature.field else self._reader.missing(head)
+
     def read_claim(self, head: RequestHead, now: float | None) -> Claim:
         """Steps (1) to (3). `now` is unix time in seconds; with None no age is too great. Raises `Rejected`."""
         # (1)

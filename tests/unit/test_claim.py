@@ -216,3 +216,48 @@ def test_a_clock_that_is_not_compared_is_read_all_the_same() -> None:
     assert claim(made, HEX[A], headers=((b"X-Time", b"1"),)).age == NOW - 1
     assert refused(made, HEX[A], headers=((b"X-Time", b"x"),)) is Reason.TIMESTAMP_MALFORMED
     assert refused(made, HEX[A]) is Reason.TIMESTAMP_MISSING
+
+
+# -- no signature at all: found without an exception --
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (SignatureField(header="X-Sig"), ()),
+        (SignatureField(header="X-Sig"), (b"",)),
+        (SignatureField(header="X-Sig"), (b"", b"")),
+        (SignatureField(header="X-Sig", list=SignatureList(separator=",", tag="v1=")), ()),
+        (SignatureField(header="Authorization", kind=Kind.TOKEN, prefix="Bearer "), ()),
+    ],
+)
+def test_a_plain_want_of_a_signature_is_told_as_read_claim_raises_it(
+    field: SignatureField, values: tuple[bytes, ...]
+) -> None:
+    verifier = Verifier(scheme(field), [Secret("a", b"secret")])
+    head = make_head("POST", b"/", [(field.header.encode(), value) for value in values], None)
+    told = verifier.unsigned(head)
+    with pytest.raises(Rejected) as raised:
+        verifier.read_claim(head, NOW)
+    assert told is not None
+    assert (told.reason, told.detail) == (raised.value.reason, raised.value.detail)
+    assert told.reason is Reason.SIGNATURE_MISSING
+    assert raised.value is not told  # what was raised once holds on to the delivery that it was raised for
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (SignatureField(header="X-Sig"), (HEX[A],)),
+        (SignatureField(header="X-Sig"), (b"no signature",)),
+        (SignatureField(header="X-Sig"), (HEX[A], HEX[B])),
+        (SignatureField(header="X-Sig", also=("X-Sig-2",)), ()),  # another header may have it
+        (SignatureField(header="X-Sig", repeated=True), (b"", HEX[A])),
+        (SignatureField(header="X-Sig-{n}"), ()),
+        (SignatureField(field="signature"), ()),  # in the body
+    ],
+)
+def test_of_anything_else_read_claim_is_the_judge(field: SignatureField, values: tuple[bytes, ...]) -> None:
+    verifier = Verifier(scheme(field), [Secret("a", b"secret")])
+    head = make_head("POST", b"/", [(b"X-Sig", value) for value in values], None)
+    assert verifier.unsigned(head) is None
