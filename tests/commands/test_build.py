@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from compiled import ROOT
+from compiled import ROOT, located
 
 BUILD = [
     sys.executable,
@@ -52,15 +52,7 @@ def source_alone(checkout: Path, **env: str) -> Path:
 def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(source_alone(checkout, CC="false", SIDECAR_COMPILE="")) as archive:
         archive.extractall(tmp_path / "installed")
-    told = subprocess.run(
-        [sys.executable, "-c", "import sidecar, sidecar.proxy; print(sidecar.is_compiled(), sidecar.proxy.__file__)"],
-        cwd=tmp_path / "installed",
-        env=os.environ | {"SIDECAR_PURE": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert told.split() == ["False", str(tmp_path / "installed" / "sidecar" / "proxy.py")]
+    assert located("", tmp_path / "installed") == (False, str(tmp_path / "installed" / "sidecar" / "proxy.py"))
 
 
 def test_without_the_class_that_the_protocol_extends_nothing_is_compiled(checkout: Path, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """What is tested: the compiled data path where there is one, and with SIDECAR_PURE=1 its source."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,22 @@ import sidecar
 ROOT = Path(__file__).parents[2]
 #: The modules that setup.py compiles.
 MODULES = re.findall(r'^    "(\w+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
-#: For tests of processes that must hold for both. Values of SIDECAR_PURE.
-BOTH = pytest.mark.parametrize("pure", ["0", "1"], ids=["compiled", "source"])
+#: For tests of processes that must hold for both: values of SIDECAR_PURE.
+PROGRAMS = {"compiled": "0", "source": "1"}
+BOTH = pytest.mark.parametrize("pure", list(PROGRAMS.values()), ids=list(PROGRAMS))
+
+
+def located(pure: str, where: Path | None = None) -> tuple[bool, str]:
+    """Whether a new process runs compiled code, and the file of its straight line; `where`: in which folder it looks first."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import sidecar, sidecar.proxy; print(sidecar.is_compiled(), sidecar.proxy.__file__)"],
+        cwd=where,
+        env=os.environ | {"SIDECAR_PURE": pure},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    return told[0] == "True", told[1]
 
 
 def refuse_old_code() -> None:

@@ -7,6 +7,7 @@ import struct
 import time
 
 import pytest
+from compiled import PROGRAMS
 
 #: Runs inside the sidecar: no collection by itself; one for each line that is asked, answered with how many objects it found.
 INSIDE = """
@@ -29,7 +30,7 @@ MEBIBYTE = 1 << 20
 TIMES = 40
 
 
-@pytest.fixture(scope="module", params=["0", "1"], ids=["compiled", "source"])
+@pytest.fixture(scope="module", params=PROGRAMS.values(), ids=list(PROGRAMS))
 def collecting(request, start_for_module, tmp_path_factory):
     """A sidecar, and how many objects in circles it holds."""
     directory = tmp_path_factory.mktemp("garbage")
