@@ -10,7 +10,8 @@ Verification in two steps, so that what the head alone shows is refused before a
                  (6) each secret's MAC of it is compared, in constant time, with what was sent
                  (7) a timestamp in the body, now that the body is genuine
 
-A `Verified` that exists was verified: only `verify()` makes one. What is forwarded without one is listed in `routes.Waived`.
+A `Verified` that exists was verified: only `match` and `verify` make one. What is forwarded without one is listed in
+`routes.Waived`.
 
 For whoever asks why a signature does not match: `read_claim(head, now=None)` looks at no clock, a scheme that differs from
 another by one option is `dataclasses.replace(...)`, and `message.described` says what is signed without its values.
@@ -60,8 +61,6 @@ class Verifier:
         "_clock",
         "_clock_header",
         "_delivery_id_header",
-        "_mismatch",
-        "_no_match",
         "_only_body",
         "_plain",
         "_proof",
@@ -71,6 +70,7 @@ class Verifier:
         "_signed_headers",
         "_url",
         "_writers",
+        "mismatch",
         "public_url",
         "scheme",
         "secrets",
@@ -104,8 +104,11 @@ class Verifier:
         self._body_clock = clock if clock is not None and clock.field else None
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
-        self._no_match = f"no match with {len(self.secrets)} secret(s)"
-        self._mismatch = Reason.TOKEN_MISMATCH if scheme.signature.kind in BEARER_KINDS else Reason.SIGNATURE_MISMATCH
+        #: The refusal of what no secret matches; to be returned, never raised.
+        self.mismatch = Rejected(
+            Reason.TOKEN_MISMATCH if scheme.signature.kind in BEARER_KINDS else Reason.SIGNATURE_MISMATCH,
+            f"no match with {len(self.secrets)} secret(s)",
+        )
 
     def delivery_id(self, head: RequestHead) -> bytes:
         """The provider's id of this delivery, as sent, for the log; empty if there is none."""
@@ -147,13 +150,20 @@ class Verifier:
 
     def verify(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified:
         """Steps (4) to (7) over the raw body, given in pieces. Raises `Rejected`."""
+        proof = self.match(claim, head, body)
+        if proof is None:
+            raise Rejected(self.mismatch.reason, self.mismatch.detail)
+        return proof
+
+    def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
+        """As `verify`; but None where no secret matches, which is the refusal `mismatch`."""
         if self._plain:
             message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
             secret_id = self._proof.match(claim.signatures, message)
         else:
             secret_id = self._match(claim, head, body)
         if secret_id is None:
-            raise Rejected(self._mismatch, self._no_match)
+            return None
         # (7)
         if self._body_clock is None:
             return Verified(secret_id)

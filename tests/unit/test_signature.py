@@ -10,7 +10,7 @@ import pytest
 from sidecar.claim import Claim
 from sidecar.outcomes import Reason, Rejected
 from sidecar.request import make_head
-from sidecar.scheme import Algorithm, Encoding, Scheme, SignatureField, TimestampField, Unit, parse_template
+from sidecar.scheme import Algorithm, Encoding, Kind, Scheme, SignatureField, TimestampField, Unit, parse_template
 from sidecar.secret import Secret
 from sidecar.signature import Verified, Verifier
 from sidecar.signing import sign
@@ -117,6 +117,29 @@ def test_a_verifier_can_be_used_again_and_keeps_no_state() -> None:
         assert verifier.verify(claim, good, [BODY])
         with pytest.raises(Rejected):
             verifier.verify(claim, good, [BODY, b"\n"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        (Kind.HMAC, [(b"X-Signature", mac(BODY).hex().encode())]),
+        (Kind.TOKEN, [(b"X-Signature", KEY)]),
+    ],
+)
+def test_what_matches_no_secret_is_told_as_verify_raises_it(kind: Kind, headers: Headers) -> None:
+    made = Scheme(
+        signature=SignatureField(header="X-Signature", kind=kind), signed="{body}", parts=parse_template("{body}")
+    )
+    head = make_head("POST", b"/", headers, None)
+    right, wrong = Verifier(made, [SECRET]), Verifier(made, [Secret("other", b"another secret")])
+    claim = right.read_claim(head, NOW)
+    assert right.match(claim, head, [BODY]) == right.verify(claim, head, [BODY]) == Verified("current")
+    assert wrong.match(claim, head, [BODY]) is None
+    with pytest.raises(Rejected) as raised:
+        wrong.verify(claim, head, [BODY])
+    assert (raised.value.reason, raised.value.detail) == (wrong.mismatch.reason, wrong.mismatch.detail)
+    assert raised.value.reason is (Reason.TOKEN_MISMATCH if kind is Kind.TOKEN else Reason.SIGNATURE_MISMATCH)
+    assert raised.value is not wrong.mismatch  # what was raised once holds on to the delivery that it was raised for
 
 
 def test_a_claim_holds_the_bare_signature_and_the_age() -> None:
