@@ -11,8 +11,8 @@
     (9) answer    streamed back as it comes
     (10) record   once, whatever happened: log and metrics, and the last refusals
 
-Any stage ends the delivery by raising `Rejected` (we answer) or, once an answer was begun, `Aborted` (the connection
-closes). Why each reason exists and what it is answered: outcomes.py.
+Any stage ends the delivery by raising `Rejected` (we answer; the two commonest are returned) or, once an answer was begun,
+`Aborted` (the connection closes). Why each reason exists and what it is answered: outcomes.py.
 """
 
 import asyncio
