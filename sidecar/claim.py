@@ -47,13 +47,13 @@ class Claim(NamedTuple):
 class SignatureReader:
     """Finds and decodes the signatures that a scheme's head or body holds."""
 
-    __slots__ = ("_decode", "_names", "_nothing", "_numbered", "_prefix", "_single", "_split", "field")
+    __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "_unsigned", "field")
 
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
         self._decode = decoder(self.field)
         self._prefix = self.field.prefix.encode()
-        self._nothing = Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
+        self._unsigned = Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
         self._numbered = self.field.header.endswith("{n}")
         names = [self.field.header, *self.field.also]
         if self._numbered:
@@ -62,18 +62,18 @@ class SignatureReader:
         self._split = _splitter(scheme) if self.field.list is not None else None
         self._single = len(self._names) == 1 and not self.field.repeated
 
-    def missing(self, head: RequestHead) -> Rejected | None:
+    def unsigned(self, head: RequestHead) -> Rejected | None:
         """What `read_head` would raise for want of a signature, where that shows at once; to be returned, never raised."""
         if not self._single:
             return None
         sent = head.values(self._names[0])
-        return None if sent and sent[0] else self._nothing
+        return None if sent and sent[0] else self._unsigned
 
     def read_head(self, head: RequestHead) -> tuple[Sequence[bytes], list[bytes]]:
         """Decoded signatures, and the texts of a timestamp among them. Raises `Rejected`."""
         sent = head.values(self._names[0]) if self._single else self._all(head)
         if not sent or not sent[0]:
-            raise Rejected(Reason.SIGNATURE_MISSING, self._nothing.detail)
+            raise Rejected(Reason.SIGNATURE_MISSING, self._unsigned.detail)
         if self._single and len(sent) > 1:
             raise self._malformed(f"{len(sent)} {self.field.header} headers, expected one")
         if len(sent) == 1 and self._split is None:  # by far the commonest

@@ -66,9 +66,8 @@ class LightTask:
 
     def __init__(self, coroutine: Coroutine[Any, None, None], turn: Turn, done: Callable[["LightTask"], None]) -> None:
         self._coroutine = coroutine
-        self._steps: Iterator[Any] = (
-            coroutine.__await__()
-        )  # with a default `next` raises nothing at the end, as `send` does
+        # `next` with a default raises nothing at the end, as `send` does; see docs/design.md for what exceptions cost.
+        self._steps: Iterator[Any] = coroutine.__await__()
         self.turn = turn
         self._done: Callable[[LightTask], None] | None = done
         self._waits_for: Signal | asyncio.Future[Any] | None = None

@@ -39,7 +39,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.count = 0
-        # The values of `Refusal`; making one takes as long as counting the delivery.
+        # The values of `Refusal`: making one is a call of a function of Python's, and most are never looked at.
         self._last: deque[tuple[object, ...]] = deque(maxlen=KEPT)
 
     def record(self, exchange: Exchange, now: float) -> None:

@@ -117,7 +117,7 @@ class Verifier:
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
         """The refusal of a delivery that plainly has no signature; None says nothing: `read_claim` looks again, and closer."""
-        return None if self.scheme.signature.field else self._reader.missing(head)
+        return None if self.scheme.signature.field else self._reader.unsigned(head)
 
     def read_claim(self, head: RequestHead, now: float | None) -> Claim:
         """Steps (1) to (3). `now` is unix time in seconds; with None no age is too great. Raises `Rejected`."""
