@@ -50,21 +50,21 @@ class Networks:
     Sets with names (`preset:github`) may belong to it; they are shared, not copied.
     """
 
-    __slots__ = ("_ends_4", "_ends_6", "_named", "_starts_4", "_starts_6", "cidrs")
+    __slots__ = ("_named", "_v4", "_v6", "cidrs")
 
     def __init__(self, networks: Iterable[IPNetwork], named: "Mapping[str, Networks] | None" = None) -> None:
         listed = list(networks)
         self._named = tuple(named.values()) if named else ()
         #: As they were configured, for people.
         self.cidrs = (*(str(network) for network in listed), *(named or ()))
-        self._starts_4, self._ends_4 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv4Network)])
-        self._starts_6, self._ends_6 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv6Network)])
+        self._v4 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv4Network)])
+        self._v6 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv6Network)])
 
     def __contains__(self, address: IPAddress) -> bool:
         number = int(address)
-        is_4 = isinstance(address, ipaddress.IPv4Address)
-        at = bisect_right(self._starts_4 if is_4 else self._starts_6, number) - 1
-        if at >= 0 and number <= (self._ends_4 if is_4 else self._ends_6)[at]:
+        starts, ends = self._v4 if isinstance(address, ipaddress.IPv4Address) else self._v6
+        at = bisect_right(starts, number) - 1
+        if at >= 0 and number <= ends[at]:
             return True
         return any(address in networks for networks in self._named) if self._named else False
 

@@ -127,7 +127,7 @@ class LightTask:
         self._cancelled = (
             not waited_for.cancelled()
         )  # it had its result already, which must not be lost: at the next wait
-        return self._coroutine.send(None)
+        return next(self._steps, _ENDED)
 
     def _future_done(self, future: asyncio.Future[Any]) -> None:
         self.step()

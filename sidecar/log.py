@@ -58,10 +58,9 @@ class Log:
         self._now = now
         self._lines: list[str] = []
         self._process = token_hex(4)  # makes the ids of deliveries differ between processes
-        self._second = 0
-        self._prefix = ""
-        self._millisecond = 0
+        self._millisecond = -1  # of the last line, unix time; how it is written, and its second
         self._shown = ""
+        self._prefix = ""
 
     def record(self, exchange: Exchange) -> None:
         """The line of one delivery, or of a handshake that was answered here."""
@@ -113,11 +112,10 @@ class Log:
     def _time(self) -> str:
         millisecond = int(self._now() * 1000)
         if millisecond != self._millisecond:
-            self._millisecond = millisecond
             second = millisecond // 1000
-            if second != self._second:
-                self._second = second
+            if second != self._millisecond // 1000:
                 self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._millisecond = millisecond
             self._shown = "%s%03dZ" % (self._prefix, millisecond % 1000)
         return self._shown
 

@@ -161,7 +161,7 @@ class Verifier:
             message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
             secret_id = self._proof.match(claim.signatures, message)
         else:
-            secret_id = self._match(claim, head, body)
+            secret_id = self._match_composed(claim, head, body)
         if secret_id is None:
             return None
         # (7)
@@ -191,7 +191,7 @@ class Verifier:
             digest.update(piece)
         return digest.digest()
 
-    def _match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> str | None:
+    def _match_composed(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> str | None:
         """Steps (4) to (6) for templates that need more than body and timestamp."""
         scheme = self.scheme
         delivery = Delivery(head, body, claim.timestamp, b"", scheme.form_field)

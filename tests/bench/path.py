@@ -5,11 +5,10 @@ loop 32 connections are ready, as they are under load, so that the loop itself h
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong, with
---unsigned there is none. --profile, which needs
-SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than they are). --count N, for
-instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this code on one machine;
-for comparisons with peers see bench.py.
+route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong, with --unsigned there is
+none. --profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
+they are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this
+code on one machine; for comparisons with peers see bench.py.
 """
 
 import asyncio
@@ -60,7 +59,7 @@ def request(number: int) -> bytes:
     signature = b"X-Signature: " + hmac.new(key, body, hashlib.sha512).hexdigest().encode()
     if UNSIGNED:
         signature = b"X-Request-Id: %d" % number
-    if "--stripe" in sys.argv:
+    elif "--stripe" in sys.argv:
         stamp = int(time.time())
         keys = (b"a", b"b", KEY)
         macs = [hmac.new(key, b"%d.%b" % (stamp, body), hashlib.sha256).hexdigest().encode() for key in keys]
