@@ -12,10 +12,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sidecar import __version__, status_page
+from sidecar import SHIPPED, __version__, status_page
 from sidecar.admin_access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
 from sidecar.delivery_test import deliver
-from sidecar.files import SHIPPED
 from sidecar.live import Board, Events, Shown
 from sidecar.markup import Markup
 from sidecar.schema import Level

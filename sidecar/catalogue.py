@@ -1,6 +1,6 @@
 """The presets for people: as a list, and as YAML to copy."""
 
-from sidecar.files import SHIPPED
+from sidecar import SHIPPED
 from sidecar.schema import load_preset, preset_names
 
 

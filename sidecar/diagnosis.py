@@ -10,7 +10,6 @@ everything else ends in `unknown` after the same bounded work (`Effort`). No hin
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import NamedTuple
 
 from sidecar.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
@@ -18,7 +17,7 @@ from sidecar.claim import SignatureReader
 from sidecar.clock import READERS
 from sidecar.document import find_value, read_document
 from sidecar.keys import KeyFormError, check_key
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.request import RequestHead
 from sidecar.scheme import (
     BEARER_KINDS,
@@ -34,25 +33,6 @@ from sidecar.scheme import (
 )
 from sidecar.secret import Secret
 from sidecar.signature import Verifier
-
-
-class Hint(StrEnum):
-    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
-
-    WRONG_ALGORITHM = "wrong_algorithm"
-    WRONG_ENCODING = "wrong_encoding"
-    PREFIX_MISSING = "prefix_missing"
-    SECRET_HAS_WHITESPACE = "secret_has_whitespace"  # noqa: S105 - a word
-    SECRET_DECODED_DIFFERENTLY = "secret_decoded_differently"  # noqa: S105
-    SECRET_OF_ANOTHER_ROUTE = "secret_of_another_route"  # noqa: S105
-    BODY_NEWLINE_CHANGED = "body_newline_changed"
-    BODY_LINE_ENDINGS_CHANGED = "body_line_endings_changed"
-    BODY_JSON_RESERIALISED = "body_json_reserialised"
-    BODY_EMPTY = "body_empty"
-    TIMESTAMP_UNIT = "timestamp_unit"
-    URL_MISMATCH = "url_mismatch"
-    UNKNOWN = "unknown"
-
 
 #: What each hint asks its reader to do. docs/troubleshooting.md says more.
 REMEDIES = {

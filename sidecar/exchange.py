@@ -1,8 +1,6 @@
 """The record of one request: filled in on its way, handed to log and metrics once, at its end."""
 
-from sidecar.diagnosis import Hint
-from sidecar.handshake import Result
-from sidecar.outcomes import Outcome, Reason
+from sidecar.outcomes import Hint, Outcome, Reason, Result
 from sidecar.routes import Route
 from sidecar.trace_context import Trace
 

@@ -13,10 +13,10 @@ from sidecar.capture import Capture
 from sidecar.claim import Claim
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
-from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, Hint, diagnose
+from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
 from sidecar.handshake import Shape
 from sidecar.message import PublicURL
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.request import RequestHead
 from sidecar.routes import Route, check_address, check_method, foreign_secrets
 from sidecar.scheme import BEARER_KINDS, DIGEST_SIZES, PUBLIC_KEY_KINDS, Encoding, HeaderValue, JsonValue, Piece, Scheme

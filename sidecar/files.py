@@ -13,10 +13,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-#: Files that come with the program: presets, ranges, the status page. importlib.resources finds them in archives as well, which
-#: nobody needs, and takes half a megabyte of each process's memory.
-SHIPPED = Path(__file__).parent
-
 #: Reads a file's bytes, at most so many. Raises `OSError`, or `ValueError` for what is no file name.
 ReadFile = Callable[[str, int], bytes]
 

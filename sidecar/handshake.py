@@ -53,14 +53,6 @@ class Mode(StrEnum):
     PASS = "pass"  # noqa: S105 - a word; the receiver answers them
 
 
-class Result(StrEnum):
-    """Label `result` of `webhook_sidecar_handshakes_total`."""
-
-    ANSWERED = "answered"
-    PASSED = "passed"
-    REFUSED = "refused"
-
-
 class Hash(StrEnum):
     """How a computed answer is made."""
 

@@ -7,8 +7,8 @@ refusals at once only some are looked at (`PER_SECOND`); the others have no hint
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, Hint, diagnose
-from sidecar.outcomes import Reason
+from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.outcomes import Hint, Reason
 from sidecar.request import RequestHead
 from sidecar.routes import Route, foreign_secrets
 

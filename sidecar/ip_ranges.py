@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
+from sidecar import SHIPPED
 from sidecar.client_ip import IPNetwork, Networks
 from sidecar.document import find_values
-from sidecar.files import SHIPPED
 from sidecar.yaml_source import read_yaml
 
 #: A list with more is not a provider's webhooks.

@@ -17,8 +17,7 @@ from typing import Final
 
 from sidecar.config import LogSettings
 from sidecar.exchange import Exchange
-from sidecar.handshake import Result
-from sidecar.outcomes import Outcome
+from sidecar.outcomes import Outcome, Result
 from sidecar.schema import Level, LogFormat
 
 _RANKS: Final = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}

@@ -9,10 +9,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.diagnosis import Hint
 from sidecar.exchange import Exchange
-from sidecar.handshake import Result
-from sidecar.outcomes import SHADOWED, Reason
+from sidecar.outcomes import SHADOWED, Hint, Reason, Result
 from sidecar.routes import Route
 
 Bounds = tuple[float, ...]

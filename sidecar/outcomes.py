@@ -142,3 +142,29 @@ class Rejected(Stop):
 
 class Aborted(Stop):
     """Raised after an answer was begun; the connection to the sender is closed."""
+
+
+class Result(StrEnum):
+    """Label `result` of `webhook_sidecar_handshakes_total`."""
+
+    ANSWERED = "answered"
+    PASSED = "passed"
+    REFUSED = "refused"
+
+
+class Hint(StrEnum):
+    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
+
+    WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_ENCODING = "wrong_encoding"
+    PREFIX_MISSING = "prefix_missing"
+    SECRET_HAS_WHITESPACE = "secret_has_whitespace"
+    SECRET_DECODED_DIFFERENTLY = "secret_decoded_differently"
+    SECRET_OF_ANOTHER_ROUTE = "secret_of_another_route"
+    BODY_NEWLINE_CHANGED = "body_newline_changed"
+    BODY_LINE_ENDINGS_CHANGED = "body_line_endings_changed"
+    BODY_JSON_RESERIALISED = "body_json_reserialised"
+    BODY_EMPTY = "body_empty"
+    TIMESTAMP_UNIT = "timestamp_unit"
+    URL_MISMATCH = "url_mismatch"
+    UNKNOWN = "unknown"

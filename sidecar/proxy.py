@@ -29,12 +29,12 @@ from sidecar.claim import Claim
 from sidecar.client_ip import Client, ClientHeader
 from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
-from sidecar.handshake import Result, Shape
+from sidecar.handshake import Shape
 from sidecar.hints import Hints
 from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.once import Once
-from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Stop, outcome_of
+from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
 from sidecar.protocol import Incoming
 from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals

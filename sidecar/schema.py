@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
 
+from sidecar import SHIPPED
 from sidecar.fields import (
     AnswerStatus,
     Choice,
@@ -48,7 +49,6 @@ from sidecar.fields import (
     json_schema_of,
     shown,
 )
-from sidecar.files import SHIPPED
 from sidecar.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,

@@ -13,8 +13,8 @@ from marshmallow import Schema
 from marshmallow.fields import Nested
 
 from sidecar.cli import main
-from sidecar.diagnosis import REMEDIES, Hint
-from sidecar.handshake import Result
+from sidecar.diagnosis import REMEDIES
+from sidecar.outcomes import Hint, Result
 from sidecar.schema import HandshakeKeys, SchemeKeys, preset_names
 from sidecar.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
 

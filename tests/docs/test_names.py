@@ -15,12 +15,10 @@ from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
 from sidecar.config import load_config
-from sidecar.diagnosis import Hint
 from sidecar.exposition import Exposition
-from sidecar.handshake import Result
 from sidecar.ip_ranges import range_names
 from sidecar.metrics import Metrics
-from sidecar.outcomes import Outcome, Reason
+from sidecar.outcomes import Hint, Outcome, Reason, Result
 from sidecar.schema import json_schema, preset_names
 
 PAGES = {name: read(name) for name in NAMES}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.diagnosis import LIVE, MAX_LIVE_BODY, Hint, diagnose
-from sidecar.outcomes import Rejected
+from sidecar.diagnosis import LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.outcomes import Hint, Rejected
 from sidecar.request import make_head
 from sidecar.schema import load_preset, preset_names
 from sidecar.secret import Secret

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from sidecar.diagnosis import Hint
 from sidecar.exchange import Exchange
-from sidecar.outcomes import Outcome, Reason
+from sidecar.outcomes import Hint, Outcome, Reason
 from sidecar.refusals import KEPT, MAX_SHOWN, Refusal, Refusals, newest_first
 
 
