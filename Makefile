@@ -35,7 +35,7 @@ help: ## show this text
 	@echo "Another Python: make PYTHON=python3.12 demo"
 
 # The modules that setup.py compiles. The program is installed anew when one of them changed.
-COMPILED = $(patsubst %,sidecar/%.py,$(shell sed -n 's/^    "\([a-z_]*\)",$$/\1/p' setup.py))
+COMPILED = $(patsubst %,sidecar/%.py,$(subst .,/,$(shell sed -n 's/^    "\([a-z0-9_.]*\)",$$/\1/p' setup.py)))
 PYTHON_H = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
 
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
@@ -151,7 +151,8 @@ image-test: $(VENV)/installed-dev ## build the image and test it (as root on Deb
 	$(BIN)/python -m pytest -m image tests/image tests/pods $(PYTEST_ARGS)
 
 clean: ## remove everything that was made here
-	rm -rf $(VENV) sbom.cdx.json build sidecar/*.so dist *.egg-info .coverage .coverage.* htmlcov
+	find sidecar -name '*.so' -delete
+	rm -rf $(VENV) sbom.cdx.json build dist *.egg-info .coverage .coverage.* htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -185,7 +186,7 @@ $(VENV)/installed-dev: pyproject.toml setup.py $(COMPILED) requirements/dev.txt 
 
 # In place, so that whoever changes a module of the data path has it compiled again by the next make; see CONTRIBUTING.md.
 define INSTALL
-rm -f sidecar/*.so; \
+find sidecar -name '*.so' -delete; \
 echo "Compiling its data path, some 40 seconds ..."; \
 $(PIP) install --no-deps --no-build-isolation -e . && \
 if ! ls sidecar/*.so >/dev/null 2>&1; then \

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from sidecar.fields import ListenAddress
+from sidecar.http1.sockets import ListenAddress
 from sidecar.secret import Secret
 
 

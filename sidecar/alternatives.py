@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from sidecar.http1.head import RequestHead, make_head
 from sidecar.message import PublicURL
-from sidecar.request import RequestHead, make_head
 from sidecar.scheme import URL_PIECES, Piece, Scheme
 
 #: In words, and the value.

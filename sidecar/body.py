@@ -7,9 +7,9 @@ from the announced length where there is one, before a byte is read.
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.http1.connection import Incoming
 from sidecar.metrics import BUFFERED, Block
 from sidecar.outcomes import Reason, Rejected
-from sidecar.protocol import Incoming
 
 #: Pieces of fewer bytes are joined, until they have this many together.
 SMALL_PIECE: Final = 4 * 1024

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import httptools
 
+from sidecar.http1.head import Header, RequestHead, check_head, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import Header, RequestHead, check_head, make_head
 
 #: More than any delivery that a route would take.
 MAX_CAPTURE = 64 * 1024 * 1024

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.document import find_values
+from sidecar.http1.head import RequestHead
 from sidecar.message import Delivery
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead
 from sidecar.scheme import (
     BEARER_KINDS,
     DIGEST_SIZES,

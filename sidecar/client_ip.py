@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from sidecar.http1.proxy_protocol import UNKNOWN_PEER
 from sidecar.rfc7239 import ForwardedError, forwarded_for
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -85,10 +86,6 @@ class Client(NamedTuple):
     text: str  #: for the log
     trusted_peer: bool  #: the direct connection is a trusted proxy's
     unreadable: str = ""  #: what could not be read; such a delivery is refused wherever it goes
-
-
-#: In place of a peer's address: a trusted proxy says that it does not know whose connection it passes on.
-UNKNOWN_PEER: Final = "unknown"
 
 
 class ClientHeader:

@@ -18,16 +18,18 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from sidecar.client_ip import ClientHeader, IPNetwork, Networks
-from sidecar.fields import ListenAddress, ReplayStoreRef, SecretRef
+from sidecar.fields import ReplayStoreRef, SecretRef
 from sidecar.files import ReadFile, read_file
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
+from sidecar.http1.sockets import ListenAddress
+from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.ip_ranges import load_ranges
 from sidecar.keys import KeyFormError, check_key
 from sidecar.rate_limit import Rate
 from sidecar.replay import Replay, StoreAddress
 from sidecar.resign import Resigner, signing_key
-from sidecar.routes import Refusal, Route, RouteTable, UpstreamAddress, overlapping
+from sidecar.routes import Refusal, Route, RouteTable, overlapping
 from sidecar.schema import (
     ConfigKeys,
     Level,
@@ -69,16 +71,6 @@ class Limits:
     header_timeout: float
     body_timeout: float
     refusals: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds, towards the upstream."""
-
-    connect: float
-    response: float
-    total: float
-    idle: float
 
 
 @dataclass(frozen=True, slots=True)

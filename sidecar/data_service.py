@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from sidecar.body import Budget
 from sidecar.config import Config
-from sidecar.listeners import Server, uvicorn_config
+from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
+from sidecar.http1.connection import DataProtocol
+from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.log import Log
-from sidecar.metrics import STORE_LOST, Block, Metrics
-from sidecar.protocol import DataProtocol, Deadlines, Listener
+from sidecar.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
 from sidecar.proxy import Proxy
 from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
@@ -60,7 +61,8 @@ class DataService:
             from sidecar.tracing import Tracing  # noqa: PLC0415
 
             self.proxy.tracing = Tracing(config.tracing, loop, self._collector_changed)
-        self.listener = Listener(self.deadlines, config.limits.connections, metrics.gauges, gauges_of_others)
+        count = ConnectionCount(metrics.gauges, CONNECTIONS, gauges_of_others)
+        self.listener = Listener(self.deadlines, config.limits.connections, count)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer
         protocol = functools.partial(DataProtocol, deadlines=self.deadlines, listener=self.listener)

@@ -16,9 +16,9 @@ from sidecar.alternatives import other_ends, other_json, other_line_endings, oth
 from sidecar.claim import SignatureReader
 from sidecar.clock import READERS
 from sidecar.document import find_value, read_document
+from sidecar.http1.head import RequestHead
 from sidecar.keys import KeyFormError, check_key
 from sidecar.outcomes import Hint, Reason, Rejected
-from sidecar.request import RequestHead
 from sidecar.scheme import (
     BEARER_KINDS,
     PUBLIC_KEY_KINDS,

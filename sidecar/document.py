@@ -10,8 +10,8 @@ from binascii import a2b_qp
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead
 
 #: Largest body whose document is read before anything vouches for it; more memory and time is a stranger's to spend.
 MAX_UNVERIFIED = 1024 * 1024

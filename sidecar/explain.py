@@ -15,9 +15,9 @@ from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
 from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
 from sidecar.handshake import Shape
+from sidecar.http1.head import RequestHead
 from sidecar.message import PublicURL
 from sidecar.outcomes import Hint, Reason, Rejected
-from sidecar.request import RequestHead
 from sidecar.routes import Route, check_address, check_method, foreign_secrets
 from sidecar.scheme import BEARER_KINDS, DIGEST_SIZES, PUBLIC_KEY_KINDS, Encoding, HeaderValue, JsonValue, Piece, Scheme
 from sidecar.secret import Secret

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from marshmallow import Schema, ValidationError, fields, missing
 
 from sidecar.client_ip import IPNetwork
+from sidecar.http1.sockets import ListenAddress
+from sidecar.http1.upstream import UpstreamAddress
 from sidecar.ip_ranges import range_names
 from sidecar.rate_limit import Rate
 from sidecar.replay import StoreAddress
-from sidecar.routes import UpstreamAddress
 from sidecar.scheme import JSON_PATH
 
 JSONSchema = dict[str, Any]
@@ -358,19 +359,6 @@ def _in_units(value: float, units: Mapping[str, float]) -> str:
     """In the largest unit of which it is a whole number."""
     unit = max((unit for unit, size in units.items() if unit and value % size == 0), key=lambda unit: units[unit])
     return f"{value / units[unit]:g}{unit}"
-
-
-class ListenAddress(NamedTuple):
-    """Where a listener binds. `path` is a unix socket's; then host and port are unused."""
-
-    host: str
-    port: int
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Listen(Value):

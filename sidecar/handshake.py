@@ -24,8 +24,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
+from sidecar.http1.head import Header, RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import Header, RequestHead
 from sidecar.secret import Secret
 
 #: What a challenge may hold where its shape doesn't say: enough for every token, too little for markup or a header's end.

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason
-from sidecar.request import RequestHead
 from sidecar.routes import Route, foreign_secrets
 
 #: Diagnoses of one process; each takes a few milliseconds at most, so together about a twentieth of a core.

@@ -12,8 +12,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.document import find_value, read_document, sorted_form
+from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead
 from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
 
 _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)

@@ -24,8 +24,9 @@ from sidecar.config import Config, ConfigError, RangesSettings, load_config
 from sidecar.data_service import DataService
 from sidecar.exposition import Exposition
 from sidecar.files import Recalled, Remembered
+from sidecar.http1.sockets import remove, shown
+from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.ip_ranges import RangesError
-from sidecar.listeners import Server, remove, shown, uvicorn_config
 from sidecar.live import Board
 from sidecar.log import Log
 from sidecar.memory_limit import memory_limit

@@ -31,23 +31,23 @@ from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.handshake import Shape
 from sidecar.hints import Hints
+from sidecar.http1.connection import Incoming
+from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
+from sidecar.http1.upstream import Connection
 from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.once import Once
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
-from sidecar.protocol import Incoming
 from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
-from sidecar.request import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
 from sidecar.signature import Verified, Verifier
 from sidecar.trace_context import Trace
 from sidecar.tracing import Tracing
-from sidecar.upstream import Connection
 
 #: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
 ON_LOOP_BYTES: Final = 1024 * 1024

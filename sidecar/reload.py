@@ -9,9 +9,8 @@ from typing import Final
 from sidecar.client_ip import Client, Networks, resolve_client
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import ReadFile, Remembered
-from sidecar.request import RequestHead
-from sidecar.routes import UpstreamAddress
-from sidecar.upstream import Upstream
+from sidecar.http1.head import RequestHead
+from sidecar.http1.upstream import Upstream, UpstreamAddress
 from sidecar.yaml_source import Problem
 
 

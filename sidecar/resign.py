@@ -9,9 +9,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from sidecar.claim import Claim
+from sidecar.http1.head import RequestHead
 from sidecar.keys import key_bytes
 from sidecar.proof import Hmac
-from sidecar.request import RequestHead
 from sidecar.scheme import BEARER_KINDS, Algorithm, KeyForm
 from sidecar.secret import Secret
 from sidecar.signature import Verifier

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from sidecar.client_ip import Client, Networks
 from sidecar.handshake import Handshakes
 from sidecar.handshake import Mode as HandshakeMode
+from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Reason, Rejected
 from sidecar.replay import Replay
 from sidecar.resign import Resigner
@@ -17,25 +18,6 @@ from sidecar.signature import Verifier
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
 #: segments, also with parameters (`..;x`), empty segments, backslashes, and escapes of `.`, `/`, `\` and `%`.
 _AMBIGUOUS: Final = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
-
-
-class UpstreamAddress(NamedTuple):
-    """Where a receiver listens. `path` is a unix socket's; then host and port are unused."""
-
-    scheme: str  #: http, https or unix
-    host: str
-    port: int
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}" if self.scheme == "unix" else f"{self.scheme}://{self.authority.decode()}"
-
-    @property
-    def authority(self) -> bytes:
-        """Host and port, as a Host field has them."""
-        if self.scheme == "unix":
-            return b"localhost"
-        return f"[{self.host}]:{self.port}".encode() if ":" in self.host else f"{self.host}:{self.port}".encode()
 
 
 class Refusal(NamedTuple):

@@ -9,7 +9,8 @@ import uvloop
 from sidecar.config import Config
 from sidecar.data_service import tune_process
 from sidecar.files import Remembered
-from sidecar.listeners import ListenError, bind, bind_shared, quiet_uvicorn, remove, shown
+from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
+from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.log import Log, to_shared_stdout
 from sidecar.program import Deliveries, OneProcess, Program
 

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from sidecar.claim import Claim, SignatureReader
 from sidecar.clock import age_of, malformed
 from sidecar.document import MAX_UNVERIFIED, find_value, read_document
+from sidecar.http1.head import RequestHead
 from sidecar.message import (
     Delivery,
     PublicURL,
@@ -38,7 +39,6 @@ from sidecar.message import (
 )
 from sidecar.outcomes import Reason, Rejected
 from sidecar.proof import UNRESOLVED, proof_of
-from sidecar.request import RequestHead
 from sidecar.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, TimestampField
 from sidecar.secret import Secret
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from sidecar.claim import ENCODE
 from sidecar.clock import written
+from sidecar.http1.head import make_head
 from sidecar.keys import key_bytes, private_key
 from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
 from sidecar.proof import Hmac, keyed_digest, token_of
-from sidecar.request import make_head
 from sidecar.scheme import (
     PUBLIC_KEY_KINDS,
     Encoding,

@@ -7,7 +7,7 @@ sampled flag is not followed, because a stranger could switch tracing on with it
 import re
 from collections.abc import Callable
 
-from sidecar.request import RequestHead
+from sidecar.http1.head import RequestHead
 
 #: A version that is to come may have more behind a further dash.
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-[!-~]*)?")

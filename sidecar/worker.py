@@ -21,8 +21,8 @@ from sidecar.client_ip import Networks
 from sidecar.config import Config, load_config
 from sidecar.data_service import DataService, tune_process
 from sidecar.files import Recalled
+from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.ledger import Ledger
-from sidecar.listeners import quiet_uvicorn
 from sidecar.log import Log, to_shared_stdout
 from sidecar.metrics import Metrics
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import uvloop
 
 from sidecar.client_ip import Client, Networks, parse_address
-from sidecar.routes import DEFAULT_REFUSAL, Route, RouteTable, UpstreamAddress, check_address
+from sidecar.http1.upstream import UpstreamAddress
+from sidecar.routes import DEFAULT_REFUSAL, Route, RouteTable, check_address
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 

@@ -30,12 +30,12 @@ from uvicorn.server import ServerState
 from sidecar import is_compiled
 from sidecar.config import load_config
 from sidecar.data_service import DataService
-from sidecar.listeners import uvicorn_config
+from sidecar.http1.connection import DataProtocol
+from sidecar.http1.upstream import Connection
+from sidecar.http1.uvicorn_server import uvicorn_config
 from sidecar.log import Log
 from sidecar.metrics import REASON_AT, Metrics
 from sidecar.outcomes import Reason
-from sidecar.protocol import DataProtocol
-from sidecar.upstream import Connection
 
 CONFIG = """
 upstream: http://127.0.0.1:3000

@@ -24,14 +24,14 @@ from sidecar.config import (
     ConfigError,
     Limits,
     LogSettings,
-    Timeouts,
     TracingSettings,
     load_config,
 )
-from sidecar.fields import ListenAddress
+from sidecar.http1.head import make_head
+from sidecar.http1.sockets import ListenAddress
+from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.rate_limit import Rate
-from sidecar.request import make_head
-from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route, UpstreamAddress
+from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route
 from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
 from sidecar.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
 from sidecar.secret import Secret

@@ -14,8 +14,8 @@ import atheris
 
 with atheris.instrument_imports(include=["sidecar"]):
     from sidecar.client_ip import Networks, parse_address, resolve_client
+    from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
-    from sidecar.request import make_head
     from sidecar.schema import load_preset, preset_names
     from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
     from sidecar.secret import Secret

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.diagnosis import LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.http1.head import make_head
 from sidecar.outcomes import Hint, Rejected
-from sidecar.request import make_head
 from sidecar.schema import load_preset, preset_names
 from sidecar.secret import Secret
 from sidecar.signature import Verifier

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
-from sidecar.request import make_head
 from sidecar.schema import load_preset, preset_names
 from sidecar.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
 from sidecar.secret import Secret

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from sidecar.client_ip import Client, Networks, parse_address, resolve_client
 from sidecar.config import Config, ConfigError, load_config
+from sidecar.http1.head import check_head, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
-from sidecar.request import check_head, make_head
 from sidecar.routes import RouteTable
 from sidecar.scheme import (
     Algorithm,

@@ -12,7 +12,7 @@ import sidecar
 
 ROOT = Path(__file__).parents[2]
 #: The modules that setup.py compiles.
-MODULES = re.findall(r'^    "(\w+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
+MODULES = re.findall(r'^    "([\w.]+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
 #: For tests of processes that must hold for both: values of SIDECAR_PURE.
 PROGRAMS = {"compiled": "0", "source": "1"}
 BOTH = pytest.mark.parametrize("pure", list(PROGRAMS.values()), ids=list(PROGRAMS))
@@ -35,7 +35,8 @@ def refuse_old_code() -> None:
     """Ends a test run that would test what was compiled from other sources than these."""
     package = Path(sidecar.__file__).parent
     made = [file.stat().st_mtime for file in package.glob("compiled__mypyc*.so")]
-    changed = [f"{name}.py" for name in MODULES if made and (package / f"{name}.py").stat().st_mtime > min(made)]
+    sources = [package / f"{name.replace('.', '/')}.py" for name in MODULES]
+    changed = [file.name for file in sources if made and file.stat().st_mtime > min(made)]
     if changed and sidecar.is_compiled():
         pytest.exit(
             f"{', '.join(changed)} changed after the data path was compiled: `make test` compiles it anew, "

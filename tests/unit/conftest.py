@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.routes import DEFAULT_REFUSAL, Route, UpstreamAddress
+from sidecar.http1.upstream import UpstreamAddress
+from sidecar.routes import DEFAULT_REFUSAL, Route
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.signature import Verifier

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from sidecar.claim import MAX_FIELD, MAX_ITEMS, MAX_SIGNATURES, Claim
+from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import make_head
 from sidecar.scheme import (
     Encoding,
     Kind,

@@ -5,15 +5,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sidecar.client_ip import (
-    MAX_HOPS,
-    UNKNOWN_PEER,
-    Client,
-    ClientHeader,
-    Networks,
-    parse_address,
-    resolve_client,
-)
+from sidecar.client_ip import MAX_HOPS, Client, ClientHeader, Networks, parse_address, resolve_client
+from sidecar.http1.proxy_protocol import UNKNOWN_PEER
 
 PROXIES = Networks([ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48")])
 NOBODY = Networks([])

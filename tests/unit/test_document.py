@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from sidecar.document import MAX_FIELDS, MAX_UNVERIFIED, find_value, find_values, read_document, sorted_form
+from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead, make_head
 
 FORM = b"application/x-www-form-urlencoded"
 

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.client_ip import Client
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
-from sidecar.request import make_head
+from sidecar.http1.head import make_head
 
 Headers = list[tuple[bytes, bytes]]
 

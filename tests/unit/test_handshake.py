@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sidecar.handshake import Handshakes, Mode, Shape
+from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead, make_head
 from sidecar.schema import SchemeKeys, scheme_from
 from sidecar.secret import Secret
 

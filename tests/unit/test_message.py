@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.http1.head import make_head
 from sidecar.message import (
     SECRET_PLACE,
     Delivery,
@@ -18,7 +19,6 @@ from sidecar.message import (
     writers,
 )
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import make_head
 from sidecar.scheme import Scheme, SignatureField, parse_template
 
 BODY = b'{"a":{"b":"c","n":7}}'

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from sidecar.client_ip import Client, Networks
+from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Reason, Rejected
-from sidecar.routes import DEFAULT_REFUSAL, RouteTable, UpstreamAddress, Waived, admit, overlapping, waive
+from sidecar.routes import DEFAULT_REFUSAL, RouteTable, Waived, admit, overlapping, waive
 
 SOMEBODY = Client(ip_address("192.0.2.1"), "192.0.2.1", False)
 

@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 
 from sidecar.claim import Claim
+from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import make_head
 from sidecar.scheme import Algorithm, Encoding, Kind, Scheme, SignatureField, TimestampField, Unit, parse_template
 from sidecar.secret import Secret
 from sidecar.signature import Verified, Verifier

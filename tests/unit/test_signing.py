@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from sidecar.http1.head import RequestHead, make_head
 from sidecar.keys import KeyFormError
 from sidecar.outcomes import Reason, Rejected
-from sidecar.request import RequestHead, make_head
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.signature import MAX_SECRETS, Verified, Verifier

@@ -21,8 +21,8 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from slack_sdk.signature import SignatureVerifier
 from twilio.request_validator import RequestValidator
 
+from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
-from sidecar.request import make_head
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.signature import Verifier

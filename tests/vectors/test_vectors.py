@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sidecar.http1.head import RequestHead, make_head
 from sidecar.keys import KeyFormError
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
-from sidecar.request import RequestHead, make_head
 from sidecar.schema import Verify, load_preset
 from sidecar.scheme import PUBLIC_KEY_KINDS, Scheme
 from sidecar.secret import Secret

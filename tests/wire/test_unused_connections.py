@@ -10,9 +10,9 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from sidecar import protocol
-from sidecar.listeners import uvicorn_config
-from sidecar.metrics import GAUGES_SIZE
+from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
+from sidecar.http1.connection import DataProtocol, Incoming
+from sidecar.http1.uvicorn_server import uvicorn_config
 from sidecar.outcomes import Rejected
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -24,7 +24,7 @@ class Always:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    async def __call__(self, incoming: protocol.Incoming) -> None:
+    async def __call__(self, incoming: Incoming) -> None:
         incoming.start(200, b"content-length: %d\r\n" % self.size, sized=True, hold=True)
         incoming.write(bytes(self.size), more=False)
 
@@ -34,22 +34,22 @@ class Always:
 
 def on_a_connection(size: int, then: list[bytes], *, read: bool) -> float:
     """Sends a request, reads its answer or not, sends the rest with pauses; seconds until the listener let it go."""
-    made: list[protocol.DataProtocol] = []
+    made: list[DataProtocol] = []
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
-        config = uvicorn_config(Always(size), protocol.DataProtocol)
+        config = uvicorn_config(Always(size), DataProtocol)
         config.load()
-        deadlines = protocol.Deadlines(loop, head=5, body=5, write=0.3, keep_alive=0.4)
+        deadlines = Deadlines(loop, head=5, body=5, write=0.3, keep_alive=0.4)
 
-        def make() -> protocol.DataProtocol:
+        def make() -> DataProtocol:
             made.append(
-                protocol.DataProtocol(
+                DataProtocol(
                     config,
                     ServerState(),
                     {},
                     deadlines=deadlines,
-                    listener=protocol.Listener(deadlines, 9, [0.0] * GAUGES_SIZE),
+                    listener=Listener(deadlines, 9, ConnectionCount([0.0], 0)),
                 )
             )
             return made[-1]

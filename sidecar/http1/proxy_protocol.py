@@ -6,7 +6,7 @@ say so is for the caller to know.
 
 import ipaddress
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 #: Whole header, bytes. Version 1 has 107 at most; version 2's own limit of 65,551 is an attack, not a header.
 MAX_BYTES_V1 = 107
@@ -87,3 +87,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
 def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     mapped = address.ipv4_mapped if address.version == 6 else None
     return str(mapped or address)
+
+
+#: In place of a peer's address: a trusted proxy says that it does not know whose connection it passes on.
+UNKNOWN_PEER: Final = "unknown"

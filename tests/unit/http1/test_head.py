@@ -2,8 +2,8 @@
 
 import pytest
 
+from sidecar.http1.head import check_head, make_head
 from sidecar.outcomes import Reason
-from sidecar.request import check_head, make_head
 
 Fields = dict[bytes, list[bytes]]
 

@@ -9,10 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.config import Timeouts
+from sidecar.http1.upstream import Connection, Timeouts, Upstream, UpstreamAddress
 from sidecar.outcomes import Reason
-from sidecar.routes import UpstreamAddress
-from sidecar.upstream import Connection, Upstream
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 

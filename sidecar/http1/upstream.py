@@ -9,19 +9,49 @@ stood behind the answer.
 import asyncio
 import select
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httptools
 
-from sidecar.config import Timeouts
-from sidecar.deadlines import DeadlineQueue
-from sidecar.light_task import Signal
+from sidecar.http1.deadlines import DeadlineQueue
+from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
+from sidecar.http1.head import FieldNames, field_lines, field_names
+from sidecar.http1.light_task import Signal
+from sidecar.http1.transport import write_pieces
 from sidecar.outcomes import Aborted, Reason, Rejected, Stop
-from sidecar.protocol import write_pieces
-from sidecar.request import FieldNames, field_lines, field_names
-from sidecar.routes import UpstreamAddress
+
+
+class UpstreamAddress(NamedTuple):
+    """Where a receiver listens. `path` is a unix socket's; then host and port are unused."""
+
+    scheme: str  #: http, https or unix
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.scheme == "unix" else f"{self.scheme}://{self.authority.decode()}"
+
+    @property
+    def authority(self) -> bytes:
+        """Host and port, as a Host field has them."""
+        if self.scheme == "unix":
+            return b"localhost"
+        return f"[{self.host}]:{self.port}".encode() if ":" in self.host else f"{self.host}:{self.port}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, towards the upstream."""
+
+    connect: float
+    response: float
+    total: float
+    idle: float
+
 
 #: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
 MAX_ANSWER_HEAD: Final = 64 * 1024
@@ -34,29 +64,6 @@ RECHECK_SECONDS: Final = 0.25
 #: Pause between attempts to connect to a receiver that refuses, at first; it doubles up to the maximum.
 RETRY_PAUSE: Final = 0.02
 MAX_RETRY_PAUSE: Final = 0.5
-
-#: RFC 9110, 7.6.1, and what HTTP/1.1 says about this connection only. `Connection` names further ones.
-HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
-#: What `Connection` says about the connection itself.
-HARMLESS_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
-
-
-def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
-    """Lower-case names listed in `Connection` fields with these values: hop-by-hop for this message."""
-    return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
 
 
 class Connection(asyncio.Protocol):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.client_ip import parse_address
-from sidecar.proxy_protocol import MAX_BYTES, ProxyHeader, ProxyHeaderError, read_proxy_header
+from sidecar.http1.proxy_protocol import MAX_BYTES, ProxyHeader, ProxyHeaderError, read_proxy_header
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 

@@ -16,7 +16,6 @@ read and thrown away for a moment: otherwise a reset could take the answer from 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import httptools
@@ -24,13 +23,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from sidecar.client_ip import UNKNOWN_PEER
-from sidecar.deadlines import DeadlineQueue
-from sidecar.light_task import LightTask, Signal, Turn
-from sidecar.metrics import CONNECTIONS, Block
+from sidecar.http1.admission import LINGER_SECONDS, Deadlines, Listener
+from sidecar.http1.head import RequestHead, check_head
+from sidecar.http1.light_task import LightTask, Signal
+from sidecar.http1.proxy_protocol import UNKNOWN_PEER, ProxyHeaderError, read_proxy_header
+from sidecar.http1.transport import HIGH_WATER, write_pieces
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
-from sidecar.proxy_protocol import ProxyHeaderError, read_proxy_header
-from sidecar.request import RequestHead, check_head
 
 #: Longest request target, bytes.
 MAX_TARGET: Final = 16 * 1024
@@ -43,29 +41,10 @@ CHUNK_OVERHEAD_PER_BYTE: Final = 8
 CHUNKS_TOO_COSTLY: Final = Rejected(
     Reason.MALFORMED_REQUEST, "the framing of the chunks is larger than what they carry"
 )
-#: After an early answer: how long, and how much, is still read and thrown away.
-LINGER_SECONDS: Final = 5.0  # after the last byte
 MOST_LINGER_SECONDS: Final = 30.0  # in all
 LINGER_BYTES: Final = 64 * 1024 * 1024
-#: How long a sender may leave an answer unread.
-WRITE_SECONDS: Final = 30.0
-#: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
-KEEP_ALIVE_SECONDS: Final = 75.0
-#: How long no other connection takes the place of one that waits for its sender.
-PATIENCE_SECONDS: Final = 0.25
-#: Unread body bytes held for the application before reading pauses.
-HIGH_WATER: Final = 64 * 1024
 #: Pieces of a body below this size are joined to the one before them.
 SMALL_PIECE: Final = 1024
-
-
-def write_pieces(transport: asyncio.Transport, pieces: Sequence[bytes], size: int) -> None:
-    """One write for all, about `size` bytes. Few are joined, which costs less than a gathering system call; many are not
-    copied."""
-    if size <= HIGH_WATER:
-        transport.write(b"".join(pieces))
-    else:
-        transport.writelines(pieces)
 
 
 class Application(Protocol):
@@ -78,81 +57,6 @@ class Application(Protocol):
     def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The whole answer, as bytes, to what never became a request."""
         ...
-
-
-class Deadlines:
-    """The clocks of all connections of one listener. Seconds."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        head: float,
-        body: float,
-        write: float = WRITE_SECONDS,
-        keep_alive: float = KEEP_ALIVE_SECONDS,
-    ) -> None:
-        self.head: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, head, lambda it: it.head_expired())
-        self.body: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, body, lambda it: it.body_expired())
-        self.write: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, write, lambda it: it.transport.abort())
-        self.keep_alive: DeadlineQueue[DataProtocol] = DeadlineQueue(
-            loop, keep_alive, lambda it: it.keep_alive_expired()
-        )
-        self.linger: DeadlineQueue[DataProtocol] = DeadlineQueue(loop, LINGER_SECONDS, lambda it: it.linger_expired())
-        self.turn = Turn(loop)
-        self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
-
-
-class Listener:
-    """What the connections of one data listener have in common, besides their clocks.
-
-    When `max_connections` are open, the next one takes the place of the one that has kept us waiting longest, if that is
-    longer than a moment: unused between two requests, or with a head or a body that is not whole. So who holds
-    connections open without using them (slowloris) loses them to others, and a request that is whole is never cut off.
-    Else the new one is refused.
-    """
-
-    def __init__(
-        self, deadlines: Deadlines, max_connections: int, gauges: Block, of_others: Sequence[Block] = ()
-    ) -> None:
-        self.max_connections = max_connections
-        self.closing = False  #: answers close their connections
-        #: Whether a connection from this address must begin with a PROXY header; None: none does.
-        self.wants_proxy_header: Callable[[str | None], bool] | None = None
-        self._deadlines = deadlines
-        self._gauges = gauges
-        self._of_others = of_others
-
-    def opened(self) -> bool:
-        """Counts a new connection, and makes room for it; false if there is none."""
-        self._gauges[CONNECTIONS] += 1
-        count = self._gauges[CONNECTIONS] + sum([gauges[CONNECTIONS] for gauges in self._of_others])
-        if count <= self.max_connections:
-            return True
-        waiting = [self._deadlines.head.oldest(), self._deadlines.body.oldest(), self._longest_unused()]
-        connection, seconds = max(filter(None, waiting), key=lambda it: it[1], default=(None, 0.0))
-        if connection is None or seconds < PATIENCE_SECONDS:
-            return False
-        connection.evict()
-        return True
-
-    def _longest_unused(self) -> tuple["DataProtocol", float] | None:
-        now = self._deadlines.keep_alive.now()
-        for connection in self._deadlines.keep_alive:  # about in this order
-            if connection.unused and connection.idle_since is not None:
-                return connection, now - connection.idle_since
-        return None
-
-    def closed(self) -> None:
-        """A connection counts no longer: it is closed, or all that is left is to let its sender read the answer."""
-        self._gauges[CONNECTIONS] -= 1
-
-    def lingers(self) -> None:
-        """Those that are only being closed count no longer, but there may not be more of them than of the others."""
-        self.closed()
-        linger = self._deadlines.linger
-        if len(linger) > self.max_connections and (oldest := linger.oldest()):
-            oldest[0].transport.abort()
 
 
 class DataProtocol(HttpToolsProtocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.light_task import LightTask, Signal, Turn
+from sidecar.http1.light_task import LightTask, Signal, Turn
 
 
 class Stage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.deadlines import DeadlineQueue
+from sidecar.http1.deadlines import DeadlineQueue
 
 
 class Clock(asyncio.AbstractEventLoop):
