@@ -14,9 +14,9 @@ from setuptools.errors import BaseError, CCompilerError
 #: Dotted names below `sidecar`. The Makefile reads these lines as well.
 MODULES = [
     "body",
-    "claim",
+    "verify.claim",
     "client_ip",
-    "clock",
+    "verify.timestamp",
     "exchange",
     "forwarded",
     "hints",
@@ -29,15 +29,15 @@ MODULES = [
     "http1.transport",
     "http1.upstream",
     "log",
-    "message",
+    "verify.message",
     "metrics",
     "outcomes",
-    "proof",
+    "verify.matchers",
     "proxy",
     "refusals",
     "reload",
     "routes",
-    "signature",
+    "verify.verifier",
 ]
 #: Holds the compiled code of all of them; the files of the modules only point into it.
 LIBRARY = "sidecar.compiled__mypyc"

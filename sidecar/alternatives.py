@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar.http1.head import RequestHead, make_head
-from sidecar.message import PublicURL
-from sidecar.scheme import URL_PIECES, Piece, Scheme
+from sidecar.verify.message import PublicURL
+from sidecar.verify.scheme import URL_PIECES, Piece, Scheme
 
 #: In words, and the value.
 Variant = tuple[str, bytes]

@@ -20,15 +20,11 @@ from marshmallow import Schema, ValidationError
 from sidecar.client_ip import ClientHeader, IPNetwork, Networks
 from sidecar.fields import ReplayStoreRef, SecretRef
 from sidecar.files import ReadFile, read_file
-from sidecar.handshake import Handshakes
-from sidecar.handshake import Mode as HandshakeMode
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.ip_ranges import load_ranges
-from sidecar.keys import KeyFormError, check_key
 from sidecar.rate_limit import Rate
 from sidecar.replay import Replay, StoreAddress
-from sidecar.resign import Resigner, signing_key
 from sidecar.routes import Refusal, Route, RouteTable, overlapping
 from sidecar.schema import (
     ConfigKeys,
@@ -42,9 +38,13 @@ from sidecar.schema import (
     TimeoutsKeys,
     Verify,
 )
-from sidecar.scheme import BEARER_KINDS, BODY, Scheme
 from sidecar.secret import Secret
-from sidecar.signature import MAX_SECRETS, Verifier
+from sidecar.verify.handshake import Handshakes
+from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.keys import KeyFormError, check_key
+from sidecar.verify.scheme import BEARER_KINDS, BODY, Scheme
+from sidecar.verify.standard_webhooks import Resigner, signing_key
+from sidecar.verify.verifier import MAX_SECRETS, Verifier
 from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
 
 #: A secret file is one line of text; anything larger is the wrong file.

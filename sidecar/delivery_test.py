@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sidecar.config import Account
 from sidecar.schema import load_preset
-from sidecar.signing import sign
+from sidecar.verify.sign import sign
 
 #: Seconds for the whole test, and bytes of the receiver's answer that are shown.
 TIMEOUT = 30.0

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signing import sign
+from sidecar.verify.sign import sign
 
 CONFIG = """\
 listen: 127.0.0.1:0

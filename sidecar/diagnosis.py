@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
-from sidecar.claim import SignatureReader
-from sidecar.clock import READERS
-from sidecar.document import find_value, read_document
 from sidecar.http1.head import RequestHead
-from sidecar.keys import KeyFormError, check_key
 from sidecar.outcomes import Hint, Reason, Rejected
-from sidecar.scheme import (
+from sidecar.secret import Secret
+from sidecar.verify.claim import SignatureReader
+from sidecar.verify.document import find_value, read_document
+from sidecar.verify.keys import KeyFormError, check_key
+from sidecar.verify.scheme import (
     BEARER_KINDS,
     PUBLIC_KEY_KINDS,
     Algorithm,
@@ -31,8 +31,8 @@ from sidecar.scheme import (
     SignatureField,
     Unit,
 )
-from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.timestamp import READERS
+from sidecar.verify.verifier import Verifier
 
 #: What each hint asks its reader to do. docs/troubleshooting.md says more.
 REMEDIES = {

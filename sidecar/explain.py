@@ -10,18 +10,27 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar.capture import Capture
-from sidecar.claim import Claim
 from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
 from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
-from sidecar.handshake import Shape
 from sidecar.http1.head import RequestHead
-from sidecar.message import PublicURL
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.routes import Route, check_address, check_method, foreign_secrets
-from sidecar.scheme import BEARER_KINDS, DIGEST_SIZES, PUBLIC_KEY_KINDS, Encoding, HeaderValue, JsonValue, Piece, Scheme
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.claim import Claim
+from sidecar.verify.handshake import Shape
+from sidecar.verify.message import PublicURL
+from sidecar.verify.scheme import (
+    BEARER_KINDS,
+    DIGEST_SIZES,
+    PUBLIC_KEY_KINDS,
+    Encoding,
+    HeaderValue,
+    JsonValue,
+    Piece,
+    Scheme,
+)
+from sidecar.verify.verifier import Verifier
 
 #: What to do about refusals that need no diagnosis.
 _TRY = {

@@ -16,7 +16,7 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.ip_ranges import range_names
 from sidecar.rate_limit import Rate
 from sidecar.replay import StoreAddress
-from sidecar.scheme import JSON_PATH
+from sidecar.verify.scheme import JSON_PATH
 
 JSONSchema = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines
-from sidecar.scheme import Scheme
+from sidecar.verify.scheme import Scheme
 
 _OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}

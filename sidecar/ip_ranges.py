@@ -13,7 +13,7 @@ from functools import cache
 
 from sidecar import SHIPPED
 from sidecar.client_ip import IPNetwork, Networks
-from sidecar.document import find_values
+from sidecar.verify.document import find_values
 from sidecar.yaml_source import read_yaml
 
 #: A list with more is not a provider's webhooks.

@@ -25,11 +25,9 @@ from http import HTTPStatus
 from typing import Final
 
 from sidecar.body import Body, Budget
-from sidecar.claim import Claim
 from sidecar.client_ip import Client, ClientHeader
 from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
-from sidecar.handshake import Shape
 from sidecar.hints import Hints
 from sidecar.http1.connection import Incoming
 from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
@@ -42,12 +40,14 @@ from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay import Store, StoreUnavailableError
-from sidecar.resign import message_id
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
-from sidecar.signature import Verified, Verifier
 from sidecar.trace_context import Trace
 from sidecar.tracing import Tracing
+from sidecar.verify.claim import Claim
+from sidecar.verify.handshake import Shape
+from sidecar.verify.standard_webhooks import message_id
+from sidecar.verify.verifier import Verified, Verifier
 
 #: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing lets go of the interpreter's lock.
 ON_LOOP_BYTES: Final = 1024 * 1024

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sidecar.client_ip import Client, Networks
-from sidecar.handshake import Handshakes
-from sidecar.handshake import Mode as HandshakeMode
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Reason, Rejected
 from sidecar.replay import Replay
-from sidecar.resign import Resigner
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.handshake import Handshakes
+from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.standard_webhooks import Resigner
+from sidecar.verify.verifier import Verifier
 
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
 #: segments, also with parameters (`..;x`), empty segments, backslashes, and escapes of `.`, `/`, `\` and `%`.

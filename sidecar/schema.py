@@ -49,7 +49,9 @@ from sidecar.fields import (
     json_schema_of,
     shown,
 )
-from sidecar.handshake import (
+from sidecar.outcomes import Word
+from sidecar.routes import DEFAULT_REFUSAL
+from sidecar.verify.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,
     Computed,
@@ -60,10 +62,8 @@ from sidecar.handshake import (
     Shape,
     Source,
 )
-from sidecar.handshake import Mode as HandshakeMode
-from sidecar.outcomes import Word
-from sidecar.routes import DEFAULT_REFUSAL
-from sidecar.scheme import (
+from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.scheme import (
     BEARER_KINDS,
     BODY_PIECES,
     PUBLIC_KEY_KINDS,

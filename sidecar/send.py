@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from sidecar.message import PublicURL
-from sidecar.scheme import Piece, Scheme
 from sidecar.secret import Secret
-from sidecar.signing import sign_delivery
+from sidecar.verify.message import PublicURL
+from sidecar.verify.scheme import Piece, Scheme
+from sidecar.verify.sign import sign_delivery
 
 if TYPE_CHECKING:
     import httpx

@@ -18,15 +18,15 @@ from sidecar.config import ConfigError, SecretUnavailableError, load_config, loa
 from sidecar.explain import Subject
 from sidecar.explain import explain as explained
 from sidecar.fields import SecretRef, SecretReference
-from sidecar.keys import KeyFormError, key_problem
 from sidecar.schema import load_preset, preset_names
-from sidecar.scheme import Piece, Scheme
 from sidecar.secret import Secret
 from sidecar.send import Sender, curl_line, read_body, takes_connections
 from sidecar.send import send as sent
-from sidecar.signature import Verifier
-from sidecar.signing import SigningError
 from sidecar.usage import unusable
+from sidecar.verify.keys import KeyFormError, key_problem
+from sidecar.verify.scheme import Piece, Scheme
+from sidecar.verify.sign import SigningError
+from sidecar.verify.verifier import Verifier
 
 
 def presets(arguments: argparse.Namespace) -> int:

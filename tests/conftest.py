@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
-from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
 
 
 def pytest_sessionstart() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from sidecar.schema import load_preset, preset_names
-from sidecar.scheme import Scheme
+from sidecar.verify.scheme import Scheme
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """\

@@ -33,9 +33,9 @@ from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.rate_limit import Rate
 from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route
 from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
-from sidecar.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
 from sidecar.secret import Secret
-from sidecar.signing import sign_delivery
+from sidecar.verify.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
+from sidecar.verify.sign import sign_delivery
 from sidecar.yaml_source import MAX_BYTES, read_yaml
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from sidecar.cli import main
 from sidecar.diagnosis import REMEDIES
 from sidecar.outcomes import Hint, Result
 from sidecar.schema import HandshakeKeys, SchemeKeys, preset_names
-from sidecar.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
+from sidecar.verify.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -17,9 +17,9 @@ with atheris.instrument_imports(include=["sidecar"]):
     from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
     from sidecar.schema import load_preset, preset_names
-    from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
     from sidecar.secret import Secret
-    from sidecar.signature import Verifier
+    from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+    from sidecar.verify.verifier import Verifier
 
 NOW = 1_700_000_000.0
 KEYS = {

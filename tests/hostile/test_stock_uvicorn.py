@@ -1,4 +1,4 @@
-"""What uvicorn's own httptools protocol does wrong or leaves out, which is why `sidecar/protocol.py` overrides it.
+"""What uvicorn's own httptools protocol does wrong or leaves out, which is why `sidecar/http1/connection.py` overrides it.
 
 Each of these tests fails on the day when uvicorn mends the matter, and says what can then be taken out of ours.
 """
@@ -14,7 +14,7 @@ from hostile_cases import BODY, chunked, chunks, request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-DONE = "uvicorn %s now: %s may be taken out of sidecar/protocol.py (see docs/security.md)"
+DONE = "uvicorn %s now: %s may be taken out of sidecar/http1/connection.py (see docs/security.md)"
 
 
 class Seen:
@@ -141,7 +141,7 @@ def test_garbage_behind_a_request_takes_its_answer_away() -> None:
 )
 def test_it_takes_requests_that_others_read_differently(what: str, raw: bytes) -> None:
     answer, _, _ = told(raw)
-    assert b" 200 " in answer, DONE % (f"refuses {what}", "a check in sidecar/request.py or DataProtocol._check_raw")
+    assert b" 200 " in answer, DONE % (f"refuses {what}", "a check in sidecar/http1/head.py or DataProtocol._check_raw")
 
 
 def test_it_reads_on_while_requests_wait_for_their_turn() -> None:

@@ -11,7 +11,7 @@ from sidecar.http1.head import make_head
 from sidecar.outcomes import Hint, Rejected
 from sidecar.schema import load_preset, preset_names
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.verifier import Verifier
 
 NOW = 1795579411.0
 URL = "https://hooks.example.com"

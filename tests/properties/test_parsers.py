@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from sidecar.capture import Capture, UnusableCaptureError, read_capture
-from sidecar.clock import READERS, written
-from sidecar.document import find_values, read_document
 from sidecar.fields import Duration, Size
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
-from sidecar.scheme import Unit
+from sidecar.verify.document import find_values, read_document
+from sidecar.verify.scheme import Unit
+from sidecar.verify.timestamp import READERS, written
 
 settings.register_profile("parsers", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("parsers")

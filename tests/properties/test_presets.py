@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
 from sidecar.schema import load_preset, preset_names
-from sidecar.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
 from sidecar.secret import Secret
-from sidecar.signature import Verified, Verifier
-from sidecar.signing import sign_delivery
+from sidecar.verify.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
+from sidecar.verify.sign import sign_delivery
+from sidecar.verify.verifier import Verified, Verifier
 
 NOW = 1_700_000_000.0
 ORIGIN = "https://hooks.example.com"

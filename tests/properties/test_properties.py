@@ -20,7 +20,8 @@ from sidecar.config import Config, ConfigError, load_config
 from sidecar.http1.head import check_head, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
 from sidecar.routes import RouteTable
-from sidecar.scheme import (
+from sidecar.secret import Secret
+from sidecar.verify.scheme import (
     Algorithm,
     Encoding,
     HeaderValue,
@@ -31,9 +32,8 @@ from sidecar.scheme import (
     Unit,
     parse_template,
 )
-from sidecar.secret import Secret
-from sidecar.signature import Verified, Verifier
-from sidecar.signing import sign
+from sidecar.verify.sign import sign
+from sidecar.verify.verifier import Verified, Verifier
 from sidecar.yaml_source import Problem, read_yaml
 
 # Two slow cores: no deadlines; examples enough to find what is common.

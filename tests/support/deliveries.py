@@ -11,7 +11,7 @@ from pods import Pod
 
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signing import sign
+from sidecar.verify.sign import sign
 
 BODY = b'{"event":"ping"}'
 

@@ -9,7 +9,7 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routes import DEFAULT_REFUSAL, Route
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.verifier import Verifier
 
 RouteMaker = Callable[..., Route]
 

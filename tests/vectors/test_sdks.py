@@ -25,8 +25,8 @@ from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
-from sidecar.signing import sign_delivery
+from sidecar.verify.sign import sign_delivery
+from sidecar.verify.verifier import Verifier
 
 NOW = int(time.time())
 ORIGIN = "https://hooks.example.com"

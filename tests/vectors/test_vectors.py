@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from sidecar.http1.head import RequestHead, make_head
-from sidecar.keys import KeyFormError
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
 from sidecar.schema import Verify, load_preset
-from sidecar.scheme import PUBLIC_KEY_KINDS, Scheme
 from sidecar.secret import Secret
-from sidecar.signature import Verified, Verifier
-from sidecar.signing import sign_delivery
+from sidecar.verify.keys import KeyFormError
+from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Scheme
+from sidecar.verify.sign import sign_delivery
+from sidecar.verify.verifier import Verified, Verifier
 
 Vector = dict[str, Any]
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signing import sign
+from sidecar.verify.sign import sign
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sidecar.document import find_value, read_document, sorted_form
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
+from sidecar.verify.document import find_value, read_document, sorted_form
+from sidecar.verify.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
 
 _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.http1.head import RequestHead, make_head
-from sidecar.keys import KeyFormError
 from sidecar.outcomes import Reason, Rejected
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
-from sidecar.signature import MAX_SECRETS, Verified, Verifier
-from sidecar.signing import Signed, SigningError, sign, sign_delivery
+from sidecar.verify.keys import KeyFormError
+from sidecar.verify.sign import Signed, SigningError, sign, sign_delivery
+from sidecar.verify.verifier import MAX_SECRETS, Verified, Verifier
 
 NOW = 1_700_000_000.0
 URL = "https://hooks.example.com/in"

@@ -8,13 +8,13 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 
-from sidecar.claim import Claim
 from sidecar.http1.head import RequestHead
-from sidecar.keys import key_bytes
-from sidecar.proof import Hmac
-from sidecar.scheme import BEARER_KINDS, Algorithm, KeyForm
 from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.claim import Claim
+from sidecar.verify.keys import key_bytes
+from sidecar.verify.matchers import Hmac
+from sidecar.verify.scheme import BEARER_KINDS, Algorithm, KeyForm
+from sidecar.verify.verifier import Verifier
 
 #: A provider's id that may stand in a header and in the signed message as it is: without the dot that ends it there.
 _PLAIN_ID = re.compile(rb"[!-\-/-~]{1,128}")

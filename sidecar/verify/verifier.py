@@ -15,18 +15,20 @@ A `Verified` that exists was verified: only `match` and `verify` make one. What 
 
 For whoever asks why a signature does not match: `read_claim(head, now=None)` looks at no clock, a scheme that differs from
 another by one option is `dataclasses.replace(...)`, and `message.described` says what is signed without its values.
-`sidecar/signing.py` is the counterpart.
+`sidecar/verify/sign.py` is the counterpart.
 """
 
 import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sidecar.claim import Claim, SignatureReader
-from sidecar.clock import age_of, malformed
-from sidecar.document import MAX_UNVERIFIED, find_value, read_document
 from sidecar.http1.head import RequestHead
-from sidecar.message import (
+from sidecar.outcomes import Reason, Rejected
+from sidecar.secret import Secret
+from sidecar.verify.claim import Claim, SignatureReader
+from sidecar.verify.document import MAX_UNVERIFIED, find_value, read_document
+from sidecar.verify.matchers import UNRESOLVED, proof_of
+from sidecar.verify.message import (
     Delivery,
     PublicURL,
     body_sha256_hex,
@@ -37,10 +39,8 @@ from sidecar.message import (
     query_values,
     writers,
 )
-from sidecar.outcomes import Reason, Rejected
-from sidecar.proof import UNRESOLVED, proof_of
-from sidecar.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, TimestampField
-from sidecar.secret import Secret
+from sidecar.verify.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, TimestampField
+from sidecar.verify.timestamp import age_of, malformed
 
 #: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.
 MAX_SECRETS: Final = 10

@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from sidecar.message import SECRET_PLACE
-from sidecar.proof import UNRESOLVED, HashProof, Hmac, PublicKeyProof, proof_of
-from sidecar.scheme import Algorithm, KeyForm, Kind, Scheme, SignatureField
 from sidecar.secret import Secret
+from sidecar.verify.matchers import UNRESOLVED, HashProof, Hmac, PublicKeyProof, proof_of
+from sidecar.verify.message import SECRET_PLACE
+from sidecar.verify.scheme import Algorithm, KeyForm, Kind, Scheme, SignatureField
 
 MESSAGE = [b"", b"a message ", b"in pieces"]
 WHOLE = b"".join(MESSAGE)

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.keys import KeyFormError, check_key, key_bytes, private_key, public_key
-from sidecar.scheme import KeyForm, Kind, Scheme, SignatureField
+from sidecar.verify.keys import KeyFormError, check_key, key_bytes, private_key, public_key
+from sidecar.verify.scheme import KeyForm, Kind, Scheme, SignatureField
 
 RAW = b"\x00\xffkey bytes"
 
@@ -137,7 +137,7 @@ def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
     """It costs a small process megabytes that most configurations have no use for."""
     script = (
         "import sys; from sidecar.schema import load_preset; from sidecar.secret import Secret;"
-        "from sidecar.signature import Verifier\n"
+        "from sidecar.verify.verifier import Verifier\n"
         "Verifier(load_preset('github'), [Secret('a', b'b')]); print('cryptography' in sys.modules)\n"
         "Verifier(load_preset('discord'), [Secret('a', b'%s')]); print('cryptography' in sys.modules)\n"
     )

@@ -8,22 +8,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sidecar.claim import ENCODE
-from sidecar.clock import written
 from sidecar.http1.head import make_head
-from sidecar.keys import key_bytes, private_key
-from sidecar.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
-from sidecar.proof import Hmac, keyed_digest, token_of
-from sidecar.scheme import (
-    PUBLIC_KEY_KINDS,
-    Encoding,
-    HeaderValue,
-    JsonValue,
-    Kind,
-    Scheme,
-    Unit,
-)
 from sidecar.secret import Secret
+from sidecar.verify.claim import ENCODE
+from sidecar.verify.keys import key_bytes, private_key
+from sidecar.verify.matchers import Hmac, keyed_digest, token_of
+from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
+from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Encoding, HeaderValue, JsonValue, Kind, Scheme, Unit
+from sidecar.verify.timestamp import written
 
 
 class SigningError(ValueError):

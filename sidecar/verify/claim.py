@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from sidecar.document import find_values
 from sidecar.http1.head import RequestHead
-from sidecar.message import Delivery
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import (
+from sidecar.verify.document import find_values
+from sidecar.verify.message import Delivery
+from sidecar.verify.scheme import (
     BEARER_KINDS,
     DIGEST_SIZES,
     PUBLIC_KEY_KINDS,

@@ -7,9 +7,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from sidecar.document import MAX_FIELDS, MAX_UNVERIFIED, find_value, find_values, read_document, sorted_form
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
+from sidecar.verify.document import MAX_FIELDS, MAX_UNVERIFIED, find_value, find_values, read_document, sorted_form
 
 FORM = b"application/x-www-form-urlencoded"
 

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from sidecar.claim import MAX_FIELD, MAX_ITEMS, MAX_SIGNATURES, Claim
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import (
+from sidecar.secret import Secret
+from sidecar.verify.claim import MAX_FIELD, MAX_ITEMS, MAX_SIGNATURES, Claim
+from sidecar.verify.scheme import (
     Encoding,
     Kind,
     Scheme,
@@ -17,8 +18,7 @@ from sidecar.scheme import (
     Unit,
     parse_template,
 )
-from sidecar.secret import Secret
-from sidecar.signature import Verifier
+from sidecar.verify.verifier import Verifier
 
 NOW = 1_700_000_000.0
 A, B, C = (bytes([byte]) * 32 for byte in (0xAA, 0xBB, 0xCC))

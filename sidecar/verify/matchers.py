@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Any, Final, Protocol
 
-from sidecar.keys import key_bytes, public_key
-from sidecar.message import SECRET_PLACE
-from sidecar.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
 from sidecar.secret import Secret
+from sidecar.verify.keys import key_bytes, public_key
+from sidecar.verify.message import SECRET_PLACE
+from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
 
 Pieces = Sequence[bytes]
 

@@ -9,8 +9,8 @@ import unicodedata
 from base64 import b64decode
 from typing import TYPE_CHECKING
 
-from sidecar.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind, Scheme
 from sidecar.secret import Secret
+from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind, Scheme
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa

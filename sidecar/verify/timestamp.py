@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import TimestampField, Unit
+from sidecar.verify.scheme import TimestampField, Unit
 
 #: Enough digits for milliseconds until the year 33658.
 _NUMBER = re.compile(rb"[0-9]{1,15}")

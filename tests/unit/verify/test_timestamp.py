@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.clock import READERS, age_of, written
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import TimestampField, Unit
+from sidecar.verify.scheme import TimestampField, Unit
+from sidecar.verify.timestamp import READERS, age_of, written
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 

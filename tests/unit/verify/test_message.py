@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.http1.head import make_head
-from sidecar.message import (
+from sidecar.outcomes import Reason, Rejected
+from sidecar.verify.message import (
     SECRET_PLACE,
     Delivery,
     PublicURL,
@@ -18,8 +19,7 @@ from sidecar.message import (
     query_values,
     writers,
 )
-from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import Scheme, SignatureField, parse_template
+from sidecar.verify.scheme import Scheme, SignatureField, parse_template
 
 BODY = b'{"a":{"b":"c","n":7}}'
 URL = "https://hooks.example.com/hooks/in?x=1&y=%20"

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
-from sidecar.handshake import Shape
+from sidecar.verify.handshake import Shape
 
 
 class Kind(StrEnum):

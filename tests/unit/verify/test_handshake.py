@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.handshake import Handshakes, Mode, Shape
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.schema import SchemeKeys, scheme_from
 from sidecar.secret import Secret
+from sidecar.verify.handshake import Handshakes, Mode, Shape
 
 
 def shapes(*listed: dict[str, Any]) -> tuple[Shape, ...]:

@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.schema import load_preset
-from sidecar.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
+from sidecar.verify.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
 
 
 @pytest.mark.parametrize(

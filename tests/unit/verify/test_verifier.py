@@ -7,13 +7,22 @@ from itertools import product
 
 import pytest
 
-from sidecar.claim import Claim
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.scheme import Algorithm, Encoding, Kind, Scheme, SignatureField, TimestampField, Unit, parse_template
 from sidecar.secret import Secret
-from sidecar.signature import Verified, Verifier
-from sidecar.signing import sign
+from sidecar.verify.claim import Claim
+from sidecar.verify.scheme import (
+    Algorithm,
+    Encoding,
+    Kind,
+    Scheme,
+    SignatureField,
+    TimestampField,
+    Unit,
+    parse_template,
+)
+from sidecar.verify.sign import sign
+from sidecar.verify.verifier import Verified, Verifier
 
 KEY = b"a key of thirty-two bytes, about"
 SECRET = Secret("current", KEY)
