@@ -24,7 +24,7 @@ from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.ip_ranges import load_ranges
 from sidecar.rate_limit import Rate
-from sidecar.replay import Replay, StoreAddress
+from sidecar.replay.store import Replay, StoreAddress
 from sidecar.routes import Refusal, Route, RouteTable, overlapping
 from sidecar.schema import (
     ConfigKeys,

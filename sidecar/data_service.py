@@ -19,7 +19,8 @@ from sidecar.proxy import Proxy
 from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current
-from sidecar.replay import MemoryStore, Store
+from sidecar.replay.memory_store import MemoryStore
+from sidecar.replay.store import Store
 from sidecar.schema import Level
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.
@@ -93,7 +94,7 @@ class DataService:
     def _replay_store(self, config: Config) -> Store:
         if config.replay_store is None:
             return MemoryStore(self.loop.time)
-        from sidecar.redis_store import RedisStore  # noqa: PLC0415 - memory that others do without
+        from sidecar.replay.redis_store import RedisStore  # noqa: PLC0415 - memory that others do without
 
         return RedisStore(
             config.replay_store, lambda: self.current.site.config.replay_password, self._replay_store_changed

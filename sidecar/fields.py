@@ -15,7 +15,7 @@ from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.ip_ranges import range_names
 from sidecar.rate_limit import Rate
-from sidecar.replay import StoreAddress
+from sidecar.replay.store import StoreAddress
 from sidecar.verify.scheme import JSON_PATH
 
 JSONSchema = dict[str, Any]

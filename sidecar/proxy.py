@@ -34,12 +34,12 @@ from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.http1.upstream import Connection
 from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
-from sidecar.once import Once
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
 from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
-from sidecar.replay import Store, StoreUnavailableError
+from sidecar.replay.once import Once
+from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
 from sidecar.schema import Level
 from sidecar.trace_context import Trace

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sidecar.client_ip import Client, Networks
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Reason, Rejected
-from sidecar.replay import Replay
+from sidecar.replay.store import Replay
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.handshake import Mode as HandshakeMode

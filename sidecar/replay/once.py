@@ -3,7 +3,7 @@
 import asyncio
 
 from sidecar.outcomes import Answer, Reason, Rejected
-from sidecar.replay import Replay, Seen, Store
+from sidecar.replay.store import Replay, Seen, Store
 
 #: How long a copy waits for the one that is being forwarded, before it is answered 409: 1.6 s in steps.
 PAUSES = (0.01, 0.04, 0.1, 0.2, 0.4, 0.85)

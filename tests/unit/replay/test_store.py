@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.once import IN_PROGRESS, Once
 from sidecar.outcomes import Reason, Rejected
-from sidecar.replay import MemoryStore, Replay, Seen
+from sidecar.replay.memory_store import MemoryStore
+from sidecar.replay.once import IN_PROGRESS, Once
+from sidecar.replay.store import Replay, Seen
 
 
 class Clock:

@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
-from sidecar.replay import Seen, StoreAddress, StoreUnavailableError
+from sidecar.replay.store import Seen, StoreAddress, StoreUnavailableError
 from sidecar.secret import Secret
 
 PREFIX = b"webhook-sidecar:replay:"
