@@ -14,9 +14,6 @@ from setuptools.errors import BaseError, CCompilerError
 #: Dotted names below `sidecar`. The Makefile reads these lines as well.
 MODULES = [
     "body",
-    "verify.claim",
-    "client_ip",
-    "verify.timestamp",
     "exchange",
     "forwarded",
     "hints",
@@ -29,14 +26,19 @@ MODULES = [
     "http1.transport",
     "http1.upstream",
     "log",
-    "verify.message",
     "metrics",
     "outcomes",
-    "verify.matchers",
     "proxy",
     "refusals",
     "reload",
-    "routes",
+    "routing.access",
+    "routing.client_ip",
+    "routing.networks",
+    "routing.routes",
+    "verify.claim",
+    "verify.matchers",
+    "verify.message",
+    "verify.timestamp",
     "verify.verifier",
 ]
 #: Holds the compiled code of all of them; the files of the modules only point into it.

@@ -17,15 +17,16 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from sidecar.client_ip import ClientHeader, IPNetwork, Networks
 from sidecar.fields import ReplayStoreRef, SecretRef
 from sidecar.files import ReadFile, read_file
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.ip_ranges import load_ranges
-from sidecar.rate_limit import Rate
 from sidecar.replay.store import Replay, StoreAddress
-from sidecar.routes import Refusal, Route, RouteTable, overlapping
+from sidecar.routing.client_ip import ClientHeader
+from sidecar.routing.networks import IPNetwork, Networks
+from sidecar.routing.refusal_limit import Rate
+from sidecar.routing.routes import Refusal, Route, RouteTable, overlapping
 from sidecar.schema import (
     ConfigKeys,
     Level,

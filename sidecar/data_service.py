@@ -16,11 +16,11 @@ from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.log import Log
 from sidecar.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
 from sidecar.proxy import Proxy
-from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
+from sidecar.routing.refusal_limit import RefusalLimit
 from sidecar.schema import Level
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.

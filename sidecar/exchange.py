@@ -1,7 +1,7 @@
 """The record of one request: filled in on its way, handed to log and metrics once, at its end."""
 
 from sidecar.outcomes import Hint, Outcome, Reason, Result
-from sidecar.routes import Route
+from sidecar.routing.routes import Route
 from sidecar.trace_context import Trace
 
 

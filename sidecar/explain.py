@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar.capture import Capture
-from sidecar.client_ip import Client, resolve_client
 from sidecar.config import Config
 from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
-from sidecar.routes import Route, check_address, check_method, foreign_secrets
+from sidecar.routing.access import check_address, check_method
+from sidecar.routing.client_ip import Client, resolve_client
+from sidecar.routing.routes import Route, foreign_secrets
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape

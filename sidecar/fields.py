@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, missing
 
-from sidecar.client_ip import IPNetwork
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.ip_ranges import range_names
-from sidecar.rate_limit import Rate
 from sidecar.replay.store import StoreAddress
+from sidecar.routing.networks import IPNetwork
+from sidecar.routing.refusal_limit import Rate
 from sidecar.verify.scheme import JSON_PATH
 
 JSONSchema = dict[str, Any]

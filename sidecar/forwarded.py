@@ -7,9 +7,9 @@ trusted proxy the X-Forwarded fields are kept.
 from functools import lru_cache
 from typing import Final
 
-from sidecar.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines
+from sidecar.routing.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.verify.scheme import Scheme
 
 _OURS: Final = frozenset(

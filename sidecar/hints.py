@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason
-from sidecar.routes import Route, foreign_secrets
+from sidecar.routing.routes import Route, foreign_secrets
 
 #: Diagnoses of one process; each takes a few milliseconds at most, so together about a twentieth of a core.
 PER_SECOND: Final = 10

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from sidecar import SHIPPED
-from sidecar.client_ip import IPNetwork, Networks
+from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.verify.document import find_values
 from sidecar.yaml_source import read_yaml
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from sidecar.exchange import Exchange
 from sidecar.outcomes import SHADOWED, Hint, Reason, Result
-from sidecar.routes import Route
+from sidecar.routing.routes import Route
 
 Bounds = tuple[float, ...]
 # fmt: off

@@ -25,7 +25,6 @@ from http import HTTPStatus
 from typing import Final
 
 from sidecar.body import Body, Budget
-from sidecar.client_ip import Client, ClientHeader
 from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.hints import Hints
@@ -35,12 +34,14 @@ from sidecar.http1.upstream import Connection
 from sidecar.log import Log
 from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
-from sidecar.rate_limit import RefusalLimit
 from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay.once import Once
 from sidecar.replay.store import Store, StoreUnavailableError
-from sidecar.routes import DEFAULT_REFUSAL, Route, Waived, admit, waive
+from sidecar.routing.access import Waived, admit, waive
+from sidecar.routing.client_ip import Client, ClientHeader
+from sidecar.routing.refusal_limit import RefusalLimit
+from sidecar.routing.routes import DEFAULT_REFUSAL, Route
 from sidecar.schema import Level
 from sidecar.trace_context import Trace
 from sidecar.tracing import Tracing

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sidecar.client_ip import Networks
 from sidecar.ip_ranges import RangesError, load_ranges
+from sidecar.routing.networks import Networks
 
 if TYPE_CHECKING:
     import httpx

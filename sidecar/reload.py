@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from sidecar.client_ip import Client, Networks, resolve_client
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.files import ReadFile, Remembered
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import Upstream, UpstreamAddress
+from sidecar.routing.client_ip import Client, resolve_client
+from sidecar.routing.networks import Networks
 from sidecar.yaml_source import Problem
 
 

@@ -50,7 +50,7 @@ from sidecar.fields import (
     shown,
 )
 from sidecar.outcomes import Word
-from sidecar.routes import DEFAULT_REFUSAL
+from sidecar.routing.routes import DEFAULT_REFUSAL
 from sidecar.verify.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,

@@ -19,7 +19,7 @@ from sidecar.markup import Markup, joined, markup
 from sidecar.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
 from sidecar.outcomes import outcome_of
 from sidecar.refusals import Refusal
-from sidecar.routes import Route
+from sidecar.routing.routes import Route
 from sidecar.yaml_source import Problem
 
 

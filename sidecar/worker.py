@@ -17,7 +17,6 @@ from typing import Any
 import uvloop
 
 from sidecar.channel import Channel
-from sidecar.client_ip import Networks
 from sidecar.config import Config, load_config
 from sidecar.data_service import DataService, tune_process
 from sidecar.files import Recalled
@@ -25,6 +24,7 @@ from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.ledger import Ledger
 from sidecar.log import Log, to_shared_stdout
 from sidecar.metrics import Metrics
+from sidecar.routing.networks import Networks
 
 #: After SIGTERM: how long it is waited for the parent's word, who may have got the same signal, seconds.
 PARENTS_WORD = 0.5

@@ -9,13 +9,10 @@ from sidecar.http1.light_task import Turn
 
 #: After an early answer: how long, and how much, is still read and thrown away.
 LINGER_SECONDS: Final = 5.0  # after the last byte
-
 #: How long a sender may leave an answer unread.
 WRITE_SECONDS: Final = 30.0
-
 #: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
 KEEP_ALIVE_SECONDS: Final = 75.0
-
 #: How long no other connection takes the place of one that waits for its sender.
 PATIENCE_SECONDS: Final = 0.25
 

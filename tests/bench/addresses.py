@@ -17,9 +17,11 @@ from pathlib import Path
 
 import uvloop
 
-from sidecar.client_ip import Client, Networks, parse_address
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.routes import DEFAULT_REFUSAL, Route, RouteTable, check_address
+from sidecar.routing.access import check_address
+from sidecar.routing.client_ip import Client
+from sidecar.routing.networks import Networks, parse_address
+from sidecar.routing.routes import DEFAULT_REFUSAL, Route, RouteTable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 

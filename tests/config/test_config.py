@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sidecar.client_ip import Networks
 from sidecar.config import (
     MAX_SECRET_BYTES,
     Account,
@@ -30,8 +29,9 @@ from sidecar.config import (
 from sidecar.http1.head import make_head
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
-from sidecar.rate_limit import Rate
-from sidecar.routes import DEFAULT_REFUSAL, Refusal, Route
+from sidecar.routing.networks import Networks
+from sidecar.routing.refusal_limit import Rate
+from sidecar.routing.routes import DEFAULT_REFUSAL, Refusal, Route
 from sidecar.schema import Level, LogFormat, json_schema, load_preset, preset_names
 from sidecar.secret import Secret
 from sidecar.verify.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit

@@ -13,9 +13,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["sidecar"]):
-    from sidecar.client_ip import Networks, parse_address, resolve_client
     from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
+    from sidecar.routing.client_ip import resolve_client
+    from sidecar.routing.networks import Networks, parse_address
     from sidecar.schema import load_preset, preset_names
     from sidecar.secret import Secret
     from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind

@@ -15,11 +15,12 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sidecar.client_ip import Client, Networks, parse_address, resolve_client
 from sidecar.config import Config, ConfigError, load_config
 from sidecar.http1.head import check_head, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
-from sidecar.routes import RouteTable
+from sidecar.routing.client_ip import Client, resolve_client
+from sidecar.routing.networks import Networks, parse_address
+from sidecar.routing.routes import RouteTable
 from sidecar.secret import Secret
 from sidecar.verify.scheme import (
     Algorithm,

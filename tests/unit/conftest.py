@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.routes import DEFAULT_REFUSAL, Route
+from sidecar.routing.routes import DEFAULT_REFUSAL, Route
 from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.verifier import Verifier

@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
-from sidecar.client_ip import Client
 from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
 from sidecar.http1.head import make_head
+from sidecar.routing.client_ip import Client
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -8,8 +8,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sidecar.client_ip import Networks
 from sidecar.ip_ranges import MAX_NETWORKS, WIDEST, RangesError, load_ranges, range_names
+from sidecar.routing.networks import Networks
 from sidecar.schema import preset_names
 from sidecar.yaml_source import read_yaml
 

@@ -10,7 +10,7 @@ import pytest
 from sidecar.config import ConfigError, load_config
 from sidecar.files import Remembered
 from sidecar.log import Log
-from sidecar.routes import RouteTable
+from sidecar.routing.routes import RouteTable
 from sidecar.workers import Workers
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.client_ip import parse_address
 from sidecar.http1.proxy_protocol import MAX_BYTES, ProxyHeader, ProxyHeaderError, read_proxy_header
+from sidecar.routing.networks import parse_address
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 

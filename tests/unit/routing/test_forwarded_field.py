@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.rfc7239 import ForwardedError, forwarded_for
+from sidecar.routing.forwarded_field import ForwardedError, forwarded_for
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ worked off. `most` of them may come at once, and then one for each `seconds / mo
 import math
 from typing import NamedTuple
 
-from sidecar.client_ip import IPAddress
+from sidecar.routing.networks import IPAddress
 
 #: Sources that are remembered, about 2 MB. Beyond it who was refused longest ago is forgotten, and judged like anybody.
 MAX_SOURCES = 10_000

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from sidecar.rate_limit import Rate, RefusalLimit
+from sidecar.routing.refusal_limit import Rate, RefusalLimit
 
 ONE = ip_address("192.0.2.1")
 OTHER = ip_address("192.0.2.2")

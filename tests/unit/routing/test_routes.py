@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.client_ip import Client, Networks
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Reason, Rejected
-from sidecar.routes import DEFAULT_REFUSAL, RouteTable, Waived, admit, overlapping, waive
+from sidecar.routing.access import Waived, admit, waive
+from sidecar.routing.client_ip import Client
+from sidecar.routing.networks import Networks
+from sidecar.routing.routes import DEFAULT_REFUSAL, RouteTable, overlapping
 
 SOMEBODY = Client(ip_address("192.0.2.1"), "192.0.2.1", False)
 

@@ -5,8 +5,9 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sidecar.client_ip import MAX_HOPS, Client, ClientHeader, Networks, parse_address, resolve_client
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER
+from sidecar.routing.client_ip import MAX_HOPS, Client, ClientHeader, resolve_client
+from sidecar.routing.networks import Networks, parse_address
 
 PROXIES = Networks([ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48")])
 NOBODY = Networks([])
