@@ -14,7 +14,7 @@ from setuptools.errors import BaseError, CCompilerError
 #: Dotted names below `sidecar`. The Makefile reads these lines as well.
 MODULES = [
     "body",
-    "exchange",
+    "telemetry.record",
     "forwarded",
     "hints",
     "http1.admission",
@@ -25,11 +25,11 @@ MODULES = [
     "http1.light_task",
     "http1.transport",
     "http1.upstream",
-    "log",
-    "metrics",
+    "telemetry.log",
+    "telemetry.metrics",
     "outcomes",
     "proxy",
-    "refusals",
+    "telemetry.recent_rejections",
     "reload",
     "routing.access",
     "routing.client_ip",

@@ -17,7 +17,7 @@ from sidecar.admin_access import OTHER_ORIGIN, Denied, denied_to_change, denied_
 from sidecar.delivery_test import deliver
 from sidecar.live import Board, Events, Shown
 from sidecar.markup import Markup
-from sidecar.schema import Level
+from sidecar.telemetry.log import Level
 
 #: Nothing but our own files may run, style, be shown or be asked by the page, and nobody may frame it.
 PAGE_HEADERS = {

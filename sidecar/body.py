@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.http1.connection import Incoming
-from sidecar.metrics import BUFFERED, Block
 from sidecar.outcomes import Reason, Rejected
+from sidecar.telemetry.metrics import BUFFERED, Block
 
 #: Pieces of fewer bytes are joined, until they have this many together.
 SMALL_PIECE: Final = 4 * 1024

@@ -27,19 +27,10 @@ from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.refusal_limit import Rate
 from sidecar.routing.routes import Refusal, Route, RouteTable, overlapping
-from sidecar.schema import (
-    ConfigKeys,
-    Level,
-    LimitsKeys,
-    LogFormat,
-    LogKeys,
-    Mode,
-    RejectKeys,
-    RouteKeys,
-    TimeoutsKeys,
-    Verify,
-)
+from sidecar.schema import ConfigKeys, LimitsKeys, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys, Verify
 from sidecar.secret import Secret
+from sidecar.telemetry.log import LogSettings
+from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.handshake import Mode as HandshakeMode
 from sidecar.verify.keys import KeyFormError, check_key
@@ -72,29 +63,6 @@ class Limits:
     header_timeout: float
     body_timeout: float
     refusals: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    level: Level
-    accepted: bool
-    format: LogFormat
-
-
-@dataclass(frozen=True, slots=True)
-class TracingSettings:
-    """Where spans go, and of which share of all deliveries."""
-
-    endpoint: str
-    sample: float
-
-    def __str__(self) -> str:
-        return f"{self.endpoint} (sample: {self.sample:g})"
-
-    @property
-    def traces_url(self) -> str:
-        """OTLP over HTTP: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request."""
-        return f"{self.endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
 
 
 @dataclass(frozen=True, slots=True)

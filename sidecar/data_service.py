@@ -13,15 +13,14 @@ from sidecar.config import Config
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
-from sidecar.log import Log
-from sidecar.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
 from sidecar.proxy import Proxy
-from sidecar.refusals import Refusals
 from sidecar.reload import Current
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
 from sidecar.routing.refusal_limit import RefusalLimit
-from sidecar.schema import Level
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
+from sidecar.telemetry.recent_rejections import Refusals
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.
 CLOSING_SECONDS = 0.5
@@ -59,7 +58,7 @@ class DataService:
             replays=self.replays,
         )
         if config.tracing is not None:
-            from sidecar.tracing import Tracing  # noqa: PLC0415
+            from sidecar.telemetry.tracing import Tracing  # noqa: PLC0415
 
             self.proxy.tracing = Tracing(config.tracing, loop, self._collector_changed)
         count = ConnectionCount(metrics.gauges, CONNECTIONS, gauges_of_others)

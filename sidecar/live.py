@@ -16,13 +16,12 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import status_page
 from sidecar.config import Config, ConfigError
-from sidecar.exposition import Exposition
-from sidecar.log import Log
 from sidecar.markup import Markup
-from sidecar.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
-from sidecar.rates import Rates
-from sidecar.refusals import Refusal
-from sidecar.schema import Level
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
+from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.rates import Rates
+from sidecar.telemetry.recent_rejections import Refusal
 
 #: Seconds between two looks while somebody listens.
 TICK = 1.0

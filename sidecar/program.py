@@ -22,20 +22,18 @@ from sidecar import __version__, is_compiled
 from sidecar.admin import admin_app
 from sidecar.config import Config, ConfigError, RangesSettings, load_config
 from sidecar.data_service import DataService
-from sidecar.exposition import Exposition
 from sidecar.files import Recalled, Remembered
 from sidecar.http1.sockets import remove, shown
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.ip_ranges import RangesError
 from sidecar.live import Board
-from sidecar.log import Log
-from sidecar.memory_limit import memory_limit
-from sidecar.metrics import Metrics
-from sidecar.processes import Processes
 from sidecar.published import Published
-from sidecar.refusals import Refusal, newest_first
 from sidecar.reload import read_again
-from sidecar.schema import Level
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.process_metrics import Processes, memory_limit
+from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.recent_rejections import Refusal, newest_first
 from sidecar.watch import wait_for_change
 
 #: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load

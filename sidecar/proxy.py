@@ -25,16 +25,12 @@ from http import HTTPStatus
 from typing import Final
 
 from sidecar.body import Body, Budget
-from sidecar.exchange import Exchange
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.hints import Hints
 from sidecar.http1.connection import Incoming
 from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.http1.upstream import Connection
-from sidecar.log import Log
-from sidecar.metrics import IN_FLIGHT, Metrics
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
-from sidecar.refusals import Refusals
 from sidecar.reload import Current, Site
 from sidecar.replay.once import Once
 from sidecar.replay.store import Store, StoreUnavailableError
@@ -42,9 +38,12 @@ from sidecar.routing.access import Waived, admit, waive
 from sidecar.routing.client_ip import Client, ClientHeader
 from sidecar.routing.refusal_limit import RefusalLimit
 from sidecar.routing.routes import DEFAULT_REFUSAL, Route
-from sidecar.schema import Level
-from sidecar.trace_context import Trace
-from sidecar.tracing import Tracing
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
+from sidecar.telemetry.recent_rejections import Refusals
+from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.trace_context import Trace
+from sidecar.telemetry.tracing import Tracing
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
 from sidecar.verify.standard_webhooks import message_id

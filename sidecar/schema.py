@@ -49,8 +49,8 @@ from sidecar.fields import (
     json_schema_of,
     shown,
 )
-from sidecar.outcomes import Word
 from sidecar.routing.routes import DEFAULT_REFUSAL
+from sidecar.telemetry.log import Level, LogFormat
 from sidecar.verify.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,
@@ -88,18 +88,6 @@ from sidecar.yaml_source import read_yaml
 class Mode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"
-
-
-class Level(Word):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    JSON = "json"
-    TEXT = "text"
 
 
 class Keys(Schema):

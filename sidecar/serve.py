@@ -11,8 +11,8 @@ from sidecar.data_service import tune_process
 from sidecar.files import Remembered
 from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
 from sidecar.http1.uvicorn_server import quiet_uvicorn
-from sidecar.log import Log, to_shared_stdout
 from sidecar.program import Deliveries, OneProcess, Program
+from sidecar.telemetry.log import Log, to_shared_stdout
 
 __all__ = ["ListenError", "serve"]
 

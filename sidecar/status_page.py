@@ -16,10 +16,10 @@ from typing import NamedTuple
 from sidecar import __version__
 from sidecar.config import Config
 from sidecar.markup import Markup, joined, markup
-from sidecar.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
 from sidecar.outcomes import outcome_of
-from sidecar.refusals import Refusal
 from sidecar.routing.routes import Route
+from sidecar.telemetry.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
+from sidecar.telemetry.recent_rejections import Refusal
 from sidecar.yaml_source import Problem
 
 

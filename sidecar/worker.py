@@ -21,10 +21,10 @@ from sidecar.config import Config, load_config
 from sidecar.data_service import DataService, tune_process
 from sidecar.files import Recalled
 from sidecar.http1.uvicorn_server import quiet_uvicorn
-from sidecar.ledger import Ledger
-from sidecar.log import Log, to_shared_stdout
-from sidecar.metrics import Metrics
 from sidecar.routing.networks import Networks
+from sidecar.telemetry.log import Log, to_shared_stdout
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.shared_counts import Ledger
 
 #: After SIGTERM: how long it is waited for the parent's word, who may have got the same signal, seconds.
 PARENTS_WORD = 0.5

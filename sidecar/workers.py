@@ -23,11 +23,10 @@ from typing import Any
 from sidecar.channel import Channel
 from sidecar.config import Config, ConfigError
 from sidecar.files import Remembered
-from sidecar.ledger import Ledger, LedgerFullError
-from sidecar.log import Log
-from sidecar.metrics import Metrics
-from sidecar.refusals import KEPT, Refusal, newest_first
-from sidecar.schema import Level
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.recent_rejections import KEPT, Refusal, newest_first
+from sidecar.telemetry.shared_counts import Ledger, LedgerFullError
 from sidecar.yaml_source import Problem
 
 #: A worker that lived for less is replaced after a pause, which doubles from the shortest to the longest. Seconds.

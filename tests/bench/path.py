@@ -33,9 +33,9 @@ from sidecar.data_service import DataService
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
 from sidecar.http1.uvicorn_server import uvicorn_config
-from sidecar.log import Log
-from sidecar.metrics import REASON_AT, Metrics
 from sidecar.outcomes import Reason
+from sidecar.telemetry.log import Log
+from sidecar.telemetry.metrics import REASON_AT, Metrics
 
 CONFIG = """
 upstream: http://127.0.0.1:3000

@@ -15,11 +15,11 @@ from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
 from sidecar.config import load_config
-from sidecar.exposition import Exposition
 from sidecar.ip_ranges import range_names
-from sidecar.metrics import Metrics
 from sidecar.outcomes import Hint, Outcome, Reason, Result
 from sidecar.schema import json_schema, preset_names
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.prometheus import Exposition
 
 PAGES = {name: read(name) for name in NAMES}
 EVERYTHING = "\n".join(PAGES.values())
@@ -100,7 +100,7 @@ def events_and_names() -> tuple[set[str], set[str]]:
 
 
 EVENTS, NAMES_IN_CODE = events_and_names()
-FIELDS = set(re.findall(r'"(\w+)":', (ROOT / "sidecar/log.py").read_text(encoding="utf-8")))
+FIELDS = set(re.findall(r'"(\w+)":', (ROOT / "sidecar/telemetry/log.py").read_text(encoding="utf-8")))
 
 
 def wrong_words(page: str, heading: str, words: Iterable[str], cells: int) -> set[str]:

@@ -3,8 +3,8 @@
 import pytest
 
 from sidecar.body import Budget
-from sidecar.metrics import BUFFERED, GAUGES_SIZE
 from sidecar.outcomes import Reason, Rejected
+from sidecar.telemetry.metrics import BUFFERED, GAUGES_SIZE
 
 
 def test_the_budget_can_be_used_to_its_last_byte_and_no_further() -> None:

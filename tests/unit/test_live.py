@@ -10,11 +10,11 @@ import pytest
 
 from sidecar import live
 from sidecar.config import Config, ConfigError, load_config
-from sidecar.exposition import Exposition
 from sidecar.live import Board, Events
-from sidecar.log import Log
-from sidecar.metrics import REASON_AT, Metrics
-from sidecar.refusals import Refusal
+from sidecar.telemetry.log import Log
+from sidecar.telemetry.metrics import REASON_AT, Metrics
+from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.recent_rejections import Refusal
 
 Message = dict[str, Any]
 

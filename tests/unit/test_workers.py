@@ -9,8 +9,8 @@ import pytest
 
 from sidecar.config import ConfigError, load_config
 from sidecar.files import Remembered
-from sidecar.log import Log
 from sidecar.routing.routes import RouteTable
+from sidecar.telemetry.log import Log
 from sidecar.workers import Workers
 
 

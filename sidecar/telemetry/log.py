@@ -10,15 +10,35 @@ import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _quote  # the C function behind json.dumps, typed as str → str
 from secrets import token_hex
 from select import PIPE_BUF
 from typing import Final
 
-from sidecar.config import LogSettings
-from sidecar.exchange import Exchange
-from sidecar.outcomes import Outcome, Result
-from sidecar.schema import Level, LogFormat
+from sidecar.outcomes import Outcome, Result, Word
+from sidecar.telemetry.record import Exchange
+
+
+class Level(Word):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: Level
+    accepted: bool
+    format: LogFormat
+
 
 _RANKS: Final = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}
 _LEVELS: Final = {Outcome.ACCEPTED: Level.INFO, Outcome.REJECTED: Level.WARNING, Outcome.FAILED: Level.ERROR}

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.config import LogSettings
-from sidecar.exchange import Exchange
-from sidecar.log import MAX_SHOWN, Log, to_stdout
 from sidecar.outcomes import Outcome, Reason, outcome_of
-from sidecar.schema import Level, LogFormat
+from sidecar.telemetry.log import MAX_SHOWN, Level, Log, LogFormat, LogSettings, to_stdout
+from sidecar.telemetry.record import Exchange
 
 #: What a sender might write into a path or a delivery id to end a line or begin a field.
 HOSTILE = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.memory_limit import memory_limit
+from sidecar.telemetry.process_metrics import memory_limit
 
 GIB = 1 << 30
 MEMINFO = "MemTotal:        8388608 kB\nMemFree:          123456 kB\n"

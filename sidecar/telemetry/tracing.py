@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar import __version__
-from sidecar.config import TracingSettings
-from sidecar.exchange import Exchange
-from sidecar.log import MAX_SHOWN
 from sidecar.outcomes import Outcome
-from sidecar.trace_context import Sampler
+from sidecar.telemetry.log import MAX_SHOWN
+from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.trace_context import Sampler, TracingSettings
 
 #: How long the last spans may take to leave, seconds.
 LAST_SECONDS = 1.0

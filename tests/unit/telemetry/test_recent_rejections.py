@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from sidecar.exchange import Exchange
 from sidecar.outcomes import Hint, Outcome, Reason
-from sidecar.refusals import KEPT, MAX_SHOWN, Refusal, Refusals, newest_first
+from sidecar.telemetry.recent_rejections import KEPT, MAX_SHOWN, Refusal, Refusals, newest_first
+from sidecar.telemetry.record import Exchange
 
 
 def refused(**fields: Any) -> Exchange:

@@ -5,7 +5,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sidecar.metrics import CODES_AT, Metrics, added
+from sidecar.telemetry.metrics import CODES_AT, Metrics, added
 
 WINDOW = 60.0
 #: Seconds between two looks.

@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.exchange import Exchange
 from sidecar.outcomes import SHADOWED, Hint, Reason, Result
 from sidecar.routing.routes import Route
+from sidecar.telemetry.record import Exchange
 
 Bounds = tuple[float, ...]
 # fmt: off

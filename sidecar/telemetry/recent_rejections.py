@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from sidecar.exchange import Exchange
+from sidecar.telemetry.record import Exchange
 
 #: How many are kept.
 KEPT: Final = 100

@@ -6,6 +6,7 @@ sampled flag is not followed, because a stranger could switch tracing on with it
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sidecar.http1.head import RequestHead
 
@@ -66,3 +67,19 @@ class Sampler:
         if match is None or (match[1] == b"00" and match[4]):
             return self._random_bits(128) or 1, 0
         return int(match[2], 16), int(match[3], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go, and of which share of all deliveries."""
+
+    endpoint: str
+    sample: float
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} (sample: {self.sample:g})"
+
+    @property
+    def traces_url(self) -> str:
+        """OTLP over HTTP: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request."""
+        return f"{self.endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"

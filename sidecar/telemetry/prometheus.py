@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.metrics import (
+from sidecar.outcomes import Outcome, outcome_of
+from sidecar.telemetry.metrics import (
     BODY,
     BUFFERED,
     CODES,
@@ -45,7 +46,6 @@ from sidecar.metrics import (
     exemplar_at,
     exemplar_place,
 )
-from sidecar.outcomes import Outcome, outcome_of
 
 #: Routes in one slice of a scrape.
 SLICE = 4

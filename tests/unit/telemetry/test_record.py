@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from sidecar.exchange import Exchange
 from sidecar.outcomes import Outcome
+from sidecar.telemetry.record import Exchange
 
 
 def test_a_new_record_claims_nothing() -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from sidecar.metrics import REASON_AT, Metrics
 from sidecar.outcomes import Reason
-from sidecar.rates import EVERY, WINDOW, Rates, totals
+from sidecar.telemetry.metrics import REASON_AT, Metrics
+from sidecar.telemetry.rates import EVERY, WINDOW, Rates, totals
 
 AT = REASON_AT[Reason.NO_ROUTE]
 

@@ -2,7 +2,7 @@
 
 from sidecar.outcomes import Hint, Outcome, Reason, Result
 from sidecar.routing.routes import Route
-from sidecar.trace_context import Trace
+from sidecar.telemetry.trace_context import Trace
 
 
 class Exchange:

@@ -10,11 +10,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import __version__
-from sidecar.exchange import Exchange
-from sidecar.exposition import Exposition
-from sidecar.ledger import Ledger
-from sidecar.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, VERIFY, Metrics
 from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
+from sidecar.telemetry.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, VERIFY, Metrics
+from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.shared_counts import Ledger
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import MutableMapping
 from typing import cast
 
-from sidecar.metrics import GAUGES_SIZE, Allocate, Block
+from sidecar.telemetry.metrics import GAUGES_SIZE, Allocate, Block
 
 #: Numbers in a region: some 25,000 routes. What was never written takes no memory.
 REGION_SIZE = 4 * 1024 * 1024
