@@ -1,7 +1,7 @@
 """The presets for people: as a list, and as YAML to copy."""
 
 from sidecar import SHIPPED
-from sidecar.schema import load_preset, preset_names
+from sidecar.config.presets import load_preset, preset_names
 
 
 def preset_list() -> str:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sidecar import __version__
-from sidecar.config import Config, ConfigError, load_config
-from sidecar.files import Remembered
+from sidecar.config.files import Remembered
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
+from sidecar.config.settings import Config
 from sidecar.inject.options import add_options
 from sidecar.usage import UsageError, unusable
 
@@ -211,7 +213,7 @@ def _described(config: Config) -> str:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from sidecar.schema import json_schema
+    from sidecar.config.keys import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return 0

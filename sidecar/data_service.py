@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 
 from sidecar.body import Budget
-from sidecar.config import Config
+from sidecar.config.settings import Config
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.uvicorn_server import Server, uvicorn_config

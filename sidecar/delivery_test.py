@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.config import Account
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
+from sidecar.config.settings import Account
 from sidecar.verify.sign import sign
 
 #: Seconds for the whole test, and bytes of the receiver's answer that are shown.

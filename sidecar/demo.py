@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign
 

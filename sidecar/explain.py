@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar.capture import Capture
-from sidecar.config import Config
+from sidecar.config.settings import Config
 from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected

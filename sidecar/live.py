@@ -15,7 +15,8 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from sidecar import status_page
-from sidecar.config import Config, ConfigError
+from sidecar.config.problems import ConfigError
+from sidecar.config.settings import Config
 from sidecar.markup import Markup
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT

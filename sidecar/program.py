@@ -20,12 +20,14 @@ from typing import Any, Protocol
 
 from sidecar import __version__, is_compiled
 from sidecar.admin import admin_app
-from sidecar.config import Config, ConfigError, RangesSettings, load_config
+from sidecar.config.files import Recalled, Remembered
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
+from sidecar.config.ranges import RangesError
+from sidecar.config.settings import Config, RangesSettings
 from sidecar.data_service import DataService
-from sidecar.files import Recalled, Remembered
 from sidecar.http1.sockets import remove, shown
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
-from sidecar.ip_ranges import RangesError
 from sidecar.live import Board
 from sidecar.published import Published
 from sidecar.reload import read_again

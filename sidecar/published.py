@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sidecar.ip_ranges import RangesError, load_ranges
+from sidecar.config.ranges import RangesError, load_ranges
 from sidecar.routing.networks import Networks
 
 if TYPE_CHECKING:

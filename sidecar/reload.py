@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from sidecar.config import Config, ConfigError, load_config
-from sidecar.files import ReadFile, Remembered
+from sidecar.config.files import ReadFile, Remembered
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError, Problem
+from sidecar.config.settings import Config
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import Upstream, UpstreamAddress
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.networks import Networks
-from sidecar.yaml_source import Problem
 
 
 class Site:

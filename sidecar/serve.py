@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import uvloop
 
-from sidecar.config import Config
+from sidecar.config.files import Remembered
+from sidecar.config.settings import Config
 from sidecar.data_service import tune_process
-from sidecar.files import Remembered
 from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
 from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.program import Deliveries, OneProcess, Program

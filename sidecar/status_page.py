@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar import __version__
-from sidecar.config import Config
+from sidecar.config.problems import Problem
+from sidecar.config.settings import Config
 from sidecar.markup import Markup, joined, markup
 from sidecar.outcomes import outcome_of
 from sidecar.routing.routes import Route
 from sidecar.telemetry.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
 from sidecar.telemetry.recent_rejections import Refusal
-from sidecar.yaml_source import Problem
 
 
 class State(NamedTuple):

@@ -7,7 +7,7 @@ systems, mounts whose links are exchanged). Content decides: a file that was onl
 import asyncio
 from collections.abc import Callable
 
-from sidecar.files import Remembered
+from sidecar.config.files import Remembered
 
 LOOK_SECONDS = 1.0
 #: A file that is being written is left alone until it has looked the same for this long, but not for ever.

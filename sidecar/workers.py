@@ -21,13 +21,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sidecar.channel import Channel
-from sidecar.config import Config, ConfigError
-from sidecar.files import Remembered
+from sidecar.config.files import Remembered
+from sidecar.config.problems import ConfigError, Problem
+from sidecar.config.settings import Config
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import KEPT, Refusal, newest_first
 from sidecar.telemetry.shared_counts import Ledger, LedgerFullError
-from sidecar.yaml_source import Problem
 
 #: A worker that lived for less is replaced after a pause, which doubles from the shortest to the longest. Seconds.
 STEADY = 10.0

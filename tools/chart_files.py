@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from sidecar.ip_ranges import range_names
-from sidecar.schema import json_schema, preset_names
+from sidecar.config.keys import json_schema
+from sidecar.config.presets import preset_names
+from sidecar.config.ranges import range_names
 
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"

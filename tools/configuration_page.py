@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sidecar.schema import json_schema
+from sidecar.config.keys import json_schema
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
@@ -15,7 +15,7 @@ SECRET = "secrets[]"  # noqa: S105 - a place
 INTRODUCTION = """\
 # Configuration
 
-<!-- Made by `make docs` from sidecar/schema.py and config/full.yaml. Don't edit it here. -->
+<!-- Made by `make docs` from sidecar/config/keys.py and config/full.yaml. Don't edit it here. -->
 
 One YAML file. This is a whole one:
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from sidecar.schema import load_preset, preset_names
+from sidecar.config.presets import load_preset, preset_names
 from sidecar.verify.scheme import Scheme
 
 DOCS = Path(__file__).parents[1] / "docs"

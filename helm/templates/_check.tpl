@@ -1,6 +1,6 @@
 {{- /* What a schema can't say, or not in a sentence. Whatever renders is a configuration that `sidecar check` takes.
 
-The checks are those of sidecar/config.py and sidecar/schema.py, and tests/chart feeds the chart every file of tests/config/invalid.
+The checks are those of sidecar/config/loader.py and sidecar/config/keys.py, and tests/chart feeds the chart every file of tests/config/invalid.
 Each template writes one problem to a line; `sidecar.check` fails with all of them at once. */ -}}
 
 {{- define "sidecar.check" -}}

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from sidecar.config import Config, load_config
+from sidecar.config.loader import load_config
+from sidecar.config.settings import Config
 from sidecar.inject.manifest import Document, ManifestError, Record
 from sidecar.inject.objects import SECRETS_DIRECTORY
 

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from math import ceil
 from typing import Any
 
-from sidecar.config import Config
+from sidecar.config.settings import Config
 from sidecar.inject.configuration import fitted
 from sidecar.inject.manifest import Document, ManifestError, Record, Steps, dumped, parse
 from sidecar.inject.objects import CONTAINER, config_map, container, network_policy, volumes

@@ -28,7 +28,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from sidecar import is_compiled
-from sidecar.config import load_config
+from sidecar.config.loader import load_config
 from sidecar.data_service import DataService
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection

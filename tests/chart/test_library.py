@@ -12,7 +12,7 @@ import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, TOOLS, helm, objects, of_kind, template
 
-from sidecar.config import load_config
+from sidecar.config.loader import load_config
 
 PARENT = Path(__file__).parent / "parent"
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
-from sidecar.config import load_config
+from sidecar.config.loader import load_config
 
 #: Not Kubernetes' own; their schemas come with their operators.
 FOREIGN = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, HelmError, helm, template
 
-from sidecar.config import ConfigError, load_config
-from sidecar.yaml_source import read_yaml
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
+from sidecar.config.yaml_source import read_yaml
 
 INVALID = sorted((Path(__file__).parents[1] / "config/invalid").glob("*.yaml"))
 #: Any file and any variable may be there.

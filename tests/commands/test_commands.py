@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from sidecar.cli import main
-from sidecar.schema import SchemeKeys, load_preset, preset_names, scheme_from
+from sidecar.config.presets import load_preset, preset_names
+from sidecar.config.scheme_keys import SchemeKeys, scheme_from
 
 SECRET = "CANARY-SECRET-of-the-commands-81c2"
 

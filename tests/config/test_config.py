@@ -16,20 +16,24 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sidecar.config import MAX_SECRET_BYTES, Account, Config, ConfigError, Limits, load_config
+from sidecar.config.keys import json_schema
+from sidecar.config.loader import load_config
+from sidecar.config.presets import load_preset, preset_names
+from sidecar.config.problems import ConfigError
+from sidecar.config.secrets import MAX_SECRET_BYTES
+from sidecar.config.settings import Account, Config, Limits
+from sidecar.config.yaml_source import MAX_BYTES, read_yaml
 from sidecar.http1.head import make_head
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.routing.networks import Networks
 from sidecar.routing.refusal_limit import Rate
 from sidecar.routing.routes import DEFAULT_REFUSAL, Refusal, Route
-from sidecar.schema import json_schema, load_preset, preset_names
 from sidecar.secret import Secret
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
 from sidecar.verify.sign import sign_delivery
-from sidecar.yaml_source import MAX_BYTES, read_yaml
 
 HERE = Path(__file__).parent
 INVALID = sorted(path.name for path in HERE.glob("invalid/*.yaml"))

@@ -11,8 +11,9 @@ from marshmallow import Schema, ValidationError, missing
 from marshmallow.fields import Field, List, Nested
 from pages import named, read, rows
 
-from sidecar.fields import Value
-from sidecar.schema import ConfigKeys, SchemeKeys, json_schema
+from sidecar.config.fields.text import Value
+from sidecar.config.keys import ConfigKeys, json_schema
+from sidecar.config.scheme_keys import SchemeKeys
 
 Described = tuple[str, dict[str, Any]]
 

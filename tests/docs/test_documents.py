@@ -13,9 +13,10 @@ from marshmallow import Schema
 from marshmallow.fields import Nested
 
 from sidecar.cli import main
+from sidecar.config.presets import preset_names
+from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
 from sidecar.diagnosis import REMEDIES
 from sidecar.outcomes import Hint, Result
-from sidecar.schema import HandshakeKeys, SchemeKeys, preset_names
 from sidecar.verify.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,8 @@ import yaml
 from pages import NAMES, ROOT, Fence, fences, read
 
 from sidecar.cli import main
-from sidecar.schema import ConfigKeys, RouteKeys, SchemeKeys
+from sidecar.config.keys import ConfigKeys, RouteKeys
+from sidecar.config.scheme_keys import SchemeKeys
 
 #: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values.
 OTHERS = ("values", "from ci/")

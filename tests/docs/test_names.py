@@ -14,10 +14,11 @@ import yaml
 from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
-from sidecar.config import load_config
-from sidecar.ip_ranges import range_names
+from sidecar.config.keys import json_schema
+from sidecar.config.loader import load_config
+from sidecar.config.presets import preset_names
+from sidecar.config.ranges import range_names
 from sidecar.outcomes import Hint, Outcome, Reason, Result
-from sidecar.schema import json_schema, preset_names
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.prometheus import Exposition
 

@@ -13,11 +13,11 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["sidecar"]):
+    from sidecar.config.presets import load_preset, preset_names
     from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
     from sidecar.routing.client_ip import resolve_client
     from sidecar.routing.networks import Networks, parse_address
-    from sidecar.schema import load_preset, preset_names
     from sidecar.secret import Secret
     from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
     from sidecar.verify.verifier import Verifier

@@ -20,7 +20,7 @@ import pytest
 from engine import build
 
 from sidecar import __version__
-from sidecar.schema import preset_names
+from sidecar.config.presets import preset_names
 
 pytestmark = pytest.mark.image
 
@@ -197,7 +197,7 @@ def test_all_presets_and_what_they_need_are_in_it(container: Container) -> None:
     code = (
         "import sys; sys.path.insert(0, '')\n"
         "import cryptography.hazmat.bindings._rust, opentelemetry.sdk.trace, redis.asyncio, uvloop\n"
-        "from sidecar.schema import load_preset, preset_names\n"
+        "from sidecar.config.presets import load_preset, preset_names\n"
         "found = [name for name in preset_names() if load_preset(name)]"
     )
     assert container.python(code) == list(preset_names())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from sidecar.capture import Capture, UnusableCaptureError, read_capture
-from sidecar.fields import Duration, Size
+from sidecar.config.fields.number import Duration, Size
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.config.presets import load_preset, preset_names
 from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
-from sidecar.schema import load_preset, preset_names
 from sidecar.secret import Secret
 from sidecar.verify.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
 from sidecar.verify.sign import sign_delivery

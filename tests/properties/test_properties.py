@@ -15,7 +15,10 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sidecar.config import Config, ConfigError, load_config
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError, Problem
+from sidecar.config.settings import Config
+from sidecar.config.yaml_source import read_yaml
 from sidecar.http1.head import check_head, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
 from sidecar.routing.client_ip import Client, resolve_client
@@ -35,7 +38,6 @@ from sidecar.verify.scheme import (
 )
 from sidecar.verify.sign import sign
 from sidecar.verify.verifier import Verified, Verifier
-from sidecar.yaml_source import Problem, read_yaml
 
 # Two slow cores: no deadlines; examples enough to find what is common.
 settings.register_profile(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 from pods import Pod
 
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign
 

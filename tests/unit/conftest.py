@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.presets import load_preset
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import DEFAULT_REFUSAL, Route
-from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.verifier import Verifier
 

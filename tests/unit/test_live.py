@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from sidecar import live
-from sidecar.config import Config, ConfigError, load_config
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
+from sidecar.config.settings import Config
 from sidecar.live import Board, Events
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import REASON_AT, Metrics

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from sidecar import published
-from sidecar.ip_ranges import RangesError, load_ranges
+from sidecar.config.ranges import RangesError, load_ranges
 from sidecar.published import RETRY_SECONDS, Published
 
 DAY = 86_400.0

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.config import ConfigError, load_config
-from sidecar.files import Remembered
+from sidecar.config.files import Remembered
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
 from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
 from sidecar.workers import Workers

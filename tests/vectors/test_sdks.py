@@ -21,9 +21,9 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from slack_sdk.signature import SignatureVerifier
 from twilio.request_validator import RequestValidator
 
+from sidecar.config.presets import load_preset
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
-from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.verifier import Verifier

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sidecar.config.presets import Verify, load_preset
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
-from sidecar.schema import Verify, load_preset
 from sidecar.secret import Secret
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Scheme

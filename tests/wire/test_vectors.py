@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.scheme_keys import SchemeKeys, scheme_from
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.schema import SchemeKeys, scheme_from
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes, Mode, Shape
 

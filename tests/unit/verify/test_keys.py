@@ -136,7 +136,7 @@ def test_a_private_key_where_the_public_one_belongs_is_refused_and_the_other_way
 def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
     """It costs a small process megabytes that most configurations have no use for."""
     script = (
-        "import sys; from sidecar.schema import load_preset; from sidecar.secret import Secret;"
+        "import sys; from sidecar.config.presets import load_preset; from sidecar.secret import Secret;"
         "from sidecar.verify.verifier import Verifier\n"
         "Verifier(load_preset('github'), [Secret('a', b'b')]); print('cryptography' in sys.modules)\n"
         "Verifier(load_preset('discord'), [Secret('a', b'%s')]); print('cryptography' in sys.modules)\n"

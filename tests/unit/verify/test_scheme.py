@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.schema import load_preset
+from sidecar.config.presets import load_preset
 from sidecar.verify.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from sidecar.config.presets import load_preset
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.schema import load_preset
 from sidecar.secret import Secret
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.sign import Signed, SigningError, sign, sign_delivery

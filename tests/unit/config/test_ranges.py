@@ -8,10 +8,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from sidecar.ip_ranges import MAX_NETWORKS, WIDEST, RangesError, load_ranges, range_names
+from sidecar.config.presets import preset_names
+from sidecar.config.ranges import MAX_NETWORKS, WIDEST, RangesError, load_ranges, range_names
+from sidecar.config.yaml_source import read_yaml
 from sidecar.routing.networks import Networks
-from sidecar.schema import preset_names
-from sidecar.yaml_source import read_yaml
 
 TEXT = replace(load_ranges("stripe"), json="")
 JSON = replace(load_ranges("github"), json="hooks[]")

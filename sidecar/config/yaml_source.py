@@ -6,33 +6,22 @@ and nesting deep enough for a RecursionError are errors with their line.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from sidecar.config.problems import Path, Problem, format_path
+
 #: A configuration of a thousand routes is about 300 KiB.
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 20
 
-Path = tuple[str | int, ...]
 
 #: Longer ones are left as text: no setting needs them, and int() refuses beyond 4,300 digits.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One mistake: where it is and what to do about it."""
-
-    file: str
-    line: int
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path + ': ' if self.path else ''}{self.message}"
 
 
 @dataclass(slots=True)
@@ -52,14 +41,6 @@ class YamlSource:
 
     def problem(self, path: Path, message: str) -> None:
         self.problems.append(Problem(self.file, self.line_of(path), format_path(path), message))
-
-
-def format_path(path: Path) -> str:
-    """`("routes", 2, "allow", 0)` → `routes[2].allow[0]`."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text
 
 
 def read_yaml(text: bytes, file: str) -> YamlSource:
@@ -159,3 +140,13 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def report_messages(source: YamlSource, messages: Any, path: Path) -> None:
+    """Marshmallow's tree of messages, flattened."""
+    if isinstance(messages, Mapping):
+        for key, below in messages.items():
+            report_messages(source, below, path if key == "_schema" else (*path, key))
+        return
+    for message in messages:
+        source.problem(path, message)

@@ -9,7 +9,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -17,17 +16,20 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from sidecar.fields import ReplayStoreRef, SecretRef
-from sidecar.files import ReadFile, read_file
+from sidecar.config.fields.reference import ReplayStoreRef
+from sidecar.config.files import ReadFile, read_file
+from sidecar.config.keys import ConfigKeys, LimitsKeys, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
+from sidecar.config.problems import ConfigError, Path, Problem, format_path
+from sidecar.config.ranges import load_ranges
+from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
+from sidecar.config.settings import Account, Config, Limits, RangesSettings
+from sidecar.config.yaml_source import MAX_BYTES, YamlSource, read_yaml, report_messages
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
-from sidecar.ip_ranges import load_ranges
-from sidecar.replay.store import Replay, StoreAddress
+from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
-from sidecar.routing.refusal_limit import Rate
 from sidecar.routing.routes import Refusal, Route, RouteTable, overlapping
-from sidecar.schema import ConfigKeys, LimitsKeys, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys, Verify
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -37,76 +39,9 @@ from sidecar.verify.keys import KeyFormError, check_key
 from sidecar.verify.scheme import BEARER_KINDS, BODY, Scheme
 from sidecar.verify.standard_webhooks import Resigner, signing_key
 from sidecar.verify.verifier import MAX_SECRETS, Verifier
-from sidecar.yaml_source import MAX_BYTES, Path, Problem, YamlSource, format_path, read_yaml
 
-#: A secret file is one line of text; anything larger is the wrong file.
-MAX_SECRET_BYTES = 64 * 1024
 #: Shorter secrets are guessed, not broken: below 16 bytes we warn.
 SHORT_SECRET = 16
-
-
-class ConfigError(Exception):
-    """A configuration that can't be used; `problems` holds every mistake, in file order."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = sorted(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes in bytes, durations in seconds."""
-
-    body: int
-    buffer: int
-    connections: int
-    header_timeout: float
-    body_timeout: float
-    refusals: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RangesSettings:
-    """`refresh` in seconds, None for never; `sources` are mirrors, by preset."""
-
-    refresh: float | None = None
-    sources: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who may ask for a test delivery, and where it goes. `webhook_url` is empty if none is set."""
-
-    id: str
-    api_key: Secret
-    webhook_url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Config:
-    """One configuration, whole and checked. Requests in flight keep the one they began with."""
-
-    file: str
-    listen: ListenAddress
-    admin: ListenAddress
-    admin_token: Secret | None
-    trusted_proxies: Networks
-    trust_unix: bool
-    client_header: ClientHeader
-    proxy_protocol: bool
-    ip_ranges: RangesSettings
-    ranges: Mapping[str, Networks]  #: the published networks that routes admit, by preset
-    limits: Limits
-    timeouts: Timeouts
-    drain: float
-    replay_store: StoreAddress | None  #: None: each process's own memory
-    replay_password: Secret | None
-    log: LogSettings
-    tracing: TracingSettings | None
-    workers: int
-    routes: RouteTable
-    accounts: tuple[Account, ...]
-    warnings: tuple[Problem, ...]
 
 
 def load_config(
@@ -134,39 +69,6 @@ def load_config(
     return _Builder(source, env, resolve_secrets, read, ranges).build()
 
 
-class SecretUnavailableError(Exception):
-    """A secret that can't be had; `absent` if there simply is none."""
-
-    def __init__(self, message: str, *, absent: bool) -> None:
-        super().__init__(message)
-        self.absent = absent
-
-
-def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_file) -> bytes:
-    """The bytes of a secret, from where `ref` says. Raises `SecretUnavailableError`."""
-    if ref.env:
-        text = env.get(ref.env)
-        if text is None:
-            raise SecretUnavailableError(f"the environment variable {ref.env} is not set", absent=True)
-        return text.encode("utf-8", "surrogateescape")
-    try:
-        value = read(ref.file, MAX_SECRET_BYTES + 1)
-    except ValueError:
-        raise SecretUnavailableError(
-            "the secret file's name holds a character that no file name has", absent=False
-        ) from None
-    except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        raise SecretUnavailableError(
-            f"the secret file {ref.file} can't be read: {error.strerror}", absent=absent
-        ) from None
-    if len(value) > MAX_SECRET_BYTES:
-        problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?"
-        raise SecretUnavailableError(problem, absent=False)
-    # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
-    return value.removesuffix(b"\n").removesuffix(b"\r") if value.endswith(b"\n") else value
-
-
 class _Builder:
     """Steps (2) to (4). Goes on after a mistake as far as that makes sense, to report all of them."""
 
@@ -191,7 +93,7 @@ class _Builder:
         try:
             data = ConfigKeys().load(self.source.value)
         except ValidationError as error:
-            _report(self.source, error.messages, ())
+            report_messages(self.source, error.messages, ())
             data = self._readable()
         # (3) and (4)
         limits = Limits(**(LimitsKeys().load({}) | data.get("limits", {})))
@@ -556,32 +458,6 @@ class _Builder:
         for step in path:
             value = value[step]
         return value if isinstance(value, Mapping) else {}
-
-
-def load_scheme(file: str) -> Scheme:
-    """A scheme from a file of its own, in the form of `verify:`. Raises `ConfigError` with every mistake."""
-    try:
-        source = read_yaml(read_file(file, MAX_BYTES + 1), file)
-    except OSError as error:
-        raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
-    if not source.problems:
-        try:
-            if isinstance(source.value, dict) and (scheme := Verify().read(source.value)) is not None:
-                return scheme
-            source.problem((), "holds no scheme; begin with signature: {header: ...}")
-        except ValidationError as error:
-            _report(source, error.messages, ())
-    raise ConfigError(source.problems)
-
-
-def _report(source: YamlSource, messages: Any, path: Path) -> None:
-    """Marshmallow's tree of messages, flattened."""
-    if isinstance(messages, Mapping):
-        for key, below in messages.items():
-            _report(source, below, path if key == "_schema" else (*path, key))
-        return
-    for message in messages:
-        source.problem(path, message)
 
 
 def _valid(schema: Schema, raw: Any) -> dict[str, Any]:

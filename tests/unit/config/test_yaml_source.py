@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.yaml_source import MAX_BYTES, MAX_DEPTH, YamlSource, format_path, read_yaml
+from sidecar.config.problems import format_path
+from sidecar.config.yaml_source import MAX_BYTES, MAX_DEPTH, YamlSource, read_yaml
 
 
 def value(text: str) -> Any:

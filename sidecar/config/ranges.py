@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from functools import cache
 
 from sidecar import SHIPPED
+from sidecar.config.yaml_source import read_yaml
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.verify.document import find_values
-from sidecar.yaml_source import read_yaml
 
 #: A list with more is not a provider's webhooks.
 MAX_NETWORKS = 10_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import watch
-from sidecar.files import Recalled, Remembered, look_at
+from sidecar.config.files import Recalled, Remembered, look_at
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""From files to a frozen `Config`, or to every mistake at once."""
