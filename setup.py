@@ -16,7 +16,7 @@ MODULES = [
     "body",
     "telemetry.record",
     "forwarded",
-    "hints",
+    "diagnosis.live",
     "http1.admission",
     "http1.connection",
     "http1.deadlines",

@@ -25,8 +25,8 @@ from http import HTTPStatus
 from typing import Final
 
 from sidecar.body import Body, Budget
+from sidecar.diagnosis.live import Hints
 from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
-from sidecar.hints import Hints
 from sidecar.http1.connection import Incoming
 from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.http1.upstream import Connection

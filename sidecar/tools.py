@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sidecar.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
 from sidecar.catalogue import preset_list, preset_yaml
 from sidecar.config.fields.reference import SecretReference
 from sidecar.config.loader import load_config
 from sidecar.config.presets import load_preset, load_scheme, preset_names
 from sidecar.config.problems import ConfigError
 from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
-from sidecar.explain import Subject
-from sidecar.explain import explain as explained
+from sidecar.diagnosis.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
+from sidecar.diagnosis.explain import Subject
+from sidecar.diagnosis.explain import explain as explained
 from sidecar.routing.networks import parse_address
 from sidecar.secret import Secret
 from sidecar.send import Sender, curl_line, read_body, takes_connections

@@ -15,7 +15,7 @@ from marshmallow.fields import Nested
 from sidecar.cli import main
 from sidecar.config.presets import preset_names
 from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
-from sidecar.diagnosis import REMEDIES
+from sidecar.diagnosis.diagnose import REMEDIES
 from sidecar.outcomes import Hint, Result
 from sidecar.verify.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
 

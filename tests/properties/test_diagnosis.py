@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.presets import load_preset, preset_names
-from sidecar.diagnosis import LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.diagnosis.diagnose import LIVE, MAX_LIVE_BODY, diagnose
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Hint, Rejected
 from sidecar.secret import Secret

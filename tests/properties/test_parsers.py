@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from sidecar.capture import Capture, UnusableCaptureError, read_capture
 from sidecar.config.fields.number import Duration, Size
+from sidecar.diagnosis.capture import Capture, UnusableCaptureError, read_capture
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected

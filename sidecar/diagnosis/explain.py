@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidecar.capture import Capture
 from sidecar.config.settings import Config
-from sidecar.diagnosis import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
+from sidecar.diagnosis.capture import Capture
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.routing.access import check_address, check_method

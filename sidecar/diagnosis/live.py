@@ -7,7 +7,7 @@ refusals at once only some are looked at (`PER_SECOND`); the others have no hint
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sidecar.diagnosis import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason
 from sidecar.routing.routes import Route, foreign_secrets

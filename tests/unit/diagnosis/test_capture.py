@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
+from sidecar.diagnosis.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
 from sidecar.outcomes import Reason
 
 HEAD = b"POST /hooks?x=1 HTTP/1.1\r\nHost: a.test\r\nX-One: 1\r\nX-One: 2\r\n"

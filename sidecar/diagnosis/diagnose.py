@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from sidecar.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
+from sidecar.diagnosis.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret

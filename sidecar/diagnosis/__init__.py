@@ -1,0 +1,1 @@
+"""Why does a signature not match? Hints on live traffic, and `sidecar explain`."""
