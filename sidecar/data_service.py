@@ -8,13 +8,13 @@ import resource
 import socket
 from collections.abc import Sequence
 
-from sidecar.body import Budget
 from sidecar.config.settings import Config
+from sidecar.delivery.body import Budget
+from sidecar.delivery.proxy import Proxy
+from sidecar.delivery.snapshot import Current
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
-from sidecar.proxy import Proxy
-from sidecar.reload import Current
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
 from sidecar.routing.refusal_limit import RefusalLimit

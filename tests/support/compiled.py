@@ -21,7 +21,11 @@ BOTH = pytest.mark.parametrize("pure", list(PROGRAMS.values()), ids=list(PROGRAM
 def located(pure: str, where: Path | None = None) -> tuple[bool, str]:
     """Whether a new process runs compiled code, and the file of its straight line; `where`: in which folder it looks first."""
     told = subprocess.run(
-        [sys.executable, "-c", "import sidecar, sidecar.proxy; print(sidecar.is_compiled(), sidecar.proxy.__file__)"],
+        [
+            sys.executable,
+            "-c",
+            "import sidecar, sidecar.delivery.proxy as proxy; print(sidecar.is_compiled(), proxy.__file__)",
+        ],
         cwd=where,
         env=os.environ | {"SIDECAR_PURE": pure},
         check=True,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.body import Budget
+from sidecar.delivery.body import Budget
 from sidecar.outcomes import Reason, Rejected
 from sidecar.telemetry.metrics import BUFFERED, GAUGES_SIZE
 

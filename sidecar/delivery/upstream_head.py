@@ -9,8 +9,12 @@ from typing import Final
 
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines
+from sidecar.routing.access import Waived
 from sidecar.routing.client_ip import X_FORWARDED_FOR, Client, ClientHeader
+from sidecar.routing.routes import Route
+from sidecar.telemetry.trace_context import Trace
 from sidecar.verify.scheme import Scheme
+from sidecar.verify.verifier import Verified
 
 _OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
@@ -109,3 +113,36 @@ def proof_lines(verified: str, secret_id: str) -> bytes:
     """X-Webhook-Verified and X-Webhook-Secret-Id; each left out if empty."""
     lines = b"X-Webhook-Verified: %b\r\n" % verified.encode() if verified else b""
     return lines + (b"X-Webhook-Secret-Id: %b\r\n" % secret_id.encode() if secret_id else b"")
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+def _upstream_head(
+    proof: Verified | Waived,
+    route: Route,
+    head: RequestHead,
+    client: Client,
+    body_size: int,
+    *,
+    header: ClientHeader,
+    signed: bytes,
+    trace: Trace | None,
+) -> bytes:
+    """Only a delivery with a proof has a head to send."""
+    forwarding = forwarding_lines(head, client, header)
+    if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
+        forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
+    lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
+    scheme = route.verifier.scheme if route.verifier is not None else None
+    replaced = RESIGNED if route.resigner is not None else _NOTHING
+    if trace is not None:
+        replaced, signed = replaced | trace.replaces, signed + trace.line
+    return forwarded_head(
+        head,
+        scheme=scheme,
+        body_size=body_size,
+        forwarding=forwarding,
+        proof=lines + signed,
+        replaced=replaced,
+    )

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from sidecar.forwarded import forwarded_head, forwarding_lines, proof_lines
+from sidecar.delivery.upstream_head import forwarded_head, forwarding_lines, proof_lines
 from sidecar.http1.head import make_head
 from sidecar.routing.client_ip import Client
 

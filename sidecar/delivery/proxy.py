@@ -24,25 +24,25 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from sidecar.body import Body, Budget
+from sidecar.delivery.body import Body, Budget
+from sidecar.delivery.responses import _answer
+from sidecar.delivery.snapshot import Current, Site
+from sidecar.delivery.upstream_head import _upstream_head
 from sidecar.diagnosis.live import Hints
-from sidecar.forwarded import RESIGNED, forwarded_head, forwarding_lines, proof_lines
 from sidecar.http1.connection import Incoming
 from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.http1.upstream import Connection
 from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
-from sidecar.reload import Current, Site
 from sidecar.replay.once import Once
 from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routing.access import Waived, admit, waive
-from sidecar.routing.client_ip import Client, ClientHeader
+from sidecar.routing.client_ip import Client
 from sidecar.routing.refusal_limit import RefusalLimit
-from sidecar.routing.routes import DEFAULT_REFUSAL, Route
+from sidecar.routing.routes import Route
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
 from sidecar.telemetry.recent_rejections import Refusals
 from sidecar.telemetry.record import Exchange
-from sidecar.telemetry.trace_context import Trace
 from sidecar.telemetry.tracing import Tracing
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
@@ -54,7 +54,6 @@ ON_LOOP_BYTES: Final = 1024 * 1024
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
 PENDING_MARGIN: Final = 2.0
-_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Proxy:
@@ -462,36 +461,6 @@ def _tolerated(exchange: Exchange, rejected: Rejected) -> Reason:
     return rejected.reason
 
 
-def _upstream_head(
-    proof: Verified | Waived,
-    route: Route,
-    head: RequestHead,
-    client: Client,
-    body_size: int,
-    *,
-    header: ClientHeader,
-    signed: bytes,
-    trace: Trace | None,
-) -> bytes:
-    """Only a delivery with a proof has a head to send."""
-    forwarding = forwarding_lines(head, client, header)
-    if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
-        forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
-    lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
-    scheme = route.verifier.scheme if route.verifier is not None else None
-    replaced = RESIGNED if route.resigner is not None else _NOTHING
-    if trace is not None:
-        replaced, signed = replaced | trace.replaces, signed + trace.line
-    return forwarded_head(
-        head,
-        scheme=scheme,
-        body_size=body_size,
-        forwarding=forwarding,
-        proof=lines + signed,
-        replaced=replaced,
-    )
-
-
 async def _hashed(size: int, make: Callable[[], bytes]) -> bytes:
     """What `make` computes from a body of this size, see `ON_LOOP_BYTES`. `_verify`, on every way, does it in place."""
     if size <= ON_LOOP_BYTES:
@@ -509,25 +478,6 @@ def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Se
     fresh = os.urandom(16).hex().encode()
     ident = message_id(route.verifier, claim, head, body, scope=route.name, fresh=fresh)
     return route.resigner.lines(ident, now, body)
-
-
-def _answer(rejected: Rejected, route: Route | None) -> tuple[int, bytes, bytes]:
-    """Status, header lines and body of a refusal. By verification: the route's one refusal, whatever the reason."""
-    if rejected.reason in VERIFICATION:
-        refusal = route.refusal if route is not None else DEFAULT_REFUSAL
-        return refusal.status, _json_lines(refusal.body), refusal.body
-    answer = rejected.answer or ANSWERS[rejected.reason]
-    body = b'{"detail":"%b"}' % answer.detail.encode()
-    lines = _json_lines(body)
-    if answer.retry_after is not None:
-        lines += b"retry-after: %d\r\n" % answer.retry_after
-    if rejected.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-        lines += b"allow: %b\r\n" % route.allow_header
-    return answer.status, lines, body
-
-
-def _json_lines(body: bytes) -> bytes:
-    return b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
 
 
 def _note(exchange: Exchange, stop: Stop) -> None:

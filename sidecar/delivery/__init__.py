@@ -1,0 +1,1 @@
+"""The way of one delivery, from its head to its record."""
