@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar import __version__, is_compiled
-from sidecar.admin import admin_app
+from sidecar.admin.app import admin_app
+from sidecar.admin.live_page import Board
 from sidecar.config.files import Recalled, Remembered
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
@@ -28,7 +29,6 @@ from sidecar.config.settings import Config, RangesSettings
 from sidecar.data_service import DataService
 from sidecar.http1.sockets import remove, shown
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
-from sidecar.live import Board
 from sidecar.published import Published
 from sidecar.reload import read_again
 from sidecar.telemetry.log import Level, Log

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from sidecar import live
+from sidecar.admin import events, live_page
+from sidecar.admin.events import Events
+from sidecar.admin.live_page import Board
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
-from sidecar.live import Board, Events
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import REASON_AT, Metrics
 from sidecar.telemetry.prometheus import Exposition
@@ -64,7 +65,7 @@ async def stream(
 
 
 def test_a_listener_that_takes_nothing_loses_its_place(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "TAKING", 0.05)
+    monkeypatch.setattr(events, "TAKING", 0.05)
 
     async def takes_the_head_only(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -103,7 +104,7 @@ def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
 
 
 def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SILENCE", 0.01)
+    monkeypatch.setattr(live_page, "SILENCE", 0.01)
 
     async def run() -> list[bytes]:
         board = Board(program)
@@ -144,7 +145,7 @@ def test_only_what_differs_is_newer(program: Program) -> None:
 def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "TICK", 0.01)
+    monkeypatch.setattr(live_page, "TICK", 0.01)
 
     class Broken(Program):
         asked = 0

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar import __version__
+from sidecar.admin.markup import Markup, joined, markup
 from sidecar.config.problems import Problem
 from sidecar.config.settings import Config
-from sidecar.markup import Markup, joined, markup
 from sidecar.outcomes import outcome_of
 from sidecar.routing.routes import Route
 from sidecar.telemetry.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block

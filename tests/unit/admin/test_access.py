@@ -3,7 +3,7 @@
 import pytest
 from starlette.requests import Request
 
-from sidecar.admin_access import denied_to_change, denied_to_see, may_change
+from sidecar.admin.access import denied_to_change, denied_to_see, may_change
 from sidecar.config.fields.address import Listen
 from sidecar.http1.sockets import ListenAddress
 from sidecar.secret import Secret

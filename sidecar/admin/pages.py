@@ -12,11 +12,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sidecar import SHIPPED, __version__, status_page
-from sidecar.admin_access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
-from sidecar.delivery_test import deliver
-from sidecar.live import Board, Events, Shown
-from sidecar.markup import Markup
+from sidecar import SHIPPED, __version__
+from sidecar.admin import status_page
+from sidecar.admin.access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
+from sidecar.admin.delivery_test import deliver
+from sidecar.admin.events import Events
+from sidecar.admin.live_page import Board, Shown
+from sidecar.admin.markup import Markup
 from sidecar.telemetry.log import Level
 
 #: Nothing but our own files may run, style, be shown or be asked by the page, and nobody may frame it.
@@ -49,7 +51,7 @@ class StatusPage:
 
     def __init__(self, running: Paged) -> None:
         self._running = running
-        assets = {name: (SHIPPED / "page" / name).read_bytes() for name in ASSETS}
+        assets = {name: (SHIPPED / "admin/static" / name).read_bytes() for name in ASSETS}
         self._assets = hashlib.sha256(b"".join(assets.values())).hexdigest()[:8]
         self.routes = [
             Route("/", self.seen(self.index)),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.markup import Markup, joined, markup
+from sidecar.admin.markup import Markup, joined, markup
 
 
 @pytest.mark.parametrize(

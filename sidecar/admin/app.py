@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from sidecar.admin_access import denied_to_change
-from sidecar.admin_page import Paged, StatusPage
+from sidecar.admin.access import denied_to_change
+from sidecar.admin.delivery_test import run_delivery_test
+from sidecar.admin.pages import Paged, StatusPage
 from sidecar.config.masked import masked_config
 from sidecar.config.problems import ConfigError
-from sidecar.delivery_test import run_delivery_test
 
 
 class Running(Paged, Protocol):

@@ -1,0 +1,1 @@
+"""The admin listener: probes, metrics, the status page, the delivery test."""

@@ -1,0 +1,62 @@
+"""Server-sent events for the status page."""
+
+import asyncio
+import contextlib
+import json
+
+from starlette.types import Receive, Scope, Send
+
+from sidecar.admin.live_page import Board
+
+TAKING = 10.0
+
+
+class Events:
+    """The answer that tells of each change (Server-Sent Events): `{part: HTML}` as JSON, with the version as its id."""
+
+    def __init__(self, board: Board, version: int) -> None:
+        """`version` is what the page shows already."""
+        self._board = board
+        self._version = version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._board.listening() as place:
+            if not place:
+                await _answer(send, 503, b"text/plain", more=False)
+                return
+            stream = asyncio.create_task(self._stream(send))
+            left = asyncio.create_task(_left(receive))
+            try:
+                await asyncio.wait([stream, left], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                left.cancel()
+                stream.cancel()
+
+    async def _stream(self, send: Send) -> None:
+        """Ends with the program, or with a listener who takes nothing."""
+        board = self._board
+        with contextlib.suppress(TimeoutError):
+            await _answer(send, 200, b"text/event-stream", more=True)
+            while not board.closed:
+                text = ":\n\n"
+                if board.version > self._version:
+                    newer, self._version = board.newer(self._version), board.version
+                    text = f"id: {self._version}\ndata: {json.dumps(newer)}\n\n"
+                async with asyncio.timeout(TAKING):
+                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                await board.news(self._version)
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(send: Send, status: int, content_type: bytes, *, more: bool) -> None:
+    headers = [(b"content-type", content_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+    if status == 503:
+        headers.append((b"retry-after", b"5"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if not more:
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
