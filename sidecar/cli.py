@@ -167,7 +167,7 @@ def _config_file(arguments: argparse.Namespace) -> str:
 def _serve(arguments: argparse.Namespace) -> int:
     files = Remembered()
     config = load_config(_config_file(arguments), os.environ, read=files)
-    from sidecar.serve import ListenError, serve
+    from sidecar.process.serve import ListenError, serve
 
     try:
         return serve(config, files, os.environ)

@@ -29,11 +29,11 @@ from uvicorn.server import ServerState
 
 from sidecar import is_compiled
 from sidecar.config.loader import load_config
-from sidecar.data_service import DataService
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
 from sidecar.http1.uvicorn_server import uvicorn_config
 from sidecar.outcomes import Reason
+from sidecar.process.data_plane import DataService
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import REASON_AT, Metrics
 

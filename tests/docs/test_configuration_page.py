@@ -57,7 +57,7 @@ def test_the_page_is_what_the_schema_says() -> None:
 
 
 def test_pages_and_chart_say_which_keys_need_a_restart() -> None:
-    source = (configuration_page.ROOT / "sidecar/reload.py").read_text(encoding="utf-8")
+    source = (configuration_page.ROOT / "sidecar/process/reload.py").read_text(encoding="utf-8")
     fixed = re.findall(r'^        \("(\w+)", old', source, re.M)
     sentence = re.search(r"a change of ([^.]*) needs a restart", configuration_page.page())
     assert sentence is not None

@@ -93,7 +93,7 @@ def test_without_tracing_both_fields_pass_untouched_and_nothing_of_opentelemetry
     assert [field for field in seen.headers if field[0].startswith(b"trace")] == SENT
     assert not has_protobuf(running)
     code = (
-        "import sys, sidecar.cli, sidecar.program, sidecar.worker, sidecar.tracing; "
+        "import sys, sidecar.cli.main, sidecar.process.program, sidecar.process.worker, sidecar.telemetry.tracing; "
         "sys.exit(any(n.startswith(('opentelemetry', 'google', 'requests')) for n in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

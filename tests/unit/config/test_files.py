@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import watch
 from sidecar.config.files import Recalled, Remembered, look_at
+from sidecar.process import reload
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_a_file_that_was_absent_changes_by_appearing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(reload, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reload, "REST_SECONDS", 0.05)
 
 
 def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quick: None) -> None:
@@ -92,7 +92,7 @@ def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quic
     files(str(file), 100)
 
     async def run() -> None:
-        waiting = asyncio.create_task(watch.wait_for_change(lambda: files))
+        waiting = asyncio.create_task(reload.wait_for_change(lambda: files))
         os.utime(file, (1, 1))
         await asyncio.sleep(0.2)
         assert not waiting.done()  # touched, not changed
@@ -109,12 +109,12 @@ def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quic
 def test_a_file_that_is_written_without_end_is_read_all_the_same(
     file: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(reload, "REST_SECONDS", 0.01)
     files = Remembered()
     files(str(file), 100)
 
     async def run() -> None:
-        waiting = asyncio.create_task(watch.wait_for_change(lambda: files))
+        waiting = asyncio.create_task(reload.wait_for_change(lambda: files))
         for number in range(1, 2000):
             file.write_text("x" * number)
             await asyncio.sleep(0.002)

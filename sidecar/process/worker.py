@@ -16,12 +16,12 @@ from typing import Any
 
 import uvloop
 
-from sidecar.channel import Channel
 from sidecar.config.files import Recalled
 from sidecar.config.loader import load_config
 from sidecar.config.settings import Config
-from sidecar.data_service import DataService, tune_process
 from sidecar.http1.uvicorn_server import quiet_uvicorn
+from sidecar.process.channel import Channel
+from sidecar.process.data_plane import DataService, tune_process
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Log, to_shared_stdout
 from sidecar.telemetry.metrics import Metrics

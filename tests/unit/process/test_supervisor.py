@@ -10,9 +10,9 @@ import pytest
 from sidecar.config.files import Remembered
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
+from sidecar.process.supervisor import Workers
 from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
-from sidecar.workers import Workers
 
 
 def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_route: Any, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from sidecar import __version__, is_compiled
 from sidecar.admin.app import admin_app
@@ -26,95 +26,21 @@ from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.ranges import RangesError
 from sidecar.config.settings import Config, RangesSettings
-from sidecar.data_service import DataService
 from sidecar.http1.sockets import remove, shown
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
-from sidecar.published import Published
-from sidecar.reload import read_again
+from sidecar.process.deliveries import Deliveries
+from sidecar.process.ip_ranges import Published
+from sidecar.process.reload import read_again, wait_for_change
 from sidecar.telemetry.log import Level, Log
-from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.process_metrics import Processes, memory_limit
 from sidecar.telemetry.prometheus import Exposition
-from sidecar.telemetry.recent_rejections import Refusal, newest_first
-from sidecar.watch import wait_for_change
+from sidecar.telemetry.recent_rejections import Refusal
 
 #: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load
 #: balancers while SIGTERM is sent, not before).
 ACCEPTING_SHARE = 0.25
 #: How often is looked whether a list of networks is due.
 RANGES_SECONDS = 5.0
-
-
-class Deliveries(Protocol):
-    """What takes deliveries: this process (below), or several (workers.py)."""
-
-    exits: int  #: processes that ended and should not have
-    ended: asyncio.Future[None]  #: done when deliveries can be taken no longer
-
-    @property
-    def metrics(self) -> Sequence[Metrics]:
-        """What each process counts."""
-        ...
-
-    @property
-    def serving(self) -> int:
-        """Processes that take deliveries."""
-        ...
-
-    @property
-    def pids(self) -> Iterable[int]:
-        """Processes besides this one."""
-        ...
-
-    async def refusals(self) -> Sequence[Refusal]:
-        """The last deliveries that did not get through, newest first."""
-        ...
-
-    async def start(self) -> None:
-        """Ends when deliveries are taken, or `ended` is done."""
-        ...
-
-    async def apply(self, config: Config, files: Remembered) -> None:
-        """Ends when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
-        ...
-
-    async def drain(self, *, accepting: float, until: float) -> None:
-        """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
-        ...
-
-    def end_at_once(self) -> None:
-        """Whatever is in flight is cut off."""
-        ...
-
-
-class OneProcess:
-    """Deliveries taken by this process."""
-
-    exits = 0
-    serving = 1
-    pids: Sequence[int] = ()
-
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, data_socket: socket.socket) -> None:
-        self.metrics = [Metrics()]
-        self.ended: asyncio.Future[None]
-        self._service = DataService(config, loop, log=log, metrics=self.metrics[0])
-        self._data_socket = data_socket
-
-    async def refusals(self) -> Sequence[Refusal]:
-        return newest_first([self._service.refusals.since(0)])
-
-    async def start(self) -> None:
-        self._service.start(self._data_socket)
-        self.ended = self._service.ended
-
-    async def apply(self, config: Config, files: Remembered) -> None:
-        self._service.apply(config)
-
-    async def drain(self, *, accepting: float, until: float) -> None:
-        await self._service.drain(accepting=accepting, until=until)
-
-    def end_at_once(self) -> None:
-        """Ends with the process."""
 
 
 class Program:

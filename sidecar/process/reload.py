@@ -1,7 +1,13 @@
-"""The configuration at work: swapped whole, and only for one that is right; the last good one is kept."""
+"""Reloading: a changed configuration replaces the one at work as a whole, and only if it is right.
 
+Config files are polled once a second; we don't use inotify. Polling costs microseconds a file and works where notifications
+don't: on network file systems, and on mounts whose links are swapped. Content decides: a file that was only touched is no
+change.
+"""
+
+import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.config.files import ReadFile, Remembered
@@ -66,3 +72,29 @@ def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mappin
     if problems:
         raise ConfigError(problems)
     return new
+
+
+LOOK_SECONDS = 1.0
+#: A file that is being written is left alone until it has looked the same for this long, but not for ever.
+REST_SECONDS = 0.25
+MAX_RESTS = 20
+
+
+async def wait_for_change(current: Callable[[], Remembered]) -> None:
+    """Returns when what was last read is no longer what stands in the files, and they are no longer being written.
+
+    `current()` is what was last read; it may change while this waits. Files are touched in a thread: a network file system may
+    take its time.
+    """
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        looks = await asyncio.to_thread(current().look_again)
+        if looks == current().looks:
+            continue
+        for _ in range(MAX_RESTS):
+            await asyncio.sleep(REST_SECONDS)
+            before, looks = looks, await asyncio.to_thread(current().look_again)
+            if looks == before:
+                break
+        if await asyncio.to_thread(current().differs):
+            return

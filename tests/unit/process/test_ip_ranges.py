@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar import published
 from sidecar.config.ranges import RangesError, load_ranges
-from sidecar.published import RETRY_SECONDS, Published
+from sidecar.process import ip_ranges as published
+from sidecar.process.ip_ranges import RETRY_SECONDS, Published
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0

@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sidecar.channel import Channel
 from sidecar.config.files import Remembered
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
+from sidecar.process.channel import Channel
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import KEPT, Refusal, newest_first
@@ -259,7 +259,7 @@ def _command(number: int, workers: int) -> tuple[list[str], dict[str, str]]:
     """How a worker is started: this interpreter, with the packages that it found here and none from where it runs."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     warnings = [f"-W{option}" for option in sys.warnoptions]
-    arguments = [sys.executable, "-P", *warnings, "-m", "sidecar.worker", str(number), str(workers)]
+    arguments = [sys.executable, "-P", *warnings, "-m", "sidecar.process.worker", str(number), str(workers)]
     return arguments, os.environ | {"PYTHONPATH": path}
 
 

@@ -8,10 +8,11 @@ import uvloop
 
 from sidecar.config.files import Remembered
 from sidecar.config.settings import Config
-from sidecar.data_service import tune_process
 from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
 from sidecar.http1.uvicorn_server import quiet_uvicorn
-from sidecar.program import Deliveries, OneProcess, Program
+from sidecar.process.data_plane import tune_process
+from sidecar.process.deliveries import Deliveries, OneProcess
+from sidecar.process.program import Program
 from sidecar.telemetry.log import Log, to_shared_stdout
 
 __all__ = ["ListenError", "serve"]
@@ -49,7 +50,7 @@ async def _run(
         log = Log(config.log, loop)
         deliveries = OneProcess(config, loop, log, data_sockets[0])
     else:
-        from sidecar.workers import Workers  # noqa: PLC0415 - memory that one process does without
+        from sidecar.process.supervisor import Workers  # noqa: PLC0415 - memory that one process does without
 
         log = Log(config.log, loop, to_shared_stdout)
         deliveries = Workers(config, files, loop, log, data_sockets)

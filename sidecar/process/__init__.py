@@ -1,0 +1,1 @@
+"""What runs: start, reload, workers, and a SIGTERM that loses nothing."""
