@@ -14,7 +14,7 @@ import leak_watch
 import pytest
 import yaml
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.scheme_keys import SchemeKeys, scheme_from
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 FILE = Path(__file__).parents[1] / "vectors" / "vectors.json"
 VECTORS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["vectors"]

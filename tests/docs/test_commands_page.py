@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from pages import NAMES, ROOT, code, fences, named, read, rows
 
-from sidecar.cli import _parser
+from sidecar.cli.main import build_parser
 from sidecar.inject.objects import CONTAINER
 
 PAGE = read("docs/commands.md")
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
-    dict(action.choices) for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    dict(action.choices) for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
 )
 
 

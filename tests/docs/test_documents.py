@@ -12,7 +12,7 @@ import yaml
 from marshmallow import Schema
 from marshmallow.fields import Nested
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 from sidecar.config.presets import preset_names
 from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
 from sidecar.diagnosis.diagnose import REMEDIES

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pages import NAMES, ROOT, Fence, fences, read
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 from sidecar.config.keys import ConfigKeys, RouteKeys
 from sidecar.config.scheme_keys import SchemeKeys
 

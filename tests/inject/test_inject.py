@@ -12,7 +12,7 @@ import yaml
 from chart import helm
 from manifests import CONFIG, pod, read, service, workload, written
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 from sidecar.inject.injection import inject
 from sidecar.inject.options import Options
 

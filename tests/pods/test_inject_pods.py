@@ -17,7 +17,7 @@ import yaml
 from deliveries import BODY, deliver, load, load_while_ready, taken, wait_for
 from pods import Pod, mounted, played, put
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 pytestmark = pytest.mark.image
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 GITHUB = "CANARY-SECRET-github-11c9"
 BASE64_SECRET = base64.b64encode(b"CANARY-SECRET-standard-webhooks").decode()

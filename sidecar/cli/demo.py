@@ -4,6 +4,7 @@ The demo plays three parts that would be three machines: the sender, the trusted
 the receiver. The sidecar is the real one: `sidecar serve` with the configuration shown.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -46,6 +47,18 @@ PROVIDER = "203.0.113.7"
 STRANGER = "198.51.100.66"
 BODY = b'{"event":"score.ready","id":"622056dce007dc805c741751","score":712}'
 START_SECONDS = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", action="store_true", help="leave it running and print commands to try")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        return run_demo(keep=arguments.keep)
+    except DemoError as error:
+        print(f"sidecar demo: {error}", file=sys.stderr)
+        return 1
 
 
 class DemoError(Exception):

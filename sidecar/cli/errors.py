@@ -1,4 +1,4 @@
-"""How a command says that it can't work with what it was given."""
+"""How a command reports input that it can't work with."""
 
 from typing import NoReturn
 
@@ -8,4 +8,5 @@ class UsageError(Exception):
 
 
 def unusable(message: str) -> NoReturn:
+    """Raises `UsageError`."""
     raise UsageError(message)

@@ -1,7 +1,27 @@
-"""The presets for people: as a list, and as YAML to copy."""
+"""The command `sidecar presets`."""
+
+import argparse
+import sys
 
 from sidecar import SHIPPED
+from sidecar.cli.arguments import no_preset
 from sidecar.config.presets import load_preset, preset_names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.name is None:
+        print(preset_list())
+        return 0
+    try:
+        print(preset_yaml(arguments.name), end="")
+    except KeyError:
+        print(f"sidecar presets: {no_preset(arguments.name)}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def preset_list() -> str:

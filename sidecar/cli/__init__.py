@@ -1,0 +1,1 @@
+"""The `sidecar` command: one file a command, and `main` that finds it."""

@@ -1,0 +1,96 @@
+"""Arguments that several commands take, and what they are read to."""
+
+import argparse
+import difflib
+import os
+import time
+from collections.abc import Sequence
+
+from sidecar.cli.errors import unusable
+from sidecar.config.fields.reference import SecretReference
+from sidecar.config.presets import load_preset, load_scheme, preset_names
+from sidecar.config.problems import ConfigError
+from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
+from sidecar.secret import Secret
+from sidecar.verify.scheme import Scheme
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", default=os.environ.get("SIDECAR_CONFIG"), help="default: $SIDECAR_CONFIG"
+    )
+
+
+def config_file(arguments: argparse.Namespace) -> str:
+    file: str | None = arguments.config
+    return file or unusable("no configuration; give --config FILE or set SIDECAR_CONFIG")
+
+
+def add_signing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset", required=True, help="whose signature to make: a preset, or a file with a scheme of your own"
+    )
+    parser.add_argument("--secret", required=True, metavar="REF", help="env:NAME or file:PATH")
+    parser.add_argument("--body", metavar="FILE", help="what to send; - for standard input; default: a small document")
+
+
+def unix_time(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 10**11:
+        raise argparse.ArgumentTypeError(f"{text!r} is not unix time in seconds, for example {int(time.time())}")
+    return value
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def read_scheme(preset: str) -> Scheme:
+    """A preset by name, or a scheme of one's own from a file."""
+
+    if "/" in preset or preset.endswith((".yaml", ".yml")):
+        try:
+            return load_scheme(preset)
+        except ConfigError as error:
+            unusable(f"the scheme has mistakes:\n{error}")
+    try:
+        return load_preset(preset)
+    except KeyError:
+        unusable(no_preset(preset))
+
+
+def no_preset(name: str) -> str:
+
+    close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
+    close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
+    meant = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists them"
+    return f"there is no preset {name!r}; {meant}"
+
+
+def read_secret_ref(reference: str) -> Secret:
+    """A secret by `env:NAME` or `file:PATH`. What was given is not shown: it may be the secret itself."""
+    kind, _, name = reference.partition(":")
+    if kind not in ("env", "file") or not name:
+        unusable("--secret takes env:NAME or file:PATH, never the secret itself: arguments show in process lists")
+    ref: SecretRef = SecretReference().read({kind: name})
+    try:
+        return Secret(ref.id, read_secret(ref, os.environ))
+    except SecretUnavailableError as error:
+        unusable(str(error))
+    except ValueError:
+        unusable(f"the secret in {reference} is empty")
+
+
+def read_secrets(references: Sequence[str]) -> list[Secret]:
+    """Several, with ids that differ: the id says which one matched."""
+    secrets: list[Secret] = []
+    for reference in references:
+        secret = read_secret_ref(reference)
+        same = sum(other.id.partition("#")[0] == secret.id for other in secrets)
+        secrets.append(Secret(f"{secret.id}#{same + 1}", secret.reveal()) if same else secret)
+    return secrets

@@ -1,0 +1,54 @@
+"""The command `sidecar check`."""
+
+import argparse
+import os
+import sys
+
+from sidecar.config.loader import load_config
+from sidecar.config.problems import ConfigError
+from sidecar.config.settings import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument(
+        "--no-secrets",
+        action="store_true",
+        help="don't read environment variables and secret files, as where a CI has none",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    failed = False
+    for file in arguments.files:
+        try:
+            config = load_config(file, os.environ, resolve_secrets=not arguments.no_secrets)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            failed = True
+        else:
+            print(described(config))
+    return 1 if failed else 0
+
+
+def described(config: Config) -> str:
+    """The routes as they will work, a line each."""
+    lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}"]
+    for route in config.routes.routes:
+        if route.open:
+            how = "OPEN, nothing is verified"
+        elif route.verifier is None:
+            how = "no signature, by address alone"
+        else:
+            scheme = route.verifier.scheme
+            how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
+        senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
+        replay = f", once in {route.replay.seconds:g} s" if route.replay is not None else ""
+        signed = ", signed anew for the receiver" if route.resigner is not None else ""
+        shadow = ", SHADOW: refuses nothing" if route.shadow else ""
+        methods = "/".join(sorted(route.methods))
+        lines.append(
+            f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{shadow}"
+        )
+    lines += [f"  warning: {warning}" for warning in config.warnings]
+    return "\n".join(lines)

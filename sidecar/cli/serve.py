@@ -1,0 +1,24 @@
+"""The command `sidecar serve`."""
+
+import argparse
+import os
+import sys
+
+from sidecar.cli.arguments import add_config, config_file
+from sidecar.config.files import Remembered
+from sidecar.config.loader import load_config
+from sidecar.process.serve import ListenError, serve
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    files = Remembered()
+    config = load_config(config_file(arguments), os.environ, read=files)
+    try:
+        return serve(config, files, os.environ)
+    except ListenError as error:
+        print(f"sidecar serve: {error}", file=sys.stderr)
+        return 1
