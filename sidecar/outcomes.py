@@ -11,21 +11,22 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class Word(StrEnum):
+class HashableStrEnum(StrEnum):
     """One of a closed list, with the hash of a string: Enum's own is a function of Python's, called several times a delivery."""
 
     __hash__ = str.__hash__
 
 
-class Outcome(Word):
-    """The three ends of a delivery; label `outcome` of `webhook_sidecar_deliveries_total`."""
+class Outcome(HashableStrEnum):
+    """How a delivery ended; label `outcome` of `webhook_sidecar_deliveries_total`."""
 
-    ACCEPTED = "accepted"  # the upstream answered, whatever its status
-    REJECTED = "rejected"  # refused here, the upstream saw nothing
-    FAILED = "failed"  # verified, but not answered by the upstream
+    ACCEPTED = "accepted"  # the upstream responded, whatever its status
+    DUPLICATE = "duplicate"  # a copy of a delivery that the upstream has taken; the sender gets 200
+    REJECTED = "rejected"  # rejected here, the upstream saw nothing
+    FAILED = "failed"  # verified, but without a response of the upstream
 
 
-class Reason(Word):
+class Reason(HashableStrEnum):
     """Label value, log field and `explain` output. Adding one is a change of the public contract."""
 
     NO_ROUTE = "no_route"
@@ -58,7 +59,7 @@ class Reason(Word):
     INTERNAL_ERROR = "internal_error"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What a sender is told; `detail` is the JSON body's only field."""
 
     status: int
@@ -86,29 +87,29 @@ VERIFICATION: Final = frozenset(
 SHADOWED: Final = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
 
 #: The answer to everything else.
-ANSWERS: Final = {
-    Reason.NO_ROUTE: Answer(404, "Not Found"),
-    Reason.METHOD_NOT_ALLOWED: Answer(405, "Method Not Allowed"),
-    Reason.MALFORMED_REQUEST: Answer(400, "Bad Request"),
-    Reason.REPLAYED: Answer(200, "Already delivered"),
-    Reason.BODY_TOO_LARGE: Answer(413, "Content Too Large"),
-    Reason.BODY_TIMEOUT: Answer(408, "Request Timeout"),
-    Reason.BODY_INCOMPLETE: Answer(400, "Bad Request"),
-    Reason.HEADERS_TOO_LARGE: Answer(431, "Request Header Fields Too Large"),
-    Reason.HEADER_TIMEOUT: Answer(408, "Request Timeout"),
-    Reason.OVERLOADED: Answer(503, "Service Unavailable", retry_after=1),
-    Reason.DRAINING: Answer(503, "Service Unavailable", retry_after=1),
-    Reason.RATE_LIMITED: Answer(429, "Too Many Requests", retry_after=60),
-    Reason.REPLAY_STORE_UNAVAILABLE: Answer(503, "Service Unavailable", retry_after=5),
-    Reason.UPSTREAM_UNREACHABLE: Answer(502, "Bad Gateway"),
-    Reason.UPSTREAM_TIMEOUT: Answer(504, "Gateway Timeout"),
-    Reason.UPSTREAM_BROKE: Answer(502, "Bad Gateway"),
-    Reason.CLIENT_DISCONNECTED: Answer(400, "Bad Request"),  # nobody is there to read it
-    Reason.INTERNAL_ERROR: Answer(500, "Internal Server Error"),
+RESPONSES: Final = {
+    Reason.NO_ROUTE: Response(404, "Not Found"),
+    Reason.METHOD_NOT_ALLOWED: Response(405, "Method Not Allowed"),
+    Reason.MALFORMED_REQUEST: Response(400, "Bad Request"),
+    Reason.REPLAYED: Response(200, "Already delivered"),
+    Reason.BODY_TOO_LARGE: Response(413, "Content Too Large"),
+    Reason.BODY_TIMEOUT: Response(408, "Request Timeout"),
+    Reason.BODY_INCOMPLETE: Response(400, "Bad Request"),
+    Reason.HEADERS_TOO_LARGE: Response(431, "Request Header Fields Too Large"),
+    Reason.HEADER_TIMEOUT: Response(408, "Request Timeout"),
+    Reason.OVERLOADED: Response(503, "Service Unavailable", retry_after=1),
+    Reason.DRAINING: Response(503, "Service Unavailable", retry_after=1),
+    Reason.RATE_LIMITED: Response(429, "Too Many Requests", retry_after=60),
+    Reason.REPLAY_STORE_UNAVAILABLE: Response(503, "Service Unavailable", retry_after=5),
+    Reason.UPSTREAM_UNREACHABLE: Response(502, "Bad Gateway"),
+    Reason.UPSTREAM_TIMEOUT: Response(504, "Gateway Timeout"),
+    Reason.UPSTREAM_BROKE: Response(502, "Bad Gateway"),
+    Reason.CLIENT_DISCONNECTED: Response(400, "Bad Request"),  # nobody is there to read it
+    Reason.INTERNAL_ERROR: Response(500, "Internal Server Error"),
 }
 
 #: The one exception: a head that is too large because its target is (RFC 9110, 15.5.15).
-TARGET_TOO_LONG: Final = Answer(414, "URI Too Long")
+TARGET_TOO_LONG: Final = Response(414, "URI Too Long")
 
 _FAILED: Final = frozenset(
     {
@@ -122,29 +123,44 @@ _FAILED: Final = frozenset(
 
 
 def outcome_of(reason: Reason) -> Outcome:
-    """`failed` for what went wrong after verification, `rejected` for what was refused here."""
+    """The outcome that a reason has, unless its `DeliveryEnd` names another one."""
+    if reason is Reason.REPLAYED:
+        return Outcome.DUPLICATE
     return Outcome.FAILED if reason in _FAILED else Outcome.REJECTED
 
 
-class Stop(Exception):
+#: Every pair of outcome and reason that a delivery can end with.
+ENDS: Final[tuple[tuple[Outcome, Reason | None], ...]] = (
+    (Outcome.ACCEPTED, None),
+    *((outcome_of(reason), reason) for reason in Reason),
+    (Outcome.REJECTED, Reason.REPLAYED),  # the first copy is still with the upstream: 409
+    (Outcome.FAILED, Reason.DRAINING),  # cut off in flight at the end of `drain`
+)
+
+
+class DeliveryEnd(Exception):
     """A delivery ends here, for a reason of the closed list."""
 
-    def __init__(self, reason: Reason, detail: str = "", *, answer: Answer | None = None) -> None:
+    def __init__(
+        self, reason: Reason, detail: str = "", *, response: Response | None = None, outcome: Outcome | None = None
+    ) -> None:
+        """`response` and `outcome` replace the reason's own; the pair of outcome and reason must be one of `ENDS`."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
-        self.answer = answer  #: in place of the reason's own
+        self.response = response
+        self.outcome = outcome or outcome_of(reason)
 
 
-class Rejected(Stop):
+class Rejected(DeliveryEnd):
     """Raised before the first byte of an answer was sent."""
 
 
-class Aborted(Stop):
+class Aborted(DeliveryEnd):
     """Raised after an answer was begun; the connection to the sender is closed."""
 
 
-class Result(StrEnum):
+class HandshakeResult(StrEnum):
     """Label `result` of `webhook_sidecar_handshakes_total`."""
 
     ANSWERED = "answered"

@@ -11,12 +11,12 @@ from starlette.routing import Route
 
 from sidecar.admin.access import denied_to_change
 from sidecar.admin.delivery_test import run_delivery_test
-from sidecar.admin.pages import Paged, StatusPage
+from sidecar.admin.pages import PageProgram, StatusPage
 from sidecar.config.masked import masked_config
 from sidecar.config.problems import ConfigError
 
 
-class Running(Paged, Protocol):
+class AdminProgram(PageProgram, Protocol):
     """What the admin listener shows and moves."""
 
     @property
@@ -26,7 +26,7 @@ class Running(Paged, Protocol):
         ...
 
 
-def admin_app(running: Running) -> Starlette:
+def admin_app(running: AdminProgram) -> Starlette:
     """The Starlette application of the admin listener."""
     page = StatusPage(running)
 

@@ -6,7 +6,7 @@ import json
 
 from starlette.types import Receive, Scope, Send
 
-from sidecar.admin.live_page import Board
+from sidecar.admin.live_page import LivePage
 
 TAKING = 10.0
 
@@ -14,13 +14,13 @@ TAKING = 10.0
 class Events:
     """The answer that tells of each change (Server-Sent Events): `{part: HTML}` as JSON, with the version as its id."""
 
-    def __init__(self, board: Board, version: int) -> None:
+    def __init__(self, page: LivePage, version: int) -> None:
         """`version` is what the page shows already."""
-        self._board = board
+        self._page = page
         self._version = version
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._board.listening() as place:
+        async with self._page.listening() as place:
             if not place:
                 await _answer(send, 503, b"text/plain", more=False)
                 return
@@ -34,17 +34,17 @@ class Events:
 
     async def _stream(self, send: Send) -> None:
         """Ends with the program, or with a listener who takes nothing."""
-        board = self._board
+        page = self._page
         with contextlib.suppress(TimeoutError):
             await _answer(send, 200, b"text/event-stream", more=True)
-            while not board.closed:
+            while not page.closed:
                 text = ":\n\n"
-                if board.version > self._version:
-                    newer, self._version = board.newer(self._version), board.version
+                if page.version > self._version:
+                    newer, self._version = page.newer(self._version), page.version
                     text = f"id: {self._version}\ndata: {json.dumps(newer)}\n\n"
                 async with asyncio.timeout(TAKING):
                     await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-                await board.news(self._version)
+                await page.news(self._version)
             await send({"type": "http.response.body", "body": b""})
 
 

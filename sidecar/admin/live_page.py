@@ -19,7 +19,7 @@ from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
 from sidecar.telemetry.prometheus import Exposition
 from sidecar.telemetry.rates import Rates
-from sidecar.telemetry.recent_rejections import Refusal
+from sidecar.telemetry.recent_rejections import RecentRejection
 
 #: Seconds between two looks while somebody listens.
 TICK = 1.0
@@ -31,7 +31,7 @@ MAX_LISTENERS = 16
 SILENCE = 15.0
 
 
-class Shown(Protocol):
+class ProgramView(Protocol):
     """What the page shows."""
 
     @property
@@ -46,13 +46,13 @@ class Shown(Protocol):
     def draining(self) -> bool: ...
     @property
     def log(self) -> Log: ...
-    async def refusals(self) -> Sequence[Refusal]: ...
+    async def refusals(self) -> Sequence[RecentRejection]: ...
 
 
-class Board:
+class LivePage:
     """`parts` are the page's, as they were last drawn; `version` is the newest of theirs."""
 
-    def __init__(self, shown: Shown, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shown: ProgramView, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.parts: dict[str, Markup] = {}
         self.version = 0
         self.rates = Rates(shown.exposition.parts, monotonic)

@@ -17,7 +17,7 @@ from sidecar.admin import status_page
 from sidecar.admin.access import OTHER_ORIGIN, Denied, denied_to_change, denied_to_see, is_of_another_origin, may_change
 from sidecar.admin.delivery_test import deliver
 from sidecar.admin.events import Events
-from sidecar.admin.live_page import Board, Shown
+from sidecar.admin.live_page import LivePage, ProgramView
 from sidecar.admin.markup import Markup
 from sidecar.telemetry.log import Level
 
@@ -39,17 +39,17 @@ FORM_SECONDS = 10.0
 MAX_ANSWER = 500
 
 
-class Paged(Shown, Protocol):
+class PageProgram(ProgramView, Protocol):
     """What the page shows and moves."""
 
     @property
-    def board(self) -> Board: ...
+    def live_page(self) -> LivePage: ...
 
 
 class StatusPage:
     """`routes` are to be served by the admin listener."""
 
-    def __init__(self, running: Paged) -> None:
+    def __init__(self, running: PageProgram) -> None:
         self._running = running
         assets = {name: (SHIPPED / "admin/static" / name).read_bytes() for name in ASSETS}
         self._assets = hashlib.sha256(b"".join(assets.values())).hexdigest()[:8]
@@ -97,7 +97,7 @@ class StatusPage:
             return self.refuse(request, OTHER_ORIGIN)
         known = request.headers.get("last-event-id") or request.query_params.get("since", "")
         return Events(
-            self._running.board, int(known) if known.isascii() and known.isdecimal() and len(known) < 20 else 0
+            self._running.live_page, int(known) if known.isascii() and known.isdecimal() and len(known) < 20 else 0
         )
 
     async def test(self, request: Request) -> Response:
@@ -117,14 +117,16 @@ class StatusPage:
         return await self._page(status_page.result(status, account.id, _told(answer["detail"])))
 
     async def _page(self, result: Markup | None = None, status: int = 200) -> Response:
-        board, config = self._running.board, self._running.config
-        await board.draw()
+        live_page, config = self._running.live_page, self._running.config
+        await live_page.draw()
         form = status_page.form(
-            board.parts["accounts"],
+            live_page.parts["accounts"],
             allowed=may_change(config.admin, config.admin_token),
             needs_token=config.admin_token is not None,
         )
-        page = status_page.page(board.parts, version=board.version, assets=self._assets, form=form, result=result)
+        page = status_page.page(
+            live_page.parts, version=live_page.version, assets=self._assets, form=form, result=result
+        )
         return HTMLResponse(page, status, PAGE_HEADERS)
 
 

@@ -20,7 +20,7 @@ from sidecar.config.settings import Config
 from sidecar.outcomes import outcome_of
 from sidecar.routing.routes import Route
 from sidecar.telemetry.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
-from sidecar.telemetry.recent_rejections import Refusal
+from sidecar.telemetry.recent_rejections import RecentRejection
 
 
 class State(NamedTuple):
@@ -142,7 +142,7 @@ def route(it: Route, counted: Block, rates: Sequence[float], secrets: Mapping[st
         tags.append((f"replay {_span(it.replay.seconds)}", "replay"))
     if it.allow is not None:
         tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
-    if it.resigner is not None:
+    if it.upstream_signer is not None:
         tags.append(("signed anew", "sign"))
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
@@ -160,7 +160,7 @@ def no_route(counted: Block, rates: Sequence[float]) -> Markup:
     return markup('<h3>no route</h3><p class="to">not forwarded</p>{counts}', counts=_counts(counted, rates))
 
 
-def refusals(last: Sequence[Refusal]) -> Markup:
+def refusals(last: Sequence[RecentRejection]) -> Markup:
     if not last:
         return markup("<p>None since the start.</p>")
     return markup(
@@ -267,7 +267,7 @@ def _retire(by: float | None) -> Markup:
     return markup('<br><small class="{mood}">retire by {day}</small>', mood="bad" if by < time.time() else "", day=day)
 
 
-def _refusal(it: Refusal) -> Markup:
+def _refusal(it: RecentRejection) -> Markup:
     outcome = "shadow" if it.shadow else it.outcome
     hint = markup(' <span class="hint">{hint}</span>', hint=it.hint) if it.hint else Markup()
     detail = markup("<br><small>{detail}</small>", detail=it.detail) if it.detail else Markup()

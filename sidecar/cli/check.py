@@ -44,7 +44,7 @@ def described(config: Config) -> str:
             how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         replay = f", once in {route.replay.seconds:g} s" if route.replay is not None else ""
-        signed = ", signed anew for the receiver" if route.resigner is not None else ""
+        signed = ", signed anew for the receiver" if route.upstream_signer is not None else ""
         shadow = ", SHADOW: refuses nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
         lines.append(

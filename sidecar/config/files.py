@@ -25,12 +25,12 @@ def read_file(name: str, size: int) -> bytes:
 
 #: What differs when a file does: where it is, its size, the times of its last changes, and whether the last one is so recent
 #: that another could have the same time. None: no file.
-Look = tuple[int, ...] | None
+FileState = tuple[int, ...] | None
 #: Nanoseconds. Some file systems count in steps of two seconds.
 RECENT = 3_000_000_000
 
 
-def look_at(name: str) -> Look:
+def read_file_state(name: str) -> FileState:
     """The file behind `name`, symbolic links followed: a mounted ConfigMap or Secret changes by another link."""
     try:
         found = os.stat(name)
@@ -47,27 +47,27 @@ class Remembered:
 
     def __init__(self) -> None:
         self.texts: dict[str, str | int] = {}  #: base64, or the number of the error; can be sent as JSON
-        self.looks: dict[str, Look] = {}  #: from before the file was read, so that a change meanwhile shows
+        self.states: dict[str, FileState] = {}  #: from before the file was read, so that a change meanwhile shows
         self._sizes: dict[str, int] = {}
 
     def __call__(self, name: str, size: int) -> bytes:
         if self._sizes.get(name, 0) < size:
-            look = look_at(name)
+            look = read_file_state(name)
             self.texts[name] = _read(name, size)
-            self.looks[name] = look
+            self.states[name] = look
             self._sizes[name] = size
         return recall(self.texts, name, size)
 
-    def look_again(self) -> dict[str, Look]:
-        """As `looks`, but now."""
-        return {name: look_at(name) for name in self.looks}
+    def current_states(self) -> dict[str, FileState]:
+        """As `states`, but now."""
+        return {name: read_file_state(name) for name in self.states}
 
     def differs(self) -> bool:
         """Whether any file's content is another now. If none is, only their looks are remembered anew."""
-        looks = self.look_again()
+        states = self.current_states()
         if any(_read(name, size) != self.texts[name] for name, size in self._sizes.items()):
             return True
-        self.looks = looks
+        self.states = states
         return False
 
 

@@ -11,20 +11,21 @@ from sidecar.config.fields.number import Count, Duration, RateOf, Refresh, Share
 from sidecar.config.fields.reference import ReplayStore, SecretReference
 from sidecar.config.fields.text import Choice, Flag, HeaderName, JSONSchema, Label, Method, NonEmpty, RoutePath, Text
 from sidecar.config.presets import Verify
-from sidecar.routing.routes import DEFAULT_REFUSAL
+from sidecar.routing.routes import DEFAULT_REJECTION
 from sidecar.telemetry.log import Level, LogFormat
-from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.handshake import HandshakeMode
 
 
-class Mode(StrEnum):
+class RouteMode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"
 
 
 class RejectKeys(Keys):
-    status = Status(load_default=DEFAULT_REFUSAL.status, metadata={"about": "status of the refusal"})
+    status = Status(load_default=DEFAULT_REJECTION.status, metadata={"about": "status of the refusal"})
     body = Text(
-        load_default=DEFAULT_REFUSAL.body.decode(), metadata={"about": "body of the refusal, sent as application/json"}
+        load_default=DEFAULT_REJECTION.body.decode(),
+        metadata={"about": "body of the refusal, sent as application/json"},
     )
 
 
@@ -85,8 +86,8 @@ class RouteKeys(Keys):
         },
     )
     mode = Choice(
-        Mode,
-        load_default=Mode.ENFORCE,
+        RouteMode,
+        load_default=RouteMode.ENFORCE,
         metadata={"about": "shadow forwards all the same and counts what would have been refused"},
     )
     open = Flag(

@@ -18,7 +18,7 @@ from marshmallow import Schema, ValidationError
 
 from sidecar.config.fields.reference import ReplayStoreRef
 from sidecar.config.files import ReadFile, read_file
-from sidecar.config.keys import ConfigKeys, LimitsKeys, LogKeys, Mode, RejectKeys, RouteKeys, TimeoutsKeys
+from sidecar.config.keys import ConfigKeys, LimitsKeys, LogKeys, RejectKeys, RouteKeys, RouteMode, TimeoutsKeys
 from sidecar.config.problems import ConfigError, Path, Problem, format_path
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
@@ -29,15 +29,14 @@ from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
-from sidecar.routing.routes import Refusal, Route, RouteTable, overlapping
+from sidecar.routing.routes import RejectionResponse, Route, RouteTable, overlapping
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
-from sidecar.verify.handshake import Handshakes
-from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, check_key
 from sidecar.verify.scheme import BEARER_KINDS, BODY, Scheme
-from sidecar.verify.standard_webhooks import Resigner, signing_key
+from sidecar.verify.standard_webhooks import UpstreamSigner, signing_key
 from sidecar.verify.verifier import MAX_SECRETS, Verifier
 
 #: Shorter secrets are guessed, not broken: below 16 bytes we warn.
@@ -208,14 +207,14 @@ class _Builder:
             methods=frozenset(item.get("methods") or (["GET", "HEAD", "POST"] if item.get("open") else ["POST"])),
             upstream=upstream or UpstreamAddress("http", "", 0, ""),  # reported above; the route lives on to be checked
             body_limit=item.get("limits", {}).get("body", limits.body),
-            refusal=Refusal(reject["status"], reject["body"].encode()),
+            rejection=RejectionResponse(reject["status"], reject["body"].encode()),
             verifier=self._verifier(scheme, secrets, public_url) if scheme is not None and secrets else None,
             preset=scheme.name if scheme is not None else "",
             open=item.get("open", False),
             allow=self._allow((*at, "allow"), item["allow"], data) if "allow" in item else None,
-            shadow=item.get("mode") is Mode.SHADOW,
+            shadow=item.get("mode") is RouteMode.SHADOW,
             replay=self._replay(at, item, scheme, data),
-            resigner=self._resigner((*at, "sign", "secret"), item.get("sign", {}).get("secret")),
+            upstream_signer=self._upstream_signer((*at, "sign", "secret"), item.get("sign", {}).get("secret")),
             handshakes=self._handshakes(at, item, scheme, secrets, f"{public_url.rstrip('/')}{path.removesuffix('*')}"),
         )
 
@@ -277,7 +276,7 @@ class _Builder:
             )
         return Replay(seconds, item.get("replay_fail_open", data.get("replay_fail_open", False)))
 
-    def _resigner(self, at: Path, refs: list[SecretRef] | None) -> Resigner | None:
+    def _upstream_signer(self, at: Path, refs: list[SecretRef] | None) -> UpstreamSigner | None:
         """`sign:` with the secrets that can be had: one at least, or it is a mistake."""
         if not refs:
             return None
@@ -299,7 +298,7 @@ class _Builder:
                     f"the secret in {ref.where} is not base64, with or without 'whsec_' before it; "
                     'make one: echo "whsec_$(openssl rand -base64 32)"',
                 )
-        return Resigner(keys) if keys else None
+        return UpstreamSigner(keys) if keys else None
 
     def _handshakes(
         self, at: Path, item: Mapping[str, Any], scheme: Scheme | None, secrets: list[Secret], url: str

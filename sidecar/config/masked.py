@@ -33,9 +33,9 @@ def masked_config(config: Config) -> dict[str, object]:
                 "methods": sorted(route.methods),
                 "mode": "shadow" if route.shadow else "enforce",
                 "body": route.body_limit,
-                "sign": "standard-webhooks" if route.resigner is not None else None,
+                "sign": "standard-webhooks" if route.upstream_signer is not None else None,
                 "replay": route.replay.seconds if route.replay is not None else None,
-                "reject": {"status": route.refusal.status, "body": route.refusal.body.decode()},
+                "reject": {"status": route.rejection.status, "body": route.rejection.body.decode()},
             }
             for route in config.routes.routes
         ],

@@ -32,8 +32,18 @@ from sidecar.diagnosis.live import Hints
 from sidecar.http1.connection import Incoming
 from sidecar.http1.head import FORWARDING_HEADERS, RequestHead, field_lines
 from sidecar.http1.upstream import Connection
-from sidecar.outcomes import ANSWERS, SHADOWED, VERIFICATION, Aborted, Reason, Rejected, Result, Stop, outcome_of
-from sidecar.replay.once import Once
+from sidecar.outcomes import (
+    RESPONSES,
+    SHADOWED,
+    VERIFICATION,
+    Aborted,
+    DeliveryEnd,
+    HandshakeResult,
+    Outcome,
+    Reason,
+    Rejected,
+)
+from sidecar.replay.once import ReplayTurn
 from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routing.access import Waived, admit, waive
 from sidecar.routing.client_ip import Client
@@ -41,8 +51,8 @@ from sidecar.routing.refusal_limit import RefusalLimit
 from sidecar.routing.routes import Route
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
-from sidecar.telemetry.recent_rejections import Refusals
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.recent_rejections import RecentRejections
+from sidecar.telemetry.record import DeliveryRecord
 from sidecar.telemetry.tracing import Tracing
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
@@ -66,7 +76,7 @@ class Proxy:
         budget: Budget,
         metrics: Metrics,
         log: Log,
-        refusals: Refusals,
+        refusals: RecentRejections,
         refusal_limit: RefusalLimit,
         replays: Store,
         now: Callable[[], float] = time.time,
@@ -106,7 +116,7 @@ class Proxy:
             if incoming.disconnected:
                 _note(exchange, Aborted(Reason.CLIENT_DISCONNECTED))
             else:
-                _note(exchange, Aborted(Reason.DRAINING, "the drain's time is over"))
+                _note(exchange, Aborted(Reason.DRAINING, "the drain's time is over", outcome=Outcome.FAILED))
             incoming.abort()
         except Exception as bug:
             failure = Rejected(Reason.INTERNAL_ERROR, _where(bug))
@@ -119,7 +129,7 @@ class Proxy:
             self._end(exchange, head, body)
 
     async def _deliver(  # noqa: PLR0912 - one straight line
-        self, incoming: Incoming, exchange: Exchange, body: Body
+        self, incoming: Incoming, exchange: DeliveryRecord, body: Body
     ) -> Rejected | None:
         """Raises what ends the delivery. The two commonest refusals, of no signature and of a wrong one, are returned: raised
         through four compiled functions the first takes 6.4 µs of this program's own time and not 5.4 (`path.py --unsigned`).
@@ -195,7 +205,7 @@ class Proxy:
         return None
 
     async def _verify(
-        self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: Exchange
+        self, verifier: Verifier, claim: Claim, head: RequestHead, body: Body, exchange: DeliveryRecord
     ) -> Verified | None:
         """None if no secret matches. Raises `Rejected`."""
         began = self.monotonic()
@@ -221,7 +231,7 @@ class Proxy:
         claim: Claim,
         client: Client,
         incoming: Incoming,
-        exchange: Exchange,
+        exchange: DeliveryRecord,
         *,
         body: Body,
         site: Site,
@@ -230,7 +240,7 @@ class Proxy:
         route = exchange.route
         assert route is not None
         leave: Verified | Waived = proof
-        once: Once | None = None
+        once: ReplayTurn | None = None
         try:
             once = await self._begin_once(route, claim, incoming.head, body, exchange, site=site)
         except Rejected as rejected:
@@ -244,14 +254,14 @@ class Proxy:
                 once.abandon()
 
     async def _begin_once(
-        self, route: Route, claim: Claim, head: RequestHead, body: Body, exchange: Exchange, *, site: Site
-    ) -> Once | None:
+        self, route: Route, claim: Claim, head: RequestHead, body: Body, exchange: DeliveryRecord, *, site: Site
+    ) -> ReplayTurn | None:
         """This delivery's turn, which must be ended; None if it may go on unchecked. Raises `Rejected` for a copy."""
         assert route.verifier is not None
         assert route.replay is not None
         fingerprint = functools.partial(route.verifier.fingerprint, claim, head, body.pieces, scope=route.name)
         key = await _hashed(body.size, fingerprint)
-        once = Once(self.replays, key, route.replay)
+        once = ReplayTurn(self.replays, key, route.replay)
         try:
             longest = site.upstreams[route.upstream].longest
             await once.begin(longest + PENDING_MARGIN, wait=not route.shadow)
@@ -268,11 +278,11 @@ class Proxy:
         claim: Claim | None,
         client: Client,
         incoming: Incoming,
-        exchange: Exchange,
+        exchange: DeliveryRecord,
         *,
         body: Body,
         site: Site,
-        once: Once | None = None,
+        once: ReplayTurn | None = None,
     ) -> None:
         """Steps (8) and (9): only with a proof in hand."""
         route = exchange.route
@@ -280,7 +290,9 @@ class Proxy:
         # (8)
         began = self.monotonic()
         upstream = site.upstreams[route.upstream]
-        signed = await self._sign(proof, claim, route, incoming.head, body) if route.resigner is not None else b""
+        signed = (
+            await self._sign(proof, claim, route, incoming.head, body) if route.upstream_signer is not None else b""
+        )
         trace = exchange.trace
         if trace is not None:
             trace.upstream_began = began
@@ -311,17 +323,17 @@ class Proxy:
         make = functools.partial(_signed_lines, route, claim, head, body.pieces, now=int(self.now()))
         return await _hashed(body.size, make)
 
-    def _answer_handshake(self, incoming: Incoming, exchange: Exchange, shape: Shape, body: Body) -> bool:
+    def _answer_handshake(self, incoming: Incoming, exchange: DeliveryRecord, shape: Shape, body: Body) -> bool:
         """Answers a handshake; false if the route passes it on. Raises `Rejected`."""
         assert exchange.route is not None
         handshakes = exchange.route.handshakes
         assert handshakes is not None
         if not handshakes.answers(shape):
-            exchange.handshake = Result.PASSED
+            exchange.handshake = HandshakeResult.PASSED
             return False
-        exchange.handshake = Result.REFUSED
+        exchange.handshake = HandshakeResult.REFUSED
         answer = handshakes.answer(shape, incoming.head, body.pieces)
-        exchange.handshake = Result.ANSWERED
+        exchange.handshake = HandshakeResult.ANSWERED
         exchange.status, headers, content = answer
         exchange.answer_bytes = len(content)
         incoming.start(exchange.status, field_lines(headers), sized=True, hold=True)
@@ -336,10 +348,10 @@ class Proxy:
             return
         wait = self.refusal_limit.wait(route.name, client.address, self.monotonic())
         if wait:
-            answer = ANSWERS[Reason.RATE_LIMITED]._replace(retry_after=wait)
-            raise Rejected(Reason.RATE_LIMITED, f"more than {self.refusal_limit.rate} were refused", answer=answer)
+            answer = RESPONSES[Reason.RATE_LIMITED]._replace(retry_after=wait)
+            raise Rejected(Reason.RATE_LIMITED, f"more than {self.refusal_limit.rate} were refused", response=answer)
 
-    def _count_refusal(self, exchange: Exchange, head: RequestHead) -> None:
+    def _count_refusal(self, exchange: DeliveryRecord, head: RequestHead) -> None:
         """Counts a refusal of the delivery itself against its sender. Never against a proxy, whose address many share."""
         site = self.current.site
         address = site.resolve_client(head).address
@@ -367,7 +379,7 @@ class Proxy:
                 detail=f"{proxied}; if that is a proxy's, name it in trusted_proxies",
             )
 
-    def _refuse(self, incoming: Incoming, exchange: Exchange, rejected: Rejected) -> None:
+    def _refuse(self, incoming: Incoming, exchange: DeliveryRecord, rejected: Rejected) -> None:
         _note(exchange, rejected)
         exchange.status, lines, body = _answer(rejected, exchange.route)
         incoming.start(exchange.status, lines, sized=True, hold=True)
@@ -384,14 +396,14 @@ class Proxy:
         status = b"%d %b" % (exchange.status, HTTPStatus(exchange.status).phrase.encode())
         return b"HTTP/1.1 %b\r\n%bconnection: close\r\n\r\n%b" % (status, lines, body)
 
-    def _begin(self, peer: str | None, method: str, path: bytes, head: RequestHead | None = None) -> Exchange:
+    def _begin(self, peer: str | None, method: str, path: bytes, head: RequestHead | None = None) -> DeliveryRecord:
         self._count += 1
-        exchange = Exchange(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
+        exchange = DeliveryRecord(number=self._count, peer=peer, started=self.monotonic(), method=method, path=path)
         if self.tracing is not None and head is not None:
             exchange.trace = self.tracing.sampler.begin(head)
         return exchange
 
-    def _end(self, exchange: Exchange, head: RequestHead, body: Body) -> None:
+    def _end(self, exchange: DeliveryRecord, head: RequestHead, body: Body) -> None:
         """Step (10)."""
         self.metrics.gauges[IN_FLIGHT] -= 1
         exchange.request_bytes = body.size
@@ -406,7 +418,7 @@ class Proxy:
             self._record_refusal(exchange, ended)
         body.release()
 
-    def _record(self, exchange: Exchange, ended: float) -> None:
+    def _record(self, exchange: DeliveryRecord, ended: float) -> None:
         exchange.seconds = ended - exchange.started
         self.metrics.record(exchange, self.now())
         self.log.record(exchange)
@@ -417,11 +429,13 @@ class Proxy:
             except Exception as bug:  # no delivery may suffer from it
                 self.log.event("traces_lost", Level.ERROR, detail=_where(bug))
 
-    def _record_refusal(self, exchange: Exchange, ended: float) -> None:
+    def _record_refusal(self, exchange: DeliveryRecord, ended: float) -> None:
         self._record(exchange, ended)
         self.refusals.record(exchange, self.now())
 
-    def _record_with_hint(self, exchange: Exchange, ended: float, head: RequestHead, pieces: Sequence[bytes]) -> None:
+    def _record_with_hint(
+        self, exchange: DeliveryRecord, ended: float, head: RequestHead, pieces: Sequence[bytes]
+    ) -> None:
         reason, route = exchange.reason or exchange.shadow_reason, exchange.route
         assert reason is not None
         assert route is not None  # `hints.wants` said so
@@ -433,7 +447,7 @@ class Proxy:
         self._record_refusal(exchange, ended)
 
 
-def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> bool:
+def _hand_on(connection: Connection, incoming: Incoming, exchange: DeliveryRecord) -> bool:
     """What has arrived of the answer's body goes to the sender; returns whether that was its end."""
     piece, more = connection.take()
     exchange.answer_bytes += len(piece)
@@ -441,7 +455,9 @@ def _hand_on(connection: Connection, incoming: Incoming, exchange: Exchange) -> 
     return not more
 
 
-async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange, once: Once | None) -> None:
+async def _stream(
+    connection: Connection, incoming: Incoming, exchange: DeliveryRecord, once: ReplayTurn | None
+) -> None:
     """The rest of an answer that did not come in one piece. While the sender reads too slowly, the receiver waits too."""
     done = False
     while not done:
@@ -453,7 +469,7 @@ async def _stream(connection: Connection, incoming: Incoming, exchange: Exchange
         done = _hand_on(connection, incoming, exchange)
 
 
-def _tolerated(exchange: Exchange, rejected: Rejected) -> Reason:
+def _tolerated(exchange: DeliveryRecord, rejected: Rejected) -> Reason:
     """The reason to note in shadow mode for a refusal of the delivery itself; anything else is raised again."""
     if rejected.reason not in SHADOWED:
         raise rejected
@@ -474,15 +490,15 @@ def _is_probably_proxied(site: Site, head: RequestHead) -> bool:
 
 
 def _signed_lines(route: Route, claim: Claim | None, head: RequestHead, body: Sequence[bytes], *, now: int) -> bytes:
-    assert route.resigner is not None
+    assert route.upstream_signer is not None
     fresh = os.urandom(16).hex().encode()
     ident = message_id(route.verifier, claim, head, body, scope=route.name, fresh=fresh)
-    return route.resigner.lines(ident, now, body)
+    return route.upstream_signer.lines(ident, now, body)
 
 
-def _note(exchange: Exchange, stop: Stop) -> None:
+def _note(exchange: DeliveryRecord, stop: DeliveryEnd) -> None:
     exchange.reason = stop.reason
-    exchange.outcome = outcome_of(stop.reason)
+    exchange.outcome = stop.outcome
     exchange.detail = stop.detail
     # What was kept until it was raised, by a request or a connection, leads back there by its frames: a circle.
     stop.__traceback__ = None

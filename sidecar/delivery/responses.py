@@ -1,15 +1,15 @@
 """What a sender gets when the sidecar itself responds."""
 
-from sidecar.outcomes import ANSWERS, VERIFICATION, Reason, Rejected
-from sidecar.routing.routes import DEFAULT_REFUSAL, Route
+from sidecar.outcomes import RESPONSES, VERIFICATION, Reason, Rejected
+from sidecar.routing.routes import DEFAULT_REJECTION, Route
 
 
 def _answer(rejected: Rejected, route: Route | None) -> tuple[int, bytes, bytes]:
     """Status, header lines and body of a refusal. By verification: the route's one refusal, whatever the reason."""
     if rejected.reason in VERIFICATION:
-        refusal = route.refusal if route is not None else DEFAULT_REFUSAL
-        return refusal.status, _json_lines(refusal.body), refusal.body
-    answer = rejected.answer or ANSWERS[rejected.reason]
+        rejection = route.rejection if route is not None else DEFAULT_REJECTION
+        return rejection.status, _json_lines(rejection.body), rejection.body
+    answer = rejected.response or RESPONSES[rejected.reason]
     body = b'{"detail":"%b"}' % answer.detail.encode()
     lines = _json_lines(body)
     if answer.retry_after is not None:

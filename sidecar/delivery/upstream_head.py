@@ -20,7 +20,7 @@ _OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
 #: Ours alone on routes with `sign:`. On others they are a Standard Webhooks sender's.
-RESIGNED: Final = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
+UPSTREAM_SIGNATURE_FIELDS: Final = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 #: `Expect` was answered by us.
 _DROPPED: Final = HOP_BY_HOP | _OURS | {b"expect"}
 #: `Connection` must not take away what a message can't be read without; nor what it was verified by, see `_end_to_end`.
@@ -135,7 +135,7 @@ def _upstream_head(
         forwarding = b"Host: %b\r\n%b" % (route.upstream.authority, forwarding)
     lines = proof_lines(route.name, proof.secret_id) if isinstance(proof, Verified) else proof_lines(proof.label, "")
     scheme = route.verifier.scheme if route.verifier is not None else None
-    replaced = RESIGNED if route.resigner is not None else _NOTHING
+    replaced = UPSTREAM_SIGNATURE_FIELDS if route.upstream_signer is not None else _NOTHING
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
     return forwarded_head(

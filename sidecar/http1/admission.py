@@ -5,7 +5,7 @@ from collections.abc import Callable, MutableSequence, Sequence
 from typing import Final, Protocol
 
 from sidecar.http1.deadlines import DeadlineQueue
-from sidecar.http1.light_task import Turn
+from sidecar.http1.light_task import ReadyQueue
 
 #: After an early answer: how long, and how much, is still read and thrown away.
 LINGER_SECONDS: Final = 5.0  # after the last byte
@@ -73,7 +73,7 @@ class Deadlines:
         self.linger: DeadlineQueue[TimedConnection] = DeadlineQueue(
             loop, LINGER_SECONDS, lambda it: it.linger_expired()
         )
-        self.turn = Turn(loop)
+        self.turn = ReadyQueue(loop)
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
 
 

@@ -221,7 +221,7 @@ class DataProtocol(HttpToolsProtocol):
             self.head_fault = Rejected(
                 Reason.HEADERS_TOO_LARGE,
                 f"the request target is longer than {MAX_TARGET} bytes",
-                answer=TARGET_TOO_LONG,
+                response=TARGET_TOO_LONG,
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 _ENDED: Final = object()
 
 
-class Turn:
+class ReadyQueue:
     """Who goes on at the end of this turn of the loop."""
 
     __slots__ = ("_loop", "_ready")
@@ -64,7 +64,9 @@ class LightTask:
 
     __slots__ = ("_cancelled", "_coroutine", "_done", "_steps", "_waits_for", "turn")
 
-    def __init__(self, coroutine: Coroutine[Any, None, None], turn: Turn, done: Callable[["LightTask"], None]) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, None, None], turn: ReadyQueue, done: Callable[["LightTask"], None]
+    ) -> None:
         self._coroutine = coroutine
         # `next` with a default raises nothing at the end, as `send` does; see docs/design.md for what exceptions cost.
         self._steps: Iterator[Any] = coroutine.__await__()

@@ -21,7 +21,7 @@ from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_option
 from sidecar.http1.head import FieldNames, field_lines, field_names
 from sidecar.http1.light_task import Signal
 from sidecar.http1.transport import write_pieces
-from sidecar.outcomes import Aborted, Reason, Rejected, Stop
+from sidecar.outcomes import Aborted, DeliveryEnd, Reason, Rejected
 
 
 class UpstreamAddress(NamedTuple):
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.lines = b""  # of the head, those meant for the sender
         self.head_done = False
         self.complete = False
-        self.failed: Stop | None = None
+        self.failed: DeliveryEnd | None = None
         self.has_length = False  # a Content-Length is among the headers
         self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
         self._sized = False  # the head tells where the body ends; else the connection's end does

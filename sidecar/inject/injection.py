@@ -35,12 +35,12 @@ MADE = "made"
 
 
 @dataclass
-class Result:
+class HandshakeResult:
     text: str
     notes: list[str] = field(default_factory=list)  #: what the manifests alone could not tell
 
 
-def inject(text: str, options: Options, file: str) -> Result:
+def inject(text: str, options: Options, file: str) -> HandshakeResult:
     """Raises `ManifestError`, or `ConfigError` for a configuration that would not load."""
     documents = parse(text, file)
     if documents and documents[0].value(documents[0].root, "kind") == "ResourceList":  # a kustomize function's input
@@ -49,13 +49,13 @@ def inject(text: str, options: Options, file: str) -> Result:
     # (1)
     clean = _removed(documents)
     if options.remove:
-        return Result(clean)
+        return HandshakeResult(clean)
     documents = parse(clean, file)
     everything = find_all(documents)
     notes: list[str] = []
     for workload in chosen(everything, options.workload, file):
         _Injection(workload, everything, documents, options, notes).run()
-    return Result("".join(document.written() for document in documents), notes)
+    return HandshakeResult("".join(document.written() for document in documents), notes)
 
 
 class _Injection:

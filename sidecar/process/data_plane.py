@@ -20,7 +20,7 @@ from sidecar.replay.store import Store
 from sidecar.routing.refusal_limit import RefusalLimit
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
-from sidecar.telemetry.recent_rejections import Refusals
+from sidecar.telemetry.recent_rejections import RecentRejections
 
 #: What a cut-off connection is given to close up, before the drain's end, seconds.
 CLOSING_SECONDS = 0.5
@@ -46,7 +46,7 @@ class DataService:
         self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
         self.current = Current(config, loop)
         self.replays = self._replay_store(config)
-        self.refusals = Refusals()
+        self.refusals = RecentRejections()
         self.refusal_limit = RefusalLimit()
         self.proxy = Proxy(
             self.current,

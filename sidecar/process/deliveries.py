@@ -10,7 +10,7 @@ from sidecar.config.settings import Config
 from sidecar.process.data_plane import DataService
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
-from sidecar.telemetry.recent_rejections import Refusal, newest_first
+from sidecar.telemetry.recent_rejections import RecentRejection, newest_first
 
 
 class Deliveries(Protocol):
@@ -34,7 +34,7 @@ class Deliveries(Protocol):
         """Processes besides this one."""
         ...
 
-    async def refusals(self) -> Sequence[Refusal]:
+    async def refusals(self) -> Sequence[RecentRejection]:
         """The last deliveries that did not get through, newest first."""
         ...
 
@@ -68,7 +68,7 @@ class OneProcess:
         self._service = DataService(config, loop, log=log, metrics=self.metrics[0])
         self._data_socket = data_socket
 
-    async def refusals(self) -> Sequence[Refusal]:
+    async def refusals(self) -> Sequence[RecentRejection]:
         return newest_first([self._service.refusals.since(0)])
 
     async def start(self) -> None:

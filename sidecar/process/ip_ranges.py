@@ -26,7 +26,7 @@ SILENCE_SECONDS = 10.0
 RETRY_SECONDS = 300.0
 
 
-class Published:
+class PublishedRanges:
     """The lists that were fetched, by preset. Everything not fetched is the package's snapshot."""
 
     def __init__(self, now: Callable[[], float]) -> None:

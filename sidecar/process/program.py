@@ -20,7 +20,7 @@ from typing import Any
 
 from sidecar import __version__, is_compiled
 from sidecar.admin.app import admin_app
-from sidecar.admin.live_page import Board
+from sidecar.admin.live_page import LivePage
 from sidecar.config.files import Recalled, Remembered
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
@@ -29,12 +29,12 @@ from sidecar.config.settings import Config, RangesSettings
 from sidecar.http1.sockets import remove, shown
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.process.deliveries import Deliveries
-from sidecar.process.ip_ranges import Published
+from sidecar.process.ip_ranges import PublishedRanges
 from sidecar.process.reload import read_again, wait_for_change
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.process_metrics import Processes, memory_limit
 from sidecar.telemetry.prometheus import Exposition
-from sidecar.telemetry.recent_rejections import Refusal
+from sidecar.telemetry.recent_rejections import RecentRejection
 
 #: How much of `drain` is spent taking deliveries that are still on their way (endpoints are removed from load
 #: balancers while SIGTERM is sent, not before).
@@ -59,7 +59,7 @@ class Program:
         """`files` are those that the configuration was read from."""
         self.config = config
         self.files = files  #: what was last read, also if it could not be used
-        self.published = Published(time.time)
+        self.published = PublishedRanges(time.time)
         self._good = files  # what the configuration at work was read from
         self.reload_error: ConfigError | None = None
         self.loop = loop
@@ -77,7 +77,7 @@ class Program:
         ]
         exposition.memory_limit = memory_limit()
         self.processes = Processes(lambda: deliveries.pids)
-        self.board = Board(self)
+        self.live_page = LivePage(self)
         self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
         self._env = env
         self._reloading = asyncio.Lock()
@@ -115,7 +115,7 @@ class Program:
         )
         self._in_background(self._watch)
         self._in_background(self._keep_ranges_current)
-        self._in_background(self.board.rates.keep)
+        self._in_background(self.live_page.rates.keep)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -220,7 +220,7 @@ class Program:
         deadline = self.loop.time() + seconds
         self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.in_flight)
         self.ready, self.draining = False, True  # (1)
-        self.board.close()
+        self.live_page.close()
         for task in self._tasks:
             task.cancel()  # what this process ends with is what it has
         accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0
@@ -234,7 +234,7 @@ class Program:
         """Whether deliveries are taken, and may be sent here."""
         return self.ready and self.deliveries.serving > 0
 
-    async def refusals(self) -> Sequence[Refusal]:
+    async def refusals(self) -> Sequence[RecentRejection]:
         """The last deliveries that did not get through, newest first."""
         return await self.deliveries.refusals()
 

@@ -35,7 +35,7 @@ def read_again(
         for _ in range(MAX_READS):
             files = Remembered()
             read = _read(old, env, files, ranges)
-            if files.look_again() == files.looks:
+            if files.current_states() == files.states:
                 break
     finally:
         sys.setswitchinterval(interval)
@@ -88,13 +88,13 @@ async def wait_for_change(current: Callable[[], Remembered]) -> None:
     """
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        looks = await asyncio.to_thread(current().look_again)
-        if looks == current().looks:
+        states = await asyncio.to_thread(current().current_states)
+        if states == current().states:
             continue
         for _ in range(MAX_RESTS):
             await asyncio.sleep(REST_SECONDS)
-            before, looks = looks, await asyncio.to_thread(current().look_again)
-            if looks == before:
+            before, states = states, await asyncio.to_thread(current().current_states)
+            if states == before:
                 break
         if await asyncio.to_thread(current().differs):
             return

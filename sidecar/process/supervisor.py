@@ -26,8 +26,8 @@ from sidecar.config.settings import Config
 from sidecar.process.channel import Channel
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
-from sidecar.telemetry.recent_rejections import KEPT, Refusal, newest_first
-from sidecar.telemetry.shared_counts import Ledger, LedgerFullError
+from sidecar.telemetry.recent_rejections import KEPT, RecentRejection, newest_first
+from sidecar.telemetry.shared_counts import SharedCounts, SharedCountsFullError
 
 #: A worker that lived for less is replaced after a pause, which doubles from the shortest to the longest. Seconds.
 STEADY = 10.0
@@ -50,7 +50,9 @@ class Worker:
         self.served = asyncio.Event()  #: has been serving at least once
         self.keeper: asyncio.Task[None]
         self._taken_over: dict[int, asyncio.Future[None]] = {}
-        self.refusals: deque[Refusal] = deque(maxlen=KEPT)  #: as far as they were asked for; they outlive the process
+        self.refusals: deque[RecentRejection] = deque(
+            maxlen=KEPT
+        )  #: as far as they were asked for; they outlive the process
         self._told = 0  # of this process's refusals
         self._telling: asyncio.Future[None] | None = None
 
@@ -116,7 +118,7 @@ class Worker:
         await asyncio.wait([self._telling], timeout=TELLING)
 
     def _hear_refusals(self, message: dict[str, Any]) -> None:
-        self.refusals.extend(Refusal(*values) for values in message["refusals"])
+        self.refusals.extend(RecentRejection(*values) for values in message["refusals"])
         self._told = message["count"]
         self._telling_over()
 
@@ -148,7 +150,7 @@ class Workers:
         self.exits = 0  #: of workers that nobody told to end
         self.draining = False
         self.ended: asyncio.Future[None] = loop.create_future()
-        self._ledger = Ledger.create(config.workers)
+        self._ledger = SharedCounts.create(config.workers)
         self.metrics = [Metrics(self._ledger.allocator(number)) for number in range(config.workers)]
         self.workers = [Worker(number, metrics) for number, metrics in enumerate(self.metrics)]
         self._number = 0
@@ -166,7 +168,7 @@ class Workers:
     def pids(self) -> list[int]:
         return [worker.process.pid for worker in self.workers if worker.process is not None]
 
-    async def refusals(self) -> list[Refusal]:
+    async def refusals(self) -> list[RecentRejection]:
         """The last of all workers, newest first."""
         await asyncio.gather(*(worker.ask_refusals() for worker in self.workers))
         return newest_first(worker.refusals for worker in self.workers)
@@ -239,7 +241,7 @@ class Workers:
         try:
             for metrics in self.metrics:
                 metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
-        except LedgerFullError:
+        except SharedCountsFullError:
             detail = "more routes since the start than there is room to count; restart to apply"
             raise ConfigError([Problem(config.file, 1, "routes", detail)]) from None
 

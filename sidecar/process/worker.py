@@ -25,7 +25,7 @@ from sidecar.process.data_plane import DataService, tune_process
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Log, to_shared_stdout
 from sidecar.telemetry.metrics import Metrics
-from sidecar.telemetry.shared_counts import Ledger
+from sidecar.telemetry.shared_counts import SharedCounts
 
 #: After SIGTERM: how long it is waited for the parent's word, who may have got the same signal, seconds.
 PARENTS_WORD = 0.5
@@ -51,7 +51,7 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
     message = await channel.hear()
     if message is None:
         return
-    ledger = Ledger(fd, workers, message["places"])
+    ledger = SharedCounts(fd, workers, message["places"])
     config = _config(message)
     log = Log(config.log, loop, to_shared_stdout)
     metrics = Metrics(ledger.allocator(number))

@@ -2,15 +2,15 @@
 
 import asyncio
 
-from sidecar.outcomes import Answer, Reason, Rejected
+from sidecar.outcomes import Outcome, Reason, Rejected, Response
 from sidecar.replay.store import Replay, Seen, Store
 
 #: How long a copy waits for the one that is being forwarded, before it is answered 409: 1.6 s in steps.
 PAUSES = (0.01, 0.04, 0.1, 0.2, 0.4, 0.85)
-IN_PROGRESS = Answer(409, "Delivery in progress", retry_after=5)
+IN_PROGRESS = Response(409, "Delivery in progress", retry_after=5)
 
 
-class Once:
+class ReplayTurn:
     """The turn of the delivery `key`, from `begin` until `end` or `abandon`."""
 
     __slots__ = ("_key", "_over", "_replay", "_store")
@@ -31,7 +31,9 @@ class Once:
                 raise Rejected(Reason.REPLAYED, f"delivered before, within {self._replay.seconds:g} s")
             if pause:
                 await asyncio.sleep(pause)
-        raise Rejected(Reason.REPLAYED, "a copy is being forwarded just now", answer=IN_PROGRESS)
+        raise Rejected(
+            Reason.REPLAYED, "a copy is being forwarded just now", response=IN_PROGRESS, outcome=Outcome.REJECTED
+        )
 
     async def end(self, status: int) -> bool:
         """The receiver's answer is there, whole. Whether another delivery was forgotten early for this one's sake."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sidecar.outcomes import Reason, Rejected
 from sidecar.routing.client_ip import Client
 from sidecar.routing.routes import Route
-from sidecar.verify.handshake import Mode as HandshakeMode
+from sidecar.verify.handshake import HandshakeMode
 
 
 def admit(route: Route, method: str, client: Client, *, handshake: bool = False) -> None:

@@ -11,7 +11,7 @@ from sidecar.replay.store import Replay
 from sidecar.routing.networks import Networks
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes
-from sidecar.verify.standard_webhooks import Resigner
+from sidecar.verify.standard_webhooks import UpstreamSigner
 from sidecar.verify.verifier import Verifier
 
 #: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
@@ -19,14 +19,14 @@ from sidecar.verify.verifier import Verifier
 _AMBIGUOUS: Final = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
-class Refusal(NamedTuple):
+class RejectionResponse(NamedTuple):
     """The one answer to every refusal by verification or allowlist."""
 
     status: int
     body: bytes
 
 
-DEFAULT_REFUSAL: Final = Refusal(403, b'{"detail":"Validation Failure"}')
+DEFAULT_REJECTION: Final = RejectionResponse(403, b'{"detail":"Validation Failure"}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class Route:
     methods: frozenset[str]
     upstream: UpstreamAddress
     body_limit: int  #: bytes
-    refusal: Refusal
+    rejection: RejectionResponse
     verifier: Verifier | None  #: None for `verify: none` and `open: true`
     preset: str = ""
     open: bool = False
@@ -47,7 +47,7 @@ class Route:
     shadow: bool = False
     handshakes: Handshakes | None = None
     replay: Replay | None = None
-    resigner: Resigner | None = None  #: `sign:`
+    upstream_signer: UpstreamSigner | None = None  #: `sign:`
 
     @property
     def pattern(self) -> str:

@@ -17,11 +17,11 @@ from secrets import token_hex
 from select import PIPE_BUF
 from typing import Final
 
-from sidecar.outcomes import Outcome, Result, Word
-from sidecar.telemetry.record import Exchange
+from sidecar.outcomes import HandshakeResult, HashableStrEnum, Outcome
+from sidecar.telemetry.record import DeliveryRecord
 
 
-class Level(Word):
+class Level(HashableStrEnum):
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
@@ -41,7 +41,12 @@ class LogSettings:
 
 
 _RANKS: Final = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}
-_LEVELS: Final = {Outcome.ACCEPTED: Level.INFO, Outcome.REJECTED: Level.WARNING, Outcome.FAILED: Level.ERROR}
+_LEVELS: Final = {
+    Outcome.ACCEPTED: Level.INFO,
+    Outcome.DUPLICATE: Level.INFO,
+    Outcome.REJECTED: Level.WARNING,
+    Outcome.FAILED: Level.ERROR,
+}
 _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
 #: A path or delivery id longer than this is cut in the log.
 MAX_SHOWN: Final = 200
@@ -81,9 +86,9 @@ class Log:
         self._shown = ""
         self._prefix = ""
 
-    def record(self, exchange: Exchange) -> None:
+    def record(self, exchange: DeliveryRecord) -> None:
         """The line of one delivery, or of a handshake that was answered here."""
-        if exchange.handshake is Result.ANSWERED:
+        if exchange.handshake is HandshakeResult.ANSWERED:
             self._handshake(exchange)
             return
         outcome = exchange.outcome
@@ -105,7 +110,7 @@ class Log:
         else:
             self._append(json.dumps({"time": self._time(), "level": level, "event": name} | fields) + "\n")
 
-    def _handshake(self, e: Exchange) -> None:
+    def _handshake(self, e: DeliveryRecord) -> None:
         self.event(
             "handshake",
             route=e.route_name,
@@ -138,7 +143,7 @@ class Log:
             self._shown = "%s%03dZ" % (self._prefix, millisecond % 1000)
         return self._shown
 
-    def _json(self, e: Exchange, level: str) -> str:
+    def _json(self, e: DeliveryRecord, level: str) -> str:
         # Put together by hand, of texts and whole numbers alone, which the compiler makes into one copy: json.dumps takes four
         # times as long. What came from outside is quoted by the encoder's own function; names and ids were checked to be
         # plain when the configuration was read.
@@ -171,7 +176,7 @@ class Log:
             line += f',"detail":{_quote(e.detail)}'
         return line + "}\n"
 
-    def _text(self, e: Exchange) -> str:
+    def _text(self, e: DeliveryRecord) -> str:
         path = _word(e.path)
         parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {path}"]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")

@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.outcomes import SHADOWED, Hint, Reason, Result
+from sidecar.outcomes import SHADOWED, HandshakeResult, Hint, Reason
 from sidecar.routing.routes import Route
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.record import DeliveryRecord
 
 Bounds = tuple[float, ...]
 # fmt: off
@@ -53,8 +53,10 @@ REASON_AT: Final[dict[Reason | None, int]] = {None: 0, **{reason: 1 + index for 
 SHADOW_AT: Final = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
 CODES_AT: Final = len(REASON_AT) + len(SHADOW_AT)
 HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
-HANDSHAKE_AT: Final = {result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(Result)}
-DELIVERY: Final = Histogram(LATENCY, CODES_AT + len(CODES) + len(Hint) + len(Result))
+HANDSHAKE_AT: Final = {
+    result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(HandshakeResult)
+}
+DELIVERY: Final = Histogram(LATENCY, CODES_AT + len(CODES) + len(Hint) + len(HandshakeResult))
 UPSTREAM: Final = Histogram(LATENCY, DELIVERY.end)
 VERIFYING: Final = Histogram(VERIFY, UPSTREAM.end)
 BODY: Final = Histogram(BYTES, VERIFYING.end)
@@ -154,13 +156,13 @@ class Metrics:
                 counts.secrets[secret_id] = self._allocate(f"secret {name} {secret_id}", SECRET_SIZE)
         return counts
 
-    def record(self, exchange: Exchange, now: float) -> None:
+    def record(self, exchange: DeliveryRecord, now: float) -> None:
         """Counts one delivery. `now` is unix time in seconds."""
         counts = self.routes[exchange.route_name]
         block = counts.block
         if exchange.handshake is not None:
             block[HANDSHAKE_AT[exchange.handshake]] += 1
-            if exchange.handshake is Result.ANSWERED:
+            if exchange.handshake is HandshakeResult.ANSWERED:
                 return  # no delivery: the receiver has no part in it
         if exchange.hint is not None:
             block[HINT_AT[exchange.hint]] += 1
@@ -196,10 +198,10 @@ class Metrics:
         if exchange.upstream_status:
             block[_CODES + exchange.upstream_status // 100] += 1
 
-    def exemplify(self, exchange: Exchange, now: float) -> None:
+    def exemplify(self, exchange: DeliveryRecord, now: float) -> None:
         """Keeps a traced delivery as the example of the buckets that it was counted in. `now` is unix time in seconds."""
         block, trace = self.routes[exchange.route_name].exemplars, exchange.trace
-        if block is None or trace is None or exchange.handshake is Result.ANSWERED:
+        if block is None or trace is None or exchange.handshake is HandshakeResult.ANSWERED:
             return
         values = (exchange.seconds, exchange.upstream_seconds, exchange.verify_seconds)
         for histogram, value in zip(EXEMPLARS, values):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.record import DeliveryRecord
 
 #: How many are kept.
 KEPT: Final = 100
@@ -16,7 +16,7 @@ KEPT: Final = 100
 MAX_SHOWN: Final = 200
 
 
-class Refusal(NamedTuple):
+class RecentRejection(NamedTuple):
     """One of them; JSON takes it as it is. Empty text and 0 stand for what there is not."""
 
     time: float  #: unix seconds
@@ -34,15 +34,15 @@ class Refusal(NamedTuple):
     detail: str
 
 
-class Refusals:
+class RecentRejections:
     """`count` is how many there were since the start."""
 
     def __init__(self) -> None:
         self.count = 0
-        # The values of `Refusal`: making one is a call of a function of Python's, and most are never looked at.
+        # The values of `RecentRejection`: making one is a call of a function of Python's, and most are never looked at.
         self._last: deque[tuple[object, ...]] = deque(maxlen=KEPT)
 
-    def record(self, exchange: Exchange, now: float) -> None:
+    def record(self, exchange: DeliveryRecord, now: float) -> None:
         """Keeps one. `now` is unix time in seconds."""
         self.count += 1
         self._last.append(
@@ -63,12 +63,12 @@ class Refusals:
             )
         )
 
-    def since(self, count: int) -> list[Refusal]:
+    def since(self, count: int) -> list[RecentRejection]:
         """Those after the first `count`, as far as they are kept, oldest first."""
         newer = min(self.count - count, len(self._last))
-        return [Refusal._make(values) for values in list(self._last)[-newer:]] if newer > 0 else []
+        return [RecentRejection._make(values) for values in list(self._last)[-newer:]] if newer > 0 else []
 
 
-def newest_first(rings: Iterable[Iterable[Refusal]]) -> list[Refusal]:
+def newest_first(rings: Iterable[Iterable[RecentRejection]]) -> list[RecentRejection]:
     """The last of several rings."""
     return sorted((refusal for ring in rings for refusal in ring), reverse=True)[:KEPT]

@@ -1,11 +1,11 @@
 """The record of one request: filled in on its way, handed to log and metrics once, at its end."""
 
-from sidecar.outcomes import Hint, Outcome, Reason, Result
+from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.routing.routes import Route
 from sidecar.telemetry.trace_context import Trace
 
 
-class Exchange:
+class DeliveryRecord:
     """Everything that log and metrics may know. No secret, no signature, no body: they have no field here.
 
     The defaults stand on the class, so that making one costs three assignments and not twenty.
@@ -17,7 +17,7 @@ class Exchange:
     detail: str = ""
     shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
     hint: Hint | None = None  #: why the signature did not match, if that was looked into
-    handshake: Result | None = None  #: what became of it, if it was a provider's handshake
+    handshake: HandshakeResult | None = None  #: what became of it, if it was a provider's handshake
     unchecked: bool = False  #: forwarded although the replay store could not be asked
     evicted: bool = False  #: remembering it made the replay store forget another one early
     secret_id: str = ""

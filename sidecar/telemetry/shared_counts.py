@@ -18,11 +18,11 @@ REGION_SIZE = 4 * 1024 * 1024
 _NUMBER = 8
 
 
-class LedgerFullError(Exception):
+class SharedCountsFullError(Exception):
     """More series than a region has places."""
 
 
-class Ledger:
+class SharedCounts:
     """`places` tells where in a region the block of each name begins."""
 
     def __init__(self, fd: int, workers: int, places: MutableMapping[str, int]) -> None:
@@ -33,7 +33,7 @@ class Ledger:
         self._end = GAUGES_SIZE
 
     @classmethod
-    def create(cls, workers: int) -> "Ledger":
+    def create(cls, workers: int) -> "SharedCounts":
         """A new one, for the parent. `fd` may be handed to the workers."""
         fd = os.memfd_create("webhook-sidecar-counts")
         os.ftruncate(fd, workers * REGION_SIZE * _NUMBER)
@@ -56,7 +56,7 @@ class Ledger:
         if place is None:
             place = self._end
             if place + size > REGION_SIZE:
-                raise LedgerFullError
+                raise SharedCountsFullError
             self.places[name] = place
             self._end += size
         return place

@@ -17,7 +17,7 @@ from typing import Any
 from sidecar import __version__
 from sidecar.outcomes import Outcome
 from sidecar.telemetry.log import MAX_SHOWN
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.record import DeliveryRecord
 from sidecar.telemetry.trace_context import Sampler, TracingSettings
 
 #: How long the last spans may take to leave, seconds.
@@ -58,7 +58,7 @@ class Tracing:
         self._server, self._client, self._internal = SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL
         self._unset, self._error = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
-    def record(self, exchange: Exchange, ended: float, offset: float) -> None:
+    def record(self, exchange: DeliveryRecord, ended: float, offset: float) -> None:
         """The spans of one delivery. `ended` is by the monotonic clock; with `offset` added that is unix time."""
         trace = exchange.trace
         assert trace is not None
@@ -165,7 +165,7 @@ class _Watched:
         return result
 
 
-def _attributes(exchange: Exchange) -> Attributes:
+def _attributes(exchange: DeliveryRecord) -> Attributes:
     made: Attributes = {
         "http.request.method": exchange.method if exchange.method in METHODS else "_OTHER",
         "url.path": exchange.path[:MAX_SHOWN].decode("latin-1"),
@@ -188,14 +188,14 @@ def _attributes(exchange: Exchange) -> Attributes:
     )
 
 
-def _verify_attributes(exchange: Exchange) -> Attributes:
+def _verify_attributes(exchange: DeliveryRecord) -> Attributes:
     made = _present({"webhook.secret": exchange.secret_id})
     if exchange.age is not None:
         made["webhook.signature_age"] = exchange.age
     return made
 
 
-def _upstream_attributes(exchange: Exchange) -> Attributes:
+def _upstream_attributes(exchange: DeliveryRecord) -> Attributes:
     route = exchange.route
     assert route is not None  # without one nothing is forwarded
     made: Attributes = {

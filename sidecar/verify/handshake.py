@@ -46,7 +46,7 @@ class Source(StrEnum):
     JSON = "json"
 
 
-class Mode(StrEnum):
+class HandshakeMode(StrEnum):
     """Who answers all of a route's handshakes; without one, see `Handshakes.answers`."""
 
     ANSWER = "answer"  # here; the receiver never sees them
@@ -136,7 +136,7 @@ class Shape:
         return self.computed is not None and "{url}" in self.computed.of
 
 
-class HandshakeAnswer(NamedTuple):
+class HandshakeResponse(NamedTuple):
     """What the provider is sent."""
 
     status: int
@@ -152,7 +152,7 @@ class Handshakes:
     def __init__(
         self,
         shapes: tuple[Shape, ...],
-        mode: Mode | None,
+        mode: HandshakeMode | None,
         *,
         secret: Secret | None,
         token: Secret | None,
@@ -189,7 +189,7 @@ class Handshakes:
         """
         if self.mode is None:
             return not shape.signed or shape.computed is not None
-        return self.mode is Mode.ANSWER
+        return self.mode is HandshakeMode.ANSWER
 
     def begun_by(self, head: RequestHead) -> Shape | None:
         """The unsigned handshake that a request is, by its head alone."""
@@ -218,7 +218,7 @@ class Handshakes:
                     return shape
         return None
 
-    def answer(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeAnswer:
+    def answer(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
         """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that is not of its kind."""
         document = _document(b"".join(pieces)) if shape.signed else None
         if shape.compare is not None:
@@ -303,7 +303,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], ""), template)
 
 
-def _written(shape: Shape, values: Mapping[str, str]) -> HandshakeAnswer:
+def _written(shape: Shape, values: Mapping[str, str]) -> HandshakeResponse:
     headers = [(name.encode(), _filled(value, values).encode()) for name, value in shape.headers.items()]
     body = _filled(shape.text, values).encode()
     kind = b"text/plain; charset=utf-8"
@@ -316,4 +316,4 @@ def _written(shape: Shape, values: Mapping[str, str]) -> HandshakeAnswer:
         if body:
             headers += [(b"content-type", kind), (b"x-content-type-options", b"nosniff")]
         headers.append((b"content-length", b"%d" % len(body)))
-    return HandshakeAnswer(shape.status, headers, body)
+    return HandshakeResponse(shape.status, headers, body)

@@ -25,7 +25,7 @@ def signing_key(secret: Secret) -> bytes:
     return key_bytes(KeyForm.WHSEC, secret.reveal())
 
 
-class Resigner:
+class UpstreamSigner:
     """A route's `sign:`, with its keys at work."""
 
     __slots__ = ("_keys",)

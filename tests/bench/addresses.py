@@ -21,7 +21,7 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.access import check_address
 from sidecar.routing.client_ip import Client
 from sidecar.routing.networks import Networks, parse_address
-from sidecar.routing.routes import DEFAULT_REFUSAL, Route, RouteTable
+from sidecar.routing.routes import DEFAULT_REJECTION, Route, RouteTable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 
@@ -47,7 +47,7 @@ def in_process(routes, count):
             methods=frozenset({"POST"}),
             upstream=UPSTREAM,
             body_limit=1,
-            refusal=DEFAULT_REFUSAL,
+            refusal=DEFAULT_REJECTION,
             verifier=None,
             allow=Networks(networks(count)) if number == routes - 1 else None,
         )

@@ -52,7 +52,10 @@ def source_alone(checkout: Path, **env: str) -> Path:
 def test_without_a_compiler_the_package_is_the_source_alone(checkout: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(source_alone(checkout, CC="false", SIDECAR_COMPILE="")) as archive:
         archive.extractall(tmp_path / "installed")
-    assert located("", tmp_path / "installed") == (False, str(tmp_path / "installed" / "sidecar" / "proxy.py"))
+    assert located("", tmp_path / "installed") == (
+        False,
+        str(tmp_path / "installed" / "sidecar" / "delivery" / "proxy.py"),
+    )
 
 
 def test_without_the_class_that_the_protocol_extends_nothing_is_compiled(checkout: Path, tmp_path: Path) -> None:

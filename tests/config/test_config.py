@@ -28,7 +28,7 @@ from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.routing.networks import Networks
 from sidecar.routing.refusal_limit import Rate
-from sidecar.routing.routes import DEFAULT_REFUSAL, Refusal, Route
+from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse, Route
 from sidecar.secret import Secret
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -191,7 +191,7 @@ def test_a_minimal_file_has_the_published_defaults() -> None:
     assert route.methods == {"POST"}
     assert route.upstream == UpstreamAddress("http", "127.0.0.1", 3000, "")
     assert route.body_limit == config.limits.body
-    assert route.refusal == DEFAULT_REFUSAL == Refusal(403, b'{"detail":"Validation Failure"}')
+    assert route.rejection == DEFAULT_REJECTION == RejectionResponse(403, b'{"detail":"Validation Failure"}')
     assert (route.preset, route.secret_ids) == ("github", ["GOOD"])
     assert (route.open, route.shadow, route.allow) == (False, False, None)
 
@@ -231,7 +231,7 @@ def test_every_key_reaches_its_place() -> None:
     assert begini.shadow
     assert begini.upstream == UpstreamAddress("unix", "localhost", 0, "/run/app.sock")
     assert begini.body_limit == 64 * 1024
-    assert begini.refusal == Refusal(401, '{"détail":"no"}'.encode())
+    assert begini.rejection == RejectionResponse(401, '{"détail":"no"}'.encode())
     assert acme.name == "webhooks-acme"
     assert acme.upstream == UpstreamAddress("https", "receiver.example", 8443, "")
     assert acme.verifier is not None
@@ -248,9 +248,9 @@ def test_every_key_reaches_its_place() -> None:
     assert scheme.parts[0] == HeaderValue(b"x-acme-id")
     assert scheme.delivery_id == "X-Acme-Id"
     assert (by_address.verifier, by_address.open, by_address.pattern) == (None, False, "/by-address/*")
-    assert by_address.refusal == Refusal(404, DEFAULT_REFUSAL.body)
+    assert by_address.rejection == RejectionResponse(404, DEFAULT_REJECTION.body)
     assert (healthz.verifier, healthz.open, healthz.methods) == (None, True, {"GET", "HEAD", "POST"})
-    assert (internal.open, internal.refusal.status) == (True, 404)
+    assert (internal.open, internal.rejection.status) == (True, 404)
     assert [(account.id, account.api_key.id, account.webhook_url) for account in config.accounts] == [
         ("622056dce007dc805c741751", "GOOD", "http://127.0.0.1:8080/webhooks/begini"),
         ("without a URL", "key", ""),

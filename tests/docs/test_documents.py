@@ -16,7 +16,7 @@ from sidecar.cli.main import main
 from sidecar.config.presets import preset_names
 from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
 from sidecar.diagnosis.diagnose import REMEDIES
-from sidecar.outcomes import Hint, Result
+from sidecar.outcomes import HandshakeResult, Hint
 from sidecar.verify.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,8 +31,8 @@ def test_every_hint_has_its_remedy(hint: Hint) -> None:
     assert REMEDIES[hint]
 
 
-@pytest.mark.parametrize("result", Result)
-def test_every_result_of_a_handshake_is_explained(result: Result) -> None:
+@pytest.mark.parametrize("result", HandshakeResult)
+def test_every_result_of_a_handshake_is_explained(result: HandshakeResult) -> None:
     assert f"`{result}`" in page("metrics.md")
 
 

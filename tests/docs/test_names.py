@@ -18,7 +18,7 @@ from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
 from sidecar.config.presets import preset_names
 from sidecar.config.ranges import range_names
-from sidecar.outcomes import Hint, Outcome, Reason, Result
+from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.prometheus import Exposition
 
@@ -140,7 +140,7 @@ def test_a_wrong_page_of_words_is_found(which: str) -> None:
     assert wrong_words(page.replace(line, f"| `{word}` |" + " |" * (cells - 1)), heading, words, cells) == {word}
 
 
-LABELS = {"reason": Reason, "shadow_reason": Reason, "hint": Hint, "outcome": Outcome, "result": Result}
+LABELS = {"reason": Reason, "shadow_reason": Reason, "hint": Hint, "outcome": Outcome, "result": HandshakeResult}
 
 
 def unknown_label_values(text: str) -> set[str]:
@@ -182,7 +182,7 @@ KEYS = keys(json_schema())
 MODULES = {path.stem for path in (ROOT / "sidecar").glob("*.py")}
 #: prometheus-client's own.
 PROCESS = re.compile(r"process_\w+")
-WORDS = together(KEYS, Reason, Hint, Outcome, Result, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
+WORDS = together(KEYS, Reason, Hint, Outcome, HandshakeResult, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
 #: `key:` in the text that are other programs' keys.
 OTHERS_KEYS = {"app", "rule_files", "transformers"}
 #: A place in Mailgun's JSON.

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.config.presets import load_preset
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.routing.routes import DEFAULT_REFUSAL, Route
+from sidecar.routing.routes import DEFAULT_REJECTION, Route
 from sidecar.secret import Secret
 from sidecar.verify.verifier import Verifier
 
@@ -28,7 +28,7 @@ def make_route() -> RouteMaker:
             "methods": frozenset({"POST"}),
             "upstream": UpstreamAddress("http", "127.0.0.1", 3000, ""),
             "body_limit": 1024,
-            "refusal": DEFAULT_REFUSAL,
+            "rejection": DEFAULT_REJECTION,
             "verifier": Verifier(load_preset("begini"), keys) if keys else None,
         }
         return Route(**(defaults | fields))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.outcomes import ANSWERS, VERIFICATION, Aborted, Outcome, Reason, Rejected, Stop, outcome_of
+from sidecar.outcomes import RESPONSES, VERIFICATION, Aborted, DeliveryEnd, Outcome, Reason, Rejected, outcome_of
 
 #: The contract's list, word for word. A change here is a change of dashboards and alerts.
 PUBLISHED = """
@@ -18,8 +18,8 @@ def test_the_reasons_are_those_of_the_contract_in_its_order() -> None:
 
 
 def test_every_reason_has_exactly_one_answer() -> None:
-    assert VERIFICATION.isdisjoint(ANSWERS)
-    assert set(ANSWERS) | VERIFICATION == set(Reason)
+    assert VERIFICATION.isdisjoint(RESPONSES)
+    assert set(RESPONSES) | VERIFICATION == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -45,19 +45,22 @@ def test_every_reason_has_exactly_one_answer() -> None:
     ],
 )
 def test_the_statuses_are_those_of_the_contract(reason: Reason, status: int, retry_after: bool) -> None:
-    answer = ANSWERS[reason]
+    answer = RESPONSES[reason]
     assert answer.status == status
     assert (answer.retry_after is not None) is retry_after
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_a_delivery_failed_if_it_was_verified_and_was_rejected_if_it_was_refused_here(reason: Reason) -> None:
+def test_a_delivery_failed_after_verification_is_a_duplicate_or_was_rejected_here(reason: Reason) -> None:
     failed = {"upstream_unreachable", "upstream_timeout", "upstream_broke", "client_disconnected", "internal_error"}
-    assert outcome_of(reason) is (Outcome.FAILED if reason in failed else Outcome.REJECTED)
+    if reason is Reason.REPLAYED:
+        assert outcome_of(reason) is Outcome.DUPLICATE
+    else:
+        assert outcome_of(reason) is (Outcome.FAILED if reason in failed else Outcome.REJECTED)
 
 
 @pytest.mark.parametrize("kind", [Rejected, Aborted])
-def test_a_stop_carries_its_reason_and_the_operators_detail(kind: type[Stop]) -> None:
+def test_a_stop_carries_its_reason_and_the_operators_detail(kind: type[DeliveryEnd]) -> None:
     stop = kind(Reason.OVERLOADED, "full")
     assert (stop.reason, stop.detail) == (Reason.OVERLOADED, "full")
     assert kind(Reason.OVERLOADED).detail == ""

@@ -66,7 +66,7 @@ def until(condition, what="the condition", patience=PATIENCE):
 # The sender's side
 
 
-class Answer:
+class Response:
     """One answer as it stood on the wire. `whole` is false if the connection ended before its framing said so."""
 
     def __init__(self, head, *, informational=()):
@@ -160,7 +160,7 @@ class Client:
             head = self.head()
             if head is None:
                 return None
-            answer = Answer(head, informational=informational)
+            answer = Response(head, informational=informational)
             if answer.status >= 200:
                 break
             informational.append(answer.status)

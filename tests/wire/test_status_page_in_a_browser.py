@@ -136,7 +136,7 @@ def test_without_javascript_the_page_is_whole_and_the_form_works(chromium, sidec
     with chromium.window(javascript=False) as browser:
         sidecar.ask(craft.request(b"/seen-without-a-script"))
         browser.open(url)
-        assert "Look again" in browser.text("#live")
+        assert "FileState again" in browser.text("#live")
         assert "/seen-without-a-script" in browser.text("#refusals")
         assert "accepted" in browser.text("#route-0")
         browser.fill("input[name=token]", TOKEN)

@@ -61,7 +61,7 @@ def overview() -> Dashboard:
             mappings=words(OK="green", FAILED="red"),
         ),
         number(
-            "Running",
+            "AdminProgram",
             "Processes that are scraped: pods, usually. Fewer than you run: look for pods that don't start, or for scraping that fails.",
             gauge("build_info", function="count"),
             levels=[],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from grafana_foundation_sdk.builders import common as looks
+from grafana_foundation_sdk.builders import common as states
 from grafana_foundation_sdk.builders import dashboard as make
 from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common as model
@@ -93,10 +93,10 @@ def lines(
     """Curves over time; `bad` is where it begins to look bad, `colours` are those of curves by name."""
     panel = described(timeseries.Panel(), title, about).unit(unit).span(8).height(8)
     panel.legend(
-        looks.VizLegendOptions().display_mode(model.LegendDisplayMode.LIST).placement(model.LegendPlacement.BOTTOM)
+        states.VizLegendOptions().display_mode(model.LegendDisplayMode.LIST).placement(model.LegendPlacement.BOTTOM)
     )
     panel.tooltip(
-        looks.VizTooltipOptions().mode(model.TooltipDisplayMode.MULTI).sort(model.SortOrder.DESCENDING)
+        states.VizTooltipOptions().mode(model.TooltipDisplayMode.MULTI).sort(model.SortOrder.DESCENDING)
     ).line_width(1).show_points(model.VisibilityMode.NEVER)
     if not negative:
         panel.min(0)
@@ -105,10 +105,10 @@ def lines(
     for name, colour in colours.items():
         panel.override_by_name(name, [shown("color", {"mode": "fixed", "fixedColor": colour})])
     if stacked:
-        panel.stacking(looks.StackingConfig().mode(model.StackingMode.NORMAL)).fill_opacity(30)
+        panel.stacking(states.StackingConfig().mode(model.StackingMode.NORMAL)).fill_opacity(30)
     if bad is not None:
         panel.thresholds(steps((bad, "red")))
-        panel.thresholds_style(looks.GraphThresholdsStyleConfig().mode(model.GraphThresholdsStyleMode.DASHED))
+        panel.thresholds_style(states.GraphThresholdsStyleConfig().mode(model.GraphThresholdsStyleMode.DASHED))
     return targets(panel, queries)
 
 
@@ -124,7 +124,7 @@ def number(
     """One number, as it is now."""
     panel = described(stat.Panel(), title, about).unit(unit).span(4).height(4).thresholds(steps(*levels))
     panel.color_mode(model.BigValueColorMode.VALUE).graph_mode(model.BigValueGraphMode.NONE)
-    panel.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"])).mappings(list(mappings))
+    panel.reduce_options(states.ReduceDataOptions().calcs(["lastNotNull"])).mappings(list(mappings))
     return targets(panel, [(expression, "")], instant=True)
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from sidecar.admin import events, live_page
 from sidecar.admin.events import Events
-from sidecar.admin.live_page import Board
+from sidecar.admin.live_page import LivePage
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import REASON_AT, Metrics
 from sidecar.telemetry.prometheus import Exposition
-from sidecar.telemetry.recent_rejections import Refusal
+from sidecar.telemetry.recent_rejections import RecentRejection
 
 Message = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Program:
     def log(self) -> Log:
         return Log(self.config.log, asyncio.get_running_loop(), self.written.append)
 
-    async def refusals(self) -> Sequence[Refusal]:
+    async def refusals(self) -> Sequence[RecentRejection]:
         return []
 
 
@@ -59,7 +59,7 @@ async def stays() -> Message:
 
 
 async def stream(
-    board: Board, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message]] = stays
+    board: LivePage, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message]] = stays
 ) -> None:
     await Events(board, 0)({"type": "http"}, receive, send)
 
@@ -72,7 +72,7 @@ def test_a_listener_that_takes_nothing_loses_its_place(program: Program, monkeyp
             await asyncio.Event().wait()
 
     async def run() -> int:
-        board = Board(program)
+        board = LivePage(program)
         await asyncio.wait_for(stream(board, takes_the_head_only), 5)
         return board.listeners
 
@@ -81,7 +81,7 @@ def test_a_listener_that_takes_nothing_loses_its_place(program: Program, monkeyp
 
 def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
     async def run() -> tuple[int, int]:
-        board = Board(program)
+        board = LivePage(program)
         sent: list[Message] = []
         left = asyncio.Event()
 
@@ -107,7 +107,7 @@ def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypat
     monkeypatch.setattr(live_page, "SILENCE", 0.01)
 
     async def run() -> list[bytes]:
-        board = Board(program)
+        board = LivePage(program)
         await board.draw()
         sent: list[bytes] = []
 
@@ -127,7 +127,7 @@ def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypat
 
 def test_only_what_differs_is_newer(program: Program) -> None:
     async def run() -> tuple[set[str], set[str], set[str]]:
-        board = Board(program)
+        board = LivePage(program)
         await board.draw()
         version = board.version
         await board.draw()
@@ -150,7 +150,7 @@ def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
     class Broken(Program):
         asked = 0
 
-        async def refusals(self) -> Sequence[Refusal]:
+        async def refusals(self) -> Sequence[RecentRejection]:
             self.asked += 1
             if self.asked == 1:
                 raise ZeroDivisionError
@@ -159,7 +159,7 @@ def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
     broken = Broken(program.config)
 
     async def run() -> None:
-        board = Board(broken)
+        board = LivePage(broken)
 
         async def send(message: Message) -> None:
             if message.get("body"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.files import Recalled, Remembered, look_at
+from sidecar.config.files import Recalled, Remembered, read_file_state
 from sidecar.process import reload
 
 
@@ -54,7 +54,7 @@ def test_another_content_is_a_change(file: Path, change: object) -> None:
     files(str(file), 10)
     assert callable(change)
     change(file)
-    assert files.look_again() != files.looks
+    assert files.current_states() != files.states
     assert files.differs()
     assert files.differs()  # until it was read again
 
@@ -65,19 +65,19 @@ def test_another_time_or_another_file_of_the_same_content_is_no_change(file: Pat
     os.utime(file, (1, 1))
     file.rename(file.with_name("b"))
     file.write_text("one")
-    assert files.look_again() != files.looks
+    assert files.current_states() != files.states
     assert not files.differs()
-    assert files.look_again() == files.looks
+    assert files.current_states() == files.states
 
 
 def test_a_file_that_was_absent_changes_by_appearing(tmp_path: Path) -> None:
     files = Remembered()
     with pytest.raises(FileNotFoundError):
         files(str(tmp_path / "b"), 10)
-    assert files.look_again() == files.looks
+    assert files.current_states() == files.states
     assert not files.differs()
     (tmp_path / "b").write_text("late")
-    assert files.look_again() != files.looks
+    assert files.current_states() != files.states
     assert files.differs()
 
 
@@ -127,6 +127,6 @@ def test_a_file_that_is_written_without_end_is_read_all_the_same(
 
 def test_a_pipe_is_never_looked_into_again(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert look_at(str(tmp_path / "pipe")) is None
-    assert look_at(str(tmp_path)) is None
-    assert look_at("a\0b") is None
+    assert read_file_state(str(tmp_path / "pipe")) is None
+    assert read_file_state(str(tmp_path)) is None
+    assert read_file_state("a\0b") is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http1.light_task import LightTask, Signal, Turn
+from sidecar.http1.light_task import LightTask, ReadyQueue, Signal
 
 
 class Stage:
@@ -16,7 +16,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.turn = Turn(self.loop)
+        self.turn = ReadyQueue(self.loop)
         self.seen: list[str] = []
         self.ended = 0
 
@@ -201,7 +201,7 @@ def test_one_that_ended_is_freed_without_the_collector() -> None:
     """Deliveries must leave no circles: the collector is tuned to look rarely."""
 
     class Holder:
-        def __init__(self, turn: Turn, coroutine: Coroutine[Any, None, None]) -> None:
+        def __init__(self, turn: ReadyQueue, coroutine: Coroutine[Any, None, None]) -> None:
             self.task = LightTask(coroutine, turn, self.done)
 
         def done(self, task: LightTask) -> None:

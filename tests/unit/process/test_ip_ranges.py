@@ -13,7 +13,7 @@ import trustme
 
 from sidecar.config.ranges import RangesError, load_ranges
 from sidecar.process import ip_ranges as published
-from sidecar.process.ip_ranges import RETRY_SECONDS, Published
+from sidecar.process.ip_ranges import RETRY_SECONDS, PublishedRanges
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
@@ -68,12 +68,12 @@ def server(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made.stop()
 
 
-def fetch(lists: Published, server: Server, name: str = "stripe") -> bool:
+def fetch(lists: PublishedRanges, server: Server, name: str = "stripe") -> bool:
     return asyncio.run(lists.fetch(name, server.url, DAY))
 
 
 def test_a_list_is_fetched_and_used(server: Server) -> None:
-    lists = Published(lambda: NOW)
+    lists = PublishedRanges(lambda: NOW)
     assert lists.age("stripe") == NOW - load_ranges("stripe").date
     assert fetch(lists, server)
     assert lists.networks["stripe"].cidrs == ("203.0.113.0/24",)
@@ -86,7 +86,7 @@ def test_a_list_is_fetched_and_used(server: Server) -> None:
 def test_what_differs_from_the_snapshot_in_order_only_is_no_change(server: Server) -> None:
     text = "\n".join(reversed(load_ranges("stripe").networks.cidrs)).encode()
     server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
-    assert not fetch(Published(lambda: NOW), server)
+    assert not fetch(PublishedRanges(lambda: NOW), server)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_differs_from_the_snapshot_in_order_only_is_no_change(server: Serve
 )
 def test_what_can_not_be_used_leaves_the_last_good_list(server: Server, answer: bytes) -> None:
     now = NOW
-    lists = Published(lambda: now)
+    lists = PublishedRanges(lambda: now)
     fetch(lists, server)
     now += DAY
     server.answer = answer
@@ -125,7 +125,7 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_that(
     monkeypatch.setattr(published, "SILENCE_SECONDS", 0.2)
     server.answer, server.hangs = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n203", True
     with pytest.raises(RangesError, match="ReadTimeout"):
-        fetch(Published(lambda: NOW), server)
+        fetch(PublishedRanges(lambda: NOW), server)
 
 
 def test_a_server_that_drips_is_waited_for_no_longer_than_the_whole_time(
@@ -133,7 +133,7 @@ def test_a_server_that_drips_is_waited_for_no_longer_than_the_whole_time(
 ) -> None:
     monkeypatch.setattr(published, "FETCH_SECONDS", 0.0)
     with pytest.raises(RangesError, match="took longer"):
-        fetch(Published(lambda: NOW), server)
+        fetch(PublishedRanges(lambda: NOW), server)
 
 
 def test_a_server_whose_certificate_nobody_vouches_for_is_not_believed(
@@ -141,13 +141,13 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_believed(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(RangesError, match="ConnectError"):
-        fetch(Published(lambda: NOW), server)
+        fetch(PublishedRanges(lambda: NOW), server)
     assert not server.requests
 
 
 def test_a_list_is_due_at_first_then_after_the_refresh_or_sooner_after_a_failure(server: Server) -> None:
     now = NOW
-    lists = Published(lambda: now)
+    lists = PublishedRanges(lambda: now)
     assert lists.due(["stripe", "github"]) == ["stripe", "github"]
     fetch(lists, server)
     assert lists.due(["stripe", "github"]) == ["github"]

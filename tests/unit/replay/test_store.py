@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.replay.memory_store import MemoryStore
-from sidecar.replay.once import IN_PROGRESS, Once
+from sidecar.replay.once import IN_PROGRESS, ReplayTurn
 from sidecar.replay.store import Replay, Seen
 
 
@@ -109,8 +109,8 @@ def test_what_is_done_again_is_remembered_from_then_on(store: MemoryStore, clock
 # -- one turn --
 
 
-def turn(store: MemoryStore, key: bytes = b"a") -> Once:
-    return Once(store, key, Replay(10.0, fail_open=False))
+def turn(store: MemoryStore, key: bytes = b"a") -> ReplayTurn:
+    return ReplayTurn(store, key, Replay(10.0, fail_open=False))
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -121,7 +121,7 @@ def test_a_delivery_that_the_receiver_took_is_refused_from_then_on(store: Memory
     once.abandon()
     with pytest.raises(Rejected) as refused:
         run(turn(store).begin(60.0, wait=True))
-    assert (refused.value.reason, refused.value.answer) == (Reason.REPLAYED, None)
+    assert (refused.value.reason, refused.value.response) == (Reason.REPLAYED, None)
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 410, 429, 500, 503])
@@ -147,7 +147,7 @@ def test_without_waiting_a_copy_of_what_is_pending_is_refused_at_once(store: Mem
     run(turn(store).begin(60.0, wait=True))
     with pytest.raises(Rejected) as refused:
         run(turn(store).begin(60.0, wait=False))
-    assert (refused.value.reason, refused.value.answer) == (Reason.REPLAYED, IN_PROGRESS)
+    assert (refused.value.reason, refused.value.response) == (Reason.REPLAYED, IN_PROGRESS)
     assert (IN_PROGRESS.status, IN_PROGRESS.retry_after) == (409, 5)
 
 

@@ -10,7 +10,7 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.routing.access import Waived, admit, waive
 from sidecar.routing.client_ip import Client
 from sidecar.routing.networks import Networks
-from sidecar.routing.routes import DEFAULT_REFUSAL, RouteTable, overlapping
+from sidecar.routing.routes import DEFAULT_REJECTION, RouteTable, overlapping
 
 SOMEBODY = Client(ip_address("192.0.2.1"), "192.0.2.1", False)
 
@@ -171,7 +171,7 @@ def test_a_route_shows_its_pattern_its_secrets_ids_and_its_methods(make_route: A
     route = make_route("/a/*", secrets=["next", "current"], methods=frozenset({"PUT", "POST"}))
     assert (route.pattern, route.secret_ids, route.allow_header) == ("/a/*", ["next", "current"], b"POST, PUT")
     assert make_route("/a", secrets=[]).secret_ids == []
-    assert make_route("/a").refusal == DEFAULT_REFUSAL == (403, b'{"detail":"Validation Failure"}')
+    assert make_route("/a").rejection == DEFAULT_REJECTION == (403, b'{"detail":"Validation Failure"}')
 
 
 # -- admission --

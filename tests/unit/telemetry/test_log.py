@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.outcomes import Outcome, Reason, outcome_of
 from sidecar.telemetry.log import MAX_SHOWN, Level, Log, LogFormat, LogSettings, to_stdout
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.record import DeliveryRecord
 
 #: What a sender might write into a path or a delivery id to end a line or begin a field.
 HOSTILE = [
@@ -67,8 +67,8 @@ class Written:
 def finished(make_route: Any) -> Any:
     """`finished(field=value, ...)`: an exchange at its end."""
 
-    def make(**fields: Any) -> Exchange:
-        exchange = Exchange(number=255, peer="10.0.0.1", started=0.0)
+    def make(**fields: Any) -> DeliveryRecord:
+        exchange = DeliveryRecord(number=255, peer="10.0.0.1", started=0.0)
         defaults = {
             "method": "POST",
             "path": b"/hooks/acme",
@@ -84,8 +84,8 @@ def finished(make_route: Any) -> Any:
 
 
 @pytest.fixture
-def whole(finished: Any) -> Exchange:
-    exchange: Exchange = finished(
+def whole(finished: Any) -> DeliveryRecord:
+    exchange: DeliveryRecord = finished(
         secret_id="current",
         delivery_id=b"d-1",
         age=1.25,
@@ -102,7 +102,7 @@ def whole(finished: Any) -> Exchange:
     return exchange
 
 
-def test_a_json_line_holds_everything_that_is_known(whole: Exchange) -> None:
+def test_a_json_line_holds_everything_that_is_known(whole: DeliveryRecord) -> None:
     written = Written()
     written.log.record(whole)
     (line,) = written.json()
@@ -174,13 +174,13 @@ def test_each_line_has_its_own_time() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     written = Written()
-    written.log.record(Exchange(number=1, peer=None, started=0.0))
+    written.log.record(DeliveryRecord(number=1, peer=None, started=0.0))
     (line,) = written.json()
     assert (line["peer"], line["route"], line["path"], line["client"]) == ("unix:", "", "", "")
     assert not line.keys() & {"verify_ms", "upstream_ms", "signature_age_s", "delivery_id", "shadow_reason", "detail"}
 
 
-def test_a_text_line_holds_what_a_person_looks_for(whole: Exchange) -> None:
+def test_a_text_line_holds_what_a_person_looks_for(whole: DeliveryRecord) -> None:
     written = Written(format=LogFormat.TEXT)
     written.log.record(whole)
     (line,) = written.lines()
@@ -192,7 +192,7 @@ def test_a_text_line_holds_what_a_person_looks_for(whole: Exchange) -> None:
 
 def test_a_text_line_of_a_request_that_was_nothing_has_dashes() -> None:
     written = Written(format=LogFormat.TEXT)
-    exchange = Exchange(number=1, peer=None, started=0.0)
+    exchange = DeliveryRecord(number=1, peer=None, started=0.0)
     exchange.outcome, exchange.reason = Outcome.REJECTED, Reason.MALFORMED_REQUEST
     written.log.record(exchange)
     (line,) = written.lines()
@@ -205,7 +205,7 @@ def test_every_reason_is_logged_under_the_level_of_its_outcome(finished: Any, re
     written.log.record(finished(reason=reason, outcome=outcome_of(reason)))
     (line,) = written.json()
     assert line["reason"] == reason
-    assert line["level"] == {"rejected": "warning", "failed": "error"}[line["outcome"]]
+    assert line["level"] == {"duplicate": "info", "rejected": "warning", "failed": "error"}[line["outcome"]]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -260,8 +260,8 @@ def test_the_detail_is_escaped_too(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("level", "outcomes"),
     [
-        (Level.DEBUG, ["accepted", "rejected", "failed"]),
-        (Level.INFO, ["accepted", "rejected", "failed"]),
+        (Level.DEBUG, ["accepted", "duplicate", "rejected", "failed"]),
+        (Level.INFO, ["accepted", "duplicate", "rejected", "failed"]),
         (Level.WARNING, ["rejected", "failed"]),
         (Level.ERROR, ["failed"]),
     ],
@@ -277,7 +277,7 @@ def test_accepted_false_leaves_out_accepted_deliveries_only(finished: Any) -> No
     written = Written(accepted=False)
     for outcome in Outcome:
         written.log.record(finished(outcome=outcome))
-    assert [line["outcome"] for line in written.json()] == ["rejected", "failed"]
+    assert [line["outcome"] for line in written.json()] == ["duplicate", "rejected", "failed"]
 
 
 def test_settings_may_be_swapped_at_any_time(finished: Any) -> None:

@@ -13,8 +13,8 @@ from sidecar import __version__
 from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
 from sidecar.telemetry.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, VERIFY, Metrics
 from sidecar.telemetry.prometheus import Exposition
-from sidecar.telemetry.record import Exchange
-from sidecar.telemetry.shared_counts import Ledger
+from sidecar.telemetry.record import DeliveryRecord
+from sidecar.telemetry.shared_counts import SharedCounts
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -54,8 +54,8 @@ def metrics(make_route: Any) -> Metrics:
 def finished(make_route: Any) -> Any:
     """`finished(name, field=value, ...)`: an exchange at its end."""
 
-    def make(name: str = "acme", **fields: Any) -> Exchange:
-        exchange = Exchange(number=1, peer="192.0.2.1", started=0.0)
+    def make(name: str = "acme", **fields: Any) -> DeliveryRecord:
+        exchange = DeliveryRecord(number=1, peer="192.0.2.1", started=0.0)
         exchange.route = make_route("/hooks/acme", name=name) if name else None
         for field, value in fields.items():
             setattr(exchange, field, value)
@@ -228,13 +228,13 @@ def test_the_event_loop_turns_while_many_routes_are_written(make_route: Any) -> 
 def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_shown(
     make_route: Any, finished: Any
 ) -> None:
-    ledger = Ledger.create(2)
+    ledger = SharedCounts.create(2)
     routes = [make_route("/hooks/acme", name="acme", secrets=["current"])]
     parts = [Metrics(ledger.allocator(worker)) for worker in range(2)]
     for part in parts:
         part.configure(routes)
     # A worker that finds its places by what its parent tells, as in a process of its own.
-    worker = Metrics(Ledger(ledger.fd, 2, dict(ledger.places)).allocator(1))
+    worker = Metrics(SharedCounts(ledger.fd, 2, dict(ledger.places)).allocator(1))
     worker.configure(routes)
     parts[0].record(finished(secret_id="current", seconds=0.5, request_bytes=10), 20.0)
     worker.record(finished(secret_id="current", seconds=0.25, request_bytes=5), 10.0)
@@ -249,14 +249,14 @@ def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_sh
     assert samples[series("secret_last_used_timestamp_seconds", route="acme", secret="current")] == 20
     assert samples[series("in_flight")] == 2
     # Whoever takes the worker's place counts on.
-    successor = Metrics(Ledger(ledger.fd, 2, dict(ledger.places)).allocator(1))
+    successor = Metrics(SharedCounts(ledger.fd, 2, dict(ledger.places)).allocator(1))
     successor.configure(routes)
     successor.record(finished(), 30.0)
     assert scrape(*parts)[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 3
 
 
 def test_places_in_the_ledger_stay_when_the_configuration_changes(make_route: Any, finished: Any) -> None:
-    ledger = Ledger.create(1)
+    ledger = SharedCounts.create(1)
     metrics = Metrics(ledger.allocator(0))
     metrics.configure([make_route("/a", name="a", secrets=["one"])])
     metrics.record(finished("a", secret_id="one"), 1.0)

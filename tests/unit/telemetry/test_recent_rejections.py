@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from sidecar.outcomes import Hint, Outcome, Reason
-from sidecar.telemetry.recent_rejections import KEPT, MAX_SHOWN, Refusal, Refusals, newest_first
-from sidecar.telemetry.record import Exchange
+from sidecar.telemetry.recent_rejections import KEPT, MAX_SHOWN, RecentRejection, RecentRejections, newest_first
+from sidecar.telemetry.record import DeliveryRecord
 
 
-def refused(**fields: Any) -> Exchange:
-    exchange = Exchange(number=1, peer="192.0.2.1", started=0.0, method="POST", path=b"/hooks")
+def refused(**fields: Any) -> DeliveryRecord:
+    exchange = DeliveryRecord(number=1, peer="192.0.2.1", started=0.0, method="POST", path=b"/hooks")
     exchange.reason, exchange.outcome = Reason.SIGNATURE_MISMATCH, Outcome.REJECTED
     for name, value in fields.items():
         setattr(exchange, name, value)
@@ -17,7 +17,7 @@ def refused(**fields: Any) -> Exchange:
 
 
 def test_a_refusal_is_kept_with_what_the_log_says_of_it(make_route: Any) -> None:
-    refusals = Refusals()
+    refusals = RecentRejections()
     route = make_route("/hooks", name="hooks")
     refusals.record(refused(route=route, hint=Hint.PREFIX_MISSING, request_bytes=3, client="203.0.113.1"), 5.0)
     (kept,) = refusals.since(0)
@@ -26,7 +26,7 @@ def test_a_refusal_is_kept_with_what_the_log_says_of_it(make_route: Any) -> None
 
 
 def test_what_shadow_mode_let_through_is_kept_as_such() -> None:
-    refusals = Refusals()
+    refusals = RecentRejections()
     refusals.record(
         refused(reason=None, outcome=Outcome.ACCEPTED, shadow_reason=Reason.IP_NOT_ALLOWED, status=200), 5.0
     )
@@ -35,7 +35,7 @@ def test_what_shadow_mode_let_through_is_kept_as_such() -> None:
 
 
 def test_whoever_knows_some_is_told_only_of_later_ones() -> None:
-    refusals = Refusals()
+    refusals = RecentRejections()
     for second in range(5):
         refusals.record(refused(), float(second))
     assert [kept.time for kept in refusals.since(3)] == [3.0, 4.0]
@@ -43,7 +43,7 @@ def test_whoever_knows_some_is_told_only_of_later_ones() -> None:
 
 
 def test_the_last_hundred_are_kept_and_long_values_are_cut() -> None:
-    refusals = Refusals()
+    refusals = RecentRejections()
     for second in range(KEPT + 20):
         refusals.record(refused(path=b"/" + b"x" * 60_000, detail="y" * 60_000, method="Z" * 60_000), float(second))
     kept = refusals.since(0)
@@ -52,14 +52,14 @@ def test_the_last_hundred_are_kept_and_long_values_are_cut() -> None:
 
 
 def test_a_refusal_goes_through_json_unchanged() -> None:
-    refusals = Refusals()
+    refusals = RecentRejections()
     refusals.record(refused(path=b"/\xff\x00<", hint=Hint.UNKNOWN), 1.5)
     kept = refusals.since(0)
-    assert [Refusal(*values) for values in json.loads(json.dumps(kept))] == kept
+    assert [RecentRejection(*values) for values in json.loads(json.dumps(kept))] == kept
 
 
 def test_rings_are_joined_newest_first() -> None:
-    first, second = Refusals(), Refusals()
+    first, second = RecentRejections(), RecentRejections()
     for second_ in range(KEPT):
         (first if second_ % 2 else second).record(refused(), float(second_))
     assert [kept.time for kept in newest_first([first.since(0), second.since(0)])] == [

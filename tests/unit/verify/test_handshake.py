@@ -11,7 +11,7 @@ from sidecar.config.scheme_keys import SchemeKeys, scheme_from
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
-from sidecar.verify.handshake import Handshakes, Mode, Shape
+from sidecar.verify.handshake import HandshakeMode, Handshakes, Shape
 
 
 def shapes(*listed: dict[str, Any]) -> tuple[Shape, ...]:
@@ -25,7 +25,7 @@ def head(target: bytes = b"/hook", *headers: tuple[bytes, bytes], method: str = 
 
 def desk(*listed: dict[str, Any], token: bytes = b"", url: str = "") -> Handshakes:
     made = Secret("token", token) if token else None
-    return Handshakes(shapes(*listed), Mode.ANSWER, secret=Secret("s", b"secret"), token=made, url=url)
+    return Handshakes(shapes(*listed), HandshakeMode.ANSWER, secret=Secret("s", b"secret"), token=made, url=url)
 
 
 ECHO = {"request": {"method": "GET"}, "challenge": {"query": "challenge"}, "answer": {"text": "{challenge}"}}
@@ -103,7 +103,7 @@ def test_a_computed_answer_is_the_providers_own(
     shape: dict[str, Any], secret: str, target: bytes, url: str, expected: Any
 ) -> None:
     key = Secret("s", secret.encode())
-    handshakes = Handshakes(shapes(shape), Mode.ANSWER, secret=key, token=key, url=url)
+    handshakes = Handshakes(shapes(shape), HandshakeMode.ANSWER, secret=key, token=key, url=url)
     begun = handshakes.begun_by(head(target))
     assert begun is not None
     answer = handshakes.answer(begun, head(target))
@@ -113,7 +113,9 @@ def test_a_computed_answer_is_the_providers_own(
 
 def test_zooms_answer_is_zooms_own() -> None:
     # https://github.com/zoom/webhook-sample
-    handshakes = Handshakes(shapes(ZOOM), Mode.ANSWER, secret=Secret("s", b"zoom-secret-token-xyz"), token=None)
+    handshakes = Handshakes(
+        shapes(ZOOM), HandshakeMode.ANSWER, secret=Secret("s", b"zoom-secret-token-xyz"), token=None
+    )
     body = b'{"event": "endpoint.url_validation", "payload": {"plainToken": "pv-plainToken-abc123"}}'
     begun = handshakes.carried_by(head(method="POST"), [body[:30], body[30:]])
     assert begun is not None
@@ -204,7 +206,7 @@ def test_without_the_token_or_url_it_needs_a_shape_takes_nothing() -> None:
     assert desk(TOKEN).unsigned == ()
     assert desk(EBAY, token=b"t").unsigned == ()
     assert len(desk(EBAY, token=b"t", url="https://a.test/hook").unsigned) == 1
-    passed = Handshakes(shapes(TOKEN), Mode.PASS, secret=None, token=None)
+    passed = Handshakes(shapes(TOKEN), HandshakeMode.PASS, secret=None, token=None)
     assert len(passed.unsigned) == 1  # the receiver knows the token
 
 
