@@ -14,9 +14,14 @@ from setuptools.errors import BaseError, CCompilerError
 #: Dotted names below `sidecar`. The Makefile reads these lines as well.
 MODULES = [
     "delivery.body",
+    "delivery.decide",
+    "delivery.delivery",
+    "delivery.forward",
     "delivery.proxy",
+    "delivery.recorder",
     "delivery.responses",
     "delivery.snapshot",
+    "delivery.throttle",
     "delivery.upstream_head",
     "diagnosis.live",
     "http1.admission",
@@ -31,6 +36,7 @@ MODULES = [
     "routing.access",
     "routing.client_ip",
     "routing.networks",
+    "routing.refusal_limit",
     "routing.routes",
     "telemetry.log",
     "telemetry.metrics",

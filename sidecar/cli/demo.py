@@ -24,6 +24,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.config.presets import load_preset
+from sidecar.outcomes import Outcome, Reason, outcome_of
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign
 
@@ -215,7 +216,7 @@ def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
     forwarded = [body for _, _, body in receiver.seen]
     if forwarded != ([] if step.expect_reason else [step.body]):
         problems.append(f"{step.title}: the receiver saw {len(forwarded)} deliveries, or another body")
-    outcome = "rejected" if step.expect_reason else "accepted"
+    outcome = outcome_of(Reason(step.expect_reason)) if step.expect_reason else Outcome.ACCEPTED
     if {key[1:]: count for key, count in moved.items()} != {(outcome, step.expect_reason): 1}:
         problems.append(f"{step.title}: the counters moved otherwise: {moved}")
     return problems

@@ -10,8 +10,8 @@ from sidecar.cli.arguments import read_scheme, read_secrets, unix_time
 from sidecar.cli.errors import unusable
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
+from sidecar.delivery.explain import Subject, explain
 from sidecar.diagnosis.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
-from sidecar.diagnosis.explain import Subject, explain
 from sidecar.routing.networks import parse_address
 from sidecar.secret import Secret
 from sidecar.verify.keys import key_problem

@@ -1,7 +1,7 @@
-"""The delivery's body: read whole before anything is believed, bounded by size, time and one budget for all.
+"""Stage 5: the body, read whole before any of it is trusted, and bounded by size, time and one budget for all bodies.
 
-The time is the listener's business (`protocol.py` ends a body that does not arrive); size and budget are checked here,
-from the announced length where there is one, before a byte is read.
+The listener keeps the time (`http1/connection.py` ends a body that does not arrive). Size and budget are checked here, by
+the announced length if there is one, before a byte is read.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ JOINED_PIECE: Final = 64 * 1024
 class Budget:
     """Bytes of bodies that all connections together may hold (`limits.buffer`).
 
-    What is held stands in the gauges, so that processes that share them share the budget. They don't wait for each
-    other: each may overdraw it by the one body that it is taking.
+    The gauges hold what is in use, so processes that share them share the budget. They don't wait for each other: each may
+    overdraw it by the one body that it is reading.
     """
 
     __slots__ = ("_gauges", "_of_others", "limit")
@@ -38,7 +38,7 @@ class Budget:
         return int(held)
 
     def take(self, size: int) -> None:
-        """Raises `Rejected(overloaded)` if it is used up."""
+        """Raises `Rejected(overloaded)` if the budget is used up."""
         held = self.held
         if held + size > self.limit:
             raise Rejected(Reason.OVERLOADED, f"limits.buffer is used up: {held} of {self.limit} bytes are held")
@@ -51,8 +51,8 @@ class Budget:
 class Body:
     """One delivery's body as the pieces it arrived in; they are hashed and forwarded without being joined.
 
-    Only pieces so small that their objects would weigh more than their bytes are joined: what a body takes of the
-    memory must be what it takes of the budget, whatever way it was sent.
+    Only pieces so small that their objects would weigh more than their bytes are joined: a body must use as much memory as
+    it uses of the budget, however it was sent.
     """
 
     __slots__ = ("_budget", "_small", "_taken", "pieces", "size")
@@ -62,10 +62,10 @@ class Body:
         self.size = 0
         self._budget = budget
         self._taken = 0
-        self._small: bytes | bytearray = b""  # small pieces that are not among the others yet
+        self._small: bytes | bytearray = b""  # small pieces that are not in `pieces` yet
 
     def begin(self, incoming: Incoming, limit: int) -> None:
-        """Takes an announced size from the budget before a byte is read. Raises `Rejected`."""
+        """Takes the announced size from the budget before a byte is read. Raises `Rejected`."""
         announced = incoming.head.content_length
         if announced is not None:
             if announced > limit:
@@ -74,7 +74,7 @@ class Body:
             self._taken = announced
 
     def take(self, incoming: Incoming, limit: int) -> bool:
-        """What has arrived; returns whether more follows. Raises `Rejected`."""
+        """Reads what has arrived; returns whether more follows. Raises `Rejected`."""
         piece, more = incoming.take()
         if piece:
             self.size += len(piece)
@@ -101,7 +101,7 @@ class Body:
         self._small = b""
 
     def release(self) -> None:
-        """Gives back what was taken from the budget."""
+        """Returns to the budget what this body took from it."""
         self.pieces = []
         self._small = b""
         self._budget.give(self._taken)

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from sidecar.config.settings import Config
 from sidecar.delivery.body import Budget
 from sidecar.delivery.proxy import Proxy
-from sidecar.delivery.snapshot import Current
+from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.uvicorn_server import Server, uvicorn_config
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
-from sidecar.routing.refusal_limit import RefusalLimit
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
@@ -44,23 +43,21 @@ class DataService:
         self.metrics = metrics
         self.budget = Budget(config.limits.buffer, metrics.gauges, gauges_of_others)
         self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
-        self.current = Current(config, loop)
+        self.current = CurrentSnapshot(config, loop)
         self.replays = self._replay_store(config)
         self.refusals = RecentRejections()
-        self.refusal_limit = RefusalLimit()
         self.proxy = Proxy(
             self.current,
             budget=self.budget,
             metrics=metrics,
             log=log,
-            refusals=self.refusals,
-            refusal_limit=self.refusal_limit,
+            rejections=self.refusals,
             replays=self.replays,
         )
         if config.tracing is not None:
             from sidecar.telemetry.tracing import Tracing  # noqa: PLC0415
 
-            self.proxy.tracing = Tracing(config.tracing, loop, self._collector_changed)
+            self.proxy.recorder.tracing = Tracing(config.tracing, loop, self._collector_changed)
         count = ConnectionCount(metrics.gauges, CONNECTIONS, gauges_of_others)
         self.listener = Listener(self.deadlines, config.limits.connections, count)
         if config.proxy_protocol:
@@ -83,9 +80,6 @@ class DataService:
         self.log.settings = config.log
         self.budget.limit = config.limits.buffer
         self.listener.max_connections = config.limits.connections
-        self.refusal_limit.rate = config.limits.refusals
-        # What another configuration refused says little of this one, which may have the secret that was missing.
-        self.refusal_limit.forget()
         self.deadlines.head.seconds = config.limits.header_timeout
         self.deadlines.body.seconds = config.limits.body_timeout
         self.metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
@@ -96,7 +90,7 @@ class DataService:
         from sidecar.replay.redis_store import RedisStore  # noqa: PLC0415 - memory that others do without
 
         return RedisStore(
-            config.replay_store, lambda: self.current.site.config.replay_password, self._replay_store_changed
+            config.replay_store, lambda: self.current.snapshot.config.replay_password, self._replay_store_changed
         )
 
     def _replay_store_changed(self, available: bool, why: str) -> None:
@@ -120,8 +114,8 @@ class DataService:
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
         await self.replays.close()
-        if self.proxy.tracing is not None:
-            await self.proxy.tracing.close(until)
+        if self.proxy.recorder.tracing is not None:
+            await self.proxy.recorder.tracing.close(until)
         self.current.close()
 
 

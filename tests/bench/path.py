@@ -115,7 +115,7 @@ async def main() -> None:
     # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,
     # so that it is not counted.
     requests = iter([request(number) for number in range(6400 if "--count" in sys.argv else 44_800)])
-    upstream = next(iter(current.site.upstreams.values()))
+    upstream = next(iter(current.snapshot.upstreams.values()))
     silent, other_end = socket.socketpair()  # what an unused connection is asked about
     asked: list[Connection] = []  # that were sent a delivery in this turn
     connections = [Connection(upstream) for _ in range(BATCH)]

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from sidecar.delivery.upstream_head import forwarded_head, forwarding_lines, proof_lines
+from sidecar.delivery.upstream_head import forwarded_head, forwarding_lines, verified_lines
 from sidecar.http1.head import make_head
 from sidecar.routing.client_ip import Client
 
@@ -22,7 +22,7 @@ def forwarded(
 ) -> list[bytes]:
     """The lines of the forwarded head."""
     head = make_head(method, target, headers, "192.0.2.1")
-    whole = forwarded_head(head, body_size=body_size, forwarding=forwarding, proof=proof)
+    whole = forwarded_head(head, body_size, forwarding + proof)
     assert whole.endswith(b"\r\n\r\n")
     return whole[:-4].split(b"\r\n")
 
@@ -125,7 +125,7 @@ def test_connection_can_not_take_away_what_we_add() -> None:
     lines = forwarded(
         [(b"Connection", b"x-webhook-verified, x-forwarded-for")],
         forwarding=b"X-Forwarded-For: 192.0.2.1\r\n",
-        proof=proof_lines("acme", "current"),
+        proof=verified_lines("acme", "current"),
     )
     assert lines[2:] == [b"X-Forwarded-For: 192.0.2.1", b"X-Webhook-Verified: acme", b"X-Webhook-Secret-Id: current"]
 
@@ -160,7 +160,7 @@ def test_what_the_sender_forged_is_gone_before_ours_is_added() -> None:
     lines = forwarded(
         [(b"X-Webhook-Verified", b"forged"), (b"X_Webhook_Secret_Id", b"forged"), (b"X-Forwarded-For", b"6.6.6.6")],
         forwarding=b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n",
-        proof=proof_lines("acme", "current"),
+        proof=verified_lines("acme", "current"),
     )
     assert lines == [
         b"POST /hooks HTTP/1.1",
@@ -217,7 +217,7 @@ def test_nothing_that_another_peer_says_is_kept(peer: str | None) -> None:
     ],
 )
 def test_the_proof_names_route_and_secret_or_says_nothing(verified: str, secret_id: str, lines: bytes) -> None:
-    assert proof_lines(verified, secret_id) == lines
+    assert verified_lines(verified, secret_id) == lines
 
 
 def test_lines_made_of_what_a_sender_wrote_are_not_kept_in_memory() -> None:

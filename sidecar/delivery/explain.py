@@ -1,0 +1,407 @@
+"""`sidecar explain`: what each stage decides about a captured request, and why.
+
+`decide.py` decides, as on live traffic; this module only puts its decisions into words. It reports the form of things (which
+header, how many bytes, how old) and never their value: no secret, no MAC, no body.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from sidecar.config.settings import Config
+from sidecar.delivery import decide
+from sidecar.diagnosis.capture import MAX_CAPTURE, Capture
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
+from sidecar.http1.head import RequestHead
+from sidecar.http1.upstream import UpstreamAddress
+from sidecar.outcomes import Hint, Reason, Rejected
+from sidecar.routing.client_ip import Client, resolve_client
+from sidecar.routing.routes import DEFAULT_REJECTION, Route, foreign_secrets
+from sidecar.secret import Secret
+from sidecar.verify.claim import Claim
+from sidecar.verify.message import PublicURL
+from sidecar.verify.scheme import (
+    BEARER_KINDS,
+    DIGEST_SIZES,
+    PUBLIC_KEY_KINDS,
+    Encoding,
+    HeaderValue,
+    JsonValue,
+    Piece,
+    Scheme,
+)
+from sidecar.verify.verifier import Verified, Verifier
+
+#: What to do about rejections that need no diagnosis.
+_TRY = {
+    Reason.NO_ROUTE: "compare the path with `sidecar check`: routes match byte for byte",
+    Reason.METHOD_NOT_ALLOWED: "add the method to the route's `methods:`, or have the sender use another",
+    Reason.MALFORMED_REQUEST: "have the sender, or the proxy in front, send plain HTTP/1.1",
+    Reason.IP_NOT_ALLOWED: "add the address to `allow:`; if it is your load balancer's, add that to `trusted_proxies:`",
+    Reason.CLIENT_IP_UNREADABLE: "check what your proxy writes into X-Forwarded-For",
+    Reason.SIGNATURE_MISSING: "set the secret at the provider, and check that no proxy removes headers",
+    Reason.TIMESTAMP_MISSING: "check that no proxy removes headers",
+    Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
+    Reason.TIMESTAMP_IN_FUTURE: "compare the clocks of sender and sidecar (NTP); for a capture, give --now",
+    Reason.TOKEN_MISMATCH: "compare the token at the provider with the one configured here",
+    Reason.BODY_TOO_LARGE: "raise `limits: {body: ...}` of the route",
+}
+
+
+class Stage(NamedTuple):
+    """One step: `passed`, `rejected`, or `skipped` where it could not be checked."""
+
+    name: str
+    decision: str
+    why: str
+
+
+@dataclass
+class Explanation:
+    """What became of a request, stage by stage."""
+
+    stages: list[Stage] = field(default_factory=list)
+    remarks: Sequence[str] = ()
+    route: str | None = None
+    client: str | None = None
+    reason: Reason | None = None
+    detail: str = ""
+    secret: str | None = None
+    finding: Finding | None = None
+    shadow: bool = False
+    handshake: str | None = None
+
+    def passed(self, stage: str, why: str) -> None:
+        self.stages.append(Stage(stage, "passed", why))
+
+    def skipped(self, stage: str, why: str) -> None:
+        self.stages.append(Stage(stage, "skipped", why))
+
+    def rejected(self, stage: str, rejected: Rejected) -> "Explanation":
+        """The end, at this stage."""
+        self.reason, self.detail = rejected.reason, rejected.detail
+        self.stages = [each for each in self.stages if each.name != stage]
+        self.stages.append(Stage(stage, "rejected", self.detail or self.reason))
+        return self
+
+    @property
+    def verdict(self) -> str:
+        """accepted or rejected."""
+        return "accepted" if self.reason is None else "rejected"
+
+    @property
+    def advice(self) -> str:
+        """One line: what to try. Empty if accepted."""
+        if self.finding is not None:
+            return REMEDIES[self.finding.hint]
+        return _TRY.get(self.reason, "see docs/reasons.md") if self.reason is not None else ""
+
+    def as_json(self) -> str:
+        """For programs; keys are never left out."""
+        document: dict[str, Any] = {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "secret": self.secret,
+            "hint": self.finding.hint if self.finding is not None else None,
+            "because": self.finding.because if self.finding is not None else "",
+            "detail": self.detail,
+            "try": self.advice,
+            "route": self.route,
+            "client": self.client,
+            "handshake": self.handshake,
+            "shadow": self.shadow,
+            "stages": [stage._asdict() for stage in self.stages],
+            "remarks": list(self.remarks),
+        }
+        return json.dumps(document, indent=2)
+
+    def as_text(self) -> str:
+        """For people."""
+        marks = {"passed": "+", "rejected": "x", "skipped": "-"}
+        lines = [f"{marks[stage.decision]} {stage.name:<10} {stage.why}" for stage in self.stages]
+        lines += [f"! {remark}" for remark in self.remarks]
+        if self.reason is None:
+            by = f", by the secret {self.secret}" if self.secret else ""
+            lines.append(f"accepted{by}" if self.handshake is None else f"handshake {self.handshake}")
+        else:
+            lines.append(f"rejected: {self.reason}")
+            if self.finding is not None:
+                lines.append(f"hint: {self.finding.hint}{_because(self.finding)}")
+            lines.append(f"try: {self.advice}")
+        if self.shadow and self.reason is not None:
+            lines.append("note: the route is in shadow mode, so live traffic is forwarded anyway")
+        return "\n".join(lines)
+
+
+def _because(finding: Finding) -> str:
+    return f" (it matches {finding.because})" if finding.because else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What to check a capture against: a whole configuration, or only a verifier."""
+
+    config: Config | None = None
+    verifier: Verifier | None = None  #: without a configuration
+    secrets: Sequence[Secret] = ()  #: in place of the configuration's, if there are any
+    unusable: Sequence[tuple[Secret, str]] = ()  #: given ones that are not in the form that the scheme needs, and why
+    public_url: str = ""  #: in place of the configuration's
+    peer_known: bool = False  #: whether the capture's head says where the connection came from
+
+
+def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  # noqa: PLR0912 - one straight line
+    """Asks the stages. `now` is unix time in seconds. Raises `KeyFormError`, `ValueError` for unusable secrets or URLs."""
+    told = Explanation(remarks=capture.remarks)
+    head, body = capture.head, capture.body
+    told.passed(
+        "request", f"{head.method} {_shown(head.path)}, {len(head.names.listed)} header fields, {_body(capture)}"
+    )
+    if capture.fault is not None:
+        return told.rejected("request", capture.fault)
+    decisions = decide.Decisions(head)
+    others: Sequence[tuple[str, Secret]] = ()
+    if subject.config is None:
+        assert subject.verifier is not None
+        told.remarks = [*capture.remarks, *(f"the secret {secret.id} {why}" for secret, why in subject.unusable)]
+        decisions.route = _route_of(subject.verifier, head)
+    else:
+        decisions.client = _client(told, head, subject, subject.config)
+        rejected = decide.find_route(decisions, subject.config.routes)
+        if rejected is not None:
+            return told.rejected("route", rejected)
+        told.route, told.shadow = decisions.route.name, decisions.route.shadow
+        others = [] if subject.secrets else foreign_secrets(subject.config.routes.routes, decisions.route)
+        decisions.route = _with_given(decisions.route, subject)
+
+    rejected = decide.admit(decisions, now)
+    route = decisions.route
+    if subject.config is not None and not _tell_route(told, decisions, rejected):
+        assert rejected is not None
+        return told.rejected(_stage_of(rejected), rejected)
+    if rejected is None and decisions.handshake is None and len(body) > route.body_limit:
+        return told.rejected("body", Rejected(Reason.BODY_TOO_LARGE, f"the limit is {route.body_limit:,} bytes"))
+    if route.verifier is not None and (rejected is not None or decisions.claim is not None):
+        if rejected is None:
+            _tell_claim(told, capture, route.verifier, decisions.claim)
+            rejected = decide.verify(decisions, [body])
+        else:
+            _tell_claim(told, capture, route.verifier, None)
+        if rejected is not None:
+            return _diagnose(told, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
+        _tell_verified(told, route.verifier, decisions.verified)
+    if decisions.handshake is not None:
+        return _tell_handshake(told, capture, decisions)
+    if route.open:
+        told.skipped("verify", "the route is open: everything passes unverified")
+    elif route.verifier is None:
+        told.skipped("verify", "verify: none; the address alone decides")
+    if route.replay is not None:
+        told.skipped("once", f"not checked: a copy within {route.replay.seconds:g} s is not forwarded")
+    return told
+
+
+def _route_of(verifier: Verifier, head: RequestHead) -> Route:
+    """A route that takes the request, whatever it is, and verifies it."""
+    return Route(
+        name="",
+        path=head.path,
+        prefix=False,
+        methods=frozenset({head.method}),
+        upstream=UpstreamAddress("http", "", 0, ""),
+        body_limit=MAX_CAPTURE,
+        rejection=DEFAULT_REJECTION,
+        verifier=verifier,
+    )
+
+
+def _with_given(route: Route, subject: Subject) -> Route:
+    """The route with the secrets and the URL that were given in place of the configuration's."""
+    own = route.verifier
+    if own is None or not (subject.secrets or subject.public_url):
+        return route
+    given = Verifier(own.scheme, subject.secrets or own.secrets, subject.public_url or own.public_url)
+    return replace(route, verifier=given)
+
+
+def _client(told: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client | None:
+    """Stage 2. None where the capture does not say where the connection came from."""
+    header = config.client_header
+    hops = head.values(header.field)
+    if not subject.peer_known:
+        told.skipped("client", "a capture has no sender's address; give --client-ip")
+        return None
+    client = resolve_client(head.peer, hops, config.trusted_proxies, trust_unix=config.trust_unix, header=header)
+    told.client = client.text or None
+    if client.unreadable:
+        why = f"unreadable: {client.unreadable}"
+    elif not client.trusted_peer:
+        ignored = f"; its {header.name} is ignored, because it isn't a trusted proxy" if hops else ""
+        why = f"{client.text}, the connection's own address{ignored}"
+    elif hops:
+        why = f"{client.text}, from {header.name} of the trusted proxy {head.peer}"
+    else:
+        why = f"{client.text}, a trusted proxy that names no client"
+    told.passed("client", why)
+    return client
+
+
+def _tell_route(told: Explanation, decisions: decide.Decisions, rejected: Rejected | None) -> bool:
+    """Stage 3; whether it passed."""
+    route, client = decisions.route, decisions.client
+    stage = _stage_of(rejected) if rejected is not None else ""
+    if stage == "route":
+        return False
+    told.passed("route", f"{route.name} ({route.pattern}) accepts {decisions.head.method}")
+    if stage == "allowlist":
+        return False
+    if route.allow is not None and client is None:
+        told.skipped("allowlist", "not checked without --client-ip")
+    elif route.allow is not None and client is not None:
+        told.passed("allowlist", f"{client.text} is in a network of the route's allowlist")
+    return True
+
+
+def _tell_claim(told: Explanation, capture: Capture, verifier: Verifier, claim: Claim | None) -> None:
+    """Stage 4, if it passed, and what is signed."""
+    scheme = verifier.scheme
+    told.passed("scheme", f"{scheme.name or 'custom scheme'}: {scheme.summary}")
+    if claim is None:
+        return
+    told.passed("signature", f"well-formed: {_expected(scheme)}")
+    if claim.age is not None:
+        told.passed("timestamp", _age(scheme, claim.age))
+    if scheme.signature.kind not in BEARER_KINDS:
+        told.passed("signed", _signed(verifier, capture))
+
+
+def _tell_verified(told: Explanation, verifier: Verifier, verified: Verified | None) -> None:
+    """Stage 6, if it passed."""
+    if verified is None:
+        return
+    told.secret = verified.secret_id
+    if verified.age is not None:
+        told.passed("timestamp", _age(verifier.scheme, verified.age))
+    told.passed("verify", f"the secret {verified.secret_id} matches")
+
+
+def _tell_handshake(told: Explanation, capture: Capture, decisions: decide.Decisions) -> Explanation:
+    handshakes, shape = decisions.route.handshakes, decisions.handshake
+    assert handshakes is not None
+    assert shape is not None
+    if not handshakes.answers(shape):
+        told.handshake = "passed"
+        told.passed("handshake", "a handshake, passed on to the receiver")
+        return told
+    try:
+        response = handshakes.answer(shape, capture.head, [capture.body])
+    except Rejected as rejected:
+        told.handshake = "refused"
+        return told.rejected("handshake", rejected)
+    told.handshake = "answered"
+    told.passed("handshake", f"a handshake, answered here with {response.status} and {len(response.body)} bytes")
+    return told
+
+
+class _Diagnosis(NamedTuple):
+    """What a diagnosis may try besides the route's own secrets."""
+
+    unusable: Sequence[tuple[Secret, str]]
+    others: Sequence[tuple[str, Secret]]
+    now: float
+
+
+def _diagnose(
+    told: Explanation, capture: Capture, decisions: decide.Decisions, rejected: Rejected, given: _Diagnosis
+) -> Explanation:
+    """A rejection by verification, and the mistake that explains it."""
+    verifier = decisions.route.verifier
+    assert verifier is not None
+    head, body, scheme = capture.head, capture.body, verifier.scheme
+    unusable = [secret for secret, _ in given.unusable]
+    if rejected.reason in DIAGNOSABLE:
+        now = given.now
+        told.finding = diagnose(rejected.reason, verifier, head, body, now=now, effort=THOROUGH, others=given.others)
+        if unusable and told.finding is not None and told.finding.hint is Hint.UNKNOWN:
+            read_otherwise = Verifier(scheme, unusable, verifier.public_url, resolved=False)
+            told.finding = diagnose(rejected.reason, read_otherwise, head, body, now=now, effort=THOROUGH)
+    stage = _stage_of(rejected)
+    if stage == "signature" and decisions.claim is None:
+        told.skipped("expected", _expected(scheme))
+    detail = rejected.detail
+    if rejected is verifier.mismatch:
+        ids = ", ".join(dict.fromkeys(secret.id for secret in [*verifier.secrets, *unusable]))
+        detail = f"no match with {ids}"
+    return told.rejected(stage, Rejected(rejected.reason, detail))
+
+
+def _stage_of(rejected: Rejected) -> str:
+    """The stage that a rejection by `decide` comes from."""
+    reason = rejected.reason
+    if reason in (Reason.NO_ROUTE, Reason.METHOD_NOT_ALLOWED):
+        return "route"
+    if reason in (Reason.IP_NOT_ALLOWED, Reason.CLIENT_IP_UNREADABLE):
+        return "allowlist"
+    if reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_MALFORMED):
+        return "signature"
+    return "timestamp" if reason.startswith("timestamp") else "verify"
+
+
+def _expected(scheme: Scheme) -> str:
+    """The form of the signature: where it is, what it starts with, how long it is."""
+    signature = scheme.signature
+    before = f"{signature.prefix!r} and " if signature.prefix else ""
+    if signature.list is not None:
+        tags = signature.list.versions or (signature.list.tag,)
+        before = f"items that start with {' or '.join(map(repr, tags))}, each " if any(tags) else "items, each "
+    if signature.kind in BEARER_KINDS:
+        what = "the secret itself" if scheme.signature.kind.value == "token" else "user and password in base64"
+    elif signature.kind in PUBLIC_KEY_KINDS:
+        what = f"an {signature.kind} signature in {signature.encoding}"
+    else:
+        size = DIGEST_SIZES[signature.algorithm]
+        hexadecimal = signature.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE)
+        length = 2 * size if hexadecimal else 4 * -(-size // 3)
+        what = f"{length} characters of {signature.encoding}"
+    return f"{signature.place}: {before}{what}"
+
+
+def _age(scheme: Scheme, age: float) -> str:
+    clock = scheme.timestamp
+    assert clock is not None
+    limit = f"tolerance {clock.tolerance:g} s either way" if clock.tolerance is not None else "any age is accepted"
+    when = f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s ahead of our clock"
+    return f"{clock.place}: signed {when}; {limit}"
+
+
+def _signed(verifier: Verifier, capture: Capture) -> str:
+    """The signed message in form: `timestamp "." body (1,024 bytes)`."""
+    names = []
+    for part in verifier.scheme.parts:
+        if isinstance(part, bytes):
+            names.append(json.dumps(part.decode()))
+        elif isinstance(part, HeaderValue):
+            names.append(f"header {part.name.decode()}")
+        elif isinstance(part, JsonValue):
+            names.append(f"JSON value {part.path}")
+        elif part is Piece.BODY:
+            names.append(_body(capture))
+        elif part in (Piece.URL, Piece.URL_WITHOUT_QUERY):
+            url = PublicURL(verifier.public_url).of(capture.head.target)
+            if part is Piece.URL_WITHOUT_QUERY:
+                url = url.partition(b"?")[0]
+            names.append(f"URL {_shown(url)}")
+        else:
+            names.append(part.value)
+    return " ".join(names)
+
+
+def _body(capture: Capture) -> str:
+    return f"body ({len(capture.body):,} bytes)"
+
+
+def _shown(text: bytes) -> str:
+    """A path or URL for one line of text. The query is not shown, only that there is one."""
+    path, mark, query = text.decode("latin-1").partition("?")
+    shown = "".join(char if "!" <= char <= "~" else "?" for char in path[:200])
+    return shown + (f"?({len(query)} characters of query)" if mark else "")

@@ -1,0 +1,123 @@
+"""Stages 7 to 9: once, forward, response."""
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.delivery import decide
+from sidecar.delivery.delivery import ON_LOOP_BYTES, Delivery
+from sidecar.delivery.upstream_head import upstream_head
+from sidecar.http1.upstream import Connection
+from sidecar.outcomes import Reason, Rejected
+from sidecar.replay.once import ReplayTurn
+from sidecar.replay.store import Store, StoreUnavailableError
+from sidecar.routing.access import Waived
+from sidecar.verify.standard_webhooks import message_id
+from sidecar.verify.verifier import Verified
+
+#: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
+#: that is killed leaves its claims behind for that long.
+PENDING_MARGIN: Final = 2.0
+
+
+class Forwarder:
+    """Hands deliveries to their receivers, and the responses back."""
+
+    def __init__(self, replays: Store, *, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._replays = replays
+        self._now = now
+        self._monotonic = monotonic
+
+    async def claim_turn(self, delivery: Delivery) -> None:
+        """Stage 7, of a verified delivery on a route with `replay:`. Sets `turn`, which must be ended or abandoned.
+
+        Raises `Rejected` for a copy. If the store can't be reached and the route says so, the delivery goes on unchecked.
+        """
+        route, claim = delivery.route, delivery.claim
+        assert route.verifier is not None
+        assert route.replay is not None
+        assert claim is not None
+        fingerprint = functools.partial(
+            route.verifier.fingerprint, claim, delivery.head, delivery.body.pieces, scope=route.name
+        )
+        turn = ReplayTurn(self._replays, await _hash(delivery.body.size, fingerprint), route.replay)
+        try:
+            longest = delivery.snapshot.upstreams[route.upstream].longest
+            await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)
+        except StoreUnavailableError as error:
+            if not route.replay.fail_open:
+                raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
+            delivery.record.unchecked = True
+            delivery.record.detail = f"forwarded unchecked: {error}"
+            return
+        delivery.turn = turn
+
+    async def forward(self, delivery: Delivery) -> None:
+        """Stages 8 and 9. Raises `Rejected` before the response has begun, `Aborted` after."""
+        # (8) forward
+        permission = decide.leave(delivery)
+        record, body, turn = delivery.record, delivery.body, delivery.turn
+        began = self._monotonic()
+        if record.trace is not None:
+            record.trace.upstream_began = began
+        signed = await self._sign(delivery, permission) if delivery.route.upstream_signer is not None else b""
+        upstream = delivery.snapshot.upstreams[delivery.route.upstream]
+        head = upstream_head(delivery, permission, signed)
+        connection = await upstream.send(head, body.pieces, body.size, no_body=record.method == "HEAD")
+
+        # (9) response
+        try:
+            record.status = record.upstream_status = connection.status
+            if turn is not None and connection.complete:  # before the sender gets it
+                record.evicted = await turn.end(connection.status)
+            delivery.incoming.start(
+                connection.status, connection.lines, sized=connection.has_length, hold=connection.has_piece
+            )
+            if not _pass_on(delivery, connection):
+                await _stream(delivery, connection)
+        finally:
+            upstream.finish(connection)
+            record.upstream_seconds = self._monotonic() - began
+
+    async def _sign(self, delivery: Delivery, permission: Verified | Waived) -> bytes:
+        """The header lines that sign a delivery for the receiver; none for one that nothing vouches for."""
+        if isinstance(permission, Waived) and not permission.admitted:
+            return b""
+        return await _hash(delivery.body.size, functools.partial(_signature_lines, delivery, int(self._now())))
+
+
+def _signature_lines(delivery: Delivery, now: int) -> bytes:
+    route, body = delivery.route, delivery.body.pieces
+    assert route.upstream_signer is not None
+    fresh = os.urandom(16).hex().encode()
+    ident = message_id(route.verifier, delivery.claim, delivery.head, body, scope=route.name, fresh=fresh)
+    return route.upstream_signer.lines(ident, now, body)
+
+
+def _pass_on(delivery: Delivery, connection: Connection) -> bool:
+    """Gives the sender what has arrived of the response's body; returns whether that was its end."""
+    piece, more = connection.take()
+    delivery.record.answer_bytes += len(piece)
+    delivery.incoming.write(piece, more=more)
+    return not more
+
+
+async def _stream(delivery: Delivery, connection: Connection) -> None:
+    """The rest of a response that did not come in one piece. While the sender reads too slowly, the receiver waits too."""
+    turn, done = delivery.turn, False
+    while not done:
+        await delivery.incoming.writable()
+        if not connection.has_piece:
+            await connection.news()
+        if turn is not None and connection.complete:
+            delivery.record.evicted |= await turn.end(connection.status)
+        done = _pass_on(delivery, connection)
+
+
+async def _hash(size: int, compute: Callable[[], bytes]) -> bytes:
+    """What `compute` makes of a body of this size: in a thread if it is large."""
+    if size <= ON_LOOP_BYTES:
+        return compute()
+    return await asyncio.get_running_loop().run_in_executor(None, compute)

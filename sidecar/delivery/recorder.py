@@ -1,0 +1,124 @@
+"""Stage 10: one record for each delivery, whatever happened to it: log, metrics, trace, recent rejections."""
+
+import asyncio
+import traceback
+from collections.abc import Callable, Sequence
+
+from sidecar.delivery import decide
+from sidecar.delivery.delivery import Delivery
+from sidecar.diagnosis.live import Hints
+from sidecar.http1.head import RequestHead
+from sidecar.outcomes import DeliveryEnd
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.recent_rejections import RecentRejections
+from sidecar.telemetry.record import DeliveryRecord
+from sidecar.telemetry.tracing import Tracing
+
+
+class Recorder:
+    """Begins and ends the records of one process."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        metrics: Metrics,
+        rejections: RecentRejections,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.tracing: Tracing | None = None
+        self._log = log
+        self._metrics = metrics
+        self._rejections = rejections
+        self._now = now
+        self._monotonic = monotonic
+        self._hints = Hints(monotonic)
+        self._count = 0
+
+    def begin(self, head: RequestHead) -> DeliveryRecord:
+        """The record of a request."""
+        record = self.begin_unparsed(head.peer, head.method, head.path)
+        if self.tracing is not None:
+            record.trace = self.tracing.sampler.begin(head)
+        return record
+
+    def begin_unparsed(self, peer: str | None, method: str = "", path: bytes = b"") -> DeliveryRecord:
+        """The record of what may never become a request."""
+        self._count += 1
+        return DeliveryRecord(number=self._count, peer=peer, started=self._monotonic(), method=method, path=path)
+
+    def end(self, delivery: Delivery) -> None:
+        """Writes the record of a delivery that has ended."""
+        record = delivery.record
+        record.request_bytes = delivery.body.size
+        _fill_in(record, delivery)
+        ended = self._monotonic()
+        reason = record.reason or record.shadow_reason
+        if reason is None:
+            self._write(record, ended)
+        elif self._hints.wants(reason, record.route, delivery.body.size):
+            # In the loop's next turn: the response has left by then, so its time says nothing about what is found.
+            asyncio.get_running_loop().call_soon(self._end_with_hint, delivery, ended, delivery.body.pieces)
+        else:
+            self.end_rejected(record, ended)
+
+    def end_rejected(self, record: DeliveryRecord, ended: float | None = None) -> None:
+        """Writes the record of a rejection. `ended` is by the monotonic clock; default: now."""
+        self._write(record, ended if ended is not None else self._monotonic())
+        self._rejections.record(record, self._now())
+
+    def _end_with_hint(self, delivery: Delivery, ended: float, body: Sequence[bytes]) -> None:
+        record = delivery.record
+        reason = record.reason or record.shadow_reason
+        assert reason is not None  # `end` checked
+        try:
+            routes = delivery.snapshot.config.routes.routes
+            record.hint = self._hints.hint(reason, delivery.route, delivery.head, body, now=self._now(), routes=routes)
+        except Exception as bug:
+            self._log.event("diagnosis_failed", Level.ERROR, where=place_of(bug))
+        self.end_rejected(record, ended)
+
+    def _write(self, record: DeliveryRecord, ended: float) -> None:
+        record.seconds = ended - record.started
+        self._metrics.record(record, self._now())
+        self._log.record(record)
+        if record.trace is not None and self.tracing is not None:
+            self._metrics.exemplify(record, self._now())
+            try:
+                self.tracing.record(record, ended, self._now() - self._monotonic())
+            except Exception as bug:  # no delivery may suffer from it
+                self._log.event("traces_lost", Level.ERROR, detail=place_of(bug))
+
+
+def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
+    """Notes why a delivery ended early."""
+    record.reason = end.reason
+    record.outcome = end.outcome
+    record.detail = end.detail
+    # An exception that a request or a connection kept until it was raised leads back there by its frames: a circle.
+    end.__traceback__ = None
+
+
+def place_of(bug: Exception) -> str:
+    """The kind of a bug and the line it happened in; never its message, which may quote what a sender wrote."""
+    frames = traceback.extract_tb(bug.__traceback__)
+    return f"{type(bug).__name__} in {frames[-1].name}, {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
+
+
+def _fill_in(record: DeliveryRecord, delivery: Delivery) -> None:
+    """What the stages decided."""
+    if delivery.client is not None:
+        record.client = delivery.client.text
+    record.age = decide.age(delivery)
+    if delivery.verified is not None:
+        record.secret_id = delivery.verified.secret_id
+    tolerated = delivery.tolerated
+    if tolerated is not None:
+        record.shadow_reason = tolerated.reason
+        record.detail = record.detail or tolerated.detail
+        tolerated.__traceback__ = None
+    route = record.route
+    if route is not None and route.verifier is not None:
+        record.delivery_id = route.verifier.delivery_id(delivery.head)
