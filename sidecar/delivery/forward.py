@@ -112,7 +112,8 @@ async def _stream(delivery: Delivery, connection: Connection) -> None:
         if not connection.has_piece:
             await connection.news()
         if turn is not None and connection.complete:
-            delivery.record.evicted |= await turn.end(connection.status)
+            evicted = await turn.end(connection.status)
+            delivery.record.evicted |= evicted
         done = _pass_on(delivery, connection)
 
 
