@@ -1,5 +1,28 @@
 """Webhook Sidecar: a reverse proxy that forwards only verified webhook deliveries.
 
+    outcomes    every way a delivery can end: reasons, outcomes, hints, responses
+    secret      bytes that never show
+    http1/      HTTP/1.1 in and out, as bytes and values
+    verify/     is this delivery genuine: a scheme, a head, a body, secrets -> Verified or a reason
+    replay/     has it been delivered before
+    routing/    which route takes a request, and may this sender use it
+    telemetry/  one record per delivery -> log, metrics, traces, recent rejections
+    config/     from files to a frozen Config, or to every mistake at once
+    diagnosis/  why a signature does not match
+    delivery/   THE WAY: the ten stages in a straight line; `explain`
+    admin/      the admin listener: probes, metrics, status page, delivery test
+    inject/     Kubernetes manifests in, with the sidecar out
+    process/    what runs: start, reload, workers, SIGTERM
+    cli/        one file a command
+    presets/, ranges/   data
+
+    http1/connection -> routing/client_ip -> routing/routes, access -> verify/claim -> delivery/body
+       (1) head             (2) client            (3) route              (4) claim       (5) body
+    -> verify/verifier, handshake -> replay/once -> delivery/forward, http1/upstream -> (stream back) -> delivery/recorder
+             (6) verify                (7) once         (8) forward                       (9) response      (10) record
+
+Imports point down this list only; the layers are in pyproject.toml.
+
 The modules of the data path may be compiled (setup.py), each beside its source, which is then not read. Set SIDECAR_PURE=1
 to run the source instead: to debug, or to measure test coverage.
 """
