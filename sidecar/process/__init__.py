@@ -1,1 +1,11 @@
-"""What runs: start, reload, workers, and a SIGTERM that loses nothing."""
+"""What runs: start, reload, worker processes, and a shutdown that loses no delivery.
+
+serve            binds the listeners and runs the program
+program          the main process: admin listener, signals, shutdown
+reload           replaces the configuration while the program runs
+ip_ranges        keeps providers' published networks current
+data_processes   where deliveries are handled: in this process, or in several
+data_plane       the data listener and everything after it, in one process
+supervisor       starts the workers, restarts those that exit, passes them the configuration
+worker, channel  a worker process, and how it and its parent talk
+"""

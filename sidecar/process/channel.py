@@ -1,4 +1,4 @@
-"""Messages between the program and a worker process: JSON objects, a line each, over a socket pair."""
+"""Messages between the main process and a worker: JSON objects, one per line, over a socket pair."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ MAX_MESSAGE = 256 * 1024 * 1024
 
 
 class Channel:
-    """One end."""
+    """One end of the socket pair."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -21,11 +21,11 @@ class Channel:
     async def open(cls, end: socket.socket) -> "Channel":
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_MESSAGE))
 
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Nothing happens if the other end is gone: `hear` tells."""
+    def send(self, message: Mapping[str, object]) -> None:
+        """Does nothing if the other end is gone; `receive` then returns None."""
         self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def hear(self) -> dict[str, Any] | None:
+    async def receive(self) -> dict[str, Any] | None:
         """The next message; None when the other end is gone."""
         try:
             line = await self._reader.readline()

@@ -1,4 +1,4 @@
-"""The data listener and all that stands behind it, in one process: the whole program's, or one worker's."""
+"""The data listener and everything after it, in one process: the main process, or one worker."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,12 @@ from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import CONNECTIONS, STORE_LOST, Block, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 
-#: What a cut-off connection is given to close up, before the drain's end, seconds.
+#: Seconds before the end of the drain at which connections are cut off, so that they can still close.
 CLOSING_SECONDS = 0.5
 
 
-class DataService:
-    """Takes deliveries between `start` and the end of `drain`. `ended` is done when it does no longer."""
+class DataPlane:
+    """Accepts deliveries from `start` until the end of `drain`; `ended` is done when it no longer does."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class DataService:
         metrics: Metrics,
         gauges_of_others: Sequence[Block] = (),
     ) -> None:
-        """With `gauges_of_others`, those of other processes, the limits hold for all processes together."""
+        """With the gauges of the other processes in `gauges_of_others`, the limits hold for all processes together."""
         self.loop = loop
         self.log = log
         self.metrics = metrics
@@ -72,7 +72,7 @@ class DataService:
         self.ended = asyncio.create_task(self.server.serve([data_socket]))
 
     def apply(self, config: Config) -> None:
-        """From now on new requests are handled by this configuration."""
+        """New requests are handled by this configuration from now on."""
         self.current.apply(config)
         self._configure(config)
 
@@ -87,27 +87,27 @@ class DataService:
     def _replay_store(self, config: Config) -> Store:
         if config.replay_store is None:
             return MemoryStore(self.loop.time)
-        from sidecar.replay.redis_store import RedisStore  # noqa: PLC0415 - memory that others do without
+        from sidecar.replay.redis_store import RedisStore  # noqa: PLC0415 - saves memory where it is not used
 
         return RedisStore(
             config.replay_store, lambda: self.current.snapshot.config.replay_password, self._replay_store_changed
         )
 
-    def _replay_store_changed(self, available: bool, why: str) -> None:
+    def _replay_store_changed(self, available: bool, reason: str) -> None:
         self.metrics.gauges[STORE_LOST] = float(not available)
         if available:
             self.log.event("replay_store_back", Level.INFO)
         else:
-            self.log.event("replay_store_lost", Level.ERROR, detail=why)
+            self.log.event("replay_store_lost", Level.ERROR, detail=reason)
 
-    def _collector_changed(self, takes: bool) -> None:
-        if takes:
+    def _collector_changed(self, available: bool) -> None:
+        if available:
             self.log.event("traces_sent_again", Level.INFO)
         else:
-            self.log.event("traces_lost", Level.WARNING, detail="the collector of tracing.endpoint takes no spans")
+            self.log.event("traces_lost", Level.WARNING, detail="the collector at tracing.endpoint accepts no spans")
 
     async def drain(self, *, accepting: float, until: float) -> None:
-        """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
+        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time)."""
         self.listener.closing = True
         await asyncio.sleep(accepting)
         self.proxy.draining = True
@@ -120,12 +120,12 @@ class DataService:
 
 
 def tune_process() -> None:
-    """Before the event loop: fewer looks for garbage, and as many open files as the system lets us have."""
-    # What was made at the start stays; deliveries leave no cycles behind, so looking for them can be rare.
+    """To call before the event loop starts: rarer garbage collection, and as many open files as the system allows."""
+    # Objects made at the start stay alive, and deliveries leave no reference cycles, so collecting them can be rare.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    # A sender and a receiver to each delivery: the usual soft limit of 1024 is less than `limits.connections` asks for.
+    # A delivery takes two connections: the usual soft limit of 1024 is lower than what `limits.connections` needs.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

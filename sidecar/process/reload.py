@@ -1,33 +1,118 @@
-"""Reloading: a changed configuration replaces the one at work as a whole, and only if it is right.
+"""Reloading: a changed configuration replaces the current one as a whole, and only if it is valid.
 
 Config files are polled once a second; we don't use inotify. Polling costs microseconds a file and works where notifications
-don't: on network file systems, and on mounts whose links are swapped. Content decides: a file that was only touched is no
-change.
+don't: on network file systems, and on mounts whose links are swapped. Only content counts: a file that was merely touched
+has not changed.
 """
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sidecar.config.files import ReadFile, Remembered
+from sidecar.config.files import ReadFile, Recalled, Remembered
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
+from sidecar.process.data_processes import DataProcesses
 from sidecar.routing.networks import Networks
+from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.prometheus import Exposition
 
-#: How often a configuration is read again because a file changed while it was read.
+#: How often a configuration is read again because a file changed while it was being read.
 MAX_READS: Final = 5
-#: While a configuration is read in a thread, how long that thread may keep the others waiting, seconds.
+#: How long the thread that reads a configuration may keep other threads waiting, seconds.
 SWITCH_SECONDS: Final = 0.0005
+POLL_SECONDS = 1.0
+#: A file that is being written is left alone until it has not changed for this long, but only so many times.
+SETTLE_SECONDS = 0.25
+MAX_SETTLES = 20
+
+
+class Reloader:
+    """Holds the current configuration, and replaces it."""
+
+    def __init__(
+        self,
+        config: Config,
+        files: Remembered,
+        env: Mapping[str, str],
+        *,
+        networks: Mapping[str, Networks],
+        processes: DataProcesses,
+        exposition: Exposition,
+        log: Log,
+    ) -> None:
+        """`files` are those that the configuration was read from; `networks` are the fetched lists, by preset."""
+        self.config = config
+        self.error: ConfigError | None = None  #: of the last reload, if it failed
+        self._networks = networks
+        self._files = files  # as last read, valid or not
+        self._valid_files = files  # those that `config` was read from
+        self._env = env
+        self._processes = processes
+        self._exposition = exposition
+        self._log = log
+        self._lock = asyncio.Lock()
+        self._record_success("the start")
+
+    async def reload(self, cause: str) -> ConfigError | None:
+        """Reads the configuration again. On any mistake nothing changes, and the error is returned."""
+        async with self._lock:
+            read, self._files = await asyncio.to_thread(read_again, self.config, self._env, self._networks)
+            try:
+                if isinstance(read, ConfigError):
+                    raise read
+                await self._processes.apply(read, self._files)
+            except ConfigError as error:
+                self._record_failure(error, cause)
+                return error
+            self.config, self._valid_files = read, self._files
+            self._record_success(cause)
+            return None
+
+    async def watch(self) -> None:
+        """Reloads whenever a file changes; runs until cancelled."""
+        while True:
+            try:
+                await wait_for_change(lambda: self._files)
+                await self.reload("a file changed")
+            except Exception as bug:  # keep watching all the same
+                self._log.event("config_watch_failed", Level.ERROR, what=type(bug).__name__)
+
+    async def use_fetched_networks(self) -> None:
+        """Applies the current configuration with the fetched lists. Its files are not read: they may be half written."""
+        async with self._lock:
+            read, ranges = Recalled(self._valid_files.texts), dict(self._networks)
+            config = await asyncio.to_thread(load_config, self.config.file, self._env, read=read, ranges=ranges)
+            await self._processes.apply(config, self._valid_files)
+            self.config = config
+
+    def _record_success(self, cause: str) -> None:
+        config = self.config
+        self.error = None
+        self._log.settings = config.log
+        self._exposition.reload_successful = True
+        self._exposition.reload_success_time = time.time()
+        for warning in config.warnings:
+            self._log.event("config_warning", Level.WARNING, detail=str(warning))
+        self._log.event("config_loaded", cause=cause, file=config.file, routes=len(config.routes.routes))
+
+    def _record_failure(self, error: ConfigError, cause: str) -> None:
+        self.error = error
+        self._exposition.reload_successful = False
+        kept = "the last good configuration"
+        for problem in error.problems:
+            self._log.event("config_reload_failed", Level.ERROR, cause=cause, detail=str(problem), kept=kept)
 
 
 def read_again(
     old: Config, env: Mapping[str, str], ranges: Mapping[str, Networks]
 ) -> tuple[Config | ConfigError, Remembered]:
-    """The configuration as its files are now, or what is wrong with it, and what was read. To be called in a thread.
+    """The configuration as its files are now, or the mistakes in it, and the files that were read. Call it in a thread.
 
-    Never half of it: if a file changed meanwhile, all of them are read again.
+    If a file changes meanwhile, all of them are read again, so that the configuration is never a mix of old and new.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -46,15 +131,15 @@ def _read(
     old: Config, env: Mapping[str, str], files: Remembered, ranges: Mapping[str, Networks]
 ) -> Config | ConfigError:
     try:
-        return _changed(old, env, files, ranges)
+        return _load(old, env, files, ranges)
     except ConfigError as error:
         return error
-    except Exception as bug:  # whatever a file may hold, the configuration at work goes on
-        return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug of this program")])
+    except Exception as bug:  # whatever a file may hold, the current configuration stays in use
+        return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug in this program")])
 
 
-def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[str, Networks]) -> Config:
-    """Raises `ConfigError`, also for what can't change while running."""
+def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[str, Networks]) -> Config:
+    """Raises `ConfigError`, also for settings that can't change while the program runs."""
     new = load_config(old.file, env, read=read, ranges=ranges)
     fixed = (
         ("listen", old.listen, new.listen),
@@ -74,25 +159,19 @@ def _changed(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mappin
     return new
 
 
-LOOK_SECONDS = 1.0
-#: A file that is being written is left alone until it has looked the same for this long, but not for ever.
-REST_SECONDS = 0.25
-MAX_RESTS = 20
-
-
 async def wait_for_change(current: Callable[[], Remembered]) -> None:
-    """Returns when what was last read is no longer what stands in the files, and they are no longer being written.
+    """Returns when a file's content differs from what was last read, and the files are no longer being written.
 
-    `current()` is what was last read; it may change while this waits. Files are touched in a thread: a network file system may
-    take its time.
+    `current()` is what was last read; it may change while this waits. Files are read in a thread, because a network file
+    system may be slow.
     """
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         states = await asyncio.to_thread(current().current_states)
         if states == current().states:
             continue
-        for _ in range(MAX_RESTS):
-            await asyncio.sleep(REST_SECONDS)
+        for _ in range(MAX_SETTLES):
+            await asyncio.sleep(SETTLE_SECONDS)
             before, states = states, await asyncio.to_thread(current().current_states)
             if states == before:
                 break

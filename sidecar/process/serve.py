@@ -1,4 +1,4 @@
-"""Composition root of `sidecar serve`: what the configuration asks for, put together and run."""
+"""Puts together what the configuration asks for, and runs it: the composition root of `sidecar serve`."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from sidecar.config.settings import Config
 from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
 from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.data_plane import tune_process
-from sidecar.process.deliveries import Deliveries, OneProcess
+from sidecar.process.data_processes import DataProcesses, SingleProcess
 from sidecar.process.program import Program
 from sidecar.telemetry.log import Log, to_shared_stdout
 
@@ -45,14 +45,14 @@ async def _run(
     admin_socket: socket.socket,
 ) -> int:
     loop = asyncio.get_running_loop()
-    deliveries: Deliveries
+    data_processes: DataProcesses
     if config.workers == 1:
         log = Log(config.log, loop)
-        deliveries = OneProcess(config, loop, log, data_sockets[0])
+        data_processes = SingleProcess(config, loop, log, data_sockets[0])
     else:
-        from sidecar.process.supervisor import Workers  # noqa: PLC0415 - memory that one process does without
+        from sidecar.process.supervisor import Supervisor  # noqa: PLC0415 - saves memory with one process
 
         log = Log(config.log, loop, to_shared_stdout)
-        deliveries = Workers(config, files, loop, log, data_sockets)
-    program = Program(config, env, loop, files=files, log=log, deliveries=deliveries)
+        data_processes = Supervisor(config, files, loop, log, data_sockets)
+    program = Program(config, env, loop, files=files, log=log, data_processes=data_processes)
     return await program.run(shown(config.listen, data_sockets[0]), admin_socket)

@@ -33,7 +33,7 @@ from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
 from sidecar.http1.uvicorn_server import uvicorn_config
 from sidecar.outcomes import Reason
-from sidecar.process.data_plane import DataService
+from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import REASON_AT, Metrics
 
@@ -108,7 +108,7 @@ async def main() -> None:
         config = load_config(file.name, {"KEY": KEY.decode()})
     log = Log(config.log, loop)
     metrics = Metrics()
-    service = DataService(config, loop, log=log, metrics=metrics)
+    service = DataPlane(config, loop, log=log, metrics=metrics)
     current = service.current
     make = functools.partial(DataProtocol, deadlines=service.deadlines, listener=service.listener)
 

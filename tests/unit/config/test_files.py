@@ -83,8 +83,8 @@ def test_a_file_that_was_absent_changes_by_appearing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(reload, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(reload, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.05)
 
 
 def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quick: None) -> None:
@@ -109,7 +109,7 @@ def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quic
 def test_a_file_that_is_written_without_end_is_read_all_the_same(
     file: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.01)
     files = Remembered()
     files(str(file), 100)
 

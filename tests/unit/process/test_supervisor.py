@@ -10,7 +10,7 @@ import pytest
 from sidecar.config.files import Remembered
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
-from sidecar.process.supervisor import Workers
+from sidecar.process.supervisor import Supervisor
 from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
 
@@ -24,7 +24,7 @@ def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_r
 
     async def reloads() -> None:
         loop = asyncio.get_running_loop()
-        workers = Workers(config, Remembered(), loop, Log(config.log, loop), [])
+        workers = Supervisor(config, Remembered(), loop, Log(config.log, loop), [])
         await workers.apply(replace(config, routes=RouteTable(made[:15_000])), Remembered())
         with pytest.raises(ConfigError) as refused:
             await workers.apply(replace(config, routes=RouteTable(made[15_000:])), Remembered())

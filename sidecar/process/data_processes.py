@@ -1,4 +1,4 @@
-"""What takes deliveries: this process, or several workers."""
+"""The processes that handle deliveries: this one, or several workers."""
 
 import asyncio
 import socket
@@ -7,56 +7,56 @@ from typing import Protocol
 
 from sidecar.config.files import Remembered
 from sidecar.config.settings import Config
-from sidecar.process.data_plane import DataService
+from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejection, newest_first
 
 
-class Deliveries(Protocol):
-    """What takes deliveries: this process (below), or several (workers.py)."""
+class DataProcesses(Protocol):
+    """The processes that handle deliveries: `SingleProcess` below, or `Supervisor` in supervisor.py."""
 
-    exits: int  #: processes that ended and should not have
-    ended: asyncio.Future[None]  #: done when deliveries can be taken no longer
+    exits: int  #: processes that exited unexpectedly
+    ended: asyncio.Future[None]  #: done when deliveries can no longer be accepted
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """What each process counts."""
+        """The counts of each process."""
         ...
 
     @property
     def serving(self) -> int:
-        """Processes that take deliveries."""
+        """How many processes accept deliveries."""
         ...
 
     @property
     def pids(self) -> Iterable[int]:
-        """Processes besides this one."""
+        """Processes other than this one."""
         ...
 
     async def refusals(self) -> Sequence[RecentRejection]:
-        """The last deliveries that did not get through, newest first."""
+        """The most recent rejections and failures, newest first."""
         ...
 
     async def start(self) -> None:
-        """Ends when deliveries are taken, or `ended` is done."""
+        """Returns when deliveries are accepted, or `ended` is done."""
         ...
 
     async def apply(self, config: Config, files: Remembered) -> None:
-        """Ends when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
+        """Returns when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
         ...
 
     async def drain(self, *, accepting: float, until: float) -> None:
-        """Takes deliveries for `accepting` seconds more, finishes what is in flight, ends `until` then (loop time)."""
+        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time)."""
         ...
 
     def end_at_once(self) -> None:
-        """Whatever is in flight is cut off."""
+        """Cuts off the deliveries in flight."""
         ...
 
 
-class OneProcess:
-    """Deliveries taken by this process."""
+class SingleProcess:
+    """Deliveries are handled in this process."""
 
     exits = 0
     serving = 1
@@ -65,21 +65,21 @@ class OneProcess:
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, data_socket: socket.socket) -> None:
         self.metrics = [Metrics()]
         self.ended: asyncio.Future[None]
-        self._service = DataService(config, loop, log=log, metrics=self.metrics[0])
+        self._data_plane = DataPlane(config, loop, log=log, metrics=self.metrics[0])
         self._data_socket = data_socket
 
     async def refusals(self) -> Sequence[RecentRejection]:
-        return newest_first([self._service.refusals.since(0)])
+        return newest_first([self._data_plane.refusals.since(0)])
 
     async def start(self) -> None:
-        self._service.start(self._data_socket)
-        self.ended = self._service.ended
+        self._data_plane.start(self._data_socket)
+        self.ended = self._data_plane.ended
 
     async def apply(self, config: Config, files: Remembered) -> None:
-        self._service.apply(config)
+        self._data_plane.apply(config)
 
     async def drain(self, *, accepting: float, until: float) -> None:
-        await self._service.drain(accepting=accepting, until=until)
+        await self._data_plane.drain(accepting=accepting, until=until)
 
     def end_at_once(self) -> None:
-        """Ends with the process."""
+        """Nothing to do: deliveries in flight end with the process."""
