@@ -1,1 +1,1 @@
-"""The `sidecar` command: one file a command, and `main` that finds it."""
+"""The `sidecar` command: one file per command, and `main`, which finds and runs it."""

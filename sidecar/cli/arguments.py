@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what they are read to."""
+"""Arguments that several commands share, and how they are read."""
 
 import argparse
 import difflib
@@ -17,21 +17,26 @@ from sidecar.verify.scheme import Scheme
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", metavar="FILE", default=os.environ.get("SIDECAR_CONFIG"), help="default: $SIDECAR_CONFIG"
+        "--config",
+        metavar="FILE",
+        default=os.environ.get("SIDECAR_CONFIG"),
+        help="the configuration; default: $SIDECAR_CONFIG",
     )
 
 
 def config_file(arguments: argparse.Namespace) -> str:
     file: str | None = arguments.config
-    return file or unusable("no configuration; give --config FILE or set SIDECAR_CONFIG")
+    return file or unusable("no configuration given; use --config FILE or set SIDECAR_CONFIG")
 
 
 def add_signing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--preset", required=True, help="whose signature to make: a preset, or a file with a scheme of your own"
+        "--preset", required=True, help="how to sign: the name of a preset, or a file with a custom scheme"
     )
-    parser.add_argument("--secret", required=True, metavar="REF", help="env:NAME or file:PATH")
-    parser.add_argument("--body", metavar="FILE", help="what to send; - for standard input; default: a small document")
+    parser.add_argument(
+        "--secret", required=True, metavar="REF", help="the secret to sign with, as env:NAME or file:PATH"
+    )
+    parser.add_argument("--body", metavar="FILE", help="the body; - for standard input; default: a small test document")
 
 
 def unix_time(text: str) -> float:
@@ -40,7 +45,7 @@ def unix_time(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < 10**11:
-        raise argparse.ArgumentTypeError(f"{text!r} is not unix time in seconds, for example {int(time.time())}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a unix time in seconds; use for example {int(time.time())}")
     return value
 
 
@@ -51,32 +56,30 @@ def positive(text: str) -> int:
 
 
 def read_scheme(preset: str) -> Scheme:
-    """A preset by name, or a scheme of one's own from a file."""
-
+    """A preset by name, or a custom scheme from a file."""
     if "/" in preset or preset.endswith((".yaml", ".yml")):
         try:
             return load_scheme(preset)
         except ConfigError as error:
-            unusable(f"the scheme has mistakes:\n{error}")
+            unusable(f"the scheme is not valid:\n{error}")
     try:
         return load_preset(preset)
     except KeyError:
-        unusable(no_preset(preset))
+        unusable(describe_unknown_preset(preset))
 
 
-def no_preset(name: str) -> str:
-
+def describe_unknown_preset(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
     close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
-    meant = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists them"
-    return f"there is no preset {name!r}; {meant}"
+    remedy = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists all"
+    return f"{name!r} is not a preset; {remedy}"
 
 
 def read_secret_ref(reference: str) -> Secret:
-    """A secret by `env:NAME` or `file:PATH`. What was given is not shown: it may be the secret itself."""
+    """A secret by `env:NAME` or `file:PATH`. Errors don't repeat what was given: it may be the secret itself."""
     kind, _, name = reference.partition(":")
     if kind not in ("env", "file") or not name:
-        unusable("--secret takes env:NAME or file:PATH, never the secret itself: arguments show in process lists")
+        unusable("--secret must be env:NAME or file:PATH, never the secret itself: arguments appear in process lists")
     ref: SecretRef = SecretReference().read({kind: name})
     try:
         return Secret(ref.id, read_secret(ref, os.environ))
@@ -87,7 +90,7 @@ def read_secret_ref(reference: str) -> Secret:
 
 
 def read_secrets(references: Sequence[str]) -> list[Secret]:
-    """Several, with ids that differ: the id says which one matched."""
+    """Several secrets with distinct ids, because the id says which one matched."""
     secrets: list[Secret] = []
     for reference in references:
         secret = read_secret_ref(reference)

@@ -10,11 +10,11 @@ from sidecar.config.settings import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a configuration")
     parser.add_argument(
         "--no-secrets",
         action="store_true",
-        help="don't read environment variables and secret files, as where a CI has none",
+        help="don't read environment variables and secret files, for example in CI",
     )
 
 
@@ -27,25 +27,25 @@ def run(arguments: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
             failed = True
         else:
-            print(described(config))
+            print(describe_routes(config))
     return 1 if failed else 0
 
 
-def described(config: Config) -> str:
-    """The routes as they will work, a line each."""
+def describe_routes(config: Config) -> str:
+    """What each route will do, one line each."""
     lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}"]
     for route in config.routes.routes:
         if route.open:
-            how = "OPEN, nothing is verified"
+            how = "OPEN: nothing is verified"
         elif route.verifier is None:
-            how = "no signature, by address alone"
+            how = "no signature, address only"
         else:
             scheme = route.verifier.scheme
-            how = f"{route.preset or 'own scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
+            how = f"{route.preset or 'custom scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
         senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
-        replay = f", once in {route.replay.seconds:g} s" if route.replay is not None else ""
-        signed = ", signed anew for the receiver" if route.upstream_signer is not None else ""
-        shadow = ", SHADOW: refuses nothing" if route.shadow else ""
+        replay = f", at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
+        signed = ", re-signed for the receiver" if route.upstream_signer is not None else ""
+        shadow = ", SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
         lines.append(
             f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{shadow}"

@@ -1,7 +1,7 @@
-"""`sidecar demo`: a receiver, a real sidecar process in front of it, and five deliveries of which one must arrive.
+"""`sidecar demo`: a receiver, a real sidecar process in front of it, and five deliveries, one of which must arrive.
 
-The demo plays three parts that would be three machines: the sender, the trusted proxy that writes X-Forwarded-For, and
-the receiver. The sidecar is the real one: `sidecar serve` with the configuration shown.
+The demo plays three parts that would run on three machines: the sender, the trusted proxy that adds X-Forwarded-For, and
+the receiver. The sidecar is real: `sidecar serve` with the configuration shown.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.config.presets import load_preset
-from sidecar.outcomes import Outcome, Reason, outcome_of
 from sidecar.secret import Secret
 from sidecar.verify.sign import sign
 
@@ -43,7 +42,7 @@ routes:
     verify: slack
     secrets: [{{id: current, env: DEMO_SLACK_SECRET}}]
 """
-#: Documentation addresses (RFC 5737): the provider's, and somebody else's.
+#: Documentation addresses (RFC 5737): the provider's, and a stranger's.
 PROVIDER = "203.0.113.7"
 STRANGER = "198.51.100.66"
 BODY = b'{"event":"score.ready","id":"622056dce007dc805c741751","score":712}'
@@ -51,7 +50,7 @@ START_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", action="store_true", help="leave it running and print commands to try")
+    parser.add_argument("--keep", action="store_true", help="keep it running, and print commands to try")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,31 +62,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class DemoError(Exception):
-    """The demo could not be run; the message says why."""
+    """The demo could not run; the message says why."""
 
 
 @dataclass
 class Step:
-    """One delivery: what is sent, and what must come of it."""
+    """One delivery: what is sent, and what must happen."""
 
     title: str
     path: str
     body: bytes
     headers: list[tuple[str, str]]
     expect_status: int
-    expect_reason: str  #: of the counter that must have moved; empty for accepted
+    expect_outcome: str  #: of the counter that must have been incremented
+    expect_reason: str  #: of the same counter; empty for accepted
     why: str
 
 
 @dataclass
 class Receiver:
-    """The receiver that can't be changed: answers 200 to whatever it gets and remembers it."""
+    """The receiver that can't be changed: it responds 200 to everything, and remembers what it got."""
 
     seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[int]:
-        """Serves on a free port of the loopback interface; gives the port."""
+        """Serves on a free loopback port, and yields the port."""
         seen = self.seen
 
         class Handler(BaseHTTPRequestHandler):
@@ -96,12 +96,12 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 seen.append((self.path, dict(self.headers), body))
-                answer = b'{"status":"ok"}'
+                content = b'{"status":"ok"}'
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(content)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -116,20 +116,22 @@ class Receiver:
 
 
 def run_demo(*, keep: bool) -> int:
-    """Runs the demo; 0 if every step went as it says."""
+    """Runs the demo; returns 0 if every step went as expected."""
     keys = {"DEMO_BEGINI_KEY": secrets.token_hex(20), "DEMO_SLACK_SECRET": secrets.token_hex(16)}
     receiver = Receiver()
     with receiver.running() as port, _sidecar(CONFIG.format(receiver=port), keys) as (data, admin):
-        print(_bold("Webhook Sidecar: five deliveries, of which one must arrive\n"))
+        print(_bold("Webhook Sidecar: five deliveries, one of which must arrive\n"))
         print(f"  sender --> sidecar http://{data} --> receiver http://127.0.0.1:{port}\n")
-        print(_indented(CONFIG.format(receiver=port)))
+        print(_indent(CONFIG.format(receiver=port)))
         failures = [problem for step in _steps(keys) for problem in _run(step, receiver, data, admin)]
         if failures:
-            print(_bold("\nNot as claimed:"))
+            print(_bold("\nNot as expected:"))
             for failure in failures:
                 print(f"  {failure}")
             return 1
-        print(_bold("\nAll as claimed: the genuine delivery arrived byte for byte, the receiver never saw the others."))
+        print(
+            _bold("\nAll as expected: the genuine delivery arrived byte for byte; the receiver never saw the others.")
+        )
         if keep:
             _stay(keys, data, admin)
     return 0
@@ -146,35 +148,39 @@ def _steps(keys: dict[str, str]) -> list[Step]:
             body=BODY,
             headers=[*begini, ("X-Forwarded-For", PROVIDER)],
             expect_status=200,
+            expect_outcome="accepted",
             expect_reason="",
-            why="signature and address are right: forwarded",
+            why="signature and address are valid: forwarded",
         ),
         Step(
-            title="the same, with one byte of the body changed",
+            title="the same delivery with one byte of the body changed",
             path="/webhooks/begini",
             body=BODY.replace(b"712", b"912"),
             headers=[*begini, ("X-Forwarded-For", PROVIDER)],
             expect_status=403,
+            expect_outcome="rejected",
             expect_reason="signature_mismatch",
-            why="the HMAC is of another body",
+            why="the HMAC belongs to a different body",
         ),
         Step(
-            title="rightly signed, but from a stranger who writes the provider's address to the left of his own",
+            title="a valid signature, but from a stranger who put the provider's address in X-Forwarded-For",
             path="/webhooks/begini",
             body=BODY,
             headers=[*begini, ("X-Forwarded-For", f"{PROVIDER}, {STRANGER}")],
             expect_status=403,
+            expect_outcome="rejected",
             expect_reason="ip_not_allowed",
-            why="X-Forwarded-For is read from the right: the trusted proxy saw " + STRANGER,
+            why=f"X-Forwarded-For is read from the right, and the trusted proxy appended {STRANGER}",
         ),
         Step(
-            title="the genuine one once more",
+            title="the genuine delivery again",
             path="/webhooks/begini",
             body=BODY,
             headers=[*begini, ("X-Forwarded-For", PROVIDER)],
             expect_status=200,
+            expect_outcome="duplicate",
             expect_reason="replayed",
-            why="the receiver took it before, within 10 minutes: the sender is told so, and need not try again",
+            why="the receiver accepted it within the last 10 minutes: 200 tells the sender not to retry",
         ),
         Step(
             title="a genuine Slack delivery, recorded an hour ago and sent again",
@@ -182,24 +188,25 @@ def _steps(keys: dict[str, str]) -> list[Step]:
             body=BODY,
             headers=[*recorded, ("X-Forwarded-For", PROVIDER)],
             expect_status=403,
+            expect_outcome="rejected",
             expect_reason="timestamp_too_old",
-            why="the signature is right, but the signed time is out of tolerance (5 minutes)",
+            why="the signature is valid, but the signed time is outside the tolerance (5 minutes)",
         ),
     ]
 
 
 def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
-    """Sends one delivery, shows what came of it; what did not go as claimed."""
+    """Sends one delivery and shows what happened; returns what did not go as expected."""
     before = _deliveries(admin)
     receiver.seen.clear()
-    answer = httpx.post(f"http://{data}{step.path}", content=step.body, headers=step.headers, trust_env=False)
+    response = httpx.post(f"http://{data}{step.path}", content=step.body, headers=step.headers, trust_env=False)
     moved = {key: count - before[key] for key, count in _deliveries(admin).items() if count != before[key]}
 
     print(_bold(f"* {step.title}"))
     print(f"  sent      POST {step.path}  {step.body.decode()}")
     for name, value in step.headers:
         print(f"            {name}: {value if len(value) <= 60 else value[:24] + '...'}")
-    print(f"  answer    {answer.status_code} {answer.text}")
+    print(f"  response  {response.status_code} {response.text}")
     if receiver.seen:
         _, headers, body = receiver.seen[0]
         print(f"  receiver  saw {body.decode()}")
@@ -211,14 +218,13 @@ def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
     print(f"  because   {step.why}\n")
 
     problems = []
-    if answer.status_code != step.expect_status:
-        problems.append(f"{step.title}: answered {answer.status_code}, not {step.expect_status}")
+    if response.status_code != step.expect_status:
+        problems.append(f"{step.title}: status {response.status_code} instead of {step.expect_status}")
     forwarded = [body for _, _, body in receiver.seen]
     if forwarded != ([] if step.expect_reason else [step.body]):
-        problems.append(f"{step.title}: the receiver saw {len(forwarded)} deliveries, or another body")
-    outcome = outcome_of(Reason(step.expect_reason)) if step.expect_reason else Outcome.ACCEPTED
-    if {key[1:]: count for key, count in moved.items()} != {(outcome, step.expect_reason): 1}:
-        problems.append(f"{step.title}: the counters moved otherwise: {moved}")
+        problems.append(f"{step.title}: the receiver saw {len(forwarded)} deliveries, or a different body")
+    if {key[1:]: count for key, count in moved.items()} != {(step.expect_outcome, step.expect_reason): 1}:
+        problems.append(f"{step.title}: unexpected counters: {moved}")
     return problems
 
 
@@ -257,7 +263,7 @@ def _sidecar(config: str, keys: dict[str, str]) -> Iterator[tuple[str, str]]:
             watchdog.cancel()
             if not serving:
                 raise DemoError("the sidecar did not start; its messages are above")
-            # Nobody reads further lines; without this the pipe would fill up and stop the sidecar.
+            # No more lines are needed, but an unread pipe would fill up and stop the sidecar.
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield serving["listen"], serving["admin"]
         finally:
@@ -267,7 +273,7 @@ def _sidecar(config: str, keys: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _stay(keys: dict[str, str], data: str, admin: str) -> None:
-    print("\nIt stays up until you press Ctrl-C. Try:\n")
+    print("\nIt keeps running until you press Ctrl-C. Try:\n")
     print(f"  KEY={keys['DEMO_BEGINI_KEY']}")
     print(f"  BODY='{BODY.replace(b'712', b'713').decode()}'")
     print("""  SIGNATURE=$(printf %s "$BODY" | openssl dgst -sha512 -hmac "$KEY" | sed 's/^.* //')""")
@@ -278,7 +284,7 @@ def _stay(keys: dict[str, str], data: str, admin: str) -> None:
         f"""  curl -i http://{data}/webhooks/begini -H "X-Signature: $SIGNATURE" -H "X-Forwarded-For: {PROVIDER}" -d "$BODY!" """
     )
     print(f"  curl -s http://{admin}/metrics | grep deliveries_total | grep -v ' 0.0'")
-    print(f"\nAnd look at http://{admin}/ in a browser meanwhile.")
+    print(f"\nThe status page is at http://{admin}/.")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
@@ -287,5 +293,5 @@ def _bold(text: str) -> str:
     return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines())

@@ -1,10 +1,10 @@
-"""How a command reports input that it can't work with."""
+"""How a command reports unusable input."""
 
 from typing import NoReturn
 
 
 class UsageError(Exception):
-    """Input that a command can't work with; exit status 2. The message names the remedy."""
+    """Unusable input; exit status 2. The message names the remedy."""
 
 
 def unusable(message: str) -> NoReturn:

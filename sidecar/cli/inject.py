@@ -7,13 +7,13 @@ from pathlib import Path
 from sidecar.cli.errors import unusable
 from sidecar.inject.injection import inject
 from sidecar.inject.manifest import ManifestError
-from sidecar.inject.options import Options, add_options, from_settings
+from sidecar.inject.options import Options, add_options, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", metavar="FILE", default="-", help="the manifests; default: standard input")
     parser.add_argument(
-        "--settings", metavar="FILE", help="take the options from a kustomize function's configuration instead"
+        "--settings", metavar="FILE", help="read the options from a kustomize function's configuration instead"
     )
     add_options(parser)
 
@@ -22,27 +22,27 @@ def run(arguments: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(arguments).items() if key in Options.__dataclass_fields__}
     try:
         if arguments.settings is not None:
-            options = from_settings(_read(arguments.settings), arguments.settings)
+            options = read_settings(_read(arguments.settings), arguments.settings)
         elif "config" in given:
             options = Options(**given | {"config": _read(given["config"]), "config_file": given["config"]})
         else:
             options = Options(**given)
-        made = inject(_read(arguments.file), options, "standard input" if arguments.file == "-" else arguments.file)
+        result = inject(_read(arguments.file), options, "standard input" if arguments.file == "-" else arguments.file)
     except ManifestError as error:
         print(f"sidecar inject: {error}", file=sys.stderr)
         return 1
-    for note in made.notes:
+    for note in result.notes:
         print(f"sidecar inject: note: {note}", file=sys.stderr)
-    sys.stdout.buffer.write(made.text.encode())
+    sys.stdout.buffer.write(result.text.encode())
     return 0
 
 
 def _read(file: str) -> str:
-    """A text with its line ends as they are."""
+    """A file's text, line endings unchanged."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return content.decode()
     except OSError as error:
         unusable(f"{file} can't be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        unusable(f"{file} is not UTF-8 (byte {error.start}); manifests are")
+        unusable(f"{file} is not UTF-8 (at byte {error.start}); save it as UTF-8")

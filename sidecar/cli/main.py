@@ -1,7 +1,7 @@
 """The `sidecar` command: find the command's module, parse, run, exit.
 
 Only the module of the command that runs is imported, so `serve` starts without the HTTP client that `send` needs.
-A new command is a file here with `add_arguments` and `run`, and a line in `COMMANDS`.
+To add a command, add a file here with `add_arguments` and `run`, and a line in `COMMANDS`.
 """
 
 import argparse
@@ -14,23 +14,23 @@ from sidecar import __version__
 from sidecar.cli.errors import UsageError
 from sidecar.config.problems import ConfigError
 
-#: Each command with its help, in the order of the help page. The module of the same name in this package has it.
+#: Each command with its help, in the order of the help page. Its module has the same name.
 COMMANDS = {
     "serve": "run the sidecar",
-    "check": "validate configuration files and show their routes as they will work",
+    "check": "validate configuration files, and show what each route will do",
     "schema": "print the JSON Schema of the configuration",
-    "demo": "show a real sidecar accept one genuine delivery and reject four others",
-    "presets": "list the presets, or print one as YAML, ready to copy into verify:",
-    "sign": "print the headers that make a body a valid delivery",
+    "demo": "send five deliveries through a real sidecar, one of which must arrive",
+    "presets": "list the presets, or print one as YAML to copy into verify:",
+    "sign": "sign a body as a provider would, and print the headers",
     "send": "sign a delivery as a provider would, send it, and show the response",
-    "explain": "explain what each stage decides about a captured request, and why",
-    "inject": "read Kubernetes manifests and write them back with the sidecar in place",
-    "healthcheck": "ask the admin listener's /readyz; for images without a shell",
+    "explain": "show what each stage decides about a captured request, and why",
+    "inject": "add the sidecar to Kubernetes manifests",
+    "healthcheck": "check /readyz of a running sidecar; for images without a shell",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0 for success, 1 for a no, 2 for unusable input."""
+    """Runs one command; returns its exit status: 0 for success, 1 for failure, 2 for unusable input."""
     given = sys.argv[1:] if argv is None else argv
     arguments = build_parser(load=[word for word in given if word in COMMANDS][:1]).parse_args(given)
     try:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # `sidecar schema | head`: the reader has seen enough.
+        # As in `sidecar schema | head`: the reader has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser(load: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser. Only the commands in `load` get their own arguments; the others appear in the help."""
     parser = argparse.ArgumentParser(
-        prog="sidecar", description="Lets only verified webhook deliveries through to your receiver."
+        prog="sidecar", description="A reverse proxy that forwards only verified webhook deliveries to your receiver."
     )
     parser.add_argument("--version", action="version", version=f"webhook-sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")

@@ -4,28 +4,28 @@ import argparse
 import sys
 
 from sidecar import SHIPPED
-from sidecar.cli.arguments import no_preset
+from sidecar.cli.arguments import describe_unknown_preset
 from sidecar.config.presets import load_preset, preset_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the preset to print; default: list all")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
-        print(preset_list())
+        print(list_presets())
         return 0
     try:
-        print(preset_yaml(arguments.name), end="")
+        print(read_preset(arguments.name), end="")
     except KeyError:
-        print(f"sidecar presets: {no_preset(arguments.name)}", file=sys.stderr)
+        print(f"sidecar presets: {describe_unknown_preset(arguments.name)}", file=sys.stderr)
         return 1
     return 0
 
 
-def preset_list() -> str:
-    """A line for each preset: its name, whose it is, and what proves a delivery."""
+def list_presets() -> str:
+    """One line per preset: its name, its provider, and how a delivery is verified."""
     width = max(map(len, preset_names()))
     lines = []
     for name in preset_names():
@@ -34,8 +34,8 @@ def preset_list() -> str:
     return "\n".join(lines)
 
 
-def preset_yaml(name: str) -> str:
-    """The preset's file as it is: a scheme, to be put under `verify:`. Raises `KeyError` for an unknown name."""
+def read_preset(name: str) -> str:
+    """The preset's file as it is: a scheme, to copy below `verify:`. Raises `KeyError` for an unknown name."""
     if name not in preset_names():
         raise KeyError(name)
     return (SHIPPED / "presets" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from sidecar.config.keys import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """This command has none."""
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,38 +13,39 @@ import httpx
 
 from sidecar.cli.arguments import add_signing, positive
 from sidecar.cli.errors import unusable
-from sidecar.cli.signing import Sender, sender_of
+from sidecar.cli.signing import Sender, make_sender
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.sign import SigningError
 
 TIMEOUT = 30.0
-#: How long to wait where a network policy drops packets.
+#: How long to wait for a connection; a network policy may drop packets silently.
 CONNECT_TIMEOUT = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL")
+    parser.add_argument("url", metavar="URL", help="where to send it")
     add_signing(parser)
+    parser.add_argument("--public-url", metavar="URL", default="", help="the URL to sign, if it is not URL itself")
     parser.add_argument(
-        "--public-url", metavar="URL", default="", help="what is signed as the URL; default: URL itself"
+        "--count", type=positive, default=1, metavar="N", help="how many to send, one after another; default: 1"
     )
-    parser.add_argument("--count", type=positive, default=1, metavar="N", help="how many, one after another; default 1")
     parser.add_argument(
-        "--tamper", action="store_true", help="change a byte after signing: the answer should be a refusal"
+        "--tamper", action="store_true", help="change a byte after signing, so that it should be rejected"
     )
     parser.add_argument(
         "--expect",
-        type=expectation,
+        type=expected_status,
         default="2xx",
         metavar="STATUS",
-        help="exit 0 if every answer has this status (403, 2xx); none: nothing is sent, no connection may be taken; default 2xx",
+        help="exit 0 if every response has this status, such as 403 or 2xx; default: 2xx. "
+        "none: send nothing; exit 0 if nothing accepts a connection",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.expect == "none":
-        return expect_nobody(arguments.url)
-    sender = sender_of(arguments, arguments.url, arguments.public_url)
+        return expect_no_connection(arguments.url)
+    sender = make_sender(arguments, arguments.url, arguments.public_url)
     try:
         statuses, last = send(
             sender, count=arguments.count, tamper=arguments.tamper, progress=progress(arguments.count)
@@ -54,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     except SigningError as error:
         unusable(str(error))
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        unusable(f"{arguments.url} is not a URL to send to: {error}")
+        unusable(f"{arguments.url} is not a valid URL: {error}")
     except httpx.HTTPError as error:
-        print(f"sidecar send: no answer from {arguments.url}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"sidecar send: no response from {arguments.url}: {error or type(error).__name__}", file=sys.stderr)
         return 1
     if arguments.count > 1:
         print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))
@@ -71,24 +72,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def expect_nobody(url: str) -> int:
+def expect_no_connection(url: str) -> int:
     try:
-        open_to_us = takes_connections(url)
-    except (OSError, ValueError) as error:  # a test that could not be made must not look like one that went well
-        print(f"sidecar send: {url} can't be tried: {error}", file=sys.stderr)
+        accepts = accepts_connections(url)
+    except (OSError, ValueError) as error:  # a test that could not run must not look like one that passed
+        print(f"sidecar send: can't connect to {url}: {error}", file=sys.stderr)
         return 1
-    print(f"{url} {'takes connections' if open_to_us else 'takes no connection'}")
-    return int(open_to_us)
+    print(f"{url} {'accepts connections' if accepts else 'accepts no connection'}")
+    return int(accepts)
 
 
-def expectation(text: str) -> str:
+def expected_status(text: str) -> str:
     if not re.fullmatch(r"none|[1-5]([0-9]{2}|xx)", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no status; for example 403, 2xx, or none")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a status; use for example 403, 2xx, or none")
     return text
 
 
 def progress(count: int) -> Callable[[int], None]:
-    """A bar on standard error, where many deliveries are sent and somebody watches."""
+    """A progress bar on standard error, if several deliveries are sent and it is a terminal."""
     if count == 1 or not sys.stderr.isatty():
         return lambda done: None
 
@@ -106,29 +107,29 @@ def send(
     tamper: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Counter[int], httpx.Response]:
-    """Sends `count` deliveries, one after another; how often each status came, and the last answer.
+    """Sends `count` deliveries, one after another; returns how often each status came, and the last response.
 
-    Each one is signed anew, so that a scheme with a timestamp stays within its tolerance. Raises `httpx.HTTPError`,
+    Each one is signed separately, so that a timestamp stays within its tolerance. Raises `httpx.HTTPError`,
     `httpx.InvalidURL`, and what `Sender.sign` raises.
     """
     statuses: Counter[int] = Counter()
     with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
         for done in range(1, count + 1):
-            made = sender.sign(time.time())
-            content = tampered(made.body) if tamper else made.body
-            response = client.post(made.url, content=content, headers=made.headers)
+            delivery = sender.sign(time.time())
+            content = change_last_byte(delivery.body) if tamper else delivery.body
+            response = client.post(delivery.url, content=content, headers=delivery.headers)
             statuses[response.status_code] += 1
             progress(done)
     return statuses, response
 
 
-def tampered(body: bytes) -> bytes:
-    """The body with its last byte changed; a body of one byte where there was none."""
+def change_last_byte(body: bytes) -> bytes:
+    """An empty body becomes one byte."""
     return body[:-1] + bytes([body[-1] ^ 1]) if body else b"x"
 
 
-def takes_connections(url: str) -> bool:
-    """Whether anything listens there for us. Nothing is sent. Raises `socket.gaierror` for a name that nobody knows."""
+def accepts_connections(url: str) -> bool:
+    """Whether a connection can be opened; nothing is sent. Raises `socket.gaierror` if the host name can't be resolved."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

@@ -1,4 +1,4 @@
-"""A delivery signed as its provider would sign it; for `sign` and `send`."""
+"""Signs deliveries as a provider would; for `sign` and `send`."""
 
 import argparse
 import sys
@@ -18,17 +18,17 @@ from sidecar.verify.sign import sign_delivery
 _FORM = "application/x-www-form-urlencoded"
 
 
-class Outgoing(NamedTuple):
+class SignedDelivery(NamedTuple):
     """A signed delivery, ready to send."""
 
     url: str
-    headers: list[tuple[str, str]]  #: those that the scheme makes, then Content-Type
+    headers: list[tuple[str, str]]  #: those of the scheme, then Content-Type
     body: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """Who signs, and what. `url` is where it goes, `public_url` what is signed as the URL if that is another."""
+    """Signs a body. `url` is where it will be sent; `public_url` is signed instead if it is given."""
 
     scheme: Scheme
     secret: Secret
@@ -37,7 +37,7 @@ class Sender:
     public_url: str = ""
     delivery_id: str = ""
 
-    def sign(self, now: float) -> Outgoing:
+    def sign(self, now: float) -> SignedDelivery:
         """Raises `SigningError`, `KeyFormError`."""
         parts = urlsplit(self.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -54,11 +54,11 @@ class Sender:
             headers=[content_type],
             delivery_id=self.delivery_id,
         )
-        added = signed.url.removeprefix(called) if called else ""  # some schemes add to the query
-        return Outgoing(self.url + added, [*signed.headers, content_type], signed.body)
+        suffix = signed.url.removeprefix(called) if called else ""  # some schemes add to the query
+        return SignedDelivery(self.url + suffix, [*signed.headers, content_type], signed.body)
 
 
-def sender_of(arguments: argparse.Namespace, url: str, public_url: str = "", delivery_id: str = "") -> Sender:
+def make_sender(arguments: argparse.Namespace, url: str, public_url: str = "", delivery_id: str = "") -> Sender:
     scheme = read_scheme(arguments.preset)
     try:
         body = read_body(arguments.body, scheme)
@@ -75,7 +75,7 @@ def sender_of(arguments: argparse.Namespace, url: str, public_url: str = "", del
 
 
 def read_body(file: str | None, scheme: Scheme) -> bytes:
-    """The body to send: a file, `-` for standard input, or a small document of the kind that the scheme signs."""
+    """The body: a file, `-` for standard input, or a small test document of the kind that the scheme signs."""
     if file is None:
         now = int(time.time())
         return (

@@ -81,11 +81,11 @@ def test_a_printed_preset_is_a_scheme_that_verify_takes(run: Run, name: str) -> 
     assert scheme == load_preset(name)
 
 
-def test_an_unknown_preset_is_answered_with_what_was_meant(run: Run) -> None:
+def test_an_unknown_preset_gets_a_suggestion(run: Run) -> None:
     unknown = run("presets", "githb")
     assert (unknown.status, unknown.out) == (1, "")
     assert "did you mean github" in unknown.err
-    assert "`sidecar presets` lists them" in run("presets", "zzzz").err
+    assert "`sidecar presets` lists all" in run("presets", "zzzz").err
 
 
 def test_what_sign_prints_explain_accepts(run: Run, body: str, tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_sign_takes_url_timestamp_and_id(run: Run, body: str, tmp_path: Path) ->
         (("explain", "--preset", "github", "/nowhere"), "--secret env:NAME"),
         (("explain", "--preset", "github", "--secret", "env:SECRET", "/nowhere"), "/nowhere: can't be read"),
         (("explain", "--preset", "square", "--secret", "env:SECRET", "/nowhere"), "--public-url"),
-        (("explain", "--config", "/nowhere", "/nowhere"), "the configuration has mistakes"),
-        (("explain", "--client-ip", "x", "--config", "/nowhere", "/nowhere"), "is no IP address"),
+        (("explain", "--config", "/nowhere", "/nowhere"), "the configuration is not valid"),
+        (("explain", "--client-ip", "x", "--config", "/nowhere", "/nowhere"), "is not an IP address"),
     ],
 )  # fmt: skip
 def test_unusable_input_is_exit_status_2_and_names_the_remedy(
@@ -327,10 +327,10 @@ def test_send_tampers_counts_and_fails_with_the_answers(run: Run, server: Any, t
     assert explained.status == 1
 
 
-def test_send_says_when_nobody_answers(run: Run) -> None:
+def test_send_says_when_there_is_no_response(run: Run) -> None:
     failed = run("send", "http://127.0.0.1:9/", "--preset", "github", "--secret", "env:SECRET")
     assert failed.status == 1
-    assert "no answer from http://127.0.0.1:9/" in failed.err
+    assert "no response from http://127.0.0.1:9/" in failed.err
     assert run("send", "ftp://x/", "--preset", "github", "--secret", "env:SECRET").status == 2
 
 
@@ -346,15 +346,15 @@ def test_send_ends_well_if_the_answer_is_the_expected_one(run: Run, server: Any)
         run("send", url, *common, "403.")
 
 
-def test_send_can_look_that_nobody_takes_connections(run: Run, server: Any) -> None:
+def test_send_can_check_that_no_connection_is_accepted(run: Run, server: Any) -> None:
     url, seen = server
     common = ("--preset", "github", "--secret", "env:SECRET", "--expect", "none")
     nobody = "http://127.0.0.1:9/"
-    assert run("send", nobody, *common)[:2] == (0, f"{nobody} takes no connection\n")
-    assert run("send", url, *common)[:2] == (1, f"{url} takes connections\n")
+    assert run("send", nobody, *common)[:2] == (0, f"{nobody} accepts no connection\n")
+    assert run("send", url, *common)[:2] == (1, f"{url} accepts connections\n")
     assert seen == []
-    # To ask for what can't be asked shows nothing.
-    assert "can't be tried" in run("send", "http://nobody.invalid/", *common).err
+    # A test that could not run must not pass.
+    assert "can't connect to" in run("send", "http://nobody.invalid/", *common).err
     assert run("send", "http://127.0.0.1:99999/", *common).status == 1
 
 

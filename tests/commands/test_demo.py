@@ -1,4 +1,4 @@
-"""`sidecar demo`: what it claims, and what the README shows of it."""
+"""`sidecar demo` does what it says, and the README shows what it prints."""
 
 import re
 import subprocess
@@ -15,8 +15,8 @@ def test_the_demo_goes_as_it_claims_and_the_readme_shows_what_it_prints() -> Non
     assert (run.returncode, run.stderr) == (0, "")
     printed = dict(re.findall(r"^\* (.*)\n((?:  .*\n)+)", run.stdout, re.MULTILINE))
     assert len(printed) == 5
-    copy = printed["the genuine one once more"]
-    assert '  answer    200 {"detail":"Already delivered"}\n  receiver  saw nothing\n' in copy
+    copy = printed["the genuine delivery again"]
+    assert '  response  200 {"detail":"Already delivered"}\n  receiver  saw nothing\n' in copy
     shown = re.findall(r"^\* (.*)\n((?:  .*\n)+)", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(shown) >= 2
     for title, lines in shown:

@@ -269,7 +269,7 @@ def test_a_file_without_a_layer_is_found() -> None:
 
 def wrong_paths(readme: str) -> set[str]:
     """Paths of the admin listener that the table does not have, or has alone; the status page's own are not for others."""
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sidecar").glob("admin*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sidecar/admin").glob("*.py"))
     paths = set(re.findall(r'Route\("([^"]+)"', source)) - {"/-/events", "/-/delivery-test"}
     return paths ^ {path.rsplit(" ")[-1] for row in rows(readme, "## The admin listener") for path in named(row[0])}
 
