@@ -1,5 +1,9 @@
-"""`sidecar inject`: Kubernetes manifests in, the same manifests with the sidecar in place out.
+"""`sidecar inject`: adds the sidecar to Kubernetes manifests.
 
-`options` is what may be asked for; `manifest` edits YAML where it stands; `workload` finds the receiver, its port and its
-Services; `configuration` fits the configuration to them; `objects` is what is put in; `injection` does it, and undoes it.
+options        the options of the command
+manifest       edits YAML in place
+workload       finds the receiver, its port and its Services
+configuration  adapts the configuration to them
+objects        what is added
+injection      adds it, and removes it again
 """

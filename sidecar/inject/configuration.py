@@ -1,4 +1,4 @@
-"""The configuration as the injected sidecar will read it: forwarding to the receiver, reachable, its secrets mounted."""
+"""Adapts the configuration to the pod: it forwards to the receiver, can be reached, and its secrets are mounted."""
 
 import re
 from collections.abc import Sequence
@@ -16,25 +16,27 @@ _LOOPBACK_URL = re.compile(r"(https?://(?:127\.0\.0\.1|localhost|\[::1\])):\d+/?
 
 
 @dataclass(frozen=True)
-class Fitted:
+class PodConfig:
+    """The configuration as the injected sidecar will read it."""
+
     text: str
     config: Config
-    upstream: str | None  #: one that was left as it is, because it is not on the pod's loopback
+    kept_upstream: str | None  #: an upstream that was not changed, because it is not on the pod's loopback
 
 
-def fitted(
+def adapt_config(
     text: str, file: str, *, port: int, listen_port: int | None, admin_port: int | None, secrets: Sequence[str]
-) -> Fitted:
-    """Raises `ManifestError`, or `ConfigError` as `sidecar check` would show it."""
+) -> PodConfig:
+    """Raises `ManifestError`, or `ConfigError` as `sidecar check` shows it."""
     document = Document(text, file)
     root = document.root
     if not isinstance(root, yaml.MappingNode):
-        document.fail(root, "holds no configuration; begin with upstream: and routes:")
+        document.fail(root, "is not a configuration; begin with upstream: and routes:")
     # (1) upstream, listen and admin
-    wanted, left = {"upstream": f"http://127.0.0.1:{port}"}, None
+    wanted, kept = {"upstream": f"http://127.0.0.1:{port}"}, None
     if isinstance(given := document.value(root, "upstream"), str):
         match = _LOOPBACK_URL.fullmatch(given)
-        wanted["upstream"], left = (f"{match[1]}:{port}", None) if match else (given, given)
+        wanted["upstream"], kept = (f"{match[1]}:{port}", None) if match else (given, given)
     wanted |= {
         key: f"0.0.0.0:{number}"
         for key, number in (("listen", listen_port), ("admin", admin_port))
@@ -45,9 +47,9 @@ def fitted(
             document.add(root, (key,), value, Record())
         elif document.value(root, key) != value:
             document.change(root, (key,), value, Record())
-    # (2) a configuration that the sidecar takes, and where others reach it
-    made = document.written()
-    config = load_config(file, {}, resolve_secrets=False, read=lambda name, size: made.encode()[:size])
+    # (2) the configuration must be valid, and its listeners reachable from outside the pod
+    result = document.render()
+    config = load_config(file, {}, resolve_secrets=False, read=lambda name, size: result.encode()[:size])
     for key in ("listen", "admin"):
         address = getattr(config, key)
         if address.path or address.host in ("127.0.0.1", "::1", "localhost"):
@@ -55,12 +57,12 @@ def fitted(
                 f"{file}: {key}: {address} can't be reached from outside the pod; "
                 f"use 0.0.0.0:{address.port or (8080 if key == 'listen' else 9090)}"
             )
-    _check_secrets(Document(made, file), secrets)
-    return Fitted(made, config, left)
+    _check_secrets(Document(result, file), secrets)
+    return PodConfig(result, config, kept)
 
 
 def _check_secrets(document: Document, secrets: Sequence[str]) -> None:
-    """Secrets are files below a mounted Secret; one that can't be there would keep the pod from starting."""
+    """Every secret must be a file in a mounted Secret; a missing one would keep the pod from starting."""
     mounted = [f"{SECRETS_DIRECTORY}/{name}/" for name in secrets]
     for node in _references(document):
         reference: dict[str, Any] = document.value(node)
@@ -69,32 +71,33 @@ def _check_secrets(document: Document, secrets: Sequence[str]) -> None:
         if "env" in reference:
             document.fail(
                 node,
-                f"env: {reference['env']} is not set in the injected container; take the secret from a mounted "
-                f"Secret, which can change while it runs: file: {SECRETS_DIRECTORY}/NAME/KEY with --secret NAME",
+                f"env: {reference['env']} is not set in the injected container; use a mounted Secret, which can change "
+                f"while it runs: file: {SECRETS_DIRECTORY}/NAME/KEY with --secret NAME",
             )
         if not str(reference["file"]).startswith(tuple(mounted)):
             document.fail(
                 node,
-                f"file: {reference['file']} is in no mounted Secret; --secret NAME mounts one at {SECRETS_DIRECTORY}/NAME"
-                + (f" (mounted are {', '.join(mounted)})" if mounted else ""),
+                f"file: {reference['file']} is not in a mounted Secret; "
+                f"add --secret NAME, which mounts it at {SECRETS_DIRECTORY}/NAME"
+                + (f" (mounted: {', '.join(mounted)})" if mounted else ""),
             )
 
 
 def _references(document: Document) -> list[yaml.Node]:
-    """Wherever the configuration refers to a secret: a mapping with `env` or `file` as a plain text."""
+    """All references to secrets: mappings in which `env` or `file` is plain text."""
     found: list[yaml.Node] = []
 
-    def look(node: yaml.Node) -> None:
+    def visit(node: yaml.Node) -> None:
         if isinstance(node, yaml.MappingNode):
             if any(key.value in ("env", "file") and isinstance(value, yaml.ScalarNode) for key, value in node.value):
                 found.append(node)
                 return
             for _, value in node.value:
-                look(value)
+                visit(value)
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                look(item)
+                visit(item)
 
     if document.root is not None:
-        look(document.root)
+        visit(document.root)
     return found

@@ -1,11 +1,11 @@
-"""The injection itself, and its undoing.
+"""Adds the sidecar to manifests, and removes it again.
 
-(1) what an earlier run did is undone, so that twice is once and a changed option takes effect
-(2) the workload, its receiver, the receiver's port and the Services that lead there are found
-(3) the configuration is fitted to them and checked as `sidecar check` does
-(4) the receiver's pod gets the container, volumes, and time to stop; the Services lead to the sidecar
-(5) a ConfigMap and a NetworkPolicy are added
-Every change stands in the object's record (an annotation), and undoing is by the record alone.
+(1) undo an earlier run, so that running twice changes nothing and changed options take effect
+(2) find the workload, its receiver, the receiver's port and the Services that lead there
+(3) adapt the configuration to them, and check it as `sidecar check` does
+(4) give the receiver's pod the container, volumes, and time to stop; point the Services at the sidecar
+(5) add a ConfigMap and a NetworkPolicy
+Every change is recorded in an annotation of the object, and undone from that record alone.
 """
 
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ from math import ceil
 from typing import Any
 
 from sidecar.config.settings import Config
-from sidecar.inject.configuration import fitted
-from sidecar.inject.manifest import Document, ManifestError, Record, Steps, dumped, parse
+from sidecar.inject.configuration import adapt_config
+from sidecar.inject.manifest import Document, ManifestError, Record, Steps, dump, parse
 from sidecar.inject.objects import CONTAINER, config_map, container, network_policy, volumes
-from sidecar.inject.options import Options, options_of
+from sidecar.inject.options import Options, make_options
 from sidecar.inject.workload import (
     RECORD,
-    Found,
-    chosen,
+    KubernetesObject,
+    choose_workloads,
     find_all,
     port_of,
     ports_of,
@@ -31,38 +31,46 @@ from sidecar.inject.workload import (
 )
 from sidecar.outcomes import Rejected
 
-MADE = "made"
+#: The record of an object that inject added.
+ADDED = "made"
 
 
 @dataclass
-class HandshakeResult:
+class InjectionResult:
     text: str
-    notes: list[str] = field(default_factory=list)  #: what the manifests alone could not tell
+    notes: list[str] = field(default_factory=list)  #: for the user: what the manifests alone don't show
 
 
-def inject(text: str, options: Options, file: str) -> HandshakeResult:
-    """Raises `ManifestError`, or `ConfigError` for a configuration that would not load."""
+def inject(text: str, options: Options, file: str) -> InjectionResult:
+    """Raises `ManifestError`, or `ConfigError` for a configuration that is not valid."""
     documents = parse(text, file)
-    if documents and documents[0].value(documents[0].root, "kind") == "ResourceList":  # a kustomize function's input
+    if (
+        documents and documents[0].value(documents[0].root, "kind") == "ResourceList"
+    ):  # the input of a kustomize function
         spec = documents[0].value(documents[0].root, "functionConfig", "spec")
-        options = options_of(spec if isinstance(spec, dict) else {}, "functionConfig")
+        options = make_options(spec if isinstance(spec, dict) else {}, "functionConfig")
     # (1)
-    clean = _removed(documents)
+    clean = _remove(documents)
     if options.remove:
-        return HandshakeResult(clean)
+        return InjectionResult(clean)
     documents = parse(clean, file)
     everything = find_all(documents)
     notes: list[str] = []
-    for workload in chosen(everything, options.workload, file):
+    for workload in choose_workloads(everything, options.workload, file):
         _Injection(workload, everything, documents, options, notes).run()
-    return HandshakeResult("".join(document.written() for document in documents), notes)
+    return InjectionResult("".join(document.render() for document in documents), notes)
 
 
 class _Injection:
     """Steps (2) to (5) for one workload."""
 
     def __init__(
-        self, workload: Found, everything: list[Found], documents: list[Document], options: Options, notes: list[str]
+        self,
+        workload: KubernetesObject,
+        everything: list[KubernetesObject],
+        documents: list[Document],
+        options: Options,
+        notes: list[str],
     ) -> None:
         self.workload, self.everything, self.documents, self.options = workload, everything, documents, options
         self.notes = notes
@@ -74,18 +82,18 @@ class _Injection:
         for kind in ("initContainers", "containers"):
             if workload.value(*workload.spec, kind, CONTAINER) is not None:
                 at = (*workload.spec, kind, CONTAINER)
-                workload.fail(f"has a container {CONTAINER} that inject did not put there; remove it or rename it", *at)
+                workload.fail(f"has a container {CONTAINER} that inject did not add; remove or rename it", *at)
         self.receiver = receiver_of(workload, options.container)
         self.services = services_of(workload, self.everything)
         self.port = port_of(workload, self.receiver, options.port, self.services)
         # (3)
-        self._fit_configuration()
+        self._adapt_configuration()
         # (4)
         self._change_pod()
         for service in self.services:
-            self._lead_to_sidecar(service)
+            self._redirect_service(service)
         if not self.services:
-            self._note(f"no Service here leads to it; deliveries must be sent to its port {self.listen}")
+            self._note(f"no Service in these manifests selects it; send deliveries to its port {self.listen}")
         # (5)
         if self.config is not None:
             self._add(config_map(self._metadata(), self.config_text))
@@ -95,16 +103,14 @@ class _Injection:
     def _note(self, message: str) -> None:
         self.notes.append(f"{self.workload}: {message}")
 
-    def _fit_configuration(self) -> None:
+    def _adapt_configuration(self) -> None:
         workload, options = self.workload, self.options
         if (options.config is None) == (options.config_map is None):
-            workload.fail(
-                "needs a configuration: give --config FILE, or --config-map NAME for one that is there already"
-            )
+            workload.fail("needs a configuration; use --config FILE, or --config-map NAME for an existing ConfigMap")
         self.config: Config | None = None
         self.listen, self.admin, self.drain = options.listen_port or 8080, options.admin_port or 9090, 20.0
         if options.config is not None:
-            made = fitted(
+            adapted = adapt_config(
                 options.config,
                 options.config_file,
                 port=self.port,
@@ -112,13 +118,16 @@ class _Injection:
                 admin_port=options.admin_port,
                 secrets=options.secret,
             )
-            self.config, self.config_text = made.config, made.text
-            self.listen, self.admin, self.drain = made.config.listen.port, made.config.admin.port, made.config.drain
-            if made.upstream is not None:
-                self._note(f"upstream: {made.upstream} is left as it is, because it is not on this pod's loopback")
+            self.config, self.config_text = adapted.config, adapted.text
+            config = adapted.config
+            self.listen, self.admin, self.drain = config.listen.port, config.admin.port, config.drain
+            if adapted.kept_upstream is not None:
+                self._note(
+                    f"upstream: {adapted.kept_upstream} is not changed, because it is not on this pod's loopback"
+                )
         else:
             self._note(
-                f"the ConfigMap {options.config_map} must have a config.yaml with upstream: http://127.0.0.1:{self.port}, "
+                f"the ConfigMap {options.config_map} needs a key config.yaml with upstream: http://127.0.0.1:{self.port}, "
                 f"listen: 0.0.0.0:{self.listen} and admin: 0.0.0.0:{self.admin}"
             )
         taken = self._declared_ports() | {self.port}
@@ -126,12 +135,12 @@ class _Injection:
             if port in taken:
                 free = next(each for each in range(port + 1, 65536) if each not in taken | {self.listen, self.admin})
                 workload.fail(
-                    f"port {port} is taken by the pod's own containers; let the sidecar use another: --{option}-port {free}",
+                    f"port {port} is used by the pod's own containers; choose another for the sidecar: --{option}-port {free}",
                     *self.receiver,
                 )
 
     def _declared_ports(self) -> set[int]:
-        """Of all containers of the pod."""
+        """The ports that the pod's containers declare."""
         containers = (*self.workload.spec, "containers")
         count = len(self.workload.items(*containers))
         return {port for index in range(count) for port in ports_of(self.workload, (*containers, index))}
@@ -140,13 +149,13 @@ class _Injection:
         workload, options = self.workload, self.options
         document, node, spec = workload.document, workload.node, workload.spec
         name = options.config_map or self._metadata()["name"]
-        made = container(
+        sidecar = container(
             image=options.image,
             listen=self.listen,
             admin=self.admin,
             secrets=options.secret,
         )
-        document.add(node, (*spec, "initContainers"), [made], self.record)
+        document.add(node, (*spec, "initContainers"), [sidecar], self.record)
         document.add(node, (*spec, "volumes"), volumes(name, options.secret), self.record)
         if options.pre_stop and workload.value(*self.receiver, "lifecycle", "preStop") is None:
             document.add(
@@ -159,28 +168,26 @@ class _Injection:
             document.change(node, grace, str(needed), self.record)
         if options.loopback:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                self._lead_probe(probe)
+                self._redirect_probe(probe)
         if workload.value(*spec, "hostNetwork") == "true":
-            self._note(
-                "hostNetwork: NetworkPolicies don't hold for it, so the receiver can be reached around the sidecar"
-            )
-        self._sign(workload, self.record)
+            self._note("hostNetwork: NetworkPolicies don't apply to it, so clients can bypass the sidecar")
+        self._write_record(workload, self.record)
 
-    def _lead_probe(self, probe: str) -> None:
-        """A receiver on loopback can't answer the kubelet: its probe goes through an open route of the sidecar."""
+    def _redirect_probe(self, probe: str) -> None:
+        """The kubelet can't reach a receiver on loopback, so its probe goes through an open route of the sidecar."""
         workload, at = self.workload, (*self.receiver, probe)
         if workload.value(*at) is None or workload.value(*at, "exec") is not None:
             return
         if workload.value(*at, "httpGet") is None:
             workload.fail(
-                f"{probe} asks the receiver's own port, which the kubelet can't reach on loopback; "
+                f"{probe} connects to the receiver's port, which the kubelet can't reach on loopback; "
                 "use httpGet, which goes through the sidecar, or exec",
                 *at,
             )
         path = str(workload.value(*at, "httpGet", "path") or "/").partition("?")[0]
         if self.config is None:
             self._note(
-                f"{probe} asks for {path} through the sidecar: the configuration needs the route {{path: {path}, open: true}}"
+                f"{probe} requests {path} through the sidecar: the configuration needs the route {{path: {path}, open: true}}"
             )
         else:
             try:
@@ -189,22 +196,22 @@ class _Injection:
                 route = None
             if route is None or not route.open or "GET" not in route.methods:
                 raise ManifestError(
-                    f"{self.options.config_file}: {probe} of {workload} asks for {path}, which must go through the sidecar "
-                    f"to a receiver on loopback; add under routes: - {{path: {path}, open: true}}"
+                    f"{self.options.config_file}: {probe} of {workload} requests {path}, which must go through the "
+                    f"sidecar to a receiver on loopback; add below routes: - {{path: {path}, open: true}}"
                 )
         workload.document.change(workload.node, (*at, "httpGet", "port"), str(self.listen), self.record)
         if workload.value(*at, "httpGet", "scheme") == "HTTPS":
             workload.document.change(workload.node, (*at, "httpGet", "scheme"), "HTTP", self.record)
 
-    def _lead_to_sidecar(self, service: Found) -> None:
-        led = dict(service_ports(service, self.workload))
-        moved = [index for index, number in led.items() if number == self.port]
+    def _redirect_service(self, service: KubernetesObject) -> None:
+        targets = dict(service_ports(service, self.workload))
+        moved = [index for index, number in targets.items() if number == self.port]
         if not moved:
-            leads = ", ".join(str(number) if number else "an unknown name" for number in led.values()) or "none"
-            self._note(f"{service} does not lead to port {self.port} (it leads to {leads}) and is left as it is")
+            leads = ", ".join(str(number) if number else "an unknown name" for number in targets.values()) or "none"
+            self._note(f"{service} does not lead to port {self.port} (it leads to {leads}) and is not changed")
             return
         if service.value("spec", "clusterIP") == "None":
-            self._note(f"{service} is headless: its clients choose the port themselves, and must use {self.listen}")
+            self._note(f"{service} is headless: its clients choose the port, and must use {self.listen}")
         record = Record()
         for index in moved:
             at: Steps = ("spec", "ports", index, "targetPort")
@@ -212,11 +219,11 @@ class _Injection:
                 service.document.add(service.node, at, self.listen, record)
             else:
                 service.document.change(service.node, at, str(self.listen), record)
-        self._sign(service, record)
+        self._write_record(service, record)
 
-    def _sign(self, found: Found, record: Record) -> None:
+    def _write_record(self, found: KubernetesObject, record: Record) -> None:
         if found.changed:
-            found.fail("leads to two workloads that get a sidecar; let their selectors differ, or inject one of them")
+            found.fail("selects two workloads that get a sidecar; use different selectors, or inject only one of them")
         found.changed = True
         found.document.add(found.node, ("metadata", "annotations", RECORD), record.text, record)
 
@@ -228,11 +235,11 @@ class _Injection:
         workload, options = self.workload, self.options
         if not workload.selector:
             workload.fail(
-                "has no labels by which a NetworkPolicy could find it; give its pods labels, or --no-network-policy"
+                "has no labels that a NetworkPolicy could select; add labels to its pods, or use --no-network-policy"
             )
-        if shut := sorted(self._declared_ports() - {self.port, *options.keep_port}):
-            ports = " ".join(f"--keep-port {port}" for port in shut)
-            self._note(f"the NetworkPolicy also shuts {', '.join(map(str, shut))}; to keep them open: {ports}")
+        if closed := sorted(self._declared_ports() - {self.port, *options.keep_port}):
+            ports = " ".join(f"--keep-port {port}" for port in closed)
+            self._note(f"the NetworkPolicy also closes {', '.join(map(str, closed))}; to keep them open, add {ports}")
         policy = network_policy(
             self._metadata(),
             workload.selector,
@@ -244,20 +251,20 @@ class _Injection:
         )
         self._add(policy)
 
-    def _add(self, made: dict[str, Any]) -> None:
-        """A new object: behind its workload's neighbours in a list, else a document at the end."""
-        made["metadata"] |= {"annotations": {RECORD: MADE}}
+    def _add(self, added: dict[str, Any]) -> None:
+        """Adds an object: at the end of the list that has the workload, otherwise as the last document."""
+        added["metadata"] |= {"annotations": {RECORD: ADDED}}
         document = self.workload.document
         root = document.root
         assert root is not None
         if self.workload.node is not root:
             items = document.get(root, "items")
             assert items is not None
-            document.append(items, made)
+            document.append(items, added)
             return
         newline, last = document.newline, self.documents[-1]
-        text = f"---\n{dumped(made)}".replace("\n", newline)
-        if not last.text.endswith("\n"):  # the stream's last line has no end; nor shall ours
+        text = f"---\n{dump(added)}".replace("\n", newline)
+        if not last.text.endswith("\n"):  # the stream's last line has no newline; keep it so
             text = newline + text.removesuffix(newline)
         self.documents.append(Document(text, newline=newline))
 
@@ -275,30 +282,30 @@ def _peer(text: str) -> dict[str, Any]:
         return {"ipBlock": {"cidr": str(ip_network(text))}}
     except ValueError:
         raise ManifestError(
-            f"{text!r} says nobody; use a network (10.0.0.0/8), namespace:NAME, namespace:* or pods:LABEL=VALUE"
+            f"{text!r} is not a valid peer; use a network (10.0.0.0/8), namespace:NAME, namespace:* or pods:LABEL=VALUE"
         ) from None
 
 
-def _removed(documents: list[Document]) -> str:
-    """The stream without anything that inject did to it."""
-    made: list[bool] = []
+def _remove(documents: list[Document]) -> str:
+    """The stream without any changes that inject made."""
+    is_ours: list[bool] = []
     for document in documents:
         gone = Record()
         for found in find_all([document]):
             text = found.value("metadata", "annotations", RECORD)
-            if text == MADE:
+            if text == ADDED:
                 items = document.items(document.root, "items")
                 gone.added.append(("items", items.index(found.node)) if found.node in items else ())
             elif text is not None:
                 try:
                     document.undo(found.node, Record.read(str(text)))
                 except ValueError:
-                    found.fail(f"the annotation {RECORD} is not what inject wrote; undo its changes by hand")
-        made.append(() in gone.added)
-        if not made[-1] and gone.added and document.root is not None:
+                    found.fail(f"the annotation {RECORD} was changed; undo the injection by hand")
+        is_ours.append(() in gone.added)
+        if not is_ours[-1] and gone.added and document.root is not None:
             document.undo(document.root, gone)
-    kept = [document.written() for document, ours in zip(documents, made) if not ours]
+    kept = [document.render() for document, ours in zip(documents, is_ours) if not ours]
     text = "".join(kept)
-    if made and made[-1] and not documents[-1].text.endswith("\n"):
+    if is_ours and is_ours[-1] and not documents[-1].text.endswith("\n"):
         text = text.removesuffix(documents[-1].newline)
     return text

@@ -1,8 +1,7 @@
-"""Kubernetes manifests as text that is edited where it stands, so that comments, order and format stay.
+"""Kubernetes manifests as text that is edited in place, so that comments, order and format stay.
 
-A stream is cut at its `---` lines, which YAML allows nowhere else at the start of a line; each document is parsed for the
-places of its nodes, and every change is a piece of text put in, taken out or replaced there. What is not touched is
-not written anew.
+A stream is split at its `---` lines, which YAML allows nowhere else at the start of a line. Each document is parsed to find
+the positions of its nodes, and every change inserts, deletes or replaces text there. All other text stays byte for byte.
 """
 
 import json
@@ -22,12 +21,12 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 
 
 class ManifestError(Exception):
-    """Manifests that can't be worked with; the message names file, line and remedy."""
+    """Manifests that can't be used; the message names file, line and remedy."""
 
 
 @dataclass
 class Record:
-    """What was done to an object, so that it can be undone: places added, parents before children, and texts replaced."""
+    """What was changed in an object, so that it can be undone: paths added, parents first, and texts replaced."""
 
     added: list[Steps] = field(default_factory=list)
     was: list[tuple[Steps, str]] = field(default_factory=list)
@@ -37,7 +36,7 @@ class Record:
 
     @classmethod
     def read(cls, text: str) -> "Record":
-        """Raises `ValueError` for what `text()` did not write."""
+        """Raises `ValueError` for text that `text()` did not write."""
         found = json.loads(text)
         try:
             return cls(
@@ -49,7 +48,7 @@ class Record:
 
 @dataclass(eq=False)
 class Document:
-    """One document of a stream with the changes that are to be made to it. `line` is its first line's number less one."""
+    """One document of a stream, with the changes to make. `line` is the number of its first line, minus one."""
 
     text: str
     file: str = ""
@@ -62,7 +61,7 @@ class Document:
     _shared_nodes: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        # A marker line is no part of what is parsed; blanks in its place keep every index.
+        # The marker line is not parsed; spaces in its place keep every index.
         body = _MARKER.sub("   ", self.text, count=1) if _MARKER.match(self.text) else self.text
         try:
             self.root = yaml.compose(body, Loader=yaml.CSafeLoader)
@@ -81,7 +80,7 @@ class Document:
     # Reading
 
     def get(self, node: yaml.Node | None, *steps: str | int) -> yaml.Node | None:
-        """The node that the steps lead to, or None."""
+        """The node at the end of the steps, or None."""
         for step in steps:
             found = self._child(node, step)
             if found is None:
@@ -90,7 +89,7 @@ class Document:
         return node
 
     def value(self, node: yaml.Node | None, *steps: str | int) -> Any:
-        """Plain text, numbers, lists and mappings; None where nothing is."""
+        """Text, numbers, lists and mappings; None if there is nothing."""
         return _plain(self.get(node, *steps))
 
     def raw(self, node: yaml.Node) -> str:
@@ -101,7 +100,7 @@ class Document:
         return list(found.value) if isinstance(found, yaml.SequenceNode) else []
 
     def _child(self, node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-        """Where the child begins (its key, or itself in a list) and its value."""
+        """The node at which the child begins (its key, or itself in a list), and its value."""
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 if step == index or (isinstance(step, str) and self.value(item, "name") == step):
@@ -109,39 +108,37 @@ class Document:
         elif isinstance(node, yaml.MappingNode):
             found = [pair for pair in node.value if pair[0].value == step]
             if len(found) > 1:
-                self.fail(found[1][0], f"the key {step} is given twice; keep one")
+                self.fail(found[1][0], f"the key {step} appears twice; remove one")
             return found[0] if found else None
         return None
 
     def _shared(self) -> set[int]:
-        """Nodes that an alias (*) leads to: what is changed there is changed at another place too."""
+        """Nodes that an alias (*) refers to: a change there would change other places too."""
         seen: set[int] = set()
         shared: set[int] = set()
 
-        def look(node: yaml.Node) -> None:
+        def visit(node: yaml.Node) -> None:
             if id(node) in seen:
                 shared.add(id(node))
                 return
             seen.add(id(node))
             for child in _children(node):
-                look(child)
+                visit(child)
 
         if self.root is not None:
-            look(self.root)
+            visit(self.root)
         return shared
 
     def _check_own(self, node: yaml.Node | None, step: str | int) -> None:
         if id(node) in self._shared_nodes:
-            self.fail(
-                node, f"{step} is used in several places by an alias (*), and is to be changed in one; write it out"
-            )
+            self.fail(node, f"{step} is shared by an alias (*), but must change in one place only; write it out")
 
     # Changing
 
     def add(self, base: yaml.Node, steps: Steps, value: Any, record: "Record") -> None:
-        """Puts `value` at `steps` below `base`, with the parents that are missing; a list's items go behind those there are.
+        """Adds `value` at `steps` below `base`, with any missing parents; the items of a list are appended.
 
-        A function is called for its value when the record holds this addition too.
+        If `value` is a function, it is called once the record holds this addition too.
         """
         node, at = base, 0
         while at < len(steps) and (found := self._child(node, steps[at])) is not None and not _is_null(found[1]):
@@ -154,11 +151,11 @@ class Document:
             record.added += names
             return
         if at == len(steps) or not isinstance(node, yaml.MappingNode):
-            self.fail(node, f"{'.'.join(map(str, steps[: at + 1]))} is not of the kind that Kubernetes takes there")
+            self.fail(node, f"{'.'.join(map(str, steps[: at + 1]))} is not of the type that Kubernetes expects")
         key = str(steps[at])
         if found is None:
             record.added += [steps[: end + 1] for end in range(at, len(steps))] + names
-        else:  # a key without a value, as templates leave it
+        else:  # a key without a value, as templates sometimes leave
             record.was.append((steps[: at + 1], self.raw(found[1])))
         if callable(value):
             value = value()
@@ -170,7 +167,7 @@ class Document:
             self.replace(found[1], ("" if self.raw(found[1]) else " ") + json.dumps(value))
 
     def change(self, base: yaml.Node, steps: Steps, text: str, record: "Record") -> None:
-        """Another text for the scalar at `steps`; the one it had is remembered."""
+        """Replaces the scalar at `steps`, and records what it was."""
         for end in range(1, len(steps) + 1):
             self._check_own(self.get(base, *steps[:end]), steps[end - 1])
         node = self.get(base, *steps)
@@ -179,9 +176,9 @@ class Document:
         self.replace(node, text)
 
     def undo(self, base: yaml.Node, record: "Record") -> None:
-        """Takes back what was added and changed; what somebody has taken out since is passed over."""
-        gone: dict[int, tuple[tuple[yaml.Node, yaml.Node], yaml.Node]] = {}  # what is deleted, and what holds it
-        for steps in sorted(record.added, key=len, reverse=True):  # a parent goes if nothing is left in it
+        """Undoes the changes in the record; skips what has been removed since."""
+        gone: dict[int, tuple[tuple[yaml.Node, yaml.Node], yaml.Node]] = {}  # what is deleted, and its parent
+        for steps in sorted(record.added, key=len, reverse=True):  # a parent is removed if nothing is left in it
             holder = self.get(base, *steps[:-1])
             found = self._child(holder, steps[-1])
             if holder is None or found is None:
@@ -206,7 +203,7 @@ class Document:
         self._append(sequence, None, value)
 
     def replace(self, node: yaml.Node, text: str) -> None:
-        """Another text for a scalar."""
+        """Replaces a scalar."""
         self._spans.append((node.start_mark.index, node.end_mark.index, text))
 
     def _append(self, node: yaml.Node, key: str | None, value: Any) -> None:
@@ -223,9 +220,9 @@ class Document:
                 self._inserts.append((node.start_mark.index + 1, 0, 0, order, f", {text}" if already else text))
             return
         column = node.start_mark.column
-        lines = dumped([value] if key is None else {key: value}).splitlines()
+        lines = dump([value] if key is None else {key: value}).splitlines()
         text = "".join(f"{' ' * column}{line}{self.newline}" if line else self.newline for line in lines)
-        # Of what is put in at one place, the inner comes first, and an item before a key of the same column.
+        # Of several insertions at one place, the innermost comes first, and an item before a key in the same column.
         self._inserts.append((self._line_after(node), -column, int(key is not None), order, text))
 
     def _delete(self, start: yaml.Node, value: yaml.Node, holder: yaml.Node, gone: Any) -> None:
@@ -245,38 +242,38 @@ class Document:
         self._spans.append((begin, end, ""))
 
     def _line_after(self, node: yaml.Node) -> int:
-        """Where the line after the last thing in `node` begins."""
+        """The start of the line after the end of `node`."""
         while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
             node = _children(node)[-1]
         end = node.end_mark.index
         if end and node.start_mark.index < end and self.text[end - 1] == "\n":
-            return end  # a literal or folded text ends where the next line begins
+            return end  # a literal or folded scalar ends where the next line begins
         found = self.text.find("\n", end)
         return len(self.text) if found < 0 else found + 1
 
-    def written(self) -> str:
+    def render(self) -> str:
         """The text with all changes made."""
         text, cut = self.text, not self.text.endswith("\n")
         edits = [(at, at, put) for at, *_, put in sorted(self._inserts)]
         for begin, end, put in sorted(self._spans):
             if not put and edits and edits[-1][1] == begin and not edits[-1][2] and edits[-1][0] < begin:
-                edits[-1] = (edits[-1][0], end, "")  # neighbouring lines
+                edits[-1] = (edits[-1][0], end, "")  # adjacent deletions
             else:
                 edits.append((begin, end, put))
-        made, last = [], 0
+        pieces, last = [], 0
         for begin, end, put in sorted(edits, key=lambda edit: edit[:2]):
             at, new = begin, put
             if cut and end == len(text) and put.endswith(self.newline) and begin == end:
-                new = self.newline + put.removesuffix(self.newline)  # the file's last line has no end; nor shall ours
+                new = self.newline + put.removesuffix(self.newline)  # the file's last line has no newline; keep it so
             elif cut and end == len(text) and not put and text[:begin].endswith("\n"):
                 at = begin - len(self.newline)
-            made += [text[last:at], new]
+            pieces += [text[last:at], new]
             last = end
-        return "".join([*made, text[last:]])
+        return "".join([*pieces, text[last:]])
 
 
 def parse(text: str, file: str) -> list[Document]:
-    """The documents of a stream; their texts joined are the stream."""
+    """The documents of a stream; joined, their texts are the stream."""
     newline = "\r\n" if "\r\n" in text else "\n"
     cuts = [0, *(match.start() for match in _MARKER.finditer(text) if match.group() == "---"), len(text)]
     return [
@@ -286,8 +283,8 @@ def parse(text: str, file: str) -> list[Document]:
     ]
 
 
-def dumped(value: Any) -> str:
-    """A value as block YAML; text of several lines as a literal."""
+def dump(value: Any) -> str:
+    """A value as block YAML, with multi-line text as literals."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
 
 
@@ -325,7 +322,7 @@ def _plain(node: yaml.Node | None) -> Any:
 
 
 def objects(document: Document) -> Iterator[yaml.MappingNode]:
-    """The Kubernetes objects of a document: itself, or a List's or ResourceList's items."""
+    """The Kubernetes objects of a document: itself, or the items of a List or ResourceList."""
     root = document.root
     if not isinstance(root, yaml.MappingNode):
         return

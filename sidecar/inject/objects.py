@@ -1,4 +1,4 @@
-"""What `inject` puts into manifests: the container, its volumes, the ConfigMap, the NetworkPolicy. Plain values, no I/O."""
+"""What `inject` adds: the container, its volumes, the ConfigMap, the NetworkPolicy. Plain values, no I/O."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 CONTAINER = "webhook-sidecar"
 CONFIG_VOLUME = "webhook-sidecar-config"
 CONFIG_DIRECTORY = "/etc/sidecar"
-#: Not above the service account's /run/secrets/kubernetes.io, whose mount point could not be made in a read-only volume.
+#: Each Secret is mounted below it, never at it: the service account's mount point /run/secrets/kubernetes.io could not be
+#: created in a read-only volume.
 SECRETS_DIRECTORY = "/run/secrets"
 
 
 def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) -> dict[str, Any]:
-    """The sidecar's container. Everything is by number: before Kubernetes 1.32 names don't resolve in native sidecars."""
+    """The sidecar's container. Ports are given by number: before Kubernetes 1.32 names don't resolve in native sidecars."""
 
     def probe(path: str, period: int, failures: int) -> dict[str, Any]:
         return {"httpGet": {"path": path, "port": admin}, "periodSeconds": period, "failureThreshold": failures}
@@ -19,7 +20,7 @@ def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) ->
     return {
         "name": CONTAINER,
         "image": image,
-        "restartPolicy": "Always",  # in initContainers: starts before the receiver, and is stopped after it
+        "restartPolicy": "Always",  # in initContainers: starts before the receiver and stops after it
         "args": ["serve"],
         "ports": [
             {"name": "hooks", "containerPort": listen, "protocol": "TCP"},
@@ -49,12 +50,12 @@ def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) ->
 
 
 def secret_volume(secret: str) -> str:
-    """A volume's name is a label of at most 63 characters; a Secret's name may be longer and have dots."""
+    """A volume's name is a label of at most 63 characters; a Secret's name may be longer and contain dots."""
     return f"webhook-sidecar-secret-{secret.replace('.', '-')}"[:63].rstrip("-")
 
 
 def volumes(config_map: str, secrets: Sequence[str]) -> list[dict[str, Any]]:
-    """Whole directories: what is mounted by subPath is never updated."""
+    """Whole directories, because files mounted by subPath are never updated."""
     return [
         {"name": CONFIG_VOLUME, "configMap": {"name": config_map}},
         *({"name": secret_volume(name), "secret": {"secretName": name}} for name in secrets),
@@ -75,9 +76,9 @@ def network_policy(
     observers: Sequence[dict[str, Any]],
     kept: Sequence[int],
 ) -> dict[str, Any]:
-    """Who may reach the pod: senders the data port, observers the admin port, anybody the ports that are kept open.
+    """Lets senders reach the data port, observers the admin port, and anyone the ports that are kept open.
 
-    The receiver's own port is not among them. Nodes get through every policy, so the kubelet's probes do.
+    The receiver's own port is not among them. Policies don't apply to the pod's node, so the kubelet's probes work.
     """
 
     def rule(peers: Sequence[dict[str, Any]], ports: Sequence[int]) -> dict[str, Any]:

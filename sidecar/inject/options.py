@@ -1,4 +1,4 @@
-"""The options of `sidecar inject`; where no command line is, the same ones as settings in YAML."""
+"""The options of `sidecar inject`, from the command line or as settings in YAML."""
 
 import argparse
 import re
@@ -18,7 +18,7 @@ class Options:
     container: str | None = None
     port: str | None = None
     config: str | None = None  #: the text of a configuration
-    config_file: str = "config"  #: what messages call it
+    config_file: str = "config"  #: its name in messages
     config_map: str | None = None
     secret: Sequence[str] = ()
     image: str = f"webhook-sidecar:{__version__}"
@@ -34,68 +34,74 @@ class Options:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """An option that is not given leaves no attribute behind: the defaults are those of `Options`."""
+    """An option that is not given sets no attribute: the defaults are those of `Options`."""
 
     def option(name: str, help: str, **more: Any) -> None:
         parser.add_argument(name, default=argparse.SUPPRESS, help=help, **more)
 
-    option("--config", "the sidecar's configuration, which goes into a ConfigMap", metavar="FILE")
+    option("--config", "the sidecar's configuration; it goes into a ConfigMap", metavar="FILE")
     option(
         "--config-map",
-        "take the configuration from a ConfigMap that is there already (key config.yaml)",
+        "use an existing ConfigMap instead (key config.yaml)",
         metavar="NAME",
     )
     option("--secret", "mount a Secret at /run/secrets/NAME; may be repeated", metavar="NAME", action="append")
-    option("--image", f"the sidecar's image; default {Options.image}")
+    option("--image", f"the sidecar's image; default: {Options.image}")
     option(
         "--workload",
-        "which workload, as NAME or KIND/NAME; may be repeated; default: those with the label "
-        "webhook-sidecar/inject: enabled, else the only one",
+        "the workload, as NAME or KIND/NAME; may be repeated; default: those with the label "
+        "webhook-sidecar/inject: enabled, otherwise the only one",
         metavar="NAME",
         action="append",
     )
-    option("--container", "which container is the receiver; default: the only one", metavar="NAME")
-    option("--port", "where the receiver takes deliveries: a number, or a port's name; default: the only one")
+    option("--container", "the receiver's container; default: the only one", metavar="NAME")
+    option("--port", "the receiver's port for deliveries, as a number or a name; default: the only one")
     option(
-        "--listen-port", "the sidecar's port for deliveries; default: as configured, else 8080", type=_port, metavar="N"
+        "--listen-port",
+        "the sidecar's port for deliveries; default: as configured, otherwise 8080",
+        type=_port,
+        metavar="N",
     )
     option(
-        "--admin-port", "its port for probes and metrics; default: as configured, else 9090", type=_port, metavar="N"
+        "--admin-port",
+        "its port for probes and metrics; default: as configured, otherwise 9090",
+        type=_port,
+        metavar="N",
     )
     option(
         "--loopback",
-        "the receiver listens on 127.0.0.1 only: its HTTP probes are led through the sidecar",
+        "the receiver listens on 127.0.0.1 only: send its HTTP probes through the sidecar",
         action="store_true",
     )
     option(
         "--pre-stop",
-        "how long the receiver waits before it stops; default 10; 0: don't touch it",
+        "how long the receiver keeps running when its pod stops; default: 10; 0: don't add a preStop",
         type=int,
         metavar="SECONDS",
     )
-    option("--no-network-policy", "add no NetworkPolicy", action="store_true")
+    option("--no-network-policy", "don't add a NetworkPolicy", action="store_true")
     peers = "a network, namespace:NAME, namespace:* or pods:LABEL=VALUE; may be repeated"
     option(
         "--allow-from",
-        f"who may reach the port for deliveries: {peers}; default: everybody",
+        f"who may reach the port for deliveries: {peers}; default: anyone",
         metavar="PEER",
         action="append",
     )
     option(
-        "--admin-from", f"who may reach the admin port: {peers}; default namespace:*", metavar="PEER", action="append"
+        "--admin-from", f"who may reach the admin port: {peers}; default: namespace:*", metavar="PEER", action="append"
     )
     option(
         "--keep-port",
-        "another port of the pod that stays open; may be repeated",
+        "another port of the pod to keep open; may be repeated",
         type=_port,
         metavar="N",
         action="append",
     )
-    option("--remove", "take the sidecar out again", action="store_true")
+    option("--remove", "remove the sidecar again", action="store_true")
 
 
-def from_settings(text: str, file: str) -> Options:
-    """The `spec` of a kustomize function's configuration: the options in camelCase, `config` being the configuration itself.
+def read_settings(text: str, file: str) -> Options:
+    """Reads the `spec` of a kustomize function's configuration: the options in camelCase; `config` is the configuration itself.
 
     Raises `ManifestError`.
     """
@@ -104,13 +110,13 @@ def from_settings(text: str, file: str) -> Options:
     if not isinstance(spec, yaml.MappingNode):
         document.fail(
             spec or document.root,
-            "has no settings; write the options under spec:, for example spec: {secret: [stripe]}",
+            "has no settings; write the options below spec:, for example spec: {secret: [stripe]}",
         )
-    return options_of(document.value(spec), file)
+    return make_options(document.value(spec), file)
 
 
-def options_of(spec: Mapping[str, Any], place: str) -> Options:
-    """Settings are options in another spelling, and go through the same parser."""
+def make_options(spec: Mapping[str, Any], place: str) -> Options:
+    """Settings are options in camelCase, and are read by the same parser."""
     parser = _Parser(prog=place, add_help=False, allow_abbrev=False)
     add_options(parser)
     arguments = []
@@ -126,12 +132,10 @@ def options_of(spec: Mapping[str, Any], place: str) -> Options:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ManifestError(
-            f"{self.prog}: spec: {message}; the settings are the options of sidecar inject in camelCase"
-        )
+        raise ManifestError(f"{self.prog}: spec: {message}; use the options of sidecar inject in camelCase")
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; it is a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; use a number from 1 to 65535")
     return int(text)

@@ -1,6 +1,6 @@
-"""Which workload of the manifests is meant, which of its containers is the receiver, at which port, behind which Services.
+"""Finds the workload, the receiver among its containers, the receiver's port, and the Services that lead there.
 
-Each question that the manifests leave open is an error that names the answers.
+Each question that the manifests leave open is an error that lists the possible answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,19 +11,19 @@ import yaml
 
 from sidecar.inject.manifest import Document, ManifestError, Steps, objects
 
-#: A label or annotation of a workload or its pod template: `enabled` means this one.
+#: A label or annotation of a workload or its pod template; `enabled` selects the workload.
 SELECT = "webhook-sidecar/inject"
-#: On what Helm runs once, such as a chart's tests.
+#: An annotation of objects that Helm runs once, such as a chart's tests.
 HOOK = "helm.sh/hook"
-#: What inject did to an object; `made` for one that it added.
+#: The annotation that records what inject changed in an object; `made` if inject added the object.
 RECORD = "webhook-sidecar/injected"
 
 _TEMPLATES: tuple[Steps, ...] = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
 
 
 @dataclass(eq=False)
-class Found:
-    """An object of the manifests. `template` leads to where a pod's `metadata` and `spec` stand, if it has a pod."""
+class KubernetesObject:
+    """An object in the manifests. `template` is the path to its pod's `metadata` and `spec`, if it has a pod."""
 
     document: Document
     node: yaml.Node
@@ -59,13 +59,13 @@ class Found:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The pods' labels."""
+        """The labels of its pods."""
         found = self.value(*(self.template or ()), "metadata", "labels")
         return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
     @property
     def selector(self) -> dict[str, str]:
-        """The labels by which a policy finds its pods."""
+        """The labels by which a policy selects its pods."""
         found = self.value("spec", "selector", "matchLabels")
         return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else self.labels
 
@@ -73,7 +73,7 @@ class Found:
         return f"{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
 
 
-def find_all(documents: Sequence[Document]) -> list[Found]:
+def find_all(documents: Sequence[Document]) -> list[KubernetesObject]:
     found = []
     for document in documents:
         for node in objects(document):
@@ -83,18 +83,18 @@ def find_all(documents: Sequence[Document]) -> list[Found]:
                     steps = template
             if steps == () and not document.items(node, "spec", "containers"):
                 steps = None
-            found.append(Found(document, node, steps))
+            found.append(KubernetesObject(document, node, steps))
     return found
 
 
-def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list[Found]:
-    """The workloads that were named (`NAME` or `KIND/NAME`), else the marked ones, else the only one but for hooks of Helm."""
+def choose_workloads(everything: Sequence[KubernetesObject], named: Sequence[str], file: str) -> list[KubernetesObject]:
+    """The named workloads (`NAME` or `KIND/NAME`), otherwise those marked, otherwise the only one that is not a Helm hook."""
     workloads = [each for each in everything if each.template is not None]
     there = ", ".join(f"{each.kind.lower()}/{each.name}" for each in workloads)
     if not workloads:
         raise ManifestError(
-            f"{file}: no workload: nothing here has containers in spec.template.spec, and there is no Pod; "
-            "give the manifest of the receiver's Deployment, StatefulSet or the like"
+            f"{file}: no workload found: nothing has containers in spec.template.spec, and there is no Pod; "
+            "add the manifest of the receiver's Deployment, StatefulSet or similar"
         )
     if named:
         picked = []
@@ -102,10 +102,8 @@ def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list
             kind, _, bare = name.rpartition("/")
             matching = [each for each in workloads if each.name == bare and kind.lower() in ("", each.kind.lower())]
             if len(matching) != 1:
-                problem = (
-                    "is in the manifests several times; name it as KIND/NAME" if matching else "is not in the manifests"
-                )
-                raise ManifestError(f"{file}: --workload {name} {problem}; there are {there}")
+                problem = "appears several times; use KIND/NAME" if matching else "is not in the manifests"
+                raise ManifestError(f"{file}: --workload {name} {problem}; found: {there}")
             picked += [each for each in matching if each not in picked]
         return picked
     marked = [each for each in workloads if _is_marked(each)]
@@ -114,32 +112,30 @@ def chosen(everything: Sequence[Found], named: Sequence[str], file: str) -> list
     lasting = [each for each in workloads if each.value("metadata", "annotations", HOOK) is None] or workloads
     if len(lasting) > 1:
         raise ManifestError(
-            f"{file}: several workloads: {there}; choose with --workload, or mark with the label {SELECT}: enabled"
+            f"{file}: found several workloads: {there}; choose with --workload, or with the label {SELECT}: enabled"
         )
     return lasting
 
 
-def _is_marked(workload: Found) -> bool:
+def _is_marked(workload: KubernetesObject) -> bool:
     places = [
         (*at, "metadata", kind, SELECT) for at in ((), workload.template or ()) for kind in ("annotations", "labels")
     ]
     return any(workload.value(*place) == "enabled" for place in places)
 
 
-def receiver_of(workload: Found, named: str | None) -> Steps:
-    """Where the receiver's container stands."""
+def receiver_of(workload: KubernetesObject, named: str | None) -> Steps:
+    """The path to the receiver's container."""
     containers = (*workload.spec, "containers")
     names = [str(workload.document.value(item, "name")) for item in workload.items(*containers)]
     if named is not None and named not in names:
-        workload.fail(f"has no container {named}; there are {', '.join(names)}", *containers)
+        workload.fail(f"has no container {named}; found: {', '.join(names)}", *containers)
     if named is None and len(names) > 1:
-        workload.fail(
-            f"has several containers: {', '.join(names)}; say which is the receiver with --container", *containers
-        )
+        workload.fail(f"has several containers: {', '.join(names)}; choose the receiver with --container", *containers)
     return (*containers, named or names[0])
 
 
-def ports_of(workload: Found, container: Steps) -> dict[int, str | None]:
+def ports_of(workload: KubernetesObject, container: Steps) -> dict[int, str | None]:
     """The TCP ports that a container declares, with their names."""
     found = {}
     for item in workload.items(*container, "ports"):
@@ -153,8 +149,8 @@ def ports_of(workload: Found, container: Steps) -> dict[int, str | None]:
     return found
 
 
-def services_of(workload: Found, everything: Sequence[Found]) -> list[Found]:
-    """The Services whose selector takes the workload's pods."""
+def services_of(workload: KubernetesObject, everything: Sequence[KubernetesObject]) -> list[KubernetesObject]:
+    """The Services that select the workload's pods."""
     labels, namespace = workload.labels, workload.namespace
     found = []
     for each in everything:
@@ -166,8 +162,8 @@ def services_of(workload: Found, everything: Sequence[Found]) -> list[Found]:
     return found
 
 
-def service_ports(service: Found, workload: Found) -> Iterator[tuple[int, int | None]]:
-    """Each TCP port's index and the number that it leads to; None for a name that no container's port has."""
+def service_ports(service: KubernetesObject, workload: KubernetesObject) -> Iterator[tuple[int, int | None]]:
+    """The index of each TCP port, and the port number it leads to; None for a name that no container declares."""
     names: dict[str, int] = {}
     for index in range(len(workload.items(*workload.spec, "containers"))):
         ports = ports_of(workload, (*workload.spec, "containers", index))
@@ -179,8 +175,10 @@ def service_ports(service: Found, workload: Found) -> Iterator[tuple[int, int | 
             yield index, int(target) if target.isdecimal() else names.get(target)
 
 
-def port_of(workload: Found, container: Steps, named: str | None, services: Sequence[Found]) -> int:
-    """The receiver's port: the one that was named, or the only one that Services lead to, or the only one declared."""
+def port_of(
+    workload: KubernetesObject, container: Steps, named: str | None, services: Sequence[KubernetesObject]
+) -> int:
+    """The receiver's port: the named one, or the only one that Services lead to, or the only one declared."""
     declared = ports_of(workload, container)
     shown = ", ".join(f"{port} ({name})" if name else str(port) for port, name in declared.items())
     if named is not None:
@@ -188,17 +186,19 @@ def port_of(workload: Found, container: Steps, named: str | None, services: Sequ
         number = by_name.get(named) or (int(named) if named.isdecimal() and len(named) < 6 else 0)
         if not 0 < number < 65536:
             workload.fail(
-                f"container {container[-1]} has no port {named}; it has {shown or 'none; give its number'}", *container
+                f"container {container[-1]} has no port {named}; {f'found: {shown}' if shown else 'use its number'}",
+                *container,
             )
         return number
-    led_to = {number for each in services for _, number in service_ports(each, workload) if number is not None}
-    candidates = led_to & set(declared) or (led_to if not declared else set(declared))
+    targets = {number for each in services for _, number in service_ports(each, workload) if number is not None}
+    candidates = targets & set(declared) or (targets if not declared else set(declared))
     if not candidates:
         workload.fail(
-            f"container {container[-1]} declares no port; give the one that it listens on with --port", *container
+            f"container {container[-1]} declares no port; name the one that it listens on with --port", *container
         )
     if len(candidates) > 1:
         workload.fail(
-            f"container {container[-1]} has several ports: {shown}; say which takes deliveries with --port", *container
+            f"container {container[-1]} has several ports: {shown}; choose the one for deliveries with --port",
+            *container,
         )
     return candidates.pop()

@@ -231,7 +231,7 @@ def test_a_kustomize_function_takes_its_settings_from_its_input(command: Command
     resources["functionConfig"]["spec"] |= {"container": "x", "colour": "red"}  # type: ignore[index]
     assert command(manifests=written(resources)).err == (
         "sidecar inject: functionConfig: spec: unrecognized arguments: --colour=red; "
-        "the settings are the options of sidecar inject in camelCase\n"
+        "use the options of sidecar inject in camelCase\n"
     )
 
 
@@ -241,10 +241,10 @@ def test_notes_say_what_the_manifests_could_not(command: Command) -> None:
     ran = command("--config-map", "hooks", "--port", "http", manifests=written(workload(**given)))
     assert ran.status == 0
     assert ran.err == (
-        "sidecar inject: note: Deployment shop: the ConfigMap hooks must have a config.yaml with upstream: "
+        "sidecar inject: note: Deployment shop: the ConfigMap hooks needs a key config.yaml with upstream: "
         "http://127.0.0.1:3000, listen: 0.0.0.0:8080 and admin: 0.0.0.0:9090\n"
-        "sidecar inject: note: Deployment shop: no Service here leads to it; deliveries must be sent to its port 8080\n"
-        "sidecar inject: note: Deployment shop: the NetworkPolicy also shuts 9100; to keep them open: --keep-port 9100\n"
+        "sidecar inject: note: Deployment shop: no Service in these manifests selects it; send deliveries to its port 8080\n"
+        "sidecar inject: note: Deployment shop: the NetworkPolicy also closes 9100; to keep them open, add --keep-port 9100\n"
     )
 
 
@@ -271,8 +271,8 @@ MISTAKES = [
         "kind: Service\n",
         GIVEN,
         (
-            "no workload: nothing here has containers in spec.template.spec, and there is no Pod; "
-            "give the manifest of the receiver's Deployment, StatefulSet or the like"
+            "no workload found: nothing has containers in spec.template.spec, and there is no Pod; "
+            "add the manifest of the receiver's Deployment, StatefulSet or similar"
         ),
     ),
     ("a: b\n c: d\n", GIVEN, "2: not valid YAML: mapping values are not allowed in this context"),
@@ -280,65 +280,65 @@ MISTAKES = [
         written(workload()),
         [],
         (
-            "1: Deployment shop: needs a configuration: give --config FILE, or --config-map NAME for one "
-            "that is there already"
+            "1: Deployment shop: needs a configuration; use --config FILE, or --config-map NAME for an "
+            "existing ConfigMap"
         ),
     ),
     (
         written(workload(name="a"), workload(name="b")),
         GIVEN,
         (
-            "several workloads: deployment/a, deployment/b; choose with "
-            "--workload, or mark with the label webhook-sidecar/inject: enabled"
+            "found several workloads: deployment/a, deployment/b; choose with "
+            "--workload, or with the label webhook-sidecar/inject: enabled"
         ),
     ),
     (
         written(workload()),
         [*GIVEN, "--workload", "web"],
-        "--workload web is not in the manifests; there are deployment/shop",
+        "--workload web is not in the manifests; found: deployment/shop",
     ),
     (
         written(workload(**TWO_CONTAINERS)),
         GIVEN,
-        ("15: Deployment shop: has several containers: shop, log; say which is the receiver with --container"),
+        ("15: Deployment shop: has several containers: shop, log; choose the receiver with --container"),
     ),
-    (written(workload()), [*GIVEN, "--container", "web"], "15: Deployment shop: has no container web; there are shop"),
+    (written(workload()), [*GIVEN, "--container", "web"], "15: Deployment shop: has no container web; found: shop"),
     (
         written(workload(**TWO_PORTS)),
         GIVEN,
         (
-            "15: Deployment shop: container shop has several ports: 3000 (http), 8080; say "
-            "which takes deliveries with --port"
+            "15: Deployment shop: container shop has several ports: 3000 (http), 8080; choose "
+            "the one for deliveries with --port"
         ),
     ),
     (
         written(workload(**TWO_PORTS)),
         [*GIVEN, "--port", "3000"],
         (
-            "15: Deployment shop: port 8080 is taken by the pod's own "
-            "containers; let the sidecar use another: --listen-port 8081"
+            "15: Deployment shop: port 8080 is used by the pod's own "
+            "containers; choose another for the sidecar: --listen-port 8081"
         ),
     ),
     (
         written(workload()),
         [*GIVEN, "--port", "web"],
-        "15: Deployment shop: container shop has no port web; it has 3000 (http)",
+        "15: Deployment shop: container shop has no port web; found: 3000 (http)",
     ),
     (
         written(workload(containers=[{"name": "shop"}])),
         GIVEN,
-        ("15: Deployment shop: container shop declares no port; give the one that it listens on with --port"),
+        ("15: Deployment shop: container shop declares no port; name the one that it listens on with --port"),
     ),
     (
         written(workload(**TAKEN)),
         GIVEN,
-        ("25: Deployment shop: has a container webhook-sidecar that inject did not put there; remove it or rename it"),
+        ("25: Deployment shop: has a container webhook-sidecar that inject did not add; remove or rename it"),
     ),
     (
         written(workload(**TCP_PROBE)),
         [*GIVEN, "--loopback"],
         (
-            "21: Deployment shop: readinessProbe asks the receiver's own port, "
+            "21: Deployment shop: readinessProbe connects to the receiver's port, "
             "which the kubelet can't reach on loopback; use httpGet, which goes through the sidecar, or exec"
         ),
     ),
@@ -346,27 +346,29 @@ MISTAKES = [
         written(workload()),
         ["--config", "hooks.yaml"],
         (
-            "hooks.yaml:3: file: /run/secrets/stripe/secret is in no mounted "
-            "Secret; --secret NAME mounts one at /run/secrets/NAME"
+            "hooks.yaml:3: file: /run/secrets/stripe/secret is not in a mounted "
+            "Secret; add --secret NAME, which mounts it at /run/secrets/NAME"
         ),
     ),
     (
         written(workload()),
         [*GIVEN, "--admin-from", "everybody"],
-        ("'everybody' says nobody; use a network (10.0.0.0/8), namespace:NAME, namespace:* or pods:LABEL=VALUE"),
+        (
+            "'everybody' is not a valid peer; use a network (10.0.0.0/8), namespace:NAME, namespace:* or pods:LABEL=VALUE"
+        ),
     ),
     (
         written(workload()).replace("spec:\n      containers", "spec:\n      volumes: none\n      containers"),
         GIVEN,
-        "14: spec.template.spec.volumes is not of the kind that Kubernetes takes there",
+        "14: spec.template.spec.volumes is not of the type that Kubernetes expects",
     ),
-    (ALIAS, GIVEN, "6: spec is used in several places by an alias (*), and is to be changed in one; write it out"),
+    (ALIAS, GIVEN, "6: spec is shared by an alias (*), but must change in one place only; write it out"),
     (
         written(workload(), workload("StatefulSet"), service()),
         [*GIVEN, "--workload", "deployment/shop", "--workload", "statefulset/shop"],
         (
-            "50: Service shop: leads to two workloads that get a sidecar; let their selectors differ, or "
-            "inject one of them"
+            "50: Service shop: selects two workloads that get a sidecar; use different selectors, or "
+            "inject only one of them"
         ),
     ),
 ]
@@ -399,22 +401,22 @@ def test_a_mistake_is_shown_with_place_and_remedy(
             CONFIG.replace("file: /run/secrets/stripe/secret", "env: KEY"),
             (
                 "hooks.yaml:3: env: KEY is not set in the injected container; "
-                "take the secret from a mounted Secret, which can change while it runs: file: /run/secrets/NAME/KEY "
+                "use a mounted Secret, which can change while it runs: file: /run/secrets/NAME/KEY "
                 "with --secret NAME"
             ),
         ),
         (
             CONFIG.replace("/healthz", "/health"),
             (
-                "hooks.yaml: readinessProbe of Deployment shop asks for /healthz, which must go through "
-                "the sidecar to a receiver on loopback; add under routes: - {path: /healthz, open: true}"
+                "hooks.yaml: readinessProbe of Deployment shop requests /healthz, which must go through "
+                "the sidecar to a receiver on loopback; add below routes: - {path: /healthz, open: true}"
             ),
         ),
         (
             CONFIG.replace("open: true", "open: true, methods: [POST]"),
-            "add under routes: - {path: /healthz, open: true}",
+            "add below routes: - {path: /healthz, open: true}",
         ),
-        ("", "hooks.yaml:1: holds no configuration; begin with upstream: and routes:"),
+        ("", "hooks.yaml:1: is not a configuration; begin with upstream: and routes:"),
     ],
 )
 def test_a_configuration_that_would_not_work_is_refused(config: str, message: str, command: Command) -> None:
@@ -429,4 +431,6 @@ def test_a_file_that_is_not_there_is_named(command: Command) -> None:
         2, "", "sidecar inject: web.yaml can't be read: No such file or directory\n"
     )
     Path("web.yaml").write_bytes(b"a: \xff\n")
-    assert command("-f", "web.yaml") == Ran(2, "", "sidecar inject: web.yaml is not UTF-8 (byte 3); manifests are\n")
+    assert command("-f", "web.yaml") == Ran(
+        2, "", "sidecar inject: web.yaml is not UTF-8 (at byte 3); save it as UTF-8\n"
+    )
