@@ -1,9 +1,9 @@
-"""Why a delivery was not answered with success: the closed list, and the two ways to stop.
+"""Every way a delivery can end: the closed list of reasons, and the two exceptions that end it.
 
-    Rejected(reason, detail)   raised before the first byte of an answer: we answer, by the table below
-    Aborted(reason, detail)    raised after it: nothing true can be said any more, the connection closes
+    Rejected(reason, detail)   raised before the first byte of a response: we respond, by the table below
+    Aborted(reason, detail)    raised after it: the response can't be corrected any more, so the connection closes
 
-Anything else that escapes a stage is a bug: 500, `internal_error`, nothing forwarded.
+Any other exception that leaves a stage is a bug: 500, `internal_error`, nothing forwarded.
 `detail` is for the operator's log. It never holds a secret, a MAC or body bytes; the sender never sees it.
 """
 
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 
 class HashableStrEnum(StrEnum):
-    """One of a closed list, with the hash of a string: Enum's own is a function of Python's, called several times a delivery."""
+    """One of a closed list, hashed as a string: Enum's own hash is a Python function, called several times a delivery."""
 
     __hash__ = str.__hash__
 
@@ -20,14 +20,14 @@ class HashableStrEnum(StrEnum):
 class Outcome(HashableStrEnum):
     """How a delivery ended; label `outcome` of `webhook_sidecar_deliveries_total`."""
 
-    ACCEPTED = "accepted"  # the upstream responded, whatever its status
-    DUPLICATE = "duplicate"  # a copy of a delivery that the upstream has taken; the sender gets 200
+    ACCEPTED = "accepted"  # the upstream responded, whatever the status
+    DUPLICATE = "duplicate"  # a copy of a delivery that the upstream accepted; the sender gets 200
     REJECTED = "rejected"  # rejected here, the upstream saw nothing
-    FAILED = "failed"  # verified, but without a response of the upstream
+    FAILED = "failed"  # verified, but the upstream did not respond
 
 
 class Reason(HashableStrEnum):
-    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
+    """Label value, log field and `explain` output. Adding one changes the public contract."""
 
     NO_ROUTE = "no_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -60,14 +60,14 @@ class Reason(HashableStrEnum):
 
 
 class Response(NamedTuple):
-    """What a sender is told; `detail` is the JSON body's only field."""
+    """A response of ours; `detail` is the only field of its JSON body."""
 
     status: int
     detail: str
     retry_after: int | None = None
 
 
-#: Refusals by verification or allowlist. They all look the same to the sender: the route's `reject:`.
+#: Rejections by verification or allowlist. They all look the same to the sender: the route's `reject:`.
 VERIFICATION: Final = frozenset(
     {
         Reason.IP_NOT_ALLOWED,
@@ -83,10 +83,10 @@ VERIFICATION: Final = frozenset(
     }
 )
 
-#: What a route in shadow mode forwards all the same, and counts.
+#: Reasons that a route in shadow mode only counts, and forwards the delivery.
 SHADOWED: Final = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
 
-#: The answer to everything else.
+#: The responses to all others.
 RESPONSES: Final = {
     Reason.NO_ROUTE: Response(404, "Not Found"),
     Reason.METHOD_NOT_ALLOWED: Response(405, "Method Not Allowed"),
@@ -104,11 +104,11 @@ RESPONSES: Final = {
     Reason.UPSTREAM_UNREACHABLE: Response(502, "Bad Gateway"),
     Reason.UPSTREAM_TIMEOUT: Response(504, "Gateway Timeout"),
     Reason.UPSTREAM_BROKE: Response(502, "Bad Gateway"),
-    Reason.CLIENT_DISCONNECTED: Response(400, "Bad Request"),  # nobody is there to read it
+    Reason.CLIENT_DISCONNECTED: Response(400, "Bad Request"),  # the sender is gone
     Reason.INTERNAL_ERROR: Response(500, "Internal Server Error"),
 }
 
-#: The one exception: a head that is too large because its target is (RFC 9110, 15.5.15).
+#: The one exception: a head that is too large because of its target (RFC 9110, 15.5.15).
 TARGET_TOO_LONG: Final = Response(414, "URI Too Long")
 
 _FAILED: Final = frozenset(
@@ -123,7 +123,7 @@ _FAILED: Final = frozenset(
 
 
 def outcome_of(reason: Reason) -> Outcome:
-    """The outcome that a reason has, unless its `DeliveryEnd` names another one."""
+    """The outcome of a reason, unless its `DeliveryEnd` sets another one."""
     if reason is Reason.REPLAYED:
         return Outcome.DUPLICATE
     return Outcome.FAILED if reason in _FAILED else Outcome.REJECTED
@@ -133,18 +133,18 @@ def outcome_of(reason: Reason) -> Outcome:
 ENDS: Final[tuple[tuple[Outcome, Reason | None], ...]] = (
     (Outcome.ACCEPTED, None),
     *((outcome_of(reason), reason) for reason in Reason),
-    (Outcome.REJECTED, Reason.REPLAYED),  # the first copy is still with the upstream: 409
+    (Outcome.REJECTED, Reason.REPLAYED),  # the first copy is still at the upstream: 409
     (Outcome.FAILED, Reason.DRAINING),  # cut off in flight at the end of `drain`
 )
 
 
 class DeliveryEnd(Exception):
-    """A delivery ends here, for a reason of the closed list."""
+    """Ends a delivery, for a reason from the closed list."""
 
     def __init__(
         self, reason: Reason, detail: str = "", *, response: Response | None = None, outcome: Outcome | None = None
     ) -> None:
-        """`response` and `outcome` replace the reason's own; the pair of outcome and reason must be one of `ENDS`."""
+        """`response` and `outcome` replace those of the reason; the pair of outcome and reason must be in `ENDS`."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
@@ -153,11 +153,11 @@ class DeliveryEnd(Exception):
 
 
 class Rejected(DeliveryEnd):
-    """Raised before the first byte of an answer was sent."""
+    """Raised before the first byte of a response was sent."""
 
 
 class Aborted(DeliveryEnd):
-    """Raised after an answer was begun; the connection to the sender is closed."""
+    """Raised after a response was started; the connection to the sender is closed."""
 
 
 class HandshakeResult(StrEnum):
@@ -169,7 +169,7 @@ class HandshakeResult(StrEnum):
 
 
 class Hint(StrEnum):
-    """Label value, log field and `explain` output. Adding one is a change of the public contract."""
+    """Label value, log field and `explain` output. Adding one changes the public contract."""
 
     WRONG_ALGORITHM = "wrong_algorithm"
     WRONG_ENCODING = "wrong_encoding"

@@ -29,7 +29,7 @@ from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
-from sidecar.routing.routes import RejectionResponse, Route, RouteTable, overlapping
+from sidecar.routing.routes import RejectionResponse, Route, RouteTable, find_overlaps
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -162,7 +162,7 @@ class _Builder:
             if route is not None:
                 routes.append(route)
                 places.append(index)
-        for first, second in overlapping(routes):
+        for first, second in find_overlaps(routes):
             self.source.problem(
                 ("routes", places[second], "path"),
                 f"'{routes[second].pattern}' overlaps '{routes[first].pattern}' of routes[{places[first]}]; "

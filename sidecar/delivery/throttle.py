@@ -41,7 +41,7 @@ class Throttle:
         address = client.address
         if address is None or address in snapshot.config.trusted_proxies or _is_probably_proxied(delivery):
             return  # a proxy's, probably; `_warn_of_proxy` said so
-        snapshot.refusal_limit.refused(delivery.route.name, address, self._monotonic())
+        snapshot.refusal_limit.count_rejection(delivery.route.name, address, self._monotonic())
 
     def _warn_of_proxy(self, delivery: Delivery) -> None:
         snapshot, route, head = delivery.snapshot, delivery.route, delivery.head

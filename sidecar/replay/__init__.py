@@ -1,1 +1,1 @@
-"""Has this delivery been forwarded before? What a store promises, in memory and in Redis; one delivery's turn."""
+"""Has this delivery been forwarded before? The store's contract, a store in memory and one in Redis, and a delivery's turn."""

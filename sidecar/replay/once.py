@@ -1,11 +1,11 @@
-"""One delivery's turn at the receiver: no copy of it is forwarded while the turn lasts, nor after it ended well."""
+"""One delivery's turn at the receiver: no copy is forwarded during the turn, nor after it ended successfully."""
 
 import asyncio
 
 from sidecar.outcomes import Outcome, Reason, Rejected, Response
 from sidecar.replay.store import Replay, Seen, Store
 
-#: How long a copy waits for the one that is being forwarded, before it is answered 409: 1.6 s in steps.
+#: How long a copy waits, in steps, for the one that is being forwarded, before it gets 409: 1.6 s in all.
 PAUSES = (0.01, 0.04, 0.1, 0.2, 0.4, 0.85)
 IN_PROGRESS = Response(409, "Delivery in progress", retry_after=5)
 
@@ -22,21 +22,21 @@ class ReplayTurn:
         self._over = False
 
     async def begin(self, pending_seconds: float, *, wait: bool) -> None:
-        """Claims the turn. Raises `Rejected` if a copy had it, and `StoreUnavailableError`."""
+        """Claims the turn. Raises `Rejected` if a copy had or has it, and `StoreUnavailableError`."""
         for pause in (*PAUSES, 0.0) if wait else (0.0,):
             seen = await self._store.begin(self._key, pending_seconds)
             if seen is Seen.NEW:
                 return
             if seen is Seen.DONE:
-                raise Rejected(Reason.REPLAYED, f"delivered before, within {self._replay.seconds:g} s")
+                raise Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
             if pause:
                 await asyncio.sleep(pause)
         raise Rejected(
-            Reason.REPLAYED, "a copy is being forwarded just now", response=IN_PROGRESS, outcome=Outcome.REJECTED
+            Reason.REPLAYED, "a copy is being forwarded at the moment", response=IN_PROGRESS, outcome=Outcome.REJECTED
         )
 
     async def end(self, status: int) -> bool:
-        """The receiver's answer is there, whole. Whether another delivery was forgotten early for this one's sake."""
+        """The receiver's response is complete. Returns whether another delivery was forgotten early to make room."""
         if self._over:
             return False
         if not 200 <= status <= 299:
@@ -46,7 +46,7 @@ class ReplayTurn:
         return await self._store.done(self._key, self._replay.seconds)
 
     def abandon(self) -> None:
-        """Without effect after `end`. The next copy may be forwarded: nobody knows whether the receiver took this one."""
+        """Lets the next copy be forwarded, as it is unknown whether the receiver accepted this one. No effect after `end`."""
         if not self._over:
             self._over = True
             self._store.release(self._key)

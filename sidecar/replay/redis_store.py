@@ -1,11 +1,10 @@
 """The replay store that replicas share: Redis, Valkey, or anything that speaks their protocol.
 
-    webhook-sidecar:replay:<SHA-256>   a claim: who made it, until the delivery can't be with the receiver any longer
-                                       "done": the receiver took it, for the route's `replay`
+    webhook-sidecar:replay:<SHA-256>   a claim: its owner, until the delivery can't be with the receiver any longer
+                                       "done": the receiver accepted it, for the time of the route's `replay`
 
-Each step is one atomic command or script, and every key expires. A store that can't be asked is never taken for one that
-has not seen a delivery. What it could not be told meanwhile (done, or given up) is kept and told when it is back, before
-anything else is asked.
+Each step is one atomic command or script, and every key expires. An unavailable store never counts as one that has not seen
+a delivery. Updates that it missed (done, or released) are kept and sent when it is back, before anything else.
 """
 
 import asyncio
@@ -24,44 +23,44 @@ from sidecar.secret import Secret
 
 PREFIX = b"webhook-sidecar:replay:"
 DONE = b"done"
-#: Seconds for one network step, and for one question with everything that it takes.
+#: Seconds for one network step, and for one request with all its steps.
 STEP_SECONDS = 1.0
-QUESTION_SECONDS = 2.0
-#: How often a store is asked for its own sake, seconds: one that answers, and one that does not.
+REQUEST_SECONDS = 2.0
+#: How often the store is probed when it is available, and when it is not. Seconds.
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.25
-#: How long one that is back is left alone, so that first each replica tells what it still has to, seconds: a claim or a "done"
-#: may have expired there meanwhile, or been forgotten, and a copy would be forwarded.
+#: How long to wait once the store is back, so that each replica can send the updates that it missed. Seconds. A claim or a
+#: "done" may have expired or been lost there in the meantime, and a copy would be forwarded.
 SETTLING_SECONDS = 0.75
 CLOSING_SECONDS = 0.3
 CONNECTIONS = 64
-#: What is kept for a store that is away. Claims expire there by themselves, so that only what is recent matters.
+#: How many updates are kept for an unavailable store. Claims expire there anyway, so only recent ones matter.
 MAX_OWED = 20_000
 
-#: Makes the claim ARGV[1] for ARGV[2] ms, unless there is another; returns what was there. Asked twice, it is the same claim.
+#: Sets the claim ARGV[1] for ARGV[2] ms, unless there is another value, which it returns. Repeating it is harmless.
 BEGIN = """
 local there = redis.call('GET', KEYS[1])
 if there and there ~= ARGV[1] then return there end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return false
 """
-#: Takes the claim ARGV[1] away, and no other one.
+#: Deletes the claim ARGV[1], and no other value.
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
-#: Told when the store can be asked no longer, with the reason, and when it can be asked again.
+#: Called when the store becomes unavailable, with the reason, and when it is available again.
 Changed = Callable[[bool, str], None]
 T = TypeVar("T")
 
 
 class Password(CredentialProvider):
-    """What a connection is opened with: the password as it is then."""
+    """The credentials of a connection: the password as it is when the connection is opened."""
 
     def __init__(self, username: str, current: Callable[[], Secret | None]) -> None:
         self._username = username
         self._current = current
 
     async def get_credentials_async(self) -> Any:
-        """`(password,)`, `(username, password)`, or nothing: then redis-py asks for no authentication."""
+        """`(password,)`, `(username, password)`, or nothing: then redis-py does not authenticate."""
         secret = self._current()
         if secret is None:
             return ()
@@ -70,7 +69,7 @@ class Password(CredentialProvider):
 
 
 class RedisStore:
-    """A `replay.Store`, from `start` on. `password` gives the one to use for connections opened now."""
+    """A `Store`, from `start` on. `password` returns the current password."""
 
     def __init__(self, address: StoreAddress, password: Callable[[], Secret | None], changed: Changed) -> None:
         self._client = _client(address, Password(address.username, password))
@@ -81,11 +80,11 @@ class RedisStore:
         self._lost = asyncio.Event()  # wakes `_keep`
         self._process = token_hex(8)
         self._count = 0
-        #: By key: our claims, made or being asked for, with the seconds that they are for; and the questions for them.
+        #: By key: our claims with their seconds, made or requested; and the requests for them.
         self._claims: dict[bytes, tuple[bytes, float]] = {}
         self._asking: dict[bytes, asyncio.Task[Seen]] = {}
-        # What the store is still to be told: milliseconds to remember a delivery, 0 to release it; and until when it matters.
-        # Not empty only while the store is away.
+        # Updates that the store has missed: milliseconds to remember a delivery, 0 to release it; and until when it matters.
+        # Empty while the store is available.
         self._owed: dict[tuple[bytes, bytes], tuple[int, float]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -93,15 +92,15 @@ class RedisStore:
     def start(self) -> None:
         self._keeper = asyncio.create_task(self._keep())
 
-    # replay.Store
+    # Store
 
     async def begin(self, key: bytes, pending_seconds: float) -> Seen:
-        if not self._available:  # `_keep` asks again and again; whoever comes meanwhile need not wait for it
-            raise StoreUnavailableError("the replay store can't be asked, and is tried again")
-        if key in self._asking:  # all copies that came here meanwhile learn from the one question
-            others = await asyncio.shield(self._asking[key])
-            return Seen.PENDING if others is Seen.NEW else others
-        if key in self._claims:  # also if the store has lost it meanwhile
+        if not self._available:  # `_keep` keeps trying; deliveries need not wait for it
+            raise StoreUnavailableError("the replay store is unavailable, and is being tried again")
+        if key in self._asking:  # all copies that arrive in the meantime share the one request
+            seen_by_first = await asyncio.shield(self._asking[key])
+            return Seen.PENDING if seen_by_first is Seen.NEW else seen_by_first
+        if key in self._claims:  # even if the store has lost it in the meantime
             return Seen.PENDING
         self._count += 1
         claim = f"{self._process}-{self._count:x}".encode()
@@ -110,7 +109,7 @@ class RedisStore:
         seen: Seen | None = None
         try:
             seen = await asyncio.shield(asking)
-        except asyncio.CancelledError:  # nobody waits any more, but the claim may have been made
+        except asyncio.CancelledError:  # no longer needed, but the claim may have been made
             self._run(self._give_back(asking, key, claim, pending_seconds))
             raise
         finally:
@@ -120,16 +119,16 @@ class RedisStore:
         return seen
 
     async def done(self, key: bytes, seconds: float) -> bool:
-        # Shielded: the receiver took it, whoever waits for the answer or not.
+        # Shielded: the receiver accepted it, even if the sender has gone.
         claim, _ = self._claims.pop(key)
-        await asyncio.shield(self._run(self._tell(key, claim, seconds, remember=True)))
+        await asyncio.shield(self._run(self._update(key, claim, seconds, remember=True)))
         return False
 
     def release(self, key: bytes) -> None:
-        self._run(self._tell(key, *self._claims.pop(key), remember=False))
+        self._run(self._update(key, *self._claims.pop(key), remember=False))
 
     async def close(self) -> None:
-        """Tells the store what it is being told, as far as that takes a moment only."""
+        """Finishes pending updates, if that takes only a moment."""
         if self._keeper is not None:
             self._keeper.cancel()
         if self._tasks:
@@ -138,14 +137,14 @@ class RedisStore:
             async with asyncio.timeout(CLOSING_SECONDS):
                 await self._client.aclose()
 
-    # What is asked
+    # Requests
 
     async def _claim(self, key: bytes, claim: bytes, pending_seconds: float) -> Seen:
         milliseconds = int(pending_seconds * 1000)
         try:
             there = await self._ask(self._begin(keys=[_name(key)], args=[claim, milliseconds]))
         except StoreUnavailableError:
-            self._owe(key, claim, 0, pending_seconds)  # it may have been made all the same
+            self._owe(key, claim, 0, pending_seconds)  # it may have been made nevertheless
             raise
         if there is None:
             return Seen.NEW
@@ -154,9 +153,9 @@ class RedisStore:
     async def _give_back(self, asking: asyncio.Task[Seen], key: bytes, claim: bytes, seconds: float) -> None:
         with suppress(StoreUnavailableError):
             if await asking is Seen.NEW:
-                await self._tell(key, claim, seconds, remember=False)
+                await self._update(key, claim, seconds, remember=False)
 
-    async def _tell(self, key: bytes, claim: bytes, seconds: float, *, remember: bool) -> None:
+    async def _update(self, key: bytes, claim: bytes, seconds: float, *, remember: bool) -> None:
         milliseconds = int(seconds * 1000) if remember else 0
         if self._available:
             with suppress(StoreUnavailableError):
@@ -170,19 +169,19 @@ class RedisStore:
         else:
             await self._ask(self._release(keys=[_name(key)], args=[claim]))
 
-    async def _ask(self, question: Awaitable[T]) -> T:
+    async def _ask(self, request: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(QUESTION_SECONDS):
-                return await question
-        except Exception as error:  # whatever the client fails with: the store was not asked
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await request
+        except Exception as error:  # whatever the client raises, the store is unavailable
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
             if self._available:
                 self._available = False
-                self._changed(False, why)
+                self._changed(False, reason)
                 self._lost.set()
-            raise StoreUnavailableError(f"the replay store can't be asked ({type(error).__name__})") from None
+            raise StoreUnavailableError(f"the replay store is unavailable ({type(error).__name__})") from None
 
-    # What the store was away for
+    # While the store is unavailable
 
     def _owe(self, key: bytes, claim: bytes, milliseconds: int, seconds: float) -> None:
         self._owed[key, claim] = (milliseconds, asyncio.get_running_loop().time() + seconds)
@@ -190,8 +189,8 @@ class RedisStore:
             del self._owed[next(iter(self._owed))]
 
     async def _keep(self) -> None:
-        """Asks without waiting for a delivery: another replica may be waiting for a claim of ours, and who watches us
-        wants to know. A store that answered is asked seldom."""
+        """Probes the store without waiting for a delivery, for the metric, and because another replica may wait for a claim
+        of ours. An available store is probed rarely."""
         while True:
             self._lost.clear()
             with suppress(StoreUnavailableError):
@@ -199,7 +198,7 @@ class RedisStore:
                 if not self._available:
                     await asyncio.sleep(SETTLING_SECONDS)
                     await self._settle()
-                # What a delivery would ask, so that a store that only reads, or is full, is none that is back.
+                # The same request as a delivery's, so that a read-only or full store does not count as available.
                 probe = PREFIX + b"probe:" + self._process.encode()
                 await self._ask(self._begin(keys=[probe], args=[b"probe", int(PROBE_SECONDS * 1000)]))
                 if not self._available and not self._owed:
@@ -213,14 +212,14 @@ class RedisStore:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _settle(self) -> None:
-        """Raises `StoreUnavailableError` while there is something that the store was not told."""
+        """Sends the missed updates. Raises `StoreUnavailableError` if one can't be sent."""
         for (key, claim), (milliseconds, until) in list(self._owed.items()):
             if until > asyncio.get_running_loop().time():
                 await self._send(key, claim, milliseconds)
             self._owed.pop((key, claim), None)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task of its own, which ends even if nobody waits for it: deliveries are no tasks, and may be cancelled."""
+        """Runs it as a separate task, which finishes even if the delivery that started it is cancelled."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -229,7 +228,7 @@ class RedisStore:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, so that one which nobody waited for is not complained about
+            task.exception()  # retrieved, so that asyncio does not log it
 
 
 def _name(key: bytes) -> bytes:
@@ -249,8 +248,8 @@ def _client(address: StoreAddress, credentials: Password | None) -> Redis:
         timeout=STEP_SECONDS,
         socket_timeout=STEP_SECONDS,
         socket_connect_timeout=STEP_SECONDS,
-        # Once, and at once: a store that was started again has closed all the connections that are kept here.
+        # Retry once, immediately: a restarted store has closed all connections in this pool.
         retry=Retry(NoBackoff(), 1),
         **options,
     )
-    return Redis.from_pool(pool)  # closed with it
+    return Redis.from_pool(pool)  # closes the pool with it

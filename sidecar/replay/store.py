@@ -1,12 +1,12 @@
-"""What counts as the same delivery, and what is known of those that came before.
+"""The contract of a replay store: it remembers which deliveries the receiver has accepted.
 
-    begin    NEW      nobody has it: it is the caller's to forward
-             PENDING  another copy is being forwarded, and how that ends is not known yet
-             DONE     the receiver took it
-    done     the receiver took it: every copy is DONE until its time is over
-    release  it did not, or nobody knows: the next copy is NEW again
+    begin    NEW      not seen before: the caller may forward it
+             PENDING  another copy is being forwarded, with an outcome that is not known yet
+             DONE     the receiver accepted it
+    done     the receiver accepted it: every copy is DONE until its time is over
+    release  the receiver did not accept it, or that is unknown: the next copy is NEW again
 
-So each delivery is forwarded until the receiver has once answered 2xx: at least once, and once only if nothing fails.
+So a delivery can be forwarded until the receiver has responded 2xx once: at least once, and exactly once if nothing fails.
 """
 
 from enum import Enum, auto
@@ -16,12 +16,12 @@ from typing import NamedTuple, Protocol
 class Replay(NamedTuple):
     """A route's `replay:`."""
 
-    seconds: float  #: for how long a delivery that was taken is remembered
-    fail_open: bool  #: whether deliveries are forwarded unchecked while the store can't be asked
+    seconds: float  #: for how long an accepted delivery is remembered
+    fail_open: bool  #: whether deliveries are forwarded unchecked while the store is unavailable
 
 
 class StoreAddress(NamedTuple):
-    """Where a store that is no process's own stands. `path` is a unix socket's; then host and port are unused."""
+    """The address of a shared store. With a unix socket, `path` is set, and host and port are unused."""
 
     tls: bool
     host: str
@@ -45,23 +45,23 @@ class Seen(Enum):
 
 
 class StoreUnavailableError(Exception):
-    """The store can't be asked; the message says why, without the store's address or password."""
+    """The store is unavailable; the message says why, without the store's address or password."""
 
 
 class Store(Protocol):
-    """Remembers deliveries by a hash. Who was told NEW must call `done` or `release`; nobody else may."""
+    """Remembers deliveries by a hash. A caller that got NEW must call `done` or `release`; no other caller may."""
 
     def start(self) -> None:
-        """Before the first delivery; in the loop that they come in."""
+        """Called before the first delivery, in the event loop that handles them."""
 
     async def begin(self, key: bytes, pending_seconds: float) -> Seen:
         """Claims `key` for at most `pending_seconds`. Raises `StoreUnavailableError`."""
 
     async def done(self, key: bytes, seconds: float) -> bool:
-        """Remembers `key` for `seconds`. Never raises; whether another one had to be forgotten early to make room."""
+        """Remembers `key` for `seconds`. Never raises. Returns whether another key was forgotten early to make room."""
 
     def release(self, key: bytes) -> None:
-        """Gives `key` up. Never raises."""
+        """Gives up the claim on `key`. Never raises."""
 
     async def close(self) -> None:
-        """No more deliveries will come."""
+        """Called after the last delivery."""

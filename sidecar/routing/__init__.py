@@ -1,1 +1,1 @@
-"""Which route takes a request, and may this sender use it? Path, method, address, rate."""
+"""Which route handles a request, and may this client use it? By path, method, address and rate. No I/O, no clock."""

@@ -1,4 +1,4 @@
-"""Whether a route takes a request by its method and its client, and who may pass without a signature."""
+"""Whether a route accepts a request's method and client, and which deliveries may pass without a signature."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from sidecar.verify.handshake import HandshakeMode
 
 
 def admit(route: Route, method: str, client: Client, *, handshake: bool = False) -> None:
-    """Raises `Rejected` if the route doesn't take this method, or its allowlist this client. A handshake has its own method."""
+    """Raises `Rejected` unless the route accepts this method and this client. A handshake has its own method."""
     if not handshake:
         check_method(route, method)
     check_address(route, client)
@@ -17,7 +17,7 @@ def admit(route: Route, method: str, client: Client, *, handshake: bool = False)
 
 def check_method(route: Route, method: str) -> None:
     if method not in route.methods:
-        raise Rejected(Reason.METHOD_NOT_ALLOWED, f"the route takes {', '.join(sorted(route.methods))}")
+        raise Rejected(Reason.METHOD_NOT_ALLOWED, f"the route accepts {', '.join(sorted(route.methods))}")
 
 
 def check_address(route: Route, client: Client) -> None:
@@ -28,22 +28,22 @@ def check_address(route: Route, client: Client) -> None:
     if client.address is None:
         raise Rejected(
             Reason.IP_NOT_ALLOWED,
-            "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' so that a header counts",
+            "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' to use a header",
         )
     if client.address not in route.allow:
-        raise Rejected(Reason.IP_NOT_ALLOWED, "the client's address is in no network of the route's allowlist")
+        raise Rejected(Reason.IP_NOT_ALLOWED, "the client's address is not in the route's allowlist")
 
 
 class Waived(NamedTuple):
-    """The leave to forward a delivery that no secret vouches for; only `waive` gives it."""
+    """Permission to forward a delivery that no secret has verified; only `waive` grants it."""
 
     label: str  #: value of X-Webhook-Verified; empty for none
-    admitted: bool = False  #: whether the allowlist vouches for it, where that is all the route asks for
+    admitted: bool = False  #: whether the allowlist admitted it, on a route that requires nothing else
 
 
 def waive(route: Route, would_reject: Reason | None, *, handshake: bool = False) -> Waived:
-    """For an open route, a route that admits by address alone, a rejection in shadow mode, and an unsigned handshake that
-    the route passes on; else it is a bug.
+    """Grants it on an open route, on a route that verifies the address only, for a rejection in shadow mode, and for an
+    unsigned handshake that the route passes on. Anything else is a bug.
     """
     if route.open:
         return Waived("")

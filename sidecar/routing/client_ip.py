@@ -1,36 +1,36 @@
-"""From the direct connection's address and what proxies say to the client's address.
+"""Finds the client's address from the connection's address and the header that proxies add.
 
-Two words for two things: `peer` is who holds the connection (what a PROXY header says, where there is one), `client` is
-who sent the delivery. One header field is believed, X-Forwarded-For if no other is configured, and of a trusted peer
-alone. Fields that grow with each proxy are read from the right, and only past hops that are trusted proxies; a hop that
-can't be read is a refusal, never skipped, because the entry to its left was written by whoever sent the unreadable one.
+`peer` is the other end of the connection (as the PROXY header says, if there is one); `client` is the sender of the
+delivery. Only one header field is used (X-Forwarded-For unless configured otherwise), and only from a trusted peer. Fields
+that grow with each proxy are read from the right, and only past hops that are trusted proxies. A hop that can't be read
+means rejection and is never skipped: the entry to its left was written by the same party as the unreadable one.
 """
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER
-from sidecar.routing.forwarded_field import ForwardedError, forwarded_for
+from sidecar.routing.forwarded_field import ForwardedError, parse_forwarded
 from sidecar.routing.networks import IPAddress, Networks, parse_address
 
-#: More hops than any real chain of proxies; beyond it the field is an attack on us or on the log.
+#: More hops than any real chain of proxies has; a longer field is an attack.
 MAX_HOPS: Final = 32
 
 
 class Client(NamedTuple):
-    """Who sent a delivery, as far as addresses tell."""
+    """The sender of a delivery, by address."""
 
-    address: IPAddress | None  #: None if unreadable, and on a unix socket whose proxy is not trusted or names no client
+    address: IPAddress | None  #: None if unreadable, or on a unix socket whose proxy is not trusted or names no client
     text: str  #: for the log
-    trusted_peer: bool  #: the direct connection is a trusted proxy's
-    unreadable: str = ""  #: what could not be read; such a delivery is refused wherever it goes
+    trusted_peer: bool  #: whether the connection comes from a trusted proxy
+    unreadable: str = ""  #: what could not be read; such a delivery is always rejected
 
 
 class ClientHeader:
-    """The one header field that trusted proxies name the client in."""
+    """The header field in which trusted proxies name the client."""
 
     def __init__(self, name: str) -> None:
-        """`X-Forwarded-For` and `Forwarded` list the hops; any other field holds one address, the client's."""
+        """`X-Forwarded-For` and `Forwarded` list the hops; any other field holds only the client's address."""
         self.name = name
         self.field = name.lower().encode("ascii")
         self.is_forwarded_for = self.field == b"x-forwarded-for"
@@ -49,10 +49,10 @@ def resolve_client(
     trust_unix: bool = False,
     header: ClientHeader = X_FORWARDED_FOR,
 ) -> Client:
-    """The first address from the right that is not a trusted proxy; if all are, the leftmost; without a header the peer's.
+    """The first address from the right that is not a trusted proxy. If all are trusted, the leftmost; without a header, the peer.
 
-    `peer` is the direct connection's address, None on a unix socket, `UNKNOWN_PEER` if a proxy knows none; `lines` holds
-    every line of the header field in wire order. Never raises.
+    `peer` is the connection's address, None on a unix socket, `UNKNOWN_PEER` if a proxy knows none; `lines` holds every line
+    of the header field in wire order. Never raises.
     """
     address: IPAddress | None = None
     if peer == UNKNOWN_PEER:
@@ -86,9 +86,9 @@ def resolve_client(
 
 
 def _hops(lines: Sequence[bytes], header: ClientHeader) -> list[str]:
-    """What stands in the field for each hop, in wire order. Raises `ForwardedError`."""
+    """The field's entry for each hop, in wire order. Raises `ForwardedError`."""
     if header.is_forwarded:
-        return forwarded_for(line.decode("latin-1") for line in lines)
+        return parse_forwarded(line.decode("latin-1") for line in lines)
     if header.is_forwarded_for:
         return [hop.strip(" \t") for hop in b",".join(lines).decode("latin-1").split(",")]
     return [line.decode("latin-1").strip(" \t") for line in lines]

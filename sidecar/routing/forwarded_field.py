@@ -1,7 +1,7 @@
-"""The `Forwarded` header field (RFC 7239), read as strictly as its grammar.
+"""Parses the `Forwarded` header field (RFC 7239), strictly by its grammar.
 
-It is written by several parties, each behind the one before it, and quoted strings may hold commas: a reader that only
-splits takes what a sender wrote inside quotes for what a proxy said. Here a line that is not the grammar's says nothing.
+Several parties write to it, each appending to what it got, and quoted strings may contain commas. A parser that only splits
+at commas mistakes what a sender wrote inside quotes for an entry of a proxy. Here a line that breaks the grammar is an error.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-#: One `name=value`, with what ends it: `;` (more of this hop), `,` (the next hop) or the end of the line.
+#: One `name=value` and its end: `;` (more of this hop), `,` (the next hop) or the end of the line.
 _PAIR = re.compile(rf"({_TOKEN})=({_TOKEN}|{_QUOTED})[ \t]*([;,]|\Z)[ \t]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 #: A node that is an address: `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]`, `[2001:db8::1]:_port`.
@@ -17,13 +17,13 @@ _NODE = re.compile(r"([0-9.]+|\[[0-9A-Fa-f:.]+\])(?::(?:[0-9]{1,5}|_[A-Za-z0-9._
 
 
 class ForwardedError(Exception):
-    """What stands there is no `Forwarded`; the message says what is wrong with it."""
+    """Not a valid `Forwarded` field; the message says why."""
 
 
-def forwarded_for(lines: Iterable[str]) -> list[str]:
-    """The address of each hop, in wire order; empty where a hop names none (`unknown`, `_hidden`, no `for` at all).
+def parse_forwarded(lines: Iterable[str]) -> list[str]:
+    """The address of each hop, in wire order; empty if a hop names none (`unknown`, `_hidden`, no `for` at all).
 
-    An IPv6 address is without its brackets, every port is left out. Raises `ForwardedError` for what is not RFC 7239.
+    IPv6 addresses come without brackets, and all addresses without ports. Raises `ForwardedError`.
     """
     return [_address(node) for line in lines for node in _nodes(line.strip(" \t"))]
 
@@ -36,11 +36,11 @@ def _nodes(line: str) -> list[str]:
     while end:
         match = _PAIR.match(line, at)
         if match is None:
-            raise ForwardedError("a Forwarded line that is not RFC 7239's")
+            raise ForwardedError("a Forwarded line that does not follow RFC 7239")
         name, value, end = match.groups()
         name = name.lower()
         if name in names:
-            raise ForwardedError(f"a hop of Forwarded that says {name[:20]} twice")
+            raise ForwardedError(f"a hop in Forwarded that has {name[:20]} twice")
         names[name] = _ESCAPED.sub(r"\1", value[1:-1]) if value[0] == '"' else value
         if end != ";":
             nodes.append(names.get("for", ""))

@@ -1,4 +1,4 @@
-"""IP addresses as proxies write them, and sets of networks."""
+"""Parses IP addresses as proxies write them; holds sets of networks."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ def parse_address(text: str) -> IPAddress | None:
     """One address as proxies write it: `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]:443`.
 
     Strict ASCII; no zone ids, no octal or short forms. An IPv4-mapped IPv6 address is returned as IPv4, here and
-    nowhere else (`::ffff:192.0.2.1` is in no IPv4 network otherwise). None if it is not an address.
+    nowhere else: `::ffff:192.0.2.1` would match no IPv4 network. None if it is not an address.
     """
     if (match := _IPV4.fullmatch(text)) or (match := _IPV6_BRACKETED.fullmatch(text)):
         text = match[1]
@@ -33,9 +33,9 @@ def parse_address(text: str) -> IPAddress | None:
 
 
 class Networks:
-    """A set of CIDR networks that answers `address in networks` by bisection, whatever their number.
+    """A set of CIDR networks; `address in networks` is a bisection.
 
-    Sets with names (`preset:github`) may belong to it; they are shared, not copied.
+    It may include named sets (`preset:github`), which are shared, not copied.
     """
 
     __slots__ = ("_named", "_v4", "_v6", "cidrs")
@@ -43,7 +43,7 @@ class Networks:
     def __init__(self, networks: Iterable[IPNetwork], named: "Mapping[str, Networks] | None" = None) -> None:
         listed = list(networks)
         self._named = tuple(named.values()) if named else ()
-        #: As they were configured, for people.
+        #: As configured, for display.
         self.cidrs = (*(str(network) for network in listed), *(named or ()))
         self._v4 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv4Network)])
         self._v6 = _intervals([n for n in listed if isinstance(n, ipaddress.IPv6Network)])
@@ -61,6 +61,6 @@ class Networks:
 
 
 def _intervals(networks: Iterable[IPNetwork]) -> tuple[list[int], list[int]]:
-    """First and last addresses of networks of one version, merged and in order."""
+    """The first and last addresses of networks of one IP version, merged and sorted."""
     merged = list(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
-    return [int(it.network_address) for it in merged], [int(it.broadcast_address) for it in merged]
+    return [int(each.network_address) for each in merged], [int(each.broadcast_address) for each in merged]

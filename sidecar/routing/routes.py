@@ -1,4 +1,4 @@
-"""Which route takes a request, and whether it may come in at all: path, method, address."""
+"""Routes, and which of them handles a path."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ from sidecar.verify.handshake import Handshakes
 from sidecar.verify.standard_webhooks import UpstreamSigner
 from sidecar.verify.verifier import Verifier
 
-#: What some receivers resolve or unescape to another path than the one we matched (CVE-2021-29492 and kin): dot
-#: segments, also with parameters (`..;x`), empty segments, backslashes, and escapes of `.`, `/`, `\` and `%`.
+#: Parts that some receivers resolve or unescape to a different path than the one we matched (CVE-2021-29492 and similar):
+#: dot segments, also with parameters (`..;x`), empty segments, backslashes, escapes of `.`, `/`, `\`, `%`, `;` and NUL.
 _AMBIGUOUS: Final = re.compile(rb"(^|/)\.{1,2}(;[^/]*)?(/|$)|//|\\|%(2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
 class RejectionResponse(NamedTuple):
-    """The one answer to every refusal by verification or allowlist."""
+    """The one response to every rejection by verification or allowlist."""
 
     status: int
     body: bytes
@@ -31,7 +31,7 @@ DEFAULT_REJECTION: Final = RejectionResponse(403, b'{"detail":"Validation Failur
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Route:
-    """One entry of `routes:`, ready to work."""
+    """One entry of `routes:`, ready to use."""
 
     name: str
     path: bytes  #: without the `*` of a prefix route
@@ -61,13 +61,13 @@ class Route:
     def allow_header(self) -> bytes:
         return ", ".join(sorted(self.methods)).encode()
 
-    def takes(self, path: bytes) -> bool:
-        """Whether this route's path is `path` or lies above it."""
+    def matches(self, path: bytes) -> bool:
+        """Whether this route handles `path`, exactly or as a prefix route."""
         return path.startswith(self.path) if self.prefix else path == self.path
 
 
 class RouteTable:
-    """Routes by exact raw path, else by the one prefix above it. No decoding, no normalising, no regular expressions."""
+    """Finds a route by its exact raw path, otherwise by the prefix above it. Paths are never decoded or normalised."""
 
     __slots__ = ("_exact", "_prefixes", "routes")
 
@@ -77,7 +77,7 @@ class RouteTable:
         self._prefixes = {route.path: route for route in self.routes if route.prefix}
 
     def find(self, path: bytes) -> Route:
-        """The route of a raw path. Raises `Rejected(no_route)`."""
+        """The route for a raw path. Raises `Rejected(no_route)`."""
         route = self._exact.get(path)
         if route is None and self._prefixes:
             route = self._below_prefix(path)
@@ -90,22 +90,22 @@ class RouteTable:
         while (end := path.rfind(b"/", 0, end)) >= 0:
             route = self._prefixes.get(path[: end + 1])
             if route is not None:
-                # Only below a prefix can a receiver's reading of the path differ from ours and still be matched here.
+                # Only below a prefix can a path match here that a receiver reads as a different one.
                 return None if _AMBIGUOUS.search(path) else route
         return None
 
 
-def overlapping(routes: Sequence[Route]) -> list[tuple[int, int]]:
-    """Pairs of indices whose paths have a request in common.
+def find_overlaps(routes: Sequence[Route]) -> list[tuple[int, int]]:
+    """Pairs of indices of routes that can match the same path.
 
-    Not merely untidy: receivers unescape paths, so `/hooks/begin%69` would be verified by the route `/hooks/*` and
-    delivered to what `/hooks/begini` protects.
+    Overlaps are unsafe, because receivers unescape paths: `/hooks/begin%69` would be verified by the route `/hooks/*` and
+    reach the receiver's handler that `/hooks/begini` protects.
     """
     order = sorted(range(len(routes)), key=lambda i: (routes[i].path, not routes[i].prefix))
     pairs: list[tuple[int, int]] = []
     above: list[int] = []
     for i in order:
-        while above and not routes[above[-1]].takes(routes[i].path):
+        while above and not routes[above[-1]].matches(routes[i].path):
             above.pop()
         if above:
             pairs.append((min(above[-1], i), max(above[-1], i)))
@@ -114,7 +114,7 @@ def overlapping(routes: Sequence[Route]) -> list[tuple[int, int]]:
 
 
 def foreign_secrets(routes: Sequence[Route], but: Route) -> list[tuple[str, Secret]]:
-    """The secrets of all other routes, with the routes' names."""
+    """The secrets of all routes except `but`, with the names of the routes."""
     return [
         (route.name, secret)
         for route in routes

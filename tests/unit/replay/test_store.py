@@ -163,7 +163,7 @@ def test_a_copy_waits_for_how_the_first_one_ends(store: MemoryStore, status: int
         await waiting
 
     if refused:
-        with pytest.raises(Rejected, match="delivered before, within 10 s"):
+        with pytest.raises(Rejected, match="delivered before, within the last 10 s"):
             asyncio.run(both())
     else:
         asyncio.run(both())

@@ -21,19 +21,19 @@ def test_so_many_may_be_refused_at_once_and_then_one_for_each_interval(count: in
     interval = 60 / count
     for _ in range(count):
         assert limit.wait("r", ONE, start) == 0
-        limit.refused("r", ONE, start)
+        limit.count_rejection("r", ONE, start)
     assert limit.wait("r", ONE, start) == max(1, -(-60 // count))
     assert limit.wait("r", ONE, start + 0.99 * interval) == 1
     for passed in (1, 2):
         assert limit.wait("r", ONE, start + passed * interval) == 0
-        limit.refused("r", ONE, start + passed * interval)
+        limit.count_rejection("r", ONE, start + passed * interval)
         assert limit.wait("r", ONE, start + passed * interval) > 0
     assert limit.wait("r", ONE, start + 3 * 60) == 0
 
 
 def test_addresses_and_routes_are_counted_apart() -> None:
     limit = per_minute(1)
-    limit.refused("r", ONE, 0)
+    limit.count_rejection("r", ONE, 0)
     assert limit.wait("r", ONE, 0) == 60
     assert limit.wait("r", OTHER, 0) == 0
     assert limit.wait("s", ONE, 0) == 0
@@ -43,17 +43,17 @@ def test_addresses_and_routes_are_counted_apart() -> None:
 
 def test_of_ipv6_the_network_of_64_bits_counts() -> None:
     limit = per_minute(1)
-    limit.refused("r", ip_address("2001:db8:0:1::1"), 0)
+    limit.count_rejection("r", ip_address("2001:db8:0:1::1"), 0)
     assert limit.wait("r", ip_address("2001:db8:0:1:ffff:ffff:ffff:ffff"), 0) == 60
     assert limit.wait("r", ip_address("2001:db8:0:2::1"), 0) == 0
 
 
 def test_who_has_no_address_is_not_counted_and_without_a_rate_nobody_is() -> None:
     limit = per_minute(1)
-    limit.refused("r", None, 0)
+    limit.count_rejection("r", None, 0)
     assert limit.wait("r", None, 0) == 0
     limit.rate = None
-    limit.refused("r", ONE, 0)
+    limit.count_rejection("r", ONE, 0)
     assert len(limit) == 0
 
 
@@ -61,21 +61,21 @@ def test_what_is_over_does_not_stay_and_the_table_is_bounded_by_forgetting_who_w
     limit = per_minute(60, limit=50)
     sources = [ip_address(f"10.0.0.{number}") for number in range(100)]
     for source in sources:
-        limit.refused("r", source, 0)
+        limit.count_rejection("r", source, 0)
     assert len(limit) == 50
     limit = per_minute(1, limit=50)
     for source in sources:
-        limit.refused("r", source, 0)
+        limit.count_rejection("r", source, 0)
         assert limit.wait("r", source, 0) > 0
         assert len(limit) <= 50
     assert limit.wait("r", sources[0], 0) == 0
     for number in range(100):
-        limit.refused("r", OTHER, 100.0 + number)
+        limit.count_rejection("r", OTHER, 100.0 + number)
     assert len(limit) == 1
 
 
 def test_a_reload_forgets_all() -> None:
     limit = per_minute(1)
-    limit.refused("r", ONE, 0)
+    limit.count_rejection("r", ONE, 0)
     limit.forget()
     assert limit.wait("r", ONE, 0) == 0

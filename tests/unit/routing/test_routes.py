@@ -10,7 +10,7 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.routing.access import Waived, admit, waive
 from sidecar.routing.client_ip import Client
 from sidecar.routing.networks import Networks
-from sidecar.routing.routes import DEFAULT_REJECTION, RouteTable, overlapping
+from sidecar.routing.routes import DEFAULT_REJECTION, RouteTable, find_overlaps
 
 SOMEBODY = Client(ip_address("192.0.2.1"), "192.0.2.1", False)
 
@@ -149,10 +149,10 @@ def test_without_routes_nothing_is_found(find: Any) -> None:
         (["/a/*", "/a/b/*", "/a/b/c", "/a/d"], [(0, 1), (0, 3), (1, 2)]),
     ],
 )
-def test_overlapping_finds_the_paths_that_have_a_request_in_common(
+def test_find_overlaps_finds_the_paths_that_have_a_request_in_common(
     make_route: Any, patterns: list[str], pairs: list[tuple[int, int]]
 ) -> None:
-    assert overlapping([make_route(pattern) for pattern in patterns]) == pairs
+    assert find_overlaps([make_route(pattern) for pattern in patterns]) == pairs
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_route_without_an_allowlist_admits_any_client_with_the_right_method(ma
 @pytest.mark.parametrize("method", ["GET", "post", "", "PUT"])
 def test_another_method_is_not_allowed(make_route: Any, method: str) -> None:
     route = make_route(methods=frozenset({"POST", "PATCH"}))
-    assert refusal(route, method=method) == (Reason.METHOD_NOT_ALLOWED, "the route takes PATCH, POST")
+    assert refusal(route, method=method) == (Reason.METHOD_NOT_ALLOWED, "the route accepts PATCH, POST")
 
 
 def test_an_unreadable_client_is_refused_even_where_nobody_is_listed(make_route: Any) -> None:
@@ -212,7 +212,7 @@ def test_the_allowlist_is_asked_for_the_clients_address(make_route: Any) -> None
     assert "198.51.100.1" not in detail
     assert refusal(route, Client(None, "", True)) == (
         Reason.IP_NOT_ALLOWED,
-        "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' so that a header counts",
+        "the connection has no address (a unix socket, or a proxy that knows none); trust 'unix:' to use a header",
     )
 
 
