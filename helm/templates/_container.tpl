@@ -1,4 +1,4 @@
-{{- /* The sidecar in a pod. The modes use these, and so may your own chart:
+{{- /* The sidecar in a pod. All modes use these templates, and your own chart can use them too:
 
     metadata:
       labels:
@@ -9,7 +9,7 @@
     volumes:
       {{ include "sidecar.volumes" (index .Subcharts "webhook-sidecar") | nindent 6 | trim }}
 
-Ports are given by number everywhere: names don't resolve in native sidecars before Kubernetes 1.32. */ -}}
+All ports are given by number: before Kubernetes 1.32 names don't resolve in native sidecars. */ -}}
 
 {{- /* One container, as a mapping. */ -}}
 {{- define "sidecar.container" -}}
@@ -53,12 +53,12 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
-{{- /* "true" where the container runs beside a receiver and Kubernetes starts and stops it around it. */ -}}
+{{- /* "true" for a native sidecar, which starts before the receiver and stops after it. */ -}}
 {{- define "sidecar.native" -}}
 {{- if and (ne .Values.mode "gateway") .Values.nativeSidecar }}true{{ end -}}
 {{- end }}
 
-{{- /* A list of volumes: whole directories, because what is mounted by subPath is never updated. */ -}}
+{{- /* A list of volumes: whole directories, because files mounted by subPath are never updated. */ -}}
 {{- define "sidecar.volumes" -}}
 - name: webhook-sidecar-config
   configMap: {name: {{ include "sidecar.fullname" . }}}
@@ -79,12 +79,12 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{- /* A volume's name is a label of at most 63 characters; a Secret's may be longer and have dots. */ -}}
+{{- /* A volume's name is a label of at most 63 characters; a Secret's may be longer and contain dots. */ -}}
 {{- define "sidecar.secretVolume" -}}
 {{- printf "webhook-sidecar-secret-%s" . | replace "." "-" | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
-{{- /* "true" if the configuration can do without this Secret: (list root NAME). */ -}}
+{{- /* "true" if all references to this Secret are optional: (list root NAME). */ -}}
 {{- define "sidecar.allOptional" -}}
 {{- $config := (index . 0).Values.config -}}
 {{- $references := list -}}

@@ -1,4 +1,4 @@
-{{- /* Names, labels, and what is worked out from the values. Every template takes the root context. */ -}}
+{{- /* Names, labels, and values computed from others. Every template expects the root context. */ -}}
 
 {{- define "sidecar.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/component: {{ .Values.mode }}
 {{- end }}
 
-{{- /* Labels that pods must have, and by which policies and monitors find them. In library mode your own pods get them. */ -}}
+{{- /* Labels by which policies and monitors select the pods. In library mode, your own pods must have them. */ -}}
 {{- define "sidecar.podLabels" -}}
 {{- if eq .Values.mode "library" -}}
 webhook-sidecar/pod: {{ include "sidecar.fullname" . }}
@@ -80,7 +80,7 @@ annotations:
 {{- toYaml $config -}}
 {{- end }}
 
-{{- /* Port numbers of the two listeners. */ -}}
+{{- /* The port numbers of the two listeners. */ -}}
 {{- define "sidecar.dataPort" -}}
 {{- default "0.0.0.0:8080" .Values.config.listen | toString | splitList ":" | last -}}
 {{- end }}
@@ -88,7 +88,7 @@ annotations:
 {{- default "0.0.0.0:9090" .Values.config.admin | toString | splitList ":" | last -}}
 {{- end }}
 
-{{- /* Text, or a number as it was written: Helm holds 33554432 as 3.3554432e+07. */ -}}
+{{- /* Text, or a number as it was written: Helm turns 33554432 into 3.3554432e+07. */ -}}
 {{- define "sidecar.text" -}}
 {{- kindIs "string" . | ternary . (toJson .) -}}
 {{- end }}
@@ -101,7 +101,7 @@ annotations:
 {{- mulf $number (default 1.0 (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "" 1.0) $unit)) | ceil | int -}}
 {{- end }}
 
-{{- /* Ten seconds more than what the stop needs: docs/kubernetes.md, "Stopping". */ -}}
+{{- /* Ten seconds more than stopping takes: docs/kubernetes.md, "Stopping". */ -}}
 {{- define "sidecar.terminationGracePeriodSeconds" -}}
 {{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int -}}
 {{- if .Values.terminationGracePeriodSeconds -}}
@@ -113,7 +113,7 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{- /* Paths of the routes that senders call, each as JSON {path, prefix}, one to a line. */ -}}
+{{- /* The paths that senders call, each as JSON {path, prefix}, one per line. */ -}}
 {{- define "sidecar.publicPaths" -}}
 {{- range .Values.config.routes -}}
 {{- if not .open -}}

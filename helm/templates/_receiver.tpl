@@ -19,7 +19,7 @@ lifecycle:
 {{- end }}
 {{- end }}
 
-{{- /* Waits before a container is told to stop: (list root SECONDS). The action `sleep` is there from 1.30; before, the image must have one. */ -}}
+{{- /* Delays a container's stop: (list root SECONDS). The action `sleep` exists since 1.30; before, the image must have the command. */ -}}
 {{- define "sidecar.preStop" -}}
 {{- if semverCompare ">=1.30.0-0" (index . 0).Capabilities.KubeVersion.Version -}}
 preStop: {sleep: {seconds: {{ index . 1 }}}}

@@ -1,8 +1,8 @@
-{{- /* What `helm test` sends, and where. All of it is done by `sidecar send`: the image needs no shell. */ -}}
+{{- /* What `helm test` sends, and where. Everything is done by `sidecar send`, so the image needs no shell. */ -}}
 
-{{- /* The route to try, as JSON {route, url, forged}; nothing if none can be tried. `url`: the scheme signs it. `forged`: a secret that is not
-the route's, for schemes that would not notice a changed body; empty for those that do.
-By name, else the first that enforces a signature which can be made (a public key can't sign) and that admits any address. */ -}}
+{{- /* The route to test, as JSON {route, url, forged}; empty if none can be tested. `url`: whether the scheme signs the URL. `forged`: a
+wrong secret, for schemes that would not notice a changed body; empty for all others.
+The route is chosen by name; otherwise it is the first one in enforce mode, without `allow`, whose scheme signs with a shared secret. */ -}}
 {{- define "sidecar.tests.route" -}}
 {{- $presets := .Files.Get "files/presets.json" | fromJson -}}
 {{- $found := dict -}}
@@ -38,7 +38,7 @@ By name, else the first that enforces a signature which can be made (a public ke
 {{- toJson $send -}}
 {{- end }}
 
-{{- /* A secret as commands take it. */ -}}
+{{- /* A secret as an argument of a command. */ -}}
 {{- define "sidecar.tests.reference" -}}
 {{- if .file }}file:{{ .file }}{{ else }}env:{{ .env }}{{ end -}}
 {{- end }}
@@ -48,7 +48,7 @@ app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 58 |
 app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* A peer that lets the tests' pods through where not everybody is let in. */ -}}
+{{- /* A NetworkPolicy peer for the test pods, for policies that don't let everyone in. */ -}}
 {{- define "sidecar.tests.peer" -}}
 {{- if .Values.tests.enabled }}
 - podSelector:
@@ -123,7 +123,7 @@ spec:
   {{- end }}
 {{- end }}
 
-{{- /* Where receivers would answer if they could be reached directly, one URL to a line. */ -}}
+{{- /* The URLs at which receivers would respond if they could be reached directly, one per line. */ -}}
 {{- define "sidecar.tests.receivers" -}}
 {{- $pods := printf "http://%s-test-pods.%s" (include "sidecar.fullname" .) .Release.Namespace -}}
 {{- if eq .Values.mode "sidecar" -}}
