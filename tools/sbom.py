@@ -1,9 +1,9 @@
-"""The software bill of materials of the environment that runs this: CycloneDX 1.6 as JSON, on standard output.
+"""Prints the software bill of materials of the environment that it runs in: CycloneDX 1.6 as JSON.
 
     python tools/sbom.py requirements/runtime.txt [--only]
 
-Every distribution of the lock file must be installed in the version that it names; its hashes are those that pip checked. With
-`--only` nothing else may be installed, the program itself aside. Uses the standard library alone, because an image has no more.
+Every distribution in the lock file must be installed in the locked version; its hashes are those that pip checked. With `--only`,
+nothing else may be installed except the program itself. Uses only the standard library, because an image has nothing more.
 """
 
 import argparse
@@ -16,15 +16,15 @@ PROGRAM = "webhook-sidecar"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
 
 
-def normal(name: str) -> str:
-    """A distribution's name as PEP 503 compares it."""
+def normalise(name: str) -> str:
+    """A distribution's name, normalised by PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked(text: str) -> dict[str, tuple[str, list[str]]]:
+def read_lock(text: str) -> dict[str, tuple[str, list[str]]]:
     """{name: (version, SHA-256 of each artefact)} of a requirements file with hashes."""
     return {
-        normal(name): (version, re.findall(r"--hash=sha256:([0-9a-f]{64})", rest))
+        normalise(name): (version, re.findall(r"--hash=sha256:([0-9a-f]{64})", rest))
         for name, version, rest in _PINNED.findall(text)
     }
 
@@ -41,8 +41,8 @@ def license_of(distribution: Distribution) -> list[dict[str, object]]:
 
 
 def component(distribution: Distribution, hashes: list[str]) -> dict[str, object]:
-    name, version = normal(distribution.metadata["Name"]), distribution.version
-    made: dict[str, object] = {
+    name, version = normalise(distribution.metadata["Name"]), distribution.version
+    result: dict[str, object] = {
         "type": "application" if name == PROGRAM else "library",
         "bom-ref": f"pkg:pypi/{name}@{version}",
         "name": name,
@@ -50,22 +50,22 @@ def component(distribution: Distribution, hashes: list[str]) -> dict[str, object
         "purl": f"pkg:pypi/{name}@{version}",
         "licenses": license_of(distribution),
     }
-    if hashes:  # of every artefact that the lock file allows; which one it was depends on the machine
-        made["properties"] = [{"name": "sidecar:allowed-sha256", "value": value} for value in hashes]
-    return made
+    if hashes:  # of every artefact that the lock file allows; the machine decides which one was installed
+        result["properties"] = [{"name": "sidecar:allowed-sha256", "value": value} for value in hashes]
+    return result
 
 
 def bill(lock: str, *, only: bool) -> dict[str, object]:
-    """Raises `SystemExit` with what does not agree."""
-    wanted = locked(lock)
-    found = {normal(each.metadata["Name"]): each for each in distributions()}
+    """Raises `SystemExit` that lists the differences."""
+    wanted = read_lock(lock)
+    found = {normalise(each.metadata["Name"]): each for each in distributions()}
     problems = [
-        f"{name} {found[name].version if name in found else 'is not installed'}, locked is {version}"
+        f"{name} {found[name].version if name in found else 'is not installed'}, but {version} is locked"
         for name, (version, _) in wanted.items()
         if name not in found or found[name].version != version
     ]
     if only:
-        problems += [f"{name} is installed, and not locked" for name in found if name not in wanted and name != PROGRAM]
+        problems += [f"{name} is installed, but not locked" for name in found if name not in wanted and name != PROGRAM]
     if PROGRAM not in found or not wanted or problems:
         raise SystemExit("\n".join(problems) or f"{PROGRAM} is not installed, or nothing is locked")
     return {

@@ -1,7 +1,7 @@
 """Builds the documentation as a site: `make site`.
 
-The pages are those of docs/, written to be read in the repository too. So they link to files outside docs/, which a site
-has not; each of these becomes a page of its own below files/. (1) lay out, (2) build, (3) look at what came out.
+The pages are those of docs/, which can be read in the repository too. They link to files outside docs/, which a site does not
+have; each of these becomes a page below files/. (1) lay out the pages, (2) build the site, (3) check the result.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
-#: Pages of the repository's root, and what the site calls them.
+#: Pages in the repository's root, and their names on the site.
 OUTER = {
     "README.md": "index.md",
     "CHANGELOG.md": "CHANGELOG.md",
@@ -49,7 +49,7 @@ def lay_out(root: Path, to: Path) -> None:
             def moved(match: re.Match[str], page: Path = page, there: Path = there) -> str:
                 target = Path(os.path.normpath(page.parent / match[2]))
                 if not target.exists():
-                    return match[0]  # the generator will say so
+                    return match[0]  # the generator reports it
                 if target.is_relative_to(root / "docs/pictures"):
                     place = to / "pictures" / target.name
                 else:
@@ -77,7 +77,7 @@ def _listing(path: Path, root: Path) -> str:
 
 
 class Links(HTMLParser):
-    """What a page loads, what it links to, and what of it can be linked to."""
+    """The resources that a page loads, the links that it has, and the ids that can be linked to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class Links(HTMLParser):
 
 
 def problems(site: Path) -> Iterator[str]:
-    """What is wrong with a built site: assets from elsewhere, links that lead nowhere."""
+    """What is wrong with a built site: external resources and broken links."""
     pages = {path: Links(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         for link in page.loads:
             if urlsplit(link).netloc:
-                yield f"{path.relative_to(site)} loads {link}, which is not ours"
+                yield f"{path.relative_to(site)} loads {link}, which is external"
         for link in [] if path.name == "404.html" else [*page.loads, *page.links]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
@@ -113,16 +113,16 @@ def problems(site: Path) -> Iterator[str]:
             if target.is_dir():
                 target /= "index.html"
             if not target.is_file():
-                yield f"{path.relative_to(site)} links to {link}, and there is no such file"
+                yield f"{path.relative_to(site)} links to {link}, which does not exist"
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
-                yield f"{path.relative_to(site)} links to {link}, and the page has no such place"
+                yield f"{path.relative_to(site)} links to {link}, but the page has no such anchor"
     for path in sorted(site.rglob("*.css")):
         for link in re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)", path.read_text(encoding="utf-8")):
-            yield f"{path.relative_to(site)} loads {link}, which is not ours"
+            yield f"{path.relative_to(site)} loads {link}, which is external"
 
 
-def without_a_place(root: Path) -> set[str]:
-    """Pages of docs/ that the navigation does not have."""
+def missing_from_navigation(root: Path) -> set[str]:
+    """Pages of docs/ that are not in the navigation."""
     nav = (root / "zensical.toml").read_text(encoding="utf-8")
     return {path.name for path in (root / "docs").glob("*.md")} - set(re.findall(r'= "([\w-]+\.md)"', nav))
 
@@ -131,12 +131,12 @@ def build(root: Path, generator: Path) -> int:
     settings = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
     lay_out(root, root / settings["docs_dir"])
     command = [generator, "build", "--clean", "--strict", "--config-file", root / "zensical.toml"]
-    made = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, check=False)
-    if made.returncode:
-        return made.returncode
+    result = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, check=False)
+    if result.returncode:
+        return result.returncode
     found = [
         *problems(root / settings["site_dir"]),
-        *(f"{name} is not in nav of zensical.toml" for name in without_a_place(root)),
+        *(f"{name} is not in nav of zensical.toml" for name in missing_from_navigation(root)),
     ]
     print("\n".join(found) or f"{settings['site_dir']}/index.html")
     return 1 if found else 0

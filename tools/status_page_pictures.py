@@ -1,4 +1,4 @@
-"""Takes the pictures of the status page anew: a real sidecar, deliveries of every kind, a real Chromium.
+"""Takes new pictures of the status page: a real sidecar, deliveries of every kind, a real Chromium.
 
 make pictures          (needs chromium and chromedriver, as the tests do)
 """
@@ -20,7 +20,7 @@ import httpx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/support"))
 
-from browser import Browser, driver  # noqa: E402 - found by the line above
+from browser import Browser, driver  # noqa: E402 - needs the line above
 
 PICTURES = ROOT / "docs/pictures"
 SECRETS = {

@@ -11,9 +11,9 @@ from chart import CHART
 from sidecar import __version__
 
 
-@pytest.mark.parametrize("file", chart_files.written(), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", chart_files.generate(), ids=lambda file: file.name)
 def test_a_file_that_is_made_is_as_make_docs_would_make_it(file: Any) -> None:
-    assert file.read_text() == chart_files.written()[file], "run `make docs`"
+    assert file.read_text() == chart_files.generate()[file], "run `make docs`"
 
 
 def test_the_chart_has_the_version_of_the_program() -> None:
@@ -24,7 +24,7 @@ def test_the_chart_has_the_version_of_the_program() -> None:
 def test_every_value_is_documented_and_the_schema_has_the_same_ones() -> None:
     text = (CHART / "values.yaml").read_text()
     values = yaml.safe_load(text)
-    documented = {path for path, _ in chart_files.documented(text)}
+    documented = {path for path, _ in chart_files.documented_keys(text)}
     properties = json.loads((CHART / "values.schema.json").read_text())["properties"]
     guards = {
         name for name, each in properties.items() if each.get("description", "").startswith("no value of this chart")

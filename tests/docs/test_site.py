@@ -24,14 +24,14 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path, capfd:
     [
         (
             '<script src="https://cdn.example/a.js"></script>',
-            ["a.html loads https://cdn.example/a.js, which is not ours"],
+            ["a.html loads https://cdn.example/a.js, which is external"],
         ),
         (
             '<link rel="stylesheet" href="//fonts.example/a.css">',
-            ["a.html loads //fonts.example/a.css, which is not ours"],
+            ["a.html loads //fonts.example/a.css, which is external"],
         ),
-        ('<a href="b.html">', ["a.html links to b.html, and there is no such file"]),
-        ('<a href="#b">', ["a.html links to #b, and the page has no such place"]),
+        ('<a href="b.html">', ["a.html links to b.html, which does not exist"]),
+        ('<a href="#b">', ["a.html links to #b, but the page has no such anchor"]),
         ('<p id="b"><a href="#b"><a href="https://example.com/"><img src="a.html">', []),
     ],
 )
@@ -42,7 +42,7 @@ def test_a_page_with_a_fault_is_found(tmp_path: Path, page: str, found: list[str
 
 def test_a_style_that_loads_from_elsewhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.css").write_text("@font-face{src:url(https://fonts.example/a.woff)}")
-    assert [*site.problems(tmp_path)] == ["a.css loads https://fonts.example/a.woff, which is not ours"]
+    assert [*site.problems(tmp_path)] == ["a.css loads https://fonts.example/a.woff, which is external"]
 
 
 def test_links_out_of_docs_become_pages(tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_a_page_that_the_navigation_does_not_have_is_found(tmp_path: Path) -> No
     (tmp_path / "docs/a.md").touch()
     (tmp_path / "docs/b.md").touch()
     (tmp_path / "zensical.toml").write_text('nav = [{ "A" = "a.md" }]\n')
-    assert site.without_a_place(tmp_path) == {"b.md"}
+    assert site.missing_from_navigation(tmp_path) == {"b.md"}
