@@ -88,7 +88,7 @@ class RangesRefresher:
         while True:
             try:
                 await self._refresh(self._reloader.config.ip_ranges)
-            except Exception as bug:  # keep fetching all the same
+            except Exception as bug:  # keep trying
                 self._log.event("ip_ranges_failed", Level.ERROR, what=type(bug).__name__)
             await asyncio.sleep(CHECK_SECONDS)
 

@@ -25,7 +25,7 @@ MAX_READS: Final = 5
 #: How long the thread that reads a configuration may keep other threads waiting, seconds.
 SWITCH_SECONDS: Final = 0.0005
 POLL_SECONDS = 1.0
-#: A file that is being written is left alone until it has not changed for this long, but only so many times.
+#: A file that is being written is left alone until it has not changed for this long, but only MAX_SETTLES times.
 SETTLE_SECONDS = 0.25
 MAX_SETTLES = 20
 
@@ -78,7 +78,7 @@ class Reloader:
             try:
                 await wait_for_change(lambda: self._files)
                 await self.reload("a file changed")
-            except Exception as bug:  # keep watching all the same
+            except Exception as bug:  # keep watching
                 self._log.event("config_watch_failed", Level.ERROR, what=type(bug).__name__)
 
     async def use_fetched_networks(self) -> None:
@@ -112,7 +112,7 @@ def read_again(
 ) -> tuple[Config | ConfigError, Remembered]:
     """The configuration as its files are now, or the mistakes in it, and the files that were read. Call it in a thread.
 
-    If a file changes meanwhile, all of them are read again, so that the configuration is never a mix of old and new.
+    If a file changes in the meantime, all of them are read again, so that the configuration is never a mix of old and new.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)

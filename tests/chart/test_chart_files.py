@@ -1,4 +1,4 @@
-"""What in helm/ is made from elsewhere, and what must be said in two places."""
+"""The generated files in helm/ are up to date, and what appears in two places agrees."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from sidecar import __version__
 
 
 @pytest.mark.parametrize("file", chart_files.generate(), ids=lambda file: file.name)
-def test_a_file_that_is_made_is_as_make_docs_would_make_it(file: Any) -> None:
+def test_a_generated_file_is_up_to_date(file: Any) -> None:
     assert file.read_text() == chart_files.generate()[file], "run `make docs`"
 
 
@@ -27,7 +27,7 @@ def test_every_value_is_documented_and_the_schema_has_the_same_ones() -> None:
     documented = {path for path, _ in chart_files.documented_keys(text)}
     properties = json.loads((CHART / "values.schema.json").read_text())["properties"]
     guards = {
-        name for name, each in properties.items() if each.get("description", "").startswith("no value of this chart")
+        name for name, each in properties.items() if each.get("description", "").startswith("not a value of this chart")
     }
     assert set(values) == set(properties) - guards - {"enabled", "global"}
     for name, value in values.items():
