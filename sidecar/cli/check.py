@@ -41,11 +41,11 @@ def describe_routes(config: Config) -> str:
             how = "no signature, address only"
         else:
             scheme = route.verifier.scheme
-            how = f"{route.preset or 'custom scheme'} ({scheme.summary}), secrets {', '.join(route.secret_ids)}"
-        senders = f", from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
-        replay = f", at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
-        signed = ", re-signed for the receiver" if route.upstream_signer is not None else ""
-        shadow = ", SHADOW: rejects nothing" if route.shadow else ""
+            how = f"{route.preset or 'custom scheme'} ({scheme.summary}); secrets {', '.join(route.secret_ids)}"
+        senders = f"; from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
+        replay = f"; at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
+        signed = "; re-signed for the receiver" if route.upstream_signer is not None else ""
+        shadow = "; SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
         lines.append(
             f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{shadow}"

@@ -58,7 +58,7 @@ def build_parser(load: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentPars
     parser.add_argument("--version", action="version", version=f"webhook-sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     for name, help in COMMANDS.items():
-        command = commands.add_parser(name, help=help, description=help)
+        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
         if name in load:
             module = import_module(f"sidecar.cli.{name}")
             module.add_arguments(command)

@@ -279,6 +279,45 @@ def test_secrets_given_to_explain_stand_in_for_the_configurations(explain: Calla
     assert explain("/github", "--secret", "env:OTHER", "--secret", "env:SECRET")["secret"] == "SECRET"
 
 
+# -- checking --
+
+
+def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
+    acme = {"signature": {"header": "X-Acme-Signature"}, "signed": "{body}"}
+    secrets = [{"id": "current", "env": "OTHER"}, {"id": "previous", "env": "SECRET"}]
+    routes = [
+        {"path": "/github", "verify": "github", "secrets": secrets, "allow": ["203.0.113.0/24"], "replay": "10m"},
+        {"path": "/acme/*", "verify": acme, "secrets": [{"env": "SECRET"}], "sign": {"secret": {"env": "KEY"}}},
+        {"path": "/shadow", "verify": "github", "secrets": [{"env": "SECRET"}], "mode": "shadow"},
+        {"path": "/network", "verify": "none", "allow": ["203.0.113.0/24"]},
+        {"path": "/open", "open": True},
+    ]
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(json.dumps({"upstream": "http://127.0.0.1:3000", "routes": routes}))
+    checked = run("check", "--no-secrets", str(file))
+    assert (checked.status, checked.err) == (0, "")
+    lines = checked.out.splitlines()
+    assert lines[:2] == [f"{file}: ok", "  listen 0.0.0.0:8080, admin 0.0.0.0:9090"]
+    assert [line.replace(" -> http://127.0.0.1:3000: ", " -> ") for line in lines[2:7]] == [
+        (
+            "  github: POST /github -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets current, previous; "
+            "from 203.0.113.0/24; at most once in 600 s"
+        ),
+        (
+            "  acme: POST /acme/* -> custom scheme (HMAC-SHA256 in X-Acme-Signature); secrets SECRET; "
+            "re-signed for the receiver"
+        ),
+        "  shadow: POST /shadow -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets SECRET; SHADOW: rejects nothing",
+        "  network: POST /network -> no signature, address only; from 203.0.113.0/24",
+        "  open: GET/HEAD/POST /open -> OPEN: nothing is verified",
+    ]
+    file.write_text("upstream: x\nrouts: []\n")
+    wrong = run("check", str(file))
+    assert (wrong.status, wrong.out) == (1, "")
+    assert f"{file}:1: upstream:" in wrong.err
+    assert f"{file}:2: routs: unknown key" in wrong.err
+
+
 # -- sending --
 
 
