@@ -29,6 +29,7 @@ MODULES = [
     "http1.deadlines",
     "http1.fields",
     "http1.head",
+    "http1.incoming",
     "http1.light_task",
     "http1.transport",
     "http1.upstream",
@@ -55,8 +56,6 @@ WISH = os.environ.get("SIDECAR_COMPILE", "")
 
 def compiled() -> list[Extension]:
     """Raises `ImportError` without what it needs, `SystemExit` where mypyc finds a mistake."""
-    # protocol.py extends a class of uvicorn's. Compiled without having seen it, that crashes.
-    import uvicorn.protocols.http.httptools_impl  # noqa: F401, PLC0415
     from mypyc.build import mypycify  # noqa: PLC0415 - who builds without it needs it not
 
     files = [f"sidecar/{module.replace('.', '/')}.py" for module in MODULES]

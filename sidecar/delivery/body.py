@@ -7,7 +7,7 @@ the announced length if there is one, before a byte is read.
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.http1.connection import Incoming
+from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import Reason, Rejected
 from sidecar.telemetry.metrics import BUFFERED, Block
 

@@ -5,7 +5,7 @@ from typing import Final
 from sidecar.delivery.body import Body
 from sidecar.delivery.decide import Decisions
 from sidecar.delivery.snapshot import Snapshot
-from sidecar.http1.connection import Incoming
+from sidecar.http1.incoming import Incoming
 from sidecar.replay.once import ReplayTurn
 from sidecar.telemetry.record import DeliveryRecord
 

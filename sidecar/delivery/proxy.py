@@ -12,7 +12,7 @@ from sidecar.delivery.recorder import Recorder, note_end, place_of
 from sidecar.delivery.responses import answer_handshake, send_rejection, unparsed_rejection
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.delivery.throttle import Throttle
-from sidecar.http1.connection import Incoming
+from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import Aborted, HandshakeResult, Outcome, Reason, Rejected
 from sidecar.replay.store import Store
 from sidecar.telemetry.log import Log
@@ -155,7 +155,7 @@ class Proxy:
         delivery.record.status = send_rejection(delivery.incoming, rejected, delivery.record.route)
         self._throttle.count(delivery, rejected.reason)
 
-    def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+    def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The whole response, as bytes, to what never became a request; counted under no route."""
         record = self.recorder.begin_unparsed(peer)
         note_end(record, rejected)

@@ -3,8 +3,8 @@
 from http import HTTPStatus
 
 from sidecar.delivery.delivery import Delivery
-from sidecar.http1.connection import Incoming
 from sidecar.http1.head import field_lines
+from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import RESPONSES, VERIFICATION, HandshakeResult, Reason, Rejected
 from sidecar.routing.routes import DEFAULT_REJECTION, Route
 

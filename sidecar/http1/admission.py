@@ -1,4 +1,4 @@
-"""Which connections one listener keeps open: their number, and the deadlines they all share."""
+"""Which connections a listener keeps open: their number, and the deadlines that they share."""
 
 import asyncio
 from collections.abc import Callable, MutableSequence, Sequence
@@ -7,18 +7,18 @@ from typing import Final, Protocol
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.light_task import ReadyQueue
 
-#: After an early answer: how long, and how much, is still read and thrown away.
-LINGER_SECONDS: Final = 5.0  # after the last byte
-#: How long a sender may leave an answer unread.
+#: After an early response, how long the rest of the request is still read and discarded: since the last byte.
+LINGER_SECONDS: Final = 5.0
+#: How long a sender may leave a response unread.
 WRITE_SECONDS: Final = 30.0
-#: Senders and proxies in front keep unused connections for up to a minute; who closes first must not be us.
+#: Senders and proxies in front keep unused connections for up to a minute; we must not be the first to close.
 KEEP_ALIVE_SECONDS: Final = 75.0
-#: How long no other connection takes the place of one that waits for its sender.
+#: How long a connection may wait for its sender before another may take its place.
 PATIENCE_SECONDS: Final = 0.25
 
 
 class TimedConnection(Protocol):
-    """What deadlines and the limit of connections ask of a connection."""
+    """A connection, as deadlines and the limit of connections see it."""
 
     transport: asyncio.Transport
     idle_since: float | None
@@ -33,7 +33,7 @@ class TimedConnection(Protocol):
 
 
 class ConnectionCount:
-    """Open connections, counted in a cell of shared memory: one for this process, and one for each of the others."""
+    """The number of open connections, with one cell of shared memory for each process."""
 
     __slots__ = ("_at", "_cells", "_of_others")
 
@@ -53,7 +53,7 @@ class ConnectionCount:
 
 
 class Deadlines:
-    """The clocks of all connections of one listener. Seconds."""
+    """The clocks of all connections of one listener, in seconds."""
 
     def __init__(
         self,
@@ -75,27 +75,32 @@ class Deadlines:
         )
         self.turn = ReadyQueue(loop)
         self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
+        self._loop = loop
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
 
 
 class Listener:
-    """What the connections of one data listener have in common, besides their clocks.
+    """The state that all connections of one data listener share, besides their clocks.
 
-    When `max_connections` are open, the next one takes the place of the one that has kept us waiting longest, if that is
-    longer than a moment: unused between two requests, or with a head or a body that is not whole. So who holds
-    connections open without using them (slowloris) loses them to others, and a request that is whole is never cut off.
-    Else the new one is refused.
+    When `max_connections` are open, a new one replaces the one that has waited longest for its sender, if that is longer
+    than a moment: unused between two requests, or with an incomplete head or body. So a peer that holds connections open
+    without using them (slowloris) loses them to others, and a complete request is never cut off. Otherwise the new
+    connection is rejected.
     """
 
     def __init__(self, deadlines: Deadlines, max_connections: int, count: ConnectionCount) -> None:
         self.max_connections = max_connections
-        self.closing = False  #: answers close their connections
-        #: Whether a connection from this address must begin with a PROXY header; None: none does.
+        self.closing = False  #: responses close their connections
+        #: Whether a connection from this address must begin with a PROXY header. None: no connection does.
         self.wants_proxy_header: Callable[[str | None], bool] | None = None
         self._deadlines = deadlines
         self._count = count
 
-    def opened(self) -> bool:
-        """Counts a new connection, and makes room for it; false if there is none."""
+    def admit(self) -> bool:
+        """Counts a new connection and makes room for it. Returns False if there is no room."""
         self._count.add(1)
         if self._count.total <= self.max_connections:
             return True
@@ -108,18 +113,18 @@ class Listener:
 
     def _longest_unused(self) -> tuple[TimedConnection, float] | None:
         now = self._deadlines.keep_alive.now()
-        for connection in self._deadlines.keep_alive:  # about in this order
+        for connection in self._deadlines.keep_alive:  # approximately in this order
             if connection.unused and connection.idle_since is not None:
                 return connection, now - connection.idle_since
         return None
 
-    def closed(self) -> None:
-        """A connection counts no longer: it is closed, or all that is left is to let its sender read the answer."""
+    def release(self) -> None:
+        """Stops counting a connection: it is closed, or only waits until its sender has read the response."""
         self._count.add(-1)
 
-    def lingers(self) -> None:
-        """Those that are only being closed count no longer, but there may not be more of them than of the others."""
-        self.closed()
-        linger = self._deadlines.linger
-        if len(linger) > self.max_connections and (oldest := linger.oldest()):
+    def linger(self) -> None:
+        """Stops counting a connection that is being closed. There may be as many of these as of the others."""
+        self.release()
+        lingering = self._deadlines.linger
+        if len(lingering) > self.max_connections and (oldest := lingering.oldest()):
             oldest[0].transport.abort()

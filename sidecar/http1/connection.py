@@ -1,17 +1,20 @@
-"""The data listener's HTTP/1.1: uvicorn's httptools protocol, made strict, bounded and timed.
+"""The data listener's HTTP/1.1: an asyncio protocol on httptools' parser, strict, bounded and timed.
 
-uvicorn leaves to whoever stands in front of it what this program must do itself, because nothing stands in front of it:
+httptools' parser (llhttp) leaves these to its user:
 
-- Trailer fields would be merged into the request's headers, so that a signature or an X-Forwarded-For sent after the
-  body counts. Refused here.
-- An Upgrade or CONNECT request would be handed on without its body, and the body parsed as the next request. Refused.
-- Nothing limits the head's size or time, the body's time, or how long a sender may take to read. Limited here.
-- Two Host fields, odd versions, fragments, underscore aliases of framing fields: `request.check_head` refuses them.
-- Garbage behind a complete request would replace that request's answer. Here the answer comes first, then the close.
+- Trailer fields arrive like header fields, so a signature or an X-Forwarded-For sent after the body could count.
+  Rejected here.
+- An Upgrade or CONNECT request ends HTTP: the parser would take its body for the next request. Rejected here.
+- Nothing limits the head's size or time, the body's time, or how long a sender may leave a response unread.
+  Limited here.
+- Two Host fields, odd versions, fragments and underscore aliases of framing fields are accepted: `head.check_head`
+  rejects them.
+- Garbage after a complete request is an error before that request's response. Here the response is sent first, then
+  the connection is closed.
 
-A refusal found here is kept as the request's `fault` and raised by the proxy like any other, so that one place answers,
-logs and counts. An answer given before the body was read closes the connection, after what is still on its way was
-read and thrown away for a moment: otherwise a reset could take the answer from the sender (RFC 9112, 9.6).
+A rejection found here is kept as the request's `fault`. The proxy raises it like any other, so one place responds, logs
+and counts. A response given before the body was read closes the connection, after the rest was read and discarded for a
+moment: otherwise a reset could destroy the response on its way to the sender (RFC 9112, 9.6).
 """
 
 import asyncio
@@ -19,15 +22,12 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from sidecar.http1.admission import LINGER_SECONDS, Deadlines, Listener
 from sidecar.http1.head import RequestHead, check_head
-from sidecar.http1.light_task import LightTask, Signal
+from sidecar.http1.incoming import Incoming
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER, ProxyHeaderError, read_proxy_header
-from sidecar.http1.transport import HIGH_WATER, write_pieces
+from sidecar.http1.transport import FlowControl
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 
 #: Longest request target, bytes.
@@ -35,7 +35,7 @@ MAX_TARGET: Final = 16 * 1024
 #: Whole head, bytes; and its number of fields.
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 200
-#: Chunk framing may cost this much, and this many bytes for each byte of body, before it is an attack.
+#: Chunk framing may cost this many bytes, and this many for each byte of the body, before it counts as an attack.
 CHUNK_OVERHEAD: Final = 16 * 1024
 CHUNK_OVERHEAD_PER_BYTE: Final = 8
 CHUNKS_TOO_COSTLY: Final = Rejected(
@@ -43,49 +43,60 @@ CHUNKS_TOO_COSTLY: Final = Rejected(
 )
 MOST_LINGER_SECONDS: Final = 30.0  # in all
 LINGER_BYTES: Final = 64 * 1024 * 1024
-#: Pieces of a body below this size are joined to the one before them.
-SMALL_PIECE: Final = 1024
+#: Pieces of a body below this size are joined.
+SMALL_CHUNK: Final = 1024
+#: Unread body bytes held for the application before reading pauses.
+READ_HIGH_WATER: Final = 64 * 1024
 
 
 class Application(Protocol):
-    """What stands behind the listener."""
+    """Handles the listener's requests."""
 
-    async def __call__(self, incoming: "Incoming") -> None:
-        """Answers one request."""
+    async def __call__(self, incoming: Incoming) -> None:
+        """Responds to one request."""
         ...
 
-    def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
-        """The whole answer, as bytes, to what never became a request."""
+    def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+        """Returns the whole response, as bytes, to bytes that never became a request."""
         ...
 
 
-class DataProtocol(HttpToolsProtocol):
+class DataProtocol(asyncio.Protocol):
     """One connection of a sender."""
 
-    # What uvicorn's class has under these names is of another type or none. The compiler takes types at their word.
-    url: bytes
-    parser: Any  #: httptools.HttpRequestParser, while the connection is open
-    cycle: "Incoming | None"  # type: ignore[assignment]  #: the request that came last
-    pipeline: "deque[Incoming]"  # type: ignore[assignment]  #: requests that wait for their turn, the next one last
+    transport: asyncio.Transport
+    flow: FlowControl
 
     def __init__(
         self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        application: Application,
         *,
         deadlines: Deadlines,
         listener: Listener,
+        connections: set[Any],
+        tasks: set[Any],
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.application: Application = config.loaded_app
+        """`connections` and `tasks` are the server's: the open connections, and the requests that are being handled."""
+        self.application = application
         self.deadlines = deadlines
         self.turn = deadlines.turn
         self.listener = listener
+        self.connections = connections
+        self.tasks = tasks
+        self.parser: Any = None  # httptools.HttpRequestParser, while the connection is open
+        self.address: str | None = None  # of the direct connection; None on a unix socket
+        self.peer: str | None = None  # the same, or the address in the PROXY header
+        self.proxy_header: bytes | None = None  # what has arrived of the PROXY header; None if none is due
         self.counted = False  # among the listener's connections
-        self.active: Incoming | None = None  # the request that is being answered
-        self.idle_since: float | None = None  # loop time of the last answer's end; None before the first one
+        self.latest: Incoming | None = None  # the request that came last
+        self.active: Incoming | None = None  # the request that is being handled
+        self.pipeline: deque[Incoming] = deque()  # requests that wait for their turn, the next one last
+        self.idle_since: float | None = None  # loop time of the last response's end; None before the first one
+        self.url = b""
+        self.names: list[bytes] = []  # of the head's fields, and their values
+        self.values: list[bytes] = []
+        self.segment = b""  # the data being parsed
+        self.earlier: list[bytes] = []  # the segments before it, if this head began in them
         self.in_head = False
         self.head_timed = False
         self.body_timed = False
@@ -95,23 +106,20 @@ class DataProtocol(HttpToolsProtocol):
         self.head_fault: Rejected | None = None
         self.discarding = False
         self.discarded = 0
-        self.discarded_before = 0  # when it was looked at last
+        self.discarded_before = 0  # at the last check
         self.linger_until = 0.0  # loop time
-        self.segment = b""  # what is being parsed
-        self.earlier: list[bytes] = []  # the segments before it in which this head began
-        self.peer: str | None = None
-        self.names: list[bytes] = []  # of the head's fields, and their values
-        self.values: list[bytes] = []
-        self.proxy_header: bytes | None = None  # what came of the PROXY header that is due; None if none is
 
     # Connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.peer = self.client[0] if self.client else None
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.flow = FlowControl(self.transport)
+        self.parser = httptools.HttpRequestParser(self)
+        self.connections.add(self)
+        self.address = self.peer = _peer_address(self.transport)
         self.counted = True
-        if not self.listener.opened():
-            self._refuse(Rejected(Reason.OVERLOADED, "limits.connections reached"))
+        if not self.listener.admit():
+            self._reject(Rejected(Reason.OVERLOADED, "limits.connections reached"))
             return
         self.head_timed = True
         self.deadlines.head.add(self)
@@ -124,16 +132,16 @@ class DataProtocol(HttpToolsProtocol):
             queue.discard(self)
         self.connections.discard(self)
         if self.counted:
-            self.listener.closed()
-        cycle = self.active
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            if not cycle.more_body and cycle.task is not None:
-                cycle.task.cancel()  # its delivery is under way
-            cycle.wake()  # if its body is being read, `take` tells
+            self.listener.release()
+        incoming = self.active
+        if incoming is not None and not incoming.response_complete:
+            incoming.disconnected = True
+            if not incoming.more_body and incoming.task is not None:
+                incoming.task.cancel()  # its delivery is under way
+            incoming.wake()  # if its body is being read, `take` raises
         self.flow.resume_writing()
-        # The parser and the last request hold the protocol: the circles would wait for the collector, which seldom comes.
-        self.parser = self.cycle = self.active = None
+        # The parser and the last request hold the protocol. These circles would wait for the collector, which rarely runs.
+        self.parser = self.latest = self.active = None
         self.segment = b""
         self.earlier.clear()
 
@@ -144,7 +152,7 @@ class DataProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         if self.proxy_header is not None:
-            data = self._behind_proxy_header(data)
+            data = self._after_proxy_header(data)
             if not data:
                 return
         self.wire_bytes += len(data)
@@ -152,25 +160,46 @@ class DataProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # refused in on_headers_complete
+            pass  # rejected in on_headers_complete
         except httptools.HttpParserError as error:
-            self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
+            if not self.discarding:  # else the first fault in this segment counts
+                self._reject_unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
         else:
             if self.in_head:
                 self._unfinished_head(data)
-            elif self.cycle is not None and self.cycle.more_body:
+            elif self.latest is not None and self.latest.more_body:
                 self._unfinished_body()
         if self.active is not None:
             self.active.go_on()
 
-    def _behind_proxy_header(self, data: bytes) -> bytes:
-        """What follows the PROXY header; nothing while it is not whole, or if it never will be."""
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+        self.deadlines.write.add(self)
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        self.deadlines.write.discard(self)
+        self._begin_next()
+
+    def shutdown(self) -> None:
+        """The listener stops. Unused connections are closed now, the others after the response to their last request."""
+        if self.discarding:  # it closes as soon as its sender could read the response
+            self.linger_until = min(self.linger_until, self.deadlines.now() + LINGER_SECONDS)
+        elif self.latest is None or self.latest.response_complete:
+            self.transport.close()
+        else:
+            self.latest.keep_alive = False
+
+    def _after_proxy_header(self, data: bytes) -> bytes:
+        """Returns the data after the PROXY header; nothing while the header is incomplete or after it was rejected."""
         assert self.proxy_header is not None
         self.proxy_header += data
         try:
             header = read_proxy_header(self.proxy_header)
         except ProxyHeaderError as error:
-            self._unparsable(Rejected(Reason.MALFORMED_REQUEST, f"{error} (proxy_protocol: true, a trusted proxy's)"))
+            self._reject_unparsable(
+                Rejected(Reason.MALFORMED_REQUEST, f"{error} (proxy_protocol: true, a trusted proxy's)")
+            )
             return b""
         if header is None:
             return b""
@@ -187,15 +216,15 @@ class DataProtocol(HttpToolsProtocol):
             self.head_bytes += len(data)
         self.earlier.append(data)
         if self.head_bytes > MAX_HEAD:
-            self._unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
+            self._reject_unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
         elif not self.head_timed:
             self.head_timed = True
             self.deadlines.head.add(self)
 
     def _unfinished_body(self) -> None:
         if self._chunks_too_costly(MAX_HEAD):
-            self._fault(CHUNKS_TOO_COSTLY)
-        elif self.active is self.cycle:  # else nothing is read, until the requests before it are answered
+            self._set_fault(CHUNKS_TOO_COSTLY)
+        elif self.active is self.latest:  # else nothing is read until the requests before it have their responses
             self._time_body()
 
     def _time_body(self) -> None:
@@ -203,7 +232,7 @@ class DataProtocol(HttpToolsProtocol):
             self.body_timed = True
             self.deadlines.body.add(self)
 
-    # Parser callbacks
+    # httptools
 
     def on_message_begin(self) -> None:
         if self.discarding:
@@ -227,7 +256,7 @@ class DataProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.in_head:
             if not self.discarding:
-                self._fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
+                self._set_fault(Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body"))
             return
         self.names.append(name)
         self.values.append(value)
@@ -244,18 +273,19 @@ class DataProtocol(HttpToolsProtocol):
         method = parser.get_method()
         head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, self.peer)
         self.body_bytes = self.wire_bytes = 0
-        fault = self.head_fault or self._head_fault(head, method, version)
+        fault = self.head_fault or self._check_head(head, method, version)
         keep_alive = fault is None and version == "1.1" and parser.should_keep_alive()
-        self.cycle = cycle = Incoming(self, head, fault, keep_alive=keep_alive, http_1_0=version == "1.0")
+        incoming = Incoming(self, head, fault, keep_alive=keep_alive, http_1_0=version == "1.0")
+        self.latest = incoming
         if fault is not None:
             self.discarding = True
         if self.active is None and not self.flow.write_paused:
-            self.active = cycle
+            self.active = incoming
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft(cycle)
+            self.pipeline.append(incoming)
 
-    def _head_fault(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
+    def _check_head(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
         if len(self.names) > MAX_FIELDS:
             return Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
         if fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
@@ -263,12 +293,12 @@ class DataProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return Rejected(
                 Reason.MALFORMED_REQUEST,
-                "Upgrade and CONNECT are not taken; a Java sender must turn off HTTP/2 upgrade",
+                "Upgrade and CONNECT are not supported; a Java sender must turn off HTTP/2 upgrade",
             )
         return check_head(head, version=version)
 
     def _check_raw(self, line: bytes, head: RequestHead) -> Rejected | None:
-        """What only the bytes themselves tell: the parser takes RTSP for HTTP and skips blanks without counting them."""
+        """Checks the bytes that the parser hides: it accepts RTSP as HTTP, and skips spaces without counting them."""
         raw = b"".join((*self.earlier, self.segment)) if self.earlier else self.segment
         start = raw.find(line)
         if start < 0:
@@ -282,18 +312,18 @@ class DataProtocol(HttpToolsProtocol):
         return None
 
     def on_body(self, body: bytes) -> None:
-        cycle = self.cycle
-        if self.discarding or cycle is None or cycle.response_complete:
+        incoming = self.latest
+        if self.discarding or incoming is None or incoming.response_complete:
             return
         size = len(body)
         self.body_bytes += size
-        if size < SMALL_PIECE and cycle.pieces:
-            cycle.join(body)
+        if size < SMALL_CHUNK and incoming.pieces:
+            incoming.join(body)
         else:
-            cycle.pieces.append(body)
-        cycle.unread += size
-        cycle.has_news = True
-        if cycle.unread > HIGH_WATER:
+            incoming.pieces.append(body)
+        incoming.unread += size
+        incoming.has_news = True
+        if incoming.unread > READ_HIGH_WATER:
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -303,52 +333,56 @@ class DataProtocol(HttpToolsProtocol):
             self.body_timed = False
             self.deadlines.body.discard(self)
         if self._chunks_too_costly(0):
-            self._fault(CHUNKS_TOO_COSTLY)
+            self._set_fault(CHUNKS_TOO_COSTLY)
             return
-        cycle = self._received()
-        cycle.more_body = False
-        cycle.has_news = True
+        incoming = self._unfinished()
+        incoming.more_body = False
+        incoming.has_news = True
 
-    def _received(self) -> "Incoming":
+    def _unfinished(self) -> Incoming:
         """The request that came last, whose body may still be on its way."""
-        assert self.cycle is not None
-        return self.cycle
+        assert self.latest is not None
+        return self.latest
 
     def _chunks_too_costly(self, of_others: int) -> bool:
-        """Whether more was sent to frame the body's chunks than any honest sender needs; `of_others`: bytes that may not be
-        this body's."""
-        if not self._received().head.names.chunked:
+        """Whether the framing of the body's chunks is larger than any honest sender needs.
+
+        `of_others`: bytes that may not be this body's.
+        """
+        if not self._unfinished().head.names.chunked:
             return False
         overhead = self.wire_bytes - self.body_bytes - of_others
         return overhead > CHUNK_OVERHEAD + CHUNK_OVERHEAD_PER_BYTE * self.body_bytes
 
-    # Faults
+    # Deadlines and the limit of connections
 
     def head_expired(self) -> None:
-        """The head did not come in time. Who sent nothing at all is no delivery: closed without a word."""
+        """The head did not arrive in time. A peer that sent nothing is not counted; the connection is just closed."""
         if self.in_head:
-            self._unparsable(Rejected(Reason.HEADER_TIMEOUT, f"no whole head within {self.deadlines.head.seconds:g} s"))
+            self._reject_unparsable(
+                Rejected(Reason.HEADER_TIMEOUT, f"no whole head within {self.deadlines.head.seconds:g} s")
+            )
         else:
             self.transport.close()
 
     def body_expired(self) -> None:
-        self._fault(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
-        self._received().wake()
+        self._set_fault(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
+        self._unfinished().wake()
 
     def keep_alive_expired(self) -> None:
-        """Looked at once in the time that it may stay unused, so it is closed after one to two times that.
+        """Checks once per keep-alive time, so an unused connection is closed after one to two times that.
 
-        Blank lines are no request and don't hold it open.
+        Empty lines aren't a request and don't keep the connection open.
         """
         clock = self.deadlines.keep_alive
-        if self.unused and self.idle_since is not None and self.idle_since + clock.seconds <= self.loop.time():
-            self.close_after_answer(unread=False)
+        if self.unused and self.idle_since is not None and self.idle_since + clock.seconds <= clock.now():
+            self.close_after_response(unread=False)
         else:
             clock.add(self)
 
     def linger_expired(self) -> None:
-        """Who still sends has hardly read the answer yet, and closing now would reset it away."""
-        if self.discarded > self.discarded_before and self.loop.time() < self.linger_until:
+        """A sender that still sends has hardly read the response yet; closing now would destroy it by a reset."""
+        if self.discarded > self.discarded_before and self.deadlines.now() < self.linger_until:
             self.discarded_before = self.discarded
             self.deadlines.linger.add(self)
         else:
@@ -356,253 +390,99 @@ class DataProtocol(HttpToolsProtocol):
 
     @property
     def unused(self) -> bool:
-        """Between two requests."""
+        """Whether the connection is between two requests."""
         return self.active is None and not self.pipeline and not self.in_head
 
     def evict(self) -> None:
-        """Makes room for another connection: this one has waited longest for what its sender has yet to send."""
+        """Makes room for another connection: this one has waited longest for its sender."""
         in_head, in_body = self in self.deadlines.head, self in self.deadlines.body
         for queue in self.deadlines.all:
             queue.discard(self)
         if in_body:
-            self._fault(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
-            self._received().wake()
+            self._set_fault(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
+            self._unfinished().wake()
         elif in_head:
-            self._unparsable(Rejected(Reason.OVERLOADED, "limits.connections reached, and this head was the slowest"))
+            self._reject_unparsable(
+                Rejected(Reason.OVERLOADED, "limits.connections reached, and this head was the slowest")
+            )
         else:
-            self.close_after_answer(unread=False)
+            self.close_after_response(unread=False)
 
-    def _fault(self, rejected: Rejected) -> None:
-        """Found while the body is read: `take` raises it as soon as the proxy looks for more."""
+    # Faults
+
+    def _set_fault(self, rejected: Rejected) -> None:
+        """Rejects the request whose body is being read: its next `take` raises."""
         self.discarding = True
-        cycle = self._received()
-        cycle.fault = rejected
-        cycle.keep_alive = False
-        cycle.has_news = True
+        incoming = self._unfinished()
+        incoming.fault = rejected
+        incoming.keep_alive = False
+        incoming.has_news = True
 
-    def _unparsable(self, rejected: Rejected) -> None:
-        """No request will come of it. Complete ones before it are answered first; then the connection closes."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if cycle.more_body and not self.in_head:
-                self._fault(rejected)  # inside this request's own body
+    def _reject_unparsable(self, rejected: Rejected) -> None:
+        """Rejects bytes that won't become a request. Complete requests before them get their responses first."""
+        incoming = self.latest
+        if incoming is not None and not incoming.response_complete:
+            if incoming.more_body and not self.in_head:
+                self._set_fault(rejected)  # inside this request's own body
                 return
             self.discarding = True
-            cycle.keep_alive = False  # behind it: its answer closes
+            incoming.keep_alive = False  # the bytes come after it: its response closes the connection
             return
-        self._refuse(rejected)
+        self._reject(rejected)
 
-    def _refuse(self, rejected: Rejected) -> None:
-        """Answers what never became a request."""
+    def _reject(self, rejected: Rejected) -> None:
+        """Responds to bytes that never became a request."""
         self.discarding = True
-        peer = self.client[0] if self.client else None
-        self.transport.write(self.application.refuse_unparsed(peer, rejected))
-        self.close_after_answer(unread=True)
+        self.transport.write(self.application.reject_unparsed(self.address, rejected))
+        self.close_after_response(unread=True)
 
-    def close_after_answer(self, *, unread: bool) -> None:
-        """Closes so that the sender can still read the answer."""
+    # After a response
+
+    def on_response_complete(self) -> None:
+        """Begins the next request of the pipeline, or the wait for one."""
+        self.active = None
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._begin_next()
+        elif not self.discarding:
+            self.flow.resume_reading()
+            if self.idle_since is None:
+                self.deadlines.keep_alive.add(self)
+            self.idle_since = self.deadlines.now()
+
+    def _begin_next(self) -> None:
+        """Waits while responses are unread: a sender that never reads could otherwise make us hold any number of them."""
+        if self.pipeline and self.active is None and not self.flow.write_paused:
+            self.active = incoming = self.pipeline.popleft()
+            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
+                self.flow.resume_reading()
+                if incoming.more_body and not self.discarding:
+                    self._time_body()
+            incoming.go_on()
+
+    def close_after_response(self, *, unread: bool) -> None:
+        """Closes the connection so that the sender can still read the response. `unread`: it may still be sending."""
         if self.transport.is_closing():
             return
         if unread:
             self.discarding = True
             self.flow.resume_reading()
             self.transport.write_eof()
-            self.linger_until = self.loop.time() + MOST_LINGER_SECONDS
+            self.linger_until = self.deadlines.now() + MOST_LINGER_SECONDS
             self.deadlines.linger.add(self)
             if self.counted:
                 self.counted = False
-                self.listener.lingers()
+                self.listener.linger()
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self.deadlines.write.add(self)
 
-    # Overridden for what uvicorn does otherwise
 
-    def on_response_complete(self) -> None:
-        """The next request of the pipeline, or the wait for one; uvicorn would make a timer for each."""
-        self.active = None
-        if self.transport.is_closing():
-            return
-        if self.pipeline:
-            self._next_of_pipeline()
-        elif not self.discarding:
-            self.flow.resume_reading()
-            if self.idle_since is None:
-                self.deadlines.keep_alive.add(self)
-            self.idle_since = self.loop.time()
-
-    def _next_of_pipeline(self) -> None:
-        """Not while answers wait unread: a sender that never reads could make us hold any number of them."""
-        if self.pipeline and self.active is None and not self.flow.write_paused:
-            self.active = cycle = self.pipeline.pop()
-            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
-                self.flow.resume_reading()
-                if cycle.more_body and not self.discarding:
-                    self._time_body()
-            cycle.go_on()
-
-    def shutdown(self) -> None:
-        """The listener stops: unused connections are closed, the others when their request was answered."""
-        if not self.discarding:
-            super().shutdown()
-        else:  # it closes as soon as its sender could read the answer
-            self.linger_until = min(self.linger_until, self.loop.time() + LINGER_SECONDS)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.deadlines.write.add(self)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.deadlines.write.discard(self)
-        self._next_of_pipeline()
-
-
-class Incoming:
-    """One request: its head, its body as it comes, and the way to answer it.
-
-    Stands where uvicorn has its RequestResponseCycle, whose `keep_alive` and `response_complete` the protocol's base
-    class looks at, and speaks plain calls instead of ASGI's messages: the application gets the head as a value, with the
-    target and the spelling of header names that ASGI does not carry, and body pieces are not copied together.
-    """
-
-    # Defaults stand on the class: making one of these is on every delivery's way.
-    task: LightTask | None = None
-    disconnected = False
-    more_body = True
-    response_started = False
-    response_complete = False
-    has_news = False
-    unread = 0  #: bytes of body that arrived and were not taken
-    _held_head = b""
-    _chunked = False
-    _continued = False
-    _no_body = False
-
-    def __init__(
-        self, protocol: DataProtocol, head: RequestHead, fault: Rejected | None, *, keep_alive: bool, http_1_0: bool
-    ) -> None:
-        self.protocol = protocol
-        self.transport = protocol.transport
-        self.head = head
-        self.fault = fault  #: why this request must be refused, found before or while its body was read
-        self.keep_alive = keep_alive
-        self.http_1_0 = http_1_0
-        self.pieces: list[bytes | bytearray] = []  #: of the body, arrived and not taken
-        self._signal = Signal()
-
-    def go_on(self) -> None:
-        """Begins to have the request answered, or tells of what is new since."""
-        if self.task is None:
-            protocol = self.protocol
-            self.task = LightTask(protocol.application(self), protocol.turn, self._ended)
-            protocol.tasks.add(self.task)  # type: ignore[arg-type]  # uvicorn asks these for `cancel` only
-        elif self.has_news:
-            self._signal.set()
-
-    def _ended(self, task: LightTask) -> None:
-        """What is left unanswered closes the connection."""
-        self.protocol.tasks.discard(task)
-        if not self.response_complete and not self.disconnected:
-            self.transport.abort()
-
-    # The request
-
-    def join(self, piece: bytes) -> None:
-        """Chunks of a few bytes would take many times their size as objects of their own."""
-        last = self.pieces[-1]
-        if not isinstance(last, bytearray):
-            last = bytearray()
-            self.pieces.append(last)
-        last += piece
-
-    def wake(self) -> None:
-        """There is something new to `take`, and it did not come with what the connection received."""
-        self.has_news = True
-        self._signal.set()
-
-    async def news(self) -> None:
-        """Waits until `has_news`, asking a sender that waits for it to go on (RFC 9110, 10.1.1)."""
-        if not self._continued and not self.http_1_0 and self.head.values(b"expect"):
-            self._continued = True
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.protocol.flow.resume_reading()
-        await self._signal
-
-    def take(self) -> tuple[bytes, bool]:
-        """What of the body has arrived, and whether more follows. Raises the `Rejected` that ends it."""
-        self.has_news = False
-        if self.fault is not None:
-            raise self.fault
-        if self.disconnected:
-            raise Rejected(Reason.BODY_INCOMPLETE, "the sender left in the middle of its body")
-        piece = b"".join(self.pieces)  # a single piece is not copied
-        self.pieces = []
-        self.unread = 0
-        return piece, self.more_body
-
-    # The answer
-
-    def start(self, status: int, lines: bytes, *, sized: bool, hold: bool) -> None:
-        """Sends the head of the answer; `lines` are its fields. `sized`: they tell its length; else it is chunked or ends the
-        connection.
-
-        With `hold` it waits for the first `write`, which follows at once: one write for both.
-        """
-        head = self._answer_head(status, lines, sized)
-        if hold:
-            self._held_head = head
-        elif not self.disconnected:
-            self.transport.write(head)
-
-    def write(self, body: bytes, *, more: bool) -> None:
-        """Sends a piece of the answer. With `more` to come, wait for `writable` before the next one."""
-        if self.disconnected:
-            return
-        pieces = [self._held_head] if self._held_head else []
-        self._held_head = b""
-        if body and not self._no_body:
-            if self._chunked:
-                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
-            else:
-                pieces.append(body)
-        if not more and self._chunked:
-            pieces.append(b"0\r\n\r\n")
-        if pieces:
-            write_pieces(self.transport, pieces, len(body))
-        if not more:
-            self._complete()
-
-    async def writable(self) -> None:
-        """Waits while the sender reads too slowly."""
-        if self.protocol.flow.write_paused:
-            await self.protocol.flow.drain()
-
-    def abort(self) -> None:
-        """Closes the connection at once, in the middle of an answer: the sender sees that it is not whole."""
-        self.transport.abort()
-
-    def _answer_head(self, status: int, lines: bytes, sized: bool) -> bytes:
-        self.response_started = True
-        self._no_body = self.head.method == "HEAD" or status in (204, 304)
-        framing = b""
-        if not (sized or self._no_body):
-            if self.http_1_0:
-                self.keep_alive = False  # its end is the connection's end
-            else:
-                self._chunked = True
-                framing = b"transfer-encoding: chunked\r\n"
-        if self.more_body or self.protocol.listener.closing:
-            self.keep_alive = False
-        if not self.keep_alive:
-            framing += b"connection: close\r\n"
-        return b"%b%b%b\r\n" % (STATUS_LINE[status], lines, framing)
-
-    def _complete(self) -> None:
-        self.response_complete = True
-        if not self.keep_alive:
-            self.protocol.pipeline.clear()
-            self.pieces = []
-            self.protocol.close_after_answer(unread=self.more_body or self.protocol.discarding)
-        self.protocol.on_response_complete()
+def _peer_address(transport: asyncio.Transport) -> str | None:
+    try:
+        name = transport.get_extra_info("peername")
+    except OSError:  # the peer has left already
+        return None
+    return str(name[0]) if isinstance(name, tuple) else None

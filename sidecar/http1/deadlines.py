@@ -1,6 +1,6 @@
-"""Absolute deadlines for many things at once, at the price of a dict entry each.
+"""Absolute deadlines for many items at once, at the cost of a dict entry each.
 
-Everything in one queue has the same time to live, so the first one in is the first one due and a single timer serves
+All items in one queue have the same time to live. So the first one in is the first one due, and a single timer serves
 them all. `asyncio.timeout` and `call_later` cost a timer per request; this costs about a tenth of that.
 """
 
@@ -37,13 +37,13 @@ class DeadlineQueue(Generic[T]):
         return self._loop.time()
 
     def oldest(self) -> tuple[T, float] | None:
-        """What has been in the queue longest, and for how many seconds."""
+        """The item that has been in the queue longest, and for how many seconds."""
         for item, due in self._due.items():
             return item, self._loop.time() + self.seconds - due
         return None
 
     def add(self, item: T) -> float:
-        """Starts the clock of `item`, anew if it runs already; returns the loop's time at which it is due."""
+        """Starts or restarts the clock of `item`. Returns the loop's time at which it is due."""
         self._due.pop(item, None)
         self._due[item] = due = self._loop.time() + self.seconds
         if self._timer is None:
@@ -57,10 +57,10 @@ class DeadlineQueue(Generic[T]):
     def _fire(self) -> None:
         now = self._loop.time()
         expired = [item for item, _ in takewhile(lambda entry: entry[1] <= now, self._due.items())]
-        # Armed anew for what comes next, before anything is called that may add to the queue.
+        # The timer is set for the next item before any callback can add to the queue.
         later = next(islice(self._due.values(), len(expired), None), None)
         self._timer = None if later is None else self._loop.call_at(later, self._fire)
         for item in expired:
-            if self._due.get(item, now + 1) <= now:  # else another one's expiry stopped its clock, or started it anew
+            if self._due.get(item, now + 1) <= now:  # else another item's expiry stopped or restarted its clock
                 del self._due[item]
                 self._expire(item)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-#: RFC 9110, 7.6.1, and what HTTP/1.1 says about this connection only. `Connection` names further ones.
+#: RFC 9110, 7.6.1, and HTTP/1.1's fields about this connection only. `Connection` names further ones.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -18,10 +18,10 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 
-#: What `Connection` says about the connection itself.
+#: Options of `Connection` that concern the connection itself.
 HARMLESS_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
-    """Lower-case names listed in `Connection` fields with these values: hop-by-hop for this message."""
+    """The names in `Connection` fields with these values, in lower case: hop-by-hop for this message."""
     return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))

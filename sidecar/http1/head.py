@@ -1,7 +1,7 @@
-"""The head of one request as it stood on the wire, and the rules it must keep before anything trusts it.
+"""The head of one request as it arrived, and the rules that it must satisfy before anything trusts it.
 
-`check_head` refuses what two HTTP parsers could read in two ways (RFC 9112, sections 3.2, 6.1, 6.3 and 11.2):
-the sidecar and the receiver must see the same request, or a verified one could carry another inside.
+`check_head` rejects heads that two HTTP parsers could read in two ways (RFC 9112, sections 3.2, 6.1, 6.3 and 11.2).
+The sidecar and the receiver must see the same request, or a verified one could carry another inside.
 """
 
 import re
@@ -21,7 +21,7 @@ _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
 _FRAMING_ALIASES: Final = frozenset({b"content_length", b"transfer_encoding"})
 NO_HOST: Final = "exactly one Host field is required"
-#: What proxies send in fields of their own, in lower case: a sign that there is a proxy.
+#: Fields that proxies add, in lower case: a sign that there is a proxy.
 FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
     b"x-forwarded-for",
     b"forwarded",
@@ -31,21 +31,21 @@ FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
 )
 _FORWARDING: Final = frozenset(FORWARDING_HEADERS)
 _strip_end: Final = methodcaller("rstrip", b" \t")
-#: Names of more fields, or of more bytes in all, are not kept for the next head.
+#: Lists with more names, or with more bytes in all, are not kept for the next head; and the number of lists kept.
 _KEPT_FIELDS: Final = 40
 _KEPT_BYTES: Final = 1024
 _KEPT_LISTS: Final = 256
 
 
 class FieldNames:
-    """What the names of a head's fields tell by themselves.
+    """Facts about the names of a head's fields, whatever their values.
 
-    A provider sends the same names every time, so this is worked out once for all heads that have them.
+    A provider sends the same names every time, so this is computed once for all heads that have them.
     """
 
     __slots__ = (
-        "as_answer",
         "as_request",
+        "as_response",
         "chunked",
         "fault",
         "forwarding",
@@ -58,11 +58,10 @@ class FieldNames:
     )
 
     def __init__(self, listed: tuple[bytes, ...]) -> None:
-        self.as_request: Any = None  #: what forwarded.py works out from them, once
-        self.as_answer: Any = None  #: what upstream.py works out from them, once
-        self.passed: tuple[bytes, Sequence[bytes] | None] | None = (
-            None  #: target and Host of the last head that had good ones
-        )
+        self.as_request: Any = None  #: computed from them once, by delivery/upstream_head.py
+        self.as_response: Any = None  #: computed from them once, by upstream.py
+        #: Target and Host of the last head that passed `check_head`.
+        self.passed: tuple[bytes, Sequence[bytes] | None] | None = None
         self.listed = listed  #: as spelled by the sender
         self.lower = tuple(map(bytes.lower, listed))
         self.repeated = len(set(self.lower)) < len(listed)
@@ -70,7 +69,7 @@ class FieldNames:
         self.sized = b"content-length" in self.lower
         self.chunked = b"transfer-encoding" in self.lower
         self.forwarding = not _FORWARDING.isdisjoint(self.lower)  #: whether proxies add such names
-        self.fault = self._fault()  #: what is wrong with a request that has these names; empty if nothing is
+        self.fault = self._fault()  #: the problem of a request that has these names; empty if there is none
 
     def _fault(self) -> str:
         if self.lower.count(b"host") > 1:
@@ -85,7 +84,7 @@ class FieldNames:
 
 
 class RequestHead:
-    """One request's head. Values are without surrounding blanks, everything is in wire order."""
+    """One request's head, in wire order. Values have no spaces or tabs around them."""
 
     __slots__ = ("field_values", "fields", "method", "names", "path", "peer", "target")
 
@@ -96,7 +95,7 @@ class RequestHead:
         self.target = target  #: path and query exactly as sent
         self.path = target.partition(b"?")[0]  #: the target up to the first `?`
         self.names = field_names(tuple(names))
-        self.field_values = list(map(_strip_end, values))  # the parser takes blanks off the front only
+        self.field_values = list(map(_strip_end, values))  # the parser strips the front only
         self.fields = _by_name(self.names, self.field_values)  #: all values by lower-case name
         self.peer = peer  #: address of the direct connection; None on a unix socket
 
@@ -111,7 +110,7 @@ class RequestHead:
 
     @property
     def content_length(self) -> int | None:
-        """The announced body size in bytes; None where there is no Content-Length. For heads that passed `check_head`."""
+        """The announced body size in bytes; None without Content-Length. For heads that passed `check_head`."""
         lengths = self.fields.get(b"content-length")
         return int(lengths[0]) if lengths else None
 
@@ -123,12 +122,12 @@ def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str |
 
 
 def field_lines(fields: Iterable[Header]) -> bytes:
-    """Fields as they stand in a head, each with its end of line."""
+    """Fields in the form that they have in a head, each with its end of line."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def field_names(listed: tuple[bytes, ...]) -> FieldNames:
-    """Kept for short lists only, the newest ones: what a stranger sends must not fill the memory."""
+    """The facts about these names. Only the newest short lists are kept, so that no sender can fill the memory."""
     names = _kept.get(listed)
     if names is None:
         names = FieldNames(listed)
@@ -152,7 +151,7 @@ def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[by
 
 
 def check_head(head: RequestHead, *, version: str) -> Rejected | None:
-    """What is wrong with a parsed head, or None. Pure; the caller answers 400."""
+    """Why a parsed head must be rejected, or None. Pure; the caller responds 400."""
     if version not in ("1.1", "1.0"):
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")
     if head.method == "CONNECT":
@@ -163,7 +162,7 @@ def check_head(head: RequestHead, *, version: str) -> Rejected | None:
     host = fields.get(b"host")
     if host is None and version == "1.1":
         return _malformed(NO_HOST)
-    if names.passed != (head.target, host):  # a provider's are always the same
+    if names.passed != (head.target, host):  # a provider sends the same ones every time
         if not _TARGET.fullmatch(head.target):
             return _malformed("the request target is not a path of visible ASCII characters without '#'")
         if host is not None and not _HOST.fullmatch(host[0]):

@@ -1,12 +1,12 @@
 """Coroutines driven in one batch for each turn of the event loop, at a third of the cost of an `asyncio.Task` each.
 
-A delivery waits once or twice, always for something that one of our own protocols is told about. Who becomes ready in a
-turn of the loop is resumed at the turn's end, all together: first everything that arrived is read, then everything is
-written. That is asyncio's order as well, without a handle, a future and a context for each; resuming at once, inside the
+A delivery waits once or twice, always for an event that one of our own protocols sees. All tasks that become ready in
+a turn of the loop are resumed together at the turn's end: first everything that arrived is read, then everything is
+written. asyncio uses the same order, with a handle, a future and a context for each. Resuming at once, inside the
 protocol's callback, measured far worse, because every single write then wakes the process on the other side.
 
-A `LightTask` waits for a `Signal`, or for any asyncio future. It is no Task: `asyncio.timeout` and the like need one, so
-what uses them is wrapped in `loop.create_task(...)` and awaited.
+A `LightTask` waits for a `Signal`, or for any asyncio future. `asyncio.timeout` and the like need an `asyncio.Task`, so
+wrap code that uses them in `loop.create_task(...)` and await that.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _ENDED: Final = object()
 
 
 class ReadyQueue:
-    """Who goes on at the end of this turn of the loop."""
+    """The tasks to resume at the end of this turn of the loop."""
 
     __slots__ = ("_loop", "_ready")
 
@@ -35,13 +35,13 @@ class ReadyQueue:
         for task in ready:
             task.step()
 
-    def failed(self, bug: BaseException) -> None:
-        """What escaped from a coroutine is nobody's to catch; it is a bug, and is told as one."""
+    def report_bug(self, bug: BaseException) -> None:
+        """Reports an exception that escaped from a coroutine, where nothing can catch it."""
         self._loop.call_exception_handler({"message": "a light task failed", "exception": bug})
 
 
 class Signal:
-    """What one `LightTask` at a time waits for until somebody calls `set`. It keeps no state: look, then wait."""
+    """One `LightTask` at a time waits for it until `set` is called. It keeps no state: check first, then wait."""
 
     __slots__ = ("waiter",)
 
@@ -52,7 +52,7 @@ class Signal:
         yield self
 
     def set(self) -> None:
-        """Whoever waits goes on at the end of this turn."""
+        """Resumes the waiting task at the end of this turn."""
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
@@ -60,7 +60,7 @@ class Signal:
 
 
 class LightTask:
-    """Runs `coroutine` to its end, from the end of this turn on; `done(task)` is called then, whatever the end was."""
+    """Runs `coroutine`, starting at the end of this turn, and calls `done(task)` after its end, however it ended."""
 
     __slots__ = ("_cancelled", "_coroutine", "_done", "_steps", "_waits_for", "turn")
 
@@ -68,7 +68,7 @@ class LightTask:
         self, coroutine: Coroutine[Any, None, None], turn: ReadyQueue, done: Callable[["LightTask"], None]
     ) -> None:
         self._coroutine = coroutine
-        # `next` with a default raises nothing at the end, as `send` does; see docs/design.md for what exceptions cost.
+        # `next` with a default doesn't raise at the end, as `send` does; docs/design.md has the cost of exceptions.
         self._steps: Iterator[Any] = coroutine.__await__()
         self.turn = turn
         self._done: Callable[[LightTask], None] | None = done
@@ -77,7 +77,7 @@ class LightTask:
         turn.add(self)
 
     def cancel(self, msg: object = None) -> None:
-        """Raises `CancelledError` where it waits, at the end of this turn; `msg` is what asyncio's tasks take."""
+        """Raises `CancelledError` where the task waits, at the end of this turn. `msg` is for asyncio's signature only."""
         self._cancelled = True
         waits_for = self._waits_for
         if isinstance(waits_for, Signal):
@@ -98,7 +98,7 @@ class LightTask:
         except BaseException as bug:
             self._end()
             if not isinstance(bug, asyncio.CancelledError):
-                self.turn.failed(bug)
+                self.turn.report_bug(bug)
             return
         if waits_for is _ENDED:
             self._end()
@@ -115,10 +115,8 @@ class LightTask:
             self.cancel()
 
     def _end(self) -> None:
-        done, self._done = (
-            self._done,
-            None,
-        )  # who is told holds this task as well: the circle would wait for the collector
+        # The callback's owner holds this task as well: the circle would wait for the collector.
+        done, self._done = self._done, None
         assert done is not None
         done(self)
 
@@ -126,9 +124,8 @@ class LightTask:
         if isinstance(waited_for, Signal):
             self._cancelled = False
             return self._coroutine.throw(asyncio.CancelledError())
-        self._cancelled = (
-            not waited_for.cancelled()
-        )  # it had its result already, which must not be lost: at the next wait
+        # A future that already has its result keeps it, and the next wait is cancelled instead.
+        self._cancelled = not waited_for.cancelled()
         return next(self._steps, _ENDED)
 
     def _future_done(self, future: asyncio.Future[Any]) -> None:

@@ -1,7 +1,7 @@
-"""The PROXY protocol's header, versions 1 and 2: what an L4 balancer says of the connection that it passes on.
+"""The PROXY protocol's header, versions 1 and 2: an L4 balancer's statement about the connection that it passes on.
 
-https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt. Pure: bytes in, a value out. Whether the one who sent them may
-say so is for the caller to know.
+https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt. Pure: bytes in, a value out. The caller must know whether
+the peer may send such a header.
 """
 
 import ipaddress
@@ -16,24 +16,24 @@ _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V1 = b"PROXY "
 _PORT = r"(?:0|[1-9][0-9]{0,4})"
 _LINE = re.compile(rf"(TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ({_PORT}) ({_PORT})")
-#: Address family and transport of version 2 → bytes of one address. What else the protocol names carries no address of ours.
+#: Address family and transport of version 2 → bytes of one address. The protocol's other families have no IP address.
 _SIZES = {0x11: 4, 0x21: 16}
 
 
 class ProxyHeaderError(Exception):
-    """What stands there is no PROXY header; the message says what is wrong with it."""
+    """These bytes are not a PROXY header; the message says why."""
 
 
 class ProxyHeader(NamedTuple):
-    """What a header says."""
+    """The content of a header."""
 
-    source: str | None  #: the address of who connected to the proxy; None if it names none
-    local: bool  #: the proxy speaks for itself (a health check): its own address counts
-    size: int  #: bytes; what follows is the connection's own
+    source: str | None  #: the address that connected to the proxy; None if the header has none
+    local: bool  #: the proxy's own connection (a health check): its own address counts
+    size: int  #: bytes; the connection's own data follows
 
 
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
-    """The header at the beginning of `data`; None while it is not whole. Raises `ProxyHeaderError`."""
+    """The header at the beginning of `data`; None while it is incomplete. Raises `ProxyHeaderError`."""
     if data[:1] == _V1[:1]:
         return _read_v1(data)
     if data[: len(_SIGNATURE)] != _SIGNATURE[: len(data)]:
@@ -79,7 +79,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError("a PROXY header that is shorter than its addresses")
     if len(data) < size:
         return None
-    # Behind the addresses stand extensions (TLVs): nothing that we would look at.
+    # The addresses are followed by extensions (TLVs), which we don't use.
     source = _text(ipaddress.ip_address(data[16 : 16 + address_size])) if address_size else None
     return ProxyHeader(source, local, size)
 
@@ -89,5 +89,5 @@ def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(mapped or address)
 
 
-#: In place of a peer's address: a trusted proxy says that it does not know whose connection it passes on.
+#: In place of a peer's address: a trusted proxy that doesn't know the source of the connection it passes on.
 UNKNOWN_PEER: Final = "unknown"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class ListenAddress(NamedTuple):
-    """Where a listener binds. `path` is a unix socket's; then host and port are unused."""
+    """Where a listener binds. For a unix socket `path` is set, and host and port are unused."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ def bind(address: ListenAddress) -> socket.socket:
 
 
 def bind_shared(address: ListenAddress, count: int) -> list[socket.socket]:
-    """As many sockets on one address; the system deals connections out to them. One for all if it is a unix socket."""
+    """Binds `count` sockets to one address; the system distributes connections among them. A unix socket is shared."""
     if address.path:
         return [_bind_unix(address)] * count
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -46,7 +46,7 @@ def bind_shared(address: ListenAddress, count: int) -> list[socket.socket]:
             if len(listeners) > 1:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((address.host, port))
-            if count > 1:  # for the first one after it was bound: else another program's sockets would be joined
+            if count > 1:  # on the first one after it was bound: else it could join another program's sockets
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             port = listener.getsockname()[1]
         for listener in listeners:
@@ -63,7 +63,7 @@ def _bind_unix(address: ListenAddress) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            path.unlink()  # left behind by a process that was killed
+            path.unlink()  # left by a process that was killed
         listener.bind(address.path)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -78,6 +78,6 @@ def remove(address: ListenAddress) -> None:
         Path(address.path).unlink(missing_ok=True)
 
 
-def shown(address: ListenAddress, listener: socket.socket) -> str:
-    """The address with the port that the system chose for port 0."""
+def bound_address(address: ListenAddress, listener: socket.socket) -> str:
+    """The address as text, with the port that the system chose for port 0."""
     return str(address if address.path else address._replace(port=listener.getsockname()[1]))

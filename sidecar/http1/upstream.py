@@ -1,9 +1,9 @@
-"""The way to the receiver: a pool of connections made for forwarding.
+"""A pool of connections to the receiver, made for forwarding.
 
-One request at a time on each connection, the answer handed on as it comes. A request is written once: if its connection
-was found closed before a byte was written another is taken, but whatever may have reached the receiver is never sent
-again (RFC 9110, 9.2.2). A connection is used again only if request and answer both ended where they should, and nothing
-stood behind the answer.
+Each connection carries one request at a time, and the response is passed on as it arrives. A request is written once. If
+its connection is found closed before a byte was written, another one is used, but a request that may have reached the
+receiver is never sent again (RFC 9110, 9.2.2). A connection is used again only if request and response both ended where
+they should, and nothing followed the response.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from sidecar.outcomes import Aborted, DeliveryEnd, Reason, Rejected
 
 
 class UpstreamAddress(NamedTuple):
-    """Where a receiver listens. `path` is a unix socket's; then host and port are unused."""
+    """Where a receiver listens. For a unix socket `path` is set, and host and port are unused."""
 
     scheme: str  #: http, https or unix
     host: str
@@ -37,7 +37,7 @@ class UpstreamAddress(NamedTuple):
 
     @property
     def authority(self) -> bytes:
-        """Host and port, as a Host field has them."""
+        """Host and port, in the form of a Host field."""
         if self.scheme == "unix":
             return b"localhost"
         return f"[{self.host}]:{self.port}".encode() if ":" in self.host else f"{self.host}:{self.port}".encode()
@@ -45,7 +45,7 @@ class UpstreamAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, towards the upstream."""
+    """Limits towards the upstream, in seconds."""
 
     connect: float
     response: float
@@ -53,21 +53,21 @@ class Timeouts:
     idle: float
 
 
-#: Largest head of an answer, bytes, all informational ones before it included; also of the trailer section.
-MAX_ANSWER_HEAD: Final = 64 * 1024
-HEAD_TOO_LARGE: Final = f"the head of the receiver's answer is larger than {MAX_ANSWER_HEAD} bytes"
-#: Bytes of an answer held for a sender that reads slowly, before the upstream is made to wait.
-HIGH_WATER: Final = 256 * 1024
-#: A connection unused for longer is asked whether its other end has just closed it. No server ends a kept connection
-#: sooner, and asking costs a system call.
+#: Largest head of a response, bytes, with all informational ones before it; also the largest trailer section.
+MAX_RESPONSE_HEAD: Final = 64 * 1024
+HEAD_TOO_LARGE: Final = f"the head of the receiver's response is larger than {MAX_RESPONSE_HEAD} bytes"
+#: Response bytes held for a sender that reads slowly, before reading from the receiver pauses.
+RESPONSE_HIGH_WATER: Final = 256 * 1024
+#: A connection unused for longer is checked: the receiver may have just closed it. No server ends a kept connection
+#: sooner, and the check costs a system call.
 RECHECK_SECONDS: Final = 0.25
-#: Pause between attempts to connect to a receiver that refuses, at first; it doubles up to the maximum.
+#: First pause between attempts to connect to a receiver that refuses; it doubles up to the maximum.
 RETRY_PAUSE: Final = 0.02
 MAX_RETRY_PAUSE: Final = 0.5
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and the answer that is on its way over it."""
+    """One connection, and the response that is arriving on it."""
 
     def __init__(self, pool: "Upstream") -> None:
         self.pool = pool
@@ -81,18 +81,18 @@ class Connection(asyncio.Protocol):
         self._begin(no_body=False)
 
     def _begin(self, *, no_body: bool) -> None:
-        """Forgets everything of the answer before: what is left of it must never reach another sender."""
+        """Forgets the previous response: nothing of it may reach another sender."""
         self.status = 0
-        self.lines = b""  # of the head, those meant for the sender
+        self.lines = b""  # of the head, without hop-by-hop fields
         self.head_done = False
         self.complete = False
         self.failed: DeliveryEnd | None = None
         self.has_length = False  # a Content-Length is among the headers
-        self._no_body = no_body  # the answer to HEAD has none, whatever its headers say
-        self._sized = False  # the head tells where the body ends; else the connection's end does
+        self._no_body = no_body  # the response to HEAD has none, whatever its headers say
+        self._sized = False  # the head says where the body ends; else the connection's end does
         self._reusable = True
         self._informational = False
-        self._framing = 0  # bytes since the last one of the body: heads, chunk sizes, trailer fields
+        self._framing = 0  # bytes since the last body byte: heads, chunk sizes, trailer fields
         self._names: list[bytes] = []  # of the head's fields, and their values
         self._values: list[bytes] = []
         self._chunks: list[bytes] = []
@@ -102,20 +102,20 @@ class Connection(asyncio.Protocol):
     # For the proxy
 
     def write(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> None:
-        """Sends a request, whole; `size` is the body's, in bytes."""
+        """Sends a complete request, whose body has `size` bytes."""
         self._begin(no_body=no_body)
         self.busy = True
         write_pieces(self.transport, [head, *body], size)
 
     async def news(self) -> None:
-        """Waits for more of the answer. Raises what broke it: `Rejected` before its head was there, `Aborted` after."""
+        """Waits for more of the response. Raises its failure: `Rejected` before its head arrived, `Aborted` after."""
         if self.failed is None:
             await self._signal
         if self.failed is not None and not self.has_piece:
             raise self.failed
 
     def take(self) -> tuple[bytes, bool]:
-        """What of the answer's body has arrived, and whether more follows."""
+        """Returns what has arrived of the response's body, and whether more follows."""
         chunks = self._chunks
         piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
@@ -127,11 +127,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_piece(self) -> bool:
-        """Whether there is something to `take`: a piece of the body, or its end."""
+        """Whether there is a piece of the body, or its end, to `take`."""
         return self.complete or bool(self._chunks)
 
     def release(self) -> None:
-        """Ends the exchange: back into the pool if its answer was handed on whole and nothing speaks against it, else closed."""
+        """Ends the exchange: back to the pool if its whole response was passed on and it is reusable, otherwise closed."""
         self.busy = False
         whole = self.complete and self.failed is None and not self._chunks
         reusable = whole and self._reusable and not self.closed
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def fail(self, reason: Reason, detail: str) -> None:
-        """Whoever waits for the answer gets this instead."""
+        """Ends the wait for the response with this failure."""
         if self.failed is None and not self.complete:
             self.failed = (Aborted if self.head_done else Rejected)(reason, detail)
             self._signal.set()
@@ -161,46 +161,46 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self.pool.connections.discard(self)
         self.pool.forget(self)
-        self.parser = None  # it holds this protocol: the circle would wait for the collector, which seldom comes
+        self.parser = None  # it holds this protocol: the circle would wait for the collector, which rarely runs
         if not self.busy:
             return
         if exc is None and self.head_done and not self._sized:
             self.complete = True  # close-delimited (RFC 9112, 6.3, rule 8)
             self._signal.set()
         elif self.head_done:
-            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection in the middle of its answer")
+            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection in the middle of its response")
         else:
-            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection without an answer")
+            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection without a response")
 
     def data_received(self, data: bytes) -> None:
         if not self.busy or self.complete:
-            self._reusable = False  # nobody asked for this
+            self._reusable = False  # no request is open
             self.abort()
             return
         self._framing += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._broke("the receiver switched protocols")
+            self._break("the receiver switched protocols")
         except httptools.HttpParserError as error:
             self._reusable = False
             if not self.complete:
-                self._broke(f"the receiver's answer is not HTTP/1.1: {str(error)[:80]}")
-        if self._framing > MAX_ANSWER_HEAD:
+                self._break(f"the receiver's response is not HTTP/1.1: {str(error)[:80]}")
+        if self._framing > MAX_RESPONSE_HEAD:
             if not self.head_done:
-                self._broke(HEAD_TOO_LARGE)
+                self._break(HEAD_TOO_LARGE)
             elif not self.complete:
-                self._broke("the framing of the receiver's answer is larger than what it carries")
-        if self._buffered > HIGH_WATER and not self._paused and not self.complete:
+                self._break("the framing of the receiver's response is larger than what it carries")
+        if self._buffered > RESPONSE_HIGH_WATER and not self._paused and not self.complete:
             self._paused = True
             self.transport.pause_reading()
-        self._signal.set()  # last: who waits goes on from here, and may give this connection another request
+        self._signal.set()  # last: the waiting task may give this connection another request
 
     # httptools
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self._reusable = False  # a second answer to one request
+            self._reusable = False  # a second response to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done:  # trailer fields are dropped (RFC 9110, 6.5.1)
@@ -215,24 +215,24 @@ class Connection(asyncio.Protocol):
             self._names, self._values = [], []
             self._informational = True
             if status == 101:
-                self._broke("the receiver switched protocols")
+                self._break("the receiver switched protocols")
             return
         if not 200 <= status <= 599:
-            self._broke(f"the receiver answered with the status {status}")
+            self._break(f"the receiver responded with the status {status}")
             return
         if self.parser.get_http_version() not in ("1.1", "1.0"):
-            self._broke("the receiver's answer is not HTTP/1.1")
+            self._break("the receiver's response is not HTTP/1.1")
             return
         values = self._values
-        if self._framing > MAX_ANSWER_HEAD and sum(map(len, (*self._names, *values))) > MAX_ANSWER_HEAD:
-            self._broke(HEAD_TOO_LARGE)
+        if self._framing > MAX_RESPONSE_HEAD and sum(map(len, (*self._names, *values))) > MAX_RESPONSE_HEAD:
+            self._break(HEAD_TOO_LARGE)
             return
         listed = field_names(tuple(self._names))
-        if listed.as_answer is None:
-            listed.as_answer = AnswerFields(listed)
-        fields: AnswerFields = listed.as_answer
+        if listed.as_response is None:
+            listed.as_response = ResponseFields(listed)
+        fields: ResponseFields = listed.as_response
         if fields.codings and any(values[place].strip().lower() != b"chunked" for place in fields.codings):
-            self._broke("the receiver's answer has a transfer coding other than chunked")
+            self._break("the receiver's response has a transfer coding other than chunked")
             return
         self.lines = fields.end_to_end(values)
         self.has_length = fields.sized
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
         self._reusable = self._sized and self.parser.should_keep_alive()
         self.head_done = True
         if self._no_body:
-            # The parser would take what follows for this answer's body; it is done with, and so is the connection.
+            # The parser would take the next bytes for this response's body, so the connection can't be used again.
             self._reusable = False
             self.complete = True
 
@@ -260,15 +260,15 @@ class Connection(asyncio.Protocol):
         if self.head_done:
             self.complete = True
 
-    def _broke(self, detail: str) -> None:
-        """Found while parsing; `data_received` wakes who waits."""
+    def _break(self, detail: str) -> None:
+        """Fails the response while parsing; `data_received` wakes the waiting task."""
         self._reusable = False
         if self.failed is None and not self.complete:
             self.failed = (Aborted if self.head_done else Rejected)(Reason.UPSTREAM_BROKE, detail)
 
 
-class AnswerFields:
-    """What the names of an answer's fields tell by themselves: what is handed on, and how the body is framed."""
+class ResponseFields:
+    """Facts about the names of a response's fields: which ones are passed on, and how the body is framed."""
 
     __slots__ = ("_connections", "_kept", "_lower", "_names", "_template", "codings", "sized")
 
@@ -279,10 +279,10 @@ class AnswerFields:
         self._template = b"".join([name.replace(b"%", b"%%") + b": %b\r\n" for name in self._names])
         self._connections = [place for place, name in enumerate(names.lower) if name == b"connection"]
         self.codings = [place for place, name in enumerate(names.lower) if name == b"transfer-encoding"]
-        self.sized = names.sized  #: a Content-Length tells where the body ends
+        self.sized = names.sized  #: a Content-Length gives the end of the body
 
     def end_to_end(self, values: Sequence[bytes]) -> bytes:
-        """The lines meant for the sender: no hop-by-hop fields, and none that `Connection` names."""
+        """The lines for the sender: without hop-by-hop fields and those that `Connection` names."""
         kept = tuple(compress(values, self._kept))
         named = [values[place] for place in self._connections if values[place] not in HARMLESS_OPTIONS]
         if not named:
@@ -293,7 +293,7 @@ class AnswerFields:
 
 
 class Upstream:
-    """The connections to one receiver. `exchange` is the only way to use it."""
+    """The connections to one receiver: `send`, read the response from the connection, then `finish`."""
 
     def __init__(self, address: UpstreamAddress, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
         self.address = address
@@ -310,15 +310,15 @@ class Upstream:
 
     @property
     def longest(self) -> float:
-        """Seconds after which `send` and the answer are over, well or not."""
+        """Seconds after which `send` and the response have ended, successfully or not."""
         return self.timeouts.connect + self.timeouts.total
 
     async def send(self, head: bytes, body: Sequence[bytes], size: int, *, no_body: bool) -> Connection:
-        """Sends a request, whose body has `size` bytes, and waits for the head of its answer.
+        """Sends a request, whose body has `size` bytes, and waits for the head of its response.
 
         The caller reads the body from the connection and then calls `finish`. Raises `Rejected` with
-        `upstream_unreachable` (no connection within `timeouts.connect`, refused ones tried again), `upstream_timeout`
-        (no answer within `timeouts.response`), or `upstream_broke` (anything that is not an answer).
+        `upstream_unreachable` (no connection within `timeouts.connect`, with retries if refused), `upstream_timeout`
+        (no response within `timeouts.response`), or `upstream_broke` (anything that is not a response).
         """
         connection = self._take()
         if connection is None:
@@ -338,7 +338,7 @@ class Upstream:
         return connection
 
     def finish(self, connection: Connection) -> None:
-        """Ends the exchange, whatever its state."""
+        """Ends the exchange, in any state."""
         self._response_clock.discard(connection)
         if connection.total_timer is not None:
             connection.total_timer.cancel()
@@ -358,7 +358,7 @@ class Upstream:
         self._idle.pop(connection, None)
 
     def close(self) -> None:
-        """Closes unused connections now, and those in use when they are done."""
+        """Closes unused connections now, and the others when their exchange ends."""
         self._closing = True
         for connection in list(self._idle):
             connection.abort()
@@ -376,7 +376,7 @@ class Upstream:
         return None
 
     def _sweep(self) -> None:
-        """Closes what was unused for `timeouts.idle`; the longest unused connections stand first."""
+        """Closes connections unused for `timeouts.idle`; the longest unused ones come first."""
         self._sweeper = None
         now = self.loop.time()
         for connection in list(self._idle):
@@ -388,7 +388,7 @@ class Upstream:
             connection.abort()
 
     async def _connect(self) -> Connection:
-        """A new connection; a receiver that refuses is tried again, because it may be restarting."""
+        """A new connection. Retries while the receiver refuses, because it may be restarting."""
         deadline = self.loop.time() + self.timeouts.connect
         pause = RETRY_PAUSE
         while True:
@@ -426,14 +426,14 @@ class Upstream:
         return connection
 
     def _response_late(self, connection: Connection) -> None:
-        connection.fail(Reason.UPSTREAM_TIMEOUT, f"no answer within {self.timeouts.response:g} s")
+        connection.fail(Reason.UPSTREAM_TIMEOUT, f"no response within {self.timeouts.response:g} s")
 
     def _total_late(self, connection: Connection) -> None:
-        connection.fail(Reason.UPSTREAM_TIMEOUT, f"the answer did not end within {self.timeouts.total:g} s")
+        connection.fail(Reason.UPSTREAM_TIMEOUT, f"the response did not end within {self.timeouts.total:g} s")
 
 
 def _readable(transport: asyncio.Transport) -> bool:
-    """Whether something waits on an unused connection: its end, or bytes that nobody asked for."""
+    """Whether an unused connection has something to read: its end, or unexpected bytes."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))

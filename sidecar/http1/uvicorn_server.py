@@ -1,4 +1,8 @@
-"""Sockets to listen on, and uvicorn's server on them, without what this program does itself."""
+"""uvicorn's server: it accepts connections and shuts down. Everything that this program does itself is switched off.
+
+For the data listener, uvicorn gets our own protocol by its `http` parameter. Of a connection it uses `shutdown()`, and
+its membership in `server_state.connections` and that of its request in `server_state.tasks`.
+"""
 
 import asyncio
 import contextlib
@@ -7,10 +11,14 @@ from collections.abc import Iterator
 
 from uvicorn import Config as UvicornConfig
 from uvicorn import Server as UvicornServer
+from uvicorn.server import ServerState
+
+from sidecar.http1.admission import Deadlines, Listener
+from sidecar.http1.connection import Application, DataProtocol
 
 
 class Server(UvicornServer):
-    """uvicorn's server, with the signals left to us and without its ten wake-ups a second."""
+    """uvicorn's server without its signal handlers, which are ours, and without its ten wake-ups a second."""
 
     def __init__(self, config: UvicornConfig) -> None:
         super().__init__(config)
@@ -25,14 +33,34 @@ class Server(UvicornServer):
         await self.stopping.wait()
 
     def stop(self, seconds: float) -> None:
-        """Closes the listener; what is in flight after `seconds` is cut off."""
+        """Closes the listener; requests still in flight after `seconds` are cut off."""
         self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment] # passed on to asyncio.wait_for
         self.stopping.set()
 
 
-def uvicorn_config(app: object, protocol: object) -> UvicornConfig:
+def asgi_server(application: object) -> Server:
+    """A server for an ASGI application."""
+    return Server(_config(application, "httptools"))
+
+
+def data_server(application: Application, *, deadlines: Deadlines, listener: Listener) -> Server:
+    """The data listener's server."""
+
+    def connect(*, server_state: ServerState, **_: object) -> DataProtocol:
+        return DataProtocol(
+            application,
+            deadlines=deadlines,
+            listener=listener,
+            connections=server_state.connections,
+            tasks=server_state.tasks,
+        )
+
+    return Server(_config(application, connect))
+
+
+def _config(application: object, protocol: object) -> UvicornConfig:
     return UvicornConfig(
-        app,  # type: ignore[arg-type]
+        application,  # type: ignore[arg-type]
         http=protocol,  # type: ignore[arg-type]
         ws="none",
         interface="asgi3",
@@ -47,7 +75,7 @@ def uvicorn_config(app: object, protocol: object) -> UvicornConfig:
 
 
 def quiet_uvicorn() -> None:
-    """uvicorn's own messages repeat what our log says, in another format."""
+    """Silences uvicorn's own messages, which repeat our log in another format."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
         logger = logging.getLogger(name)
         logger.addHandler(logging.NullHandler())

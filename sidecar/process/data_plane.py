@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import gc
 import resource
 import socket
@@ -13,8 +12,7 @@ from sidecar.delivery.body import Budget
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
-from sidecar.http1.connection import DataProtocol
-from sidecar.http1.uvicorn_server import Server, uvicorn_config
+from sidecar.http1.uvicorn_server import data_server
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
 from sidecar.telemetry.log import Level, Log
@@ -62,8 +60,7 @@ class DataPlane:
         self.listener = Listener(self.deadlines, config.limits.connections, count)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer
-        protocol = functools.partial(DataProtocol, deadlines=self.deadlines, listener=self.listener)
-        self.server = Server(uvicorn_config(self.proxy, protocol))
+        self.server = data_server(self.proxy, deadlines=self.deadlines, listener=self.listener)
         self.ended: asyncio.Task[None]
         self._configure(config)
 

@@ -24,8 +24,8 @@ from sidecar.admin.live_page import LivePage
 from sidecar.config.files import Remembered
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
-from sidecar.http1.sockets import remove, shown
-from sidecar.http1.uvicorn_server import Server, uvicorn_config
+from sidecar.http1.sockets import bound_address, remove
+from sidecar.http1.uvicorn_server import asgi_server
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
@@ -71,7 +71,7 @@ class Program:
         self._describe_config(self.exposition)
         self.processes = Processes(lambda: data_processes.pids)
         self.live_page = LivePage(self)
-        self.admin = Server(uvicorn_config(admin_app(self), "httptools"))
+        self.admin = asgi_server(admin_app(self))
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self, data_address: str, admin_socket: socket.socket) -> int:
@@ -96,7 +96,7 @@ class Program:
             "serving",
             version=__version__,
             listen=data_address,
-            admin=shown(self.config.admin, admin_socket),
+            admin=bound_address(self.config.admin, admin_socket),
             pid=os.getpid(),
             workers=self.config.workers,
             compiled=is_compiled(),

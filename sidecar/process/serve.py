@@ -8,7 +8,7 @@ import uvloop
 
 from sidecar.config.files import Remembered
 from sidecar.config.settings import Config
-from sidecar.http1.sockets import ListenError, bind, bind_shared, remove, shown
+from sidecar.http1.sockets import ListenError, bind, bind_shared, bound_address, remove
 from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.data_plane import tune_process
 from sidecar.process.data_processes import DataProcesses, SingleProcess
@@ -55,4 +55,4 @@ async def _run(
         log = Log(config.log, loop, to_shared_stdout)
         data_processes = Supervisor(config, files, loop, log, data_sockets)
     program = Program(config, env, loop, files=files, log=log, data_processes=data_processes)
-    return await program.run(shown(config.listen, data_sockets[0]), admin_socket)
+    return await program.run(bound_address(config.listen, data_sockets[0]), admin_socket)

@@ -25,13 +25,11 @@ import time
 from pathlib import Path
 
 import uvloop
-from uvicorn.server import ServerState
 
 from sidecar import is_compiled
 from sidecar.config.loader import load_config
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
-from sidecar.http1.uvicorn_server import uvicorn_config
 from sidecar.outcomes import Reason
 from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log import Log
@@ -110,7 +108,6 @@ async def main() -> None:
     metrics = Metrics()
     service = DataPlane(config, loop, log=log, metrics=metrics)
     current = service.current
-    make = functools.partial(DataProtocol, deadlines=service.deadlines, listener=service.listener)
 
     # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,
     # so that it is not counted.
@@ -125,9 +122,8 @@ async def main() -> None:
         upstream.put_back(connection)
 
     answered: list[bytes] = []
-    config = uvicorn_config(service.proxy, make)
-    config.load()
-    protocols = [make(config, ServerState(), {}, loop) for _ in range(BATCH)]
+    shared = {"deadlines": service.deadlines, "listener": service.listener}
+    protocols = [DataProtocol(service.proxy, connections=set(), tasks=set(), **shared) for _ in range(BATCH)]
     for protocol in protocols:
         protocol.connection_made(Transport(answered.append, peername=("127.0.0.1", 4000), sockname=("127.0.0.1", 8080)))
 
@@ -179,7 +175,16 @@ async def main() -> None:
 
 #: Which stage of proxy.py's straight line a module belongs to.
 STAGES = {
-    "server: parse, answer, turns of the loop": ("protocol", "request", "light_task", "deadlines", "proxy_protocol"),
+    "server: parse, answer, turns of the loop": (
+        "connection",
+        "incoming",
+        "transport",
+        "admission",
+        "head",
+        "light_task",
+        "deadlines",
+        "proxy_protocol",
+    ),
     "client, route, allowlist": ("client_ip", "routes", "reload"),
     "body": ("body",),
     "verify": ("signature", "claim", "proof", "message", "clock", "scheme"),

@@ -8,11 +8,10 @@ import socket
 
 import pytest
 import uvloop
-from uvicorn.server import ServerState
 
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
-from sidecar.http1.connection import DataProtocol, Incoming
-from sidecar.http1.uvicorn_server import uvicorn_config
+from sidecar.http1.connection import DataProtocol
+from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import Rejected
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -28,7 +27,7 @@ class Always:
         incoming.start(200, b"content-length: %d\r\n" % self.size, sized=True, hold=True)
         incoming.write(bytes(self.size), more=False)
 
-    def refuse_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+    def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         raise AssertionError(rejected)
 
 
@@ -38,18 +37,16 @@ def on_a_connection(size: int, then: list[bytes], *, read: bool) -> float:
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
-        config = uvicorn_config(Always(size), DataProtocol)
-        config.load()
         deadlines = Deadlines(loop, head=5, body=5, write=0.3, keep_alive=0.4)
 
         def make() -> DataProtocol:
             made.append(
                 DataProtocol(
-                    config,
-                    ServerState(),
-                    {},
+                    Always(size),
                     deadlines=deadlines,
                     listener=Listener(deadlines, 9, ConnectionCount([0.0], 0)),
+                    connections=set(),
+                    tasks=set(),
                 )
             )
             return made[-1]
