@@ -140,8 +140,9 @@ class DataProtocol(asyncio.Protocol):
                 incoming.task.cancel()  # its delivery is under way
             incoming.wake()  # if its body is being read, `take` raises
         self.flow.resume_writing()
-        # The parser and the last request hold the protocol. These circles would wait for the collector, which rarely runs.
+        # The parser and the requests hold the protocol. These circles would wait for the collector, which rarely runs.
         self.parser = self.latest = self.active = None
+        self.pipeline.clear()
         self.segment = b""
         self.earlier.clear()
 

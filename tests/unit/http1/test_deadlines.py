@@ -1,74 +1,41 @@
-"""One timer for many deadlines. The loop's clock is turned by hand."""
+"""One timer for many deadlines. The loop's clock is set by hand."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+from fake_loop import FakeLoop
 
 from sidecar.http1.deadlines import DeadlineQueue
 
 
-class Clock(asyncio.AbstractEventLoop):
-    """As much of a loop as a timer needs; `turn` moves its time and calls what has come due."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: list[asyncio.TimerHandle] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def get_debug(self) -> bool:
-        return False
-
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        self.timers.append(timer)
-        return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self.timers.remove(handle)
-
-    def turn(self, to: float) -> None:
-        while due := [timer for timer in self.timers if timer.when() <= to]:
-            timer = min(due, key=asyncio.TimerHandle.when)
-            self.timers.remove(timer)
-            self.now = max(self.now, timer.when())
-            timer._run()
-        self.now = to
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeLoop:
+    return FakeLoop()
 
 
-def test_an_item_expires_at_its_deadline_and_not_before(clock: Clock) -> None:
+def test_an_item_expires_at_its_deadline_and_not_before(clock: FakeLoop) -> None:
     expired: list[str] = []
     queue = DeadlineQueue(clock, 10.0, expired.append)
     queue.add("a")
-    clock.turn(9.9)
+    clock.advance(9.9)
     assert (expired, len(queue)) == ([], 1)
-    clock.turn(10.0)
+    clock.advance(10.0)
     assert (expired, len(queue)) == (["a"], 0)
     assert clock.timers == []
 
 
-def test_many_items_share_one_timer_and_expire_each_in_its_time(clock: Clock) -> None:
+def test_many_items_share_one_timer_and_expire_each_in_its_time(clock: FakeLoop) -> None:
     expired: list[tuple[float, int]] = []
     queue = DeadlineQueue[int](clock, 10.0, lambda item: expired.append((clock.now, item)))
     for item in range(5):
-        clock.turn(float(item))
+        clock.advance(float(item))
         queue.add(item)
         assert len(clock.timers) == 1
-    clock.turn(100.0)
+    clock.advance(100.0)
     assert expired == [(10.0 + item, item) for item in range(5)]
 
 
-def test_a_discarded_item_never_expires(clock: Clock) -> None:
+def test_a_discarded_item_never_expires(clock: FakeLoop) -> None:
     expired: list[str] = []
     queue = DeadlineQueue(clock, 10.0, expired.append)
     for item in ("a", "b", "c"):
@@ -76,42 +43,42 @@ def test_a_discarded_item_never_expires(clock: Clock) -> None:
     queue.discard("a")
     queue.discard("c")
     queue.discard("never added")
-    clock.turn(100.0)
+    clock.advance(100.0)
     assert expired == ["b"]
 
 
-def test_the_timer_of_an_emptied_queue_fires_into_nothing_and_the_next_item_has_its_full_time(clock: Clock) -> None:
+def test_the_timer_of_an_emptied_queue_fires_into_nothing_and_the_next_item_has_its_full_time(clock: FakeLoop) -> None:
     expired: list[tuple[float, str]] = []
     queue = DeadlineQueue[str](clock, 10.0, lambda item: expired.append((clock.now, item)))
     queue.add("a")
     queue.discard("a")
-    clock.turn(5.0)
+    clock.advance(5.0)
     queue.add("b")
     assert len(clock.timers) == 1
-    clock.turn(14.9)
+    clock.advance(14.9)
     assert expired == []
-    clock.turn(20.0)
+    clock.advance(20.0)
     assert expired == [(15.0, "b")]
     queue.add("c")
     queue.discard("c")
-    clock.turn(40.0)
+    clock.advance(40.0)
     assert (len(expired), clock.timers) == (1, [])
 
 
-def test_adding_an_item_again_starts_its_clock_anew(clock: Clock) -> None:
+def test_adding_an_item_again_restarts_its_clock(clock: FakeLoop) -> None:
     expired: list[tuple[float, str]] = []
     queue = DeadlineQueue[str](clock, 10.0, lambda item: expired.append((clock.now, item)))
     queue.add("a")
-    clock.turn(4.0)
+    clock.advance(4.0)
     queue.add("b")
-    clock.turn(8.0)
+    clock.advance(8.0)
     queue.add("a")
     assert len(queue) == 2
-    clock.turn(100.0)
+    clock.advance(100.0)
     assert expired == [(14.0, "b"), (18.0, "a")]
 
 
-def test_what_expire_adds_has_its_full_time_and_what_it_discards_is_spared(clock: Clock) -> None:
+def test_what_expire_adds_has_its_full_time_and_what_it_discards_is_spared(clock: FakeLoop) -> None:
     expired: list[tuple[float, str]] = []
 
     def expire(item: str) -> None:
@@ -123,10 +90,10 @@ def test_what_expire_adds_has_its_full_time_and_what_it_discards_is_spared(clock
     queue = DeadlineQueue(clock, 10.0, expire)
     for item in ("a", "b", "c"):
         queue.add(item)
-    clock.turn(19.9)
+    clock.advance(19.9)
     assert expired == [(10.0, "a"), (10.0, "c")]
     assert len(clock.timers) == 1
-    clock.turn(100.0)
+    clock.advance(100.0)
     assert expired[2:] == [(20.0, "again")]
     assert clock.timers == []
 

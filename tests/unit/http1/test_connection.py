@@ -1,0 +1,915 @@
+"""The data listener's protocol on a fake transport and a clock set by hand: no sockets, no waiting."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_loop import FakeLoop, FakeTransport
+
+from sidecar.http1.admission import (
+    KEEP_ALIVE_SECONDS,
+    LINGER_SECONDS,
+    WRITE_SECONDS,
+    ConnectionCount,
+    Deadlines,
+    Listener,
+)
+from sidecar.http1.connection import (
+    CHUNK_OVERHEAD,
+    LINGER_BYTES,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_TARGET,
+    MOST_LINGER_SECONDS,
+    READ_HIGH_WATER,
+    DataProtocol,
+)
+from sidecar.http1.incoming import Incoming
+from sidecar.http1.light_task import Signal
+from sidecar.outcomes import Reason, Rejected
+
+HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
+GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+CONNECTION_CLOSE = b"connection: close\r\n"
+UNPARSED = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+Behaviour = Callable[[Incoming], Awaitable[None]]
+
+
+def request(line: bytes = b"GET /a HTTP/1.1", *fields: bytes, body: bytes = b"") -> bytes:
+    return b"\r\n".join((line, b"Host: a", *fields, b"", body))
+
+
+def response(body: bytes = b"", *, close: bool = False, status: bytes = b"200 OK") -> bytes:
+    """The response that `read_and_respond` makes."""
+    return b"HTTP/1.1 %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        status,
+        len(body),
+        CONNECTION_CLOSE if close else b"",
+        body,
+    )
+
+
+def respond(incoming: Incoming, body: bytes = b"", status: int = 200) -> None:
+    incoming.start(status, b"content-length: %d\r\n" % len(body), sized=True, hold=True)
+    incoming.write(body, more=False)
+
+
+async def read(incoming: Incoming) -> bytes:
+    body = b""
+    more = True
+    while more:
+        piece, more = incoming.take()
+        body += piece
+        if more:
+            await incoming.news()
+    return body
+
+
+async def read_and_respond(incoming: Incoming) -> None:
+    """Echoes the body."""
+    respond(incoming, await read(incoming))
+
+
+async def respond_at_once(incoming: Incoming) -> None:
+    respond(incoming, b"early")
+
+
+async def never_respond(incoming: Incoming) -> None:
+    await read(incoming)
+    await Signal()
+
+
+class Server:
+    """A listener, its application, and the connections to it. The application does as `behaviour` says."""
+
+    def __init__(self, *, max_connections: int = 9) -> None:
+        self.loop = FakeLoop()
+        self.deadlines = Deadlines(self.loop, head=HEAD_SECONDS, body=BODY_SECONDS)
+        self.cell = [0.0]
+        self.listener = Listener(self.deadlines, max_connections, ConnectionCount(self.cell, 0))
+        self.behaviour: Behaviour = read_and_respond
+        self.requests: list[Incoming] = []
+        self.faults: list[Rejected] = []  #: that the application saw
+        self.unparsed: list[tuple[str | None, Rejected]] = []
+        self.ended: list[str] = []  #: how handling each request ended
+        self.connections: set[Any] = set()
+        self.tasks: set[Any] = set()
+
+    async def __call__(self, incoming: Incoming) -> None:
+        self.requests.append(incoming)
+        try:
+            if incoming.fault is not None:
+                raise incoming.fault
+            await self.behaviour(incoming)
+        except Rejected as rejected:
+            self.faults.append(rejected)
+            self.ended.append("rejected")
+            respond(incoming, status=400)
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        else:
+            self.ended.append("done")
+
+    def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+        self.unparsed.append((peer, rejected))
+        return UNPARSED
+
+    def connect(self, **extra: Any) -> "Peer":
+        return Peer(self, FakeTransport(**({"peername": ("192.0.2.1", 4000)} | extra)))
+
+    @property
+    def open(self) -> int:
+        return int(self.cell[0])
+
+
+class Peer:
+    """One connection, as its sender sees it."""
+
+    def __init__(self, server: Server, transport: FakeTransport) -> None:
+        self.server = server
+        self.transport = transport
+        self.protocol = DataProtocol(
+            server,
+            deadlines=server.deadlines,
+            listener=server.listener,
+            connections=server.connections,
+            tasks=server.tasks,
+        )
+        self.protocol.connection_made(transport)
+
+    def send(self, *segments: bytes) -> bytes:
+        """Sends each segment in a turn of its own. Returns what came back since the last call."""
+        for segment in segments:
+            self.protocol.data_received(segment)
+            self.server.loop.turn()
+        return self.transport.take()
+
+    def wait(self, seconds: float) -> bytes:
+        self.server.loop.advance(self.server.loop.now + seconds)
+        return self.transport.take()
+
+    def leave(self, error: Exception | None = None) -> None:
+        self.protocol.connection_lost(error)
+        self.server.loop.turn()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    assert server.loop.reported == []
+
+
+@pytest.fixture
+def peer(server: Server) -> Peer:
+    return server.connect()
+
+
+def reasons(faults: list[Rejected]) -> list[Reason]:
+    return [fault.reason for fault in faults]
+
+
+# Requests and responses
+
+
+def test_a_request_split_byte_by_byte_is_one_request(server: Server, peer: Peer) -> None:
+    raw = request(b"POST /a?b=%20c HTTP/1.1", b"X-One: 1", b"x-Two:  2 \t", b"Content-Length: 3", body=b"abc")
+    assert peer.send(*(raw[at : at + 1] for at in range(len(raw)))) == response(b"abc")
+    (incoming,) = server.requests
+    assert (incoming.head.method, incoming.head.target) == ("POST", b"/a?b=%20c")
+    assert list(incoming.head.headers) == [
+        (b"Host", b"a"),
+        (b"X-One", b"1"),
+        (b"x-Two", b"2"),
+        (b"Content-Length", b"3"),
+    ]
+    assert incoming.head.peer == "192.0.2.1"
+
+
+@pytest.mark.parametrize("raw", [POST, CHUNKED + b"2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n"], ids=["sized", "chunked"])
+def test_a_request_may_be_cut_anywhere(raw: bytes) -> None:
+    for at in range(1, len(raw)):
+        peer = Server().connect()
+        assert peer.send(raw[:at], raw[at:]) == response(b"hello"), raw[:at]
+        assert not peer.transport.closed
+
+
+def test_empty_lines_before_a_request_are_skipped(peer: Peer) -> None:
+    assert peer.send(b"\r\n", b"\r\n" + GET) == response()
+
+
+def test_a_connection_serves_one_request_after_another(server: Server, peer: Peer) -> None:
+    assert [peer.send(POST) for _ in range(3)] == [response(b"hello")] * 3
+    assert server.ended == ["done"] * 3
+    assert (server.open, len(server.connections), len(server.tasks)) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sized", "expected"),
+    [
+        (GET, True, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody"),
+        (GET, False, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"),
+        (request(b"HEAD / HTTP/1.1"), True, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"),
+        (request(b"HEAD / HTTP/1.1"), False, b"HTTP/1.1 200 OK\r\n\r\n"),
+        (
+            request(b"GET / HTTP/1.0"),
+            True,
+            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n" + CONNECTION_CLOSE + b"\r\nbody",
+        ),
+        (request(b"GET / HTTP/1.0"), False, b"HTTP/1.1 200 OK\r\n" + CONNECTION_CLOSE + b"\r\nbody"),
+        (
+            request(b"GET / HTTP/1.0", b"Connection: keep-alive"),
+            False,
+            b"HTTP/1.1 200 OK\r\n" + CONNECTION_CLOSE + b"\r\nbody",
+        ),
+        (
+            request(b"GET / HTTP/1.1", b"Connection: close"),
+            False,
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + CONNECTION_CLOSE + b"\r\n4\r\nbody\r\n0\r\n\r\n",
+        ),
+    ],
+)
+def test_the_framing_of_a_response(server: Server, peer: Peer, raw: bytes, sized: bool, expected: bytes) -> None:
+    async def body(incoming: Incoming) -> None:
+        incoming.start(200, b"content-length: 4\r\n" if sized else b"", sized=sized, hold=True)
+        incoming.write(b"body", more=False)
+
+    server.behaviour = body
+    assert peer.send(raw) == expected
+    assert peer.transport.closed == (CONNECTION_CLOSE in expected)
+    assert not peer.transport.eof  # nothing was unread, so a plain close is enough
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_some_statuses_have_no_body(server: Server, peer: Peer, status: int) -> None:
+    async def body(incoming: Incoming) -> None:
+        incoming.start(status, b"x-a: b\r\n", sized=False, hold=False)
+        incoming.write(b"never sent", more=False)
+
+    server.behaviour = body
+    head, _, rest = peer.send(GET).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert (b"transfer-encoding" in head, rest) == (False, b"")
+    assert not peer.transport.closed
+
+
+@pytest.mark.parametrize(("status", "line"), [(201, b"HTTP/1.1 201 Created\r\n"), (599, b"HTTP/1.1 599 \r\n")])
+def test_the_status_line_has_the_phrase_if_the_status_has_one(
+    server: Server, peer: Peer, status: int, line: bytes
+) -> None:
+    async def body(incoming: Incoming) -> None:
+        respond(incoming, status=status)
+
+    server.behaviour = body
+    assert peer.send(GET).startswith(line)
+
+
+def test_a_response_in_pieces_waits_while_the_sender_reads_too_slowly(server: Server, peer: Peer) -> None:
+    async def stream(incoming: Incoming) -> None:
+        incoming.start(200, b"", sized=False, hold=False)
+        for piece in (b"one", b"", b"two"):
+            incoming.write(piece, more=True)
+            peer.protocol.pause_writing()
+            await incoming.writable()
+        incoming.write(b"", more=False)
+
+    server.behaviour = stream
+    assert peer.send(GET).endswith(b"\r\n\r\n3\r\none\r\n")
+    for sent in (b"", b"3\r\ntwo\r\n", b"0\r\n\r\n"):
+        peer.protocol.resume_writing()
+        server.loop.turn()
+        assert peer.transport.take() == sent
+
+
+def test_100_continue_is_sent_once_and_only_when_the_body_is_wanted(server: Server, peer: Peer) -> None:
+    head, body = request(b"POST / HTTP/1.1", b"Expect: 100-continue", b"Content-Length: 5"), b"hello"
+    assert peer.send(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert peer.send(body[:2], body[2:]) == response(body)
+    assert peer.send(head + body) == response(body)
+    server.behaviour = respond_at_once
+    assert peer.send(head).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_100_continue_is_not_sent_to_http_1_0(peer: Peer) -> None:
+    assert peer.send(request(b"POST / HTTP/1.0", b"Expect: 100-continue", b"Content-Length: 5")) == b""
+
+
+def test_an_application_that_ends_without_a_response_closes_the_connection(server: Server, peer: Peer) -> None:
+    async def nothing(incoming: Incoming) -> None:
+        pass
+
+    server.behaviour = nothing
+    assert peer.send(GET) == b""
+    assert peer.transport.aborted
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        (("192.0.2.1", 4000), "192.0.2.1"),
+        (("2001:db8::1", 4000, 0, 0), "2001:db8::1"),
+        ("", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_peer_is_the_address_of_the_connection(server: Server, name: object, address: str | None) -> None:
+    server.connect(peername=name).send(GET)
+    assert server.requests[0].head.peer == address
+
+
+def test_a_peer_that_left_before_it_was_accepted_has_no_address(server: Server) -> None:
+    class Gone(FakeTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            raise OSError(107, "Transport endpoint is not connected")
+
+    Peer(server, Gone()).send(GET)
+    assert server.requests[0].head.peer is None
+
+
+# Pipelining
+
+
+def test_pipelined_requests_get_their_responses_in_order(server: Server, peer: Peer) -> None:
+    raw = b"".join(
+        request(b"POST /%d HTTP/1.1" % number, b"Content-Length: 1", body=b"%d" % number) for number in range(3)
+    )
+    assert peer.send(raw) == b"".join(response(b"%d" % number) for number in range(3))
+    assert [incoming.head.target for incoming in server.requests] == [b"/0", b"/1", b"/2"]
+    assert peer.transport.reading
+
+
+def test_a_pipelined_request_waits_for_the_response_before_it(server: Server, peer: Peer) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        await gate
+        respond(incoming)
+
+    server.behaviour = wait
+    peer.send(GET * 3)
+    assert (len(server.requests), peer.transport.reading) == (1, False)
+    for handled in (2, 3, 3):
+        gate.set()
+        server.loop.turn()
+        assert len(server.requests) == handled
+    assert peer.transport.take() == response() * 3
+    assert peer.transport.reading
+
+
+def test_reading_resumes_only_when_no_request_waits(server: Server, peer: Peer) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        await gate
+        respond(incoming)
+
+    server.behaviour = wait
+    peer.send(GET * 4)
+    resumed = []
+    for _ in range(4):
+        resumed.append(peer.transport.reading)
+        gate.set()
+        server.loop.turn()
+    assert resumed == [False, False, False, True]
+
+
+def test_no_further_request_begins_while_responses_are_unread(server: Server, peer: Peer) -> None:
+    peer.protocol.pause_writing()
+    assert peer.send(GET * 2) == b""
+    assert server.requests == []
+    peer.protocol.resume_writing()
+    server.loop.turn()
+    assert peer.transport.take() == response() * 2
+
+
+def test_requests_after_one_that_closes_the_connection_are_dropped(server: Server, peer: Peer) -> None:
+    server.listener.closing = True
+    assert peer.send(GET * 3) == response(close=True)
+    assert (len(server.requests), peer.transport.closed) == (1, True)
+
+
+@pytest.mark.parametrize("first", [request(b"GET / HTTP/1.1", b"Connection: close"), request(b"GET / HTTP/1.0")])
+def test_data_after_a_request_that_closes_is_not_parsed(server: Server, peer: Peer, first: bytes) -> None:
+    """The parser has a leniency for it, which uvicorn sets. Here it is an error, as RFC 9112, 9.6, wants it ignored."""
+    assert peer.send(first + GET) == response(close=True)
+    assert (len(server.requests), server.unparsed) == (1, [])
+    assert peer.transport.eof  # the sender may still be sending
+    assert peer.send(GET) == b""
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "detail"),
+    [
+        (
+            request(b"GET / HTTP/1.1", b"Connection: Upgrade", b"Upgrade: websocket"),
+            Reason.MALFORMED_REQUEST,
+            "Upgrade",
+        ),
+        (
+            request(b"POST / HTTP/1.1", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"Content-Length: 2")
+            + b"{}",
+            Reason.MALFORMED_REQUEST,
+            "Upgrade",
+        ),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Reason.MALFORMED_REQUEST, "CONNECT"),
+        (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", Reason.MALFORMED_REQUEST, "request line"),
+        (request(b"GET / HTTP/2.0"), Reason.MALFORMED_REQUEST, "HTTP version"),
+        (request(b"GET / HTTP/1.1", b"Host: b"), Reason.MALFORMED_REQUEST, "Host"),
+        (request(b"GET /%b HTTP/1.1" % (b"a" * MAX_TARGET)), Reason.HEADERS_TOO_LARGE, "target"),
+        (request(b"GET / HTTP/1.1", *[b"X: y"] * MAX_FIELDS), Reason.HEADERS_TOO_LARGE, "fields"),
+        (request(b"GET / HTTP/1.1", b"X: " + b"y" * MAX_HEAD), Reason.HEADERS_TOO_LARGE, "head is larger"),
+        (request(b"GET / HTTP/1.1", b"X:" + b" " * MAX_HEAD + b"y"), Reason.HEADERS_TOO_LARGE, "head is larger"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_head_is_a_fault_of_the_request(
+    server: Server, peer: Peer, raw: bytes, reason: Reason, detail: str
+) -> None:
+    assert peer.send(raw) == response(status=b"400 Bad Request", close=True)
+    (fault,) = server.faults
+    assert fault.reason is reason
+    assert detail in fault.detail
+    assert peer.send(GET) == b""
+    assert (len(server.requests), server.unparsed) == (1, [])
+
+
+@pytest.mark.parametrize("after", [b"\x00\x00\r\n\r\n", GET, b"G" * 100], ids=["garbage", "request", "half a head"])
+def test_the_first_fault_counts_whatever_follows_it(server: Server, peer: Peer, after: bytes) -> None:
+    peer.send(request(b"GET / HTTP/1.1", b"Connection: close", *[b"X: y"] * MAX_FIELDS) + after)
+    assert reasons(server.faults) == [Reason.HEADERS_TOO_LARGE]
+
+
+def test_the_largest_head_that_is_allowed(server: Server, peer: Peer) -> None:
+    rest = len(request(b"GET / HTTP/1.1", b"X: "))
+    assert peer.send(request(b"GET / HTTP/1.1", b"X: " + b"y" * (MAX_HEAD - rest))) == response()
+
+
+def test_a_head_that_never_ends_is_rejected_when_it_is_too_large(server: Server, peer: Peer) -> None:
+    assert peer.send(b"GET / HTTP/1.1\r\n") == b""
+    sent = peer.send(*[b"X: " + b"y" * 1021] * (MAX_HEAD // 1024 + 2))
+    assert sent == UNPARSED
+    assert [(who, fault.reason) for who, fault in server.unparsed] == [("192.0.2.1", Reason.HEADERS_TOO_LARGE)]
+
+
+def test_garbage_is_rejected_and_the_connection_closed(server: Server, peer: Peer) -> None:
+    assert peer.send(b"\x16\x03\x01\x02\x00\x01") == UNPARSED
+    assert (peer.transport.eof, peer.transport.closed) == (True, False)
+    assert server.requests == []
+
+
+def test_a_request_gets_its_response_before_the_garbage_after_it_closes_the_connection(
+    server: Server, peer: Peer
+) -> None:
+    assert peer.send(POST + b"GARBAGE\r\n\r\n") == response(b"hello", close=True)
+    assert (peer.transport.eof, server.unparsed) == (True, [])
+
+
+def test_garbage_after_a_response_gets_a_response_of_its_own(server: Server, peer: Peer) -> None:
+    assert peer.send(GET, b"GARBAGE\r\n\r\n") == response() + UNPARSED
+    assert peer.transport.eof
+
+
+def test_trailer_fields_are_rejected(server: Server, peer: Peer) -> None:
+    trailer = b"X-Signature: forged\r\n"
+    peer.send(CHUNKED + b"5\r\nhello\r\n0\r\n" + trailer + b"\r\n")
+    assert [fault.detail for fault in server.faults] == ["trailer fields after the body"]
+    assert server.requests[0].head.values(b"x-signature") == ()
+
+
+def test_an_error_in_the_body_is_a_fault_of_its_request(server: Server, peer: Peer) -> None:
+    assert peer.send(CHUNKED + b"5\r\nhe", b"llo\r\nnot a size\r\n").startswith(b"HTTP/1.1 400")
+    assert reasons(server.faults) == [Reason.MALFORMED_REQUEST]
+    assert server.unparsed == []
+
+
+def test_the_framing_of_chunks_may_cost_a_bounded_number_of_bytes(server: Server, peer: Peer) -> None:
+    chunk = b"1;" + b"e" * 100 + b"\r\nx\r\n"
+    few = CHUNK_OVERHEAD // len(chunk)
+    assert peer.send(CHUNKED + chunk * few + b"0\r\n\r\n") == response(b"x" * few)
+    assert peer.send(CHUNKED + chunk * few * 2 + b"0\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert [fault.detail for fault in server.faults] == ["the framing of the chunks is larger than what they carry"]
+
+
+def test_the_framing_of_chunks_is_bounded_before_the_body_ends(server: Server, peer: Peer) -> None:
+    server.behaviour = never_respond
+    peer.send(CHUNKED)
+    sent = 0
+    while not server.faults and sent < 1 << 20:
+        peer.send(b"1;" + b"e" * 1000 + b"\r\nx\r\n")
+        sent += 1008
+    assert reasons(server.faults) == [Reason.MALFORMED_REQUEST]
+    assert sent < 2 * (CHUNK_OVERHEAD + MAX_HEAD)
+
+
+def test_honest_small_chunks_pass(peer: Peer) -> None:
+    assert peer.send(CHUNKED + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n") == response(b"x" * 20_000)
+
+
+def test_small_pieces_of_a_body_are_joined(server: Server, peer: Peer) -> None:
+    pieces = []
+
+    async def count(incoming: Incoming) -> None:
+        while incoming.more_body:
+            await incoming.news()
+        pieces.append(len(incoming.pieces))
+        respond(incoming, await read(incoming))
+
+    server.behaviour = count
+    body = b"".join(b"%04d" % number for number in range(3000))
+    chunks = b"".join(b"4\r\n" + body[at : at + 4] + b"\r\n" for at in range(0, len(body), 4))
+    assert peer.send(CHUNKED, chunks, b"0\r\n\r\n") == response(body)
+    assert pieces[0] < 5
+
+
+# Flow control
+
+
+def test_reading_pauses_while_the_application_does_not_take_the_body(server: Server, peer: Peer) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        await gate
+        respond(incoming, b"%d" % len(await read(incoming)))
+
+    server.behaviour = wait
+    size = 2 * READ_HIGH_WATER + 1
+    peer.send(request(b"POST / HTTP/1.1", b"Content-Length: %d" % size), bytes(READ_HIGH_WATER))
+    assert peer.transport.reading
+    peer.send(b"x")
+    assert not peer.transport.reading
+    gate.set()
+    server.loop.turn()
+    assert peer.transport.reading
+    assert peer.send(bytes(READ_HIGH_WATER)) == response(b"%d" % size)
+
+
+# Early responses
+
+
+def test_an_early_response_lingers_so_that_the_sender_can_read_it(server: Server, peer: Peer) -> None:
+    server.behaviour = respond_at_once
+    assert peer.send(POST[:-2]) == response(b"early", close=True)
+    assert (peer.transport.eof, peer.transport.closed) == (True, False)
+    assert server.open == 0  # a connection that is only being closed doesn't count
+    assert peer.send(b"lo" + GET) == b""
+    peer.wait(LINGER_SECONDS - 0.1)
+    assert not peer.transport.closed
+    peer.wait(LINGER_SECONDS + 0.2)  # it still sent within the first period
+    assert peer.transport.aborted
+    peer.leave()
+    assert server.open == 0
+
+
+def test_a_sender_that_never_stops_is_cut_off_after_a_while(server: Server, peer: Peer) -> None:
+    server.behaviour = respond_at_once
+    peer.send(POST[:-2])
+    began = server.loop.now
+    while not peer.transport.aborted:
+        peer.send(b"x")
+        peer.wait(1.0)
+        assert server.loop.now < began + 2 * MOST_LINGER_SECONDS
+    assert MOST_LINGER_SECONDS <= server.loop.now - began <= MOST_LINGER_SECONDS + LINGER_SECONDS + 1
+
+
+def test_a_sender_that_sends_too_much_is_cut_off_at_once(server: Server, peer: Peer) -> None:
+    server.behaviour = respond_at_once
+    peer.send(POST[:-2])
+    segment = bytes(1 << 20)
+    for _ in range(LINGER_BYTES // len(segment)):
+        peer.send(segment)
+    assert not peer.transport.aborted
+    peer.send(b"x")
+    assert peer.transport.aborted
+
+
+def test_no_more_connections_linger_than_are_allowed_open() -> None:
+    server = Server(max_connections=2)
+    server.behaviour = respond_at_once
+    peers = []
+    for _ in range(3):
+        peers.append(server.connect())
+        peers[-1].send(POST[:-2])
+        peers[-1].wait(0.1)
+    assert [peer.transport.aborted for peer in peers] == [True, False, False]
+
+
+# Deadlines
+
+
+def test_a_connection_that_sends_nothing_is_closed_without_a_response(server: Server, peer: Peer) -> None:
+    peer.wait(HEAD_SECONDS - 0.1)
+    assert not peer.transport.closed
+    assert peer.wait(0.2) == b""
+    assert (peer.transport.closed, server.unparsed) == (True, [])
+
+
+def test_a_head_must_be_complete_in_time_however_it_drips(server: Server, peer: Peer) -> None:
+    for number in range(9):
+        assert peer.send(GET[number : number + 1]) == b""
+        assert peer.wait(1.0) == b""
+    assert peer.wait(1.1) == UNPARSED
+    assert [fault.reason for _, fault in server.unparsed] == [Reason.HEADER_TIMEOUT]
+
+
+def test_the_head_of_a_later_request_has_a_deadline_as_well(server: Server, peer: Peer) -> None:
+    peer.send(GET)
+    peer.wait(HEAD_SECONDS * 2)
+    peer.send(GET[:9])
+    assert peer.wait(HEAD_SECONDS - 0.1) == b""
+    assert peer.wait(0.2) == UNPARSED
+
+
+def test_a_body_must_be_complete_in_time_however_it_drips(server: Server, peer: Peer) -> None:
+    peer.send(request(b"POST / HTTP/1.1", b"Content-Length: 99"))
+    for _ in range(29):
+        peer.send(b"x")
+        assert peer.wait(1.0) == b""
+    assert peer.wait(1.1).startswith(b"HTTP/1.1 400")
+    assert reasons(server.faults) == [Reason.BODY_TIMEOUT]
+
+
+def test_a_body_in_the_pipeline_has_its_full_time_from_its_turn_on(server: Server, peer: Peer) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        if incoming.head.method == "GET":
+            await gate
+        respond(incoming, await read(incoming))
+
+    server.behaviour = wait
+    peer.send(GET + POST[:-2])
+    peer.wait(2 * BODY_SECONDS)
+    gate.set()
+    server.loop.turn()
+    peer.wait(BODY_SECONDS - 0.1)
+    assert server.faults == []
+    peer.wait(0.2)
+    assert reasons(server.faults) == [Reason.BODY_TIMEOUT]
+
+
+def test_no_deadline_runs_while_the_application_works(server: Server, peer: Peer) -> None:
+    server.behaviour = never_respond
+    peer.send(POST)
+    assert peer.wait(1000.0) == b""
+    assert not peer.transport.closed
+
+
+def test_a_sender_that_does_not_read_is_cut_off(server: Server, peer: Peer) -> None:
+    peer.send(GET)
+    peer.protocol.pause_writing()
+    peer.wait(WRITE_SECONDS - 0.1)
+    peer.protocol.resume_writing()
+    peer.protocol.pause_writing()
+    peer.wait(WRITE_SECONDS - 0.1)
+    assert not peer.transport.closed
+    peer.wait(0.2)
+    assert peer.transport.aborted
+
+
+def test_a_response_that_is_unread_when_the_connection_closes_has_a_deadline(server: Server, peer: Peer) -> None:
+    peer.transport.unsent = 1
+    peer.send(request(b"GET / HTTP/1.1", b"Connection: close"))
+    assert (peer.transport.closed, peer.transport.aborted) == (True, False)
+    peer.wait(WRITE_SECONDS + 0.1)
+    assert peer.transport.aborted
+
+
+def test_an_unused_connection_is_closed_after_one_to_two_times_its_keep_alive_time(server: Server, peer: Peer) -> None:
+    peer.send(GET)
+    peer.wait(KEEP_ALIVE_SECONDS * 0.9)
+    peer.send(GET)
+    peer.wait(KEEP_ALIVE_SECONDS)
+    assert not peer.transport.closed
+    peer.wait(KEEP_ALIVE_SECONDS * 0.2)
+    assert (peer.transport.closed, peer.transport.eof) == (True, False)
+
+
+def test_a_connection_in_use_is_not_closed_by_the_keep_alive_time(server: Server, peer: Peer) -> None:
+    peer.send(GET)
+    server.behaviour = never_respond
+    peer.send(POST)
+    peer.wait(10 * KEEP_ALIVE_SECONDS)
+    assert not peer.transport.closed
+
+
+def test_empty_lines_do_not_keep_a_connection_open(peer: Peer) -> None:
+    peer.send(GET)
+    for _ in range(3):
+        peer.wait(KEEP_ALIVE_SECONDS / 2)
+        peer.send(b"\r\n")
+    peer.wait(KEEP_ALIVE_SECONDS)
+    assert peer.transport.closed
+
+
+# The limit of connections
+
+
+@pytest.fixture
+def full() -> Server:
+    return Server(max_connections=1)
+
+
+def test_a_new_connection_replaces_a_slow_head(full: Server) -> None:
+    slow = full.connect()
+    slow.send(GET[:9])
+    assert slow.wait(1.0) == b""
+    assert full.connect().send(GET) == response()
+    assert slow.transport.take() == UNPARSED
+    assert [fault.reason for _, fault in full.unparsed] == [Reason.OVERLOADED]
+    assert full.open == 1
+
+
+def test_a_new_connection_replaces_a_slow_body(full: Server) -> None:
+    slow = full.connect()
+    slow.send(POST[:-2])
+    slow.wait(1.0)
+    assert full.connect().send(GET) == response()
+    assert reasons(full.faults) == [Reason.OVERLOADED]
+    assert slow.transport.take().startswith(b"HTTP/1.1 400")
+
+
+def test_a_new_connection_replaces_an_unused_one(full: Server) -> None:
+    unused = full.connect()
+    unused.send(GET)
+    unused.wait(1.0)
+    assert full.connect().send(GET) == response()
+    assert unused.transport.closed
+
+
+def test_the_connection_that_has_waited_longest_is_replaced() -> None:
+    server = Server(max_connections=2)
+    first = server.connect()
+    first.send(GET[:9])
+    first.wait(1.0)
+    second = server.connect()
+    second.send(GET)
+    second.wait(1.0)
+    server.connect()
+    assert (first.transport.eof, second.transport.closed) == (True, False)
+
+
+def test_a_complete_request_is_never_replaced(full: Server) -> None:
+    full.behaviour = never_respond
+    busy = full.connect()
+    busy.send(POST)
+    busy.wait(100.0)
+    rejected = full.connect()
+    assert rejected.transport.take() == UNPARSED
+    assert [fault.reason for _, fault in full.unparsed] == [Reason.OVERLOADED]
+    assert (rejected.transport.eof, busy.transport.closed, full.open) == (True, False, 1)
+
+
+def test_a_connection_that_has_just_begun_is_not_replaced(full: Server) -> None:
+    new = full.connect()
+    new.wait(0.2)
+    assert full.connect().transport.take() == UNPARSED
+    assert not new.transport.closed
+
+
+# The PROXY header
+
+PROXY = b"PROXY TCP4 203.0.113.9 192.0.2.9 1 2\r\n"
+
+
+@pytest.fixture
+def proxied(server: Server) -> Peer:
+    server.listener.wants_proxy_header = lambda peer: peer == "192.0.2.1"
+    return server.connect()
+
+
+def test_a_proxy_header_names_the_peer(server: Server, proxied: Peer) -> None:
+    raw = PROXY + GET + GET
+    assert proxied.send(*(raw[at : at + 1] for at in range(len(raw)))) == response() * 2
+    assert [incoming.head.peer for incoming in server.requests] == ["203.0.113.9"] * 2
+
+
+def test_other_peers_send_no_proxy_header(server: Server, proxied: Peer) -> None:
+    other = server.connect(peername=("192.0.2.7", 1))
+    assert other.send(GET) == response()
+    assert other.send(PROXY + GET) == UNPARSED
+
+
+def test_a_connection_without_the_proxy_header_is_rejected(server: Server, proxied: Peer) -> None:
+    assert proxied.send(GET) == UNPARSED
+    ((who, fault),) = server.unparsed
+    assert (who, fault.reason) == ("192.0.2.1", Reason.MALFORMED_REQUEST)
+
+
+def test_the_proxy_header_counts_for_the_head_deadline(server: Server, proxied: Peer) -> None:
+    proxied.send(PROXY[:-2])
+    proxied.wait(HEAD_SECONDS + 0.1)
+    assert (proxied.transport.closed, server.unparsed) == (True, [])
+
+
+# The end of a connection
+
+
+def test_a_sender_that_leaves_in_its_body_ends_the_request(server: Server, peer: Peer) -> None:
+    peer.send(POST[:-2])
+    peer.leave()
+    assert reasons(server.faults) == [Reason.BODY_INCOMPLETE]
+    assert peer.transport.take() == b""
+    assert not peer.transport.aborted
+
+
+def test_a_sender_that_leaves_after_its_body_cancels_the_request(server: Server, peer: Peer) -> None:
+    server.behaviour = never_respond
+    peer.send(POST)
+    peer.leave(ConnectionResetError())
+    assert server.ended == ["cancelled"]
+    assert server.requests[0].disconnected
+
+
+def test_a_sender_that_leaves_while_its_response_waits_ends_the_wait(server: Server, peer: Peer) -> None:
+    async def stream(incoming: Incoming) -> None:
+        incoming.start(200, b"", sized=False, hold=False)
+        peer.protocol.pause_writing()
+        await incoming.writable()
+
+    server.behaviour = stream
+    peer.send(GET)
+    assert server.ended == []
+    peer.leave()
+    assert server.ended == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", GET[:9], GET, POST[:-2], POST + GET[:9], GET * 3, b"GARBAGE\r\n\r\n", CHUNKED + b"5\r\nhel"]
+)
+@pytest.mark.parametrize("behaviour", [read_and_respond, respond_at_once, never_respond])
+def test_a_closed_connection_leaves_nothing(server: Server, behaviour: Behaviour, raw: bytes) -> None:
+    server.behaviour = behaviour
+    gc.collect()
+    gc.disable()
+    try:
+        peer = server.connect()
+        peer.send(raw)
+        peer.leave()
+        freed = weakref.ref(peer.transport)
+        server.requests.clear()
+        server.faults.clear()
+        server.unparsed.clear()
+        assert (server.open, server.connections, server.tasks) == (0, set(), set())
+        assert [len(queue) for queue in server.deadlines.all] == [0] * 5
+        del peer
+        assert freed() is None, "it would wait for the garbage collector"
+    finally:
+        gc.enable()
+
+
+# Shutdown
+
+
+def test_shutdown_closes_unused_connections(server: Server, peer: Peer) -> None:
+    unused = server.connect()
+    unused.send(GET)
+    for each in (peer, unused):
+        each.protocol.shutdown()
+        assert (each.transport.closed, each.transport.aborted) == (True, False)
+
+
+def test_shutdown_lets_a_request_in_flight_end(server: Server, peer: Peer) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        await gate
+        respond(incoming, b"done")
+
+    server.behaviour = wait
+    peer.send(POST)
+    peer.protocol.shutdown()
+    assert not peer.transport.closed
+    gate.set()
+    server.loop.turn()
+    assert peer.transport.take() == response(b"done", close=True)
+    assert peer.transport.closed
+
+
+def test_shutdown_shortens_the_time_in_which_a_response_is_read(server: Server, peer: Peer) -> None:
+    server.behaviour = respond_at_once
+    peer.send(POST[:-2])
+    peer.protocol.shutdown()
+    began = server.loop.now
+    while not peer.transport.aborted:
+        peer.send(b"x")
+        peer.wait(1.0)
+        assert server.loop.now < began + MOST_LINGER_SECONDS
+    assert server.loop.now - began <= 2 * LINGER_SECONDS
+
+
+def test_while_the_listener_closes_responses_close_their_connections(server: Server, peer: Peer) -> None:
+    peer.send(GET)
+    server.listener.closing = True
+    assert peer.send(GET) == response(close=True)
+    assert peer.transport.closed
