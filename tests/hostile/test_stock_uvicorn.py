@@ -1,6 +1,7 @@
-"""What uvicorn's own httptools protocol does wrong or leaves out, which is why `sidecar/http1/connection.py` overrides it.
+"""The gaps in uvicorn's own httptools protocol: the reasons for a protocol of our own in `sidecar/http1/connection.py`.
 
-Each of these tests fails on the day when uvicorn mends the matter, and says what can then be taken out of ours.
+Each of these tests fails when uvicorn closes a gap, and names our code for it. That code stays as long as the protocol is
+ours; once no test is left, uvicorn's protocol would do.
 """
 
 import asyncio
@@ -14,11 +15,11 @@ from hostile_cases import BODY, chunked, chunks, request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-DONE = "uvicorn %s now: %s may be taken out of sidecar/http1/connection.py (see docs/security.md)"
+DONE = "uvicorn %s now, so there is one reason less for a protocol of our own (docs/design.md); our code for it: %s"
 
 
 class Seen:
-    """What an ASGI application was told of a request."""
+    """An ASGI application that records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, Any], bytes]] = []
@@ -36,7 +37,7 @@ class Seen:
 
 @contextlib.asynccontextmanager
 async def stock(protocol: type[HttpToolsProtocol] = HttpToolsProtocol) -> AsyncIterator[tuple[Seen, int]]:
-    """An application behind that protocol, and the port it listens on."""
+    """An application on that protocol, and the port it listens on."""
     seen = Seen()
     config = uvicorn.Config(seen, http=protocol, ws="none", lifespan="off", timeout_keep_alive=1, log_config=None)
     config.load()
@@ -47,7 +48,7 @@ async def stock(protocol: type[HttpToolsProtocol] = HttpToolsProtocol) -> AsyncI
 
 
 def told(raw: bytes, *, quiet: float = 0.1) -> tuple[bytes, bool, list[tuple[dict[str, Any], bytes]]]:
-    """What was answered within `quiet` seconds, whether the connection ended, and what the application saw."""
+    """Returns the responses until `quiet` seconds pass, whether the connection ended, and the application's requests."""
 
     async def run() -> tuple[bytes, bool, list[tuple[dict[str, Any], bytes]]]:
         async with stock() as (seen, port):
@@ -75,14 +76,14 @@ def test_it_merges_trailer_fields_into_the_headers() -> None:
     trailer = b"X-Signature: from-the-trailer\r\n"
     raw = chunked(chunks()[:-2] + trailer + b"\r\n")
     merged = (b"x-signature", b"from-the-trailer") in headers_of(raw)
-    assert merged, DONE % ("keeps trailer fields apart", "the refusal in DataProtocol.on_header")
+    assert merged, DONE % ("keeps trailer fields apart", "the rejection in DataProtocol.on_header")
 
 
 def test_it_hands_an_upgrade_on_without_its_body() -> None:
     raw = request([(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")])
     _, _, requests = told(raw)
     lost = bool(requests) and requests[0][1] != BODY
-    assert lost, DONE % ("keeps the body of an Upgrade", "should_upgrade() in DataProtocol.on_headers_complete")
+    assert lost, DONE % ("keeps the body of an Upgrade", "should_upgrade() in DataProtocol._check_head")
 
 
 def test_it_sets_no_deadline_for_head_or_body() -> None:
@@ -120,10 +121,10 @@ def test_it_sets_no_limit_to_head_and_chunk_framing(raw: bytes) -> None:
     assert taken, DONE % ("limits heads and chunk extensions", "MAX_TARGET, MAX_HEAD, MAX_FIELDS and CHUNK_OVERHEAD")
 
 
-def test_garbage_behind_a_request_takes_its_answer_away() -> None:
+def test_garbage_after_a_request_takes_its_response_away() -> None:
     answer, _, requests = told(request() + b"GARBAGE\r\n\r\n")
     lost = bool(requests) and b" 200 " not in answer
-    assert lost, DONE % ("answers a request before the garbage behind it", "DataProtocol._unparsable")
+    assert lost, DONE % ("responds to a request before the garbage after it", "DataProtocol._reject_unparsable")
 
 
 @pytest.mark.parametrize(
@@ -139,13 +140,13 @@ def test_garbage_behind_a_request_takes_its_answer_away() -> None:
         ("an alias of Content-Length", request([(b"Content_Length", b"3")])),
     ],
 )
-def test_it_takes_requests_that_others_read_differently(what: str, raw: bytes) -> None:
+def test_it_accepts_requests_that_others_read_differently(what: str, raw: bytes) -> None:
     answer, _, _ = told(raw)
-    assert b" 200 " in answer, DONE % (f"refuses {what}", "a check in sidecar/http1/head.py or DataProtocol._check_raw")
+    assert b" 200 " in answer, DONE % (f"rejects {what}", "a check in sidecar/http1/head.py or DataProtocol._check_raw")
 
 
 def test_it_reads_on_while_requests_wait_for_their_turn() -> None:
-    """Each answer lets one more segment of requests in, however many wait already."""
+    """Each response lets one more segment of requests in, however many wait already."""
 
     async def run() -> int:
         most = 0
@@ -169,4 +170,4 @@ def test_it_reads_on_while_requests_wait_for_their_turn() -> None:
         return most
 
     most = asyncio.run(run())
-    assert most >= 20_000, DONE % ("bounds its pipeline", "the condition in DataProtocol.on_response_complete")
+    assert most >= 20_000, DONE % ("bounds its pipeline", "DataProtocol._begin_next")

@@ -397,8 +397,8 @@ def test_requests_after_one_that_closes_the_connection_are_dropped(server: Serve
 
 
 @pytest.mark.parametrize("first", [request(b"GET / HTTP/1.1", b"Connection: close"), request(b"GET / HTTP/1.0")])
-def test_data_after_a_request_that_closes_is_not_parsed(server: Server, peer: Peer, first: bytes) -> None:
-    """The parser has a leniency for it, which uvicorn sets. Here it is an error, as RFC 9112, 9.6, wants it ignored."""
+def test_data_after_a_request_that_closes_is_discarded(server: Server, peer: Peer, first: bytes) -> None:
+    """RFC 9112, 9.6. No leniency of the parser is set, so it reports such data, and the close can wait for the sender."""
     assert peer.send(first + GET) == response(close=True)
     assert (len(server.requests), server.unparsed) == (1, [])
     assert peer.transport.eof  # the sender may still be sending
