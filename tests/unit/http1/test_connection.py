@@ -511,6 +511,8 @@ def test_the_framing_of_chunks_may_cost_a_bounded_number_of_bytes(server: Server
     chunk = b"1;" + b"e" * 100 + b"\r\nx\r\n"
     few = CHUNK_OVERHEAD // len(chunk)
     assert peer.send(CHUNKED + chunk * few + b"0\r\n\r\n") == response(b"x" * few)
+    large = bytes(READ_HIGH_WATER)  # one request's body allows nothing to the next one
+    assert peer.send(CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(large), large)) == response(large)
     assert peer.send(CHUNKED + chunk * few * 2 + b"0\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert [fault.detail for fault in server.faults] == ["the framing of the chunks is larger than what they carry"]
 
