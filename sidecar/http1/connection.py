@@ -18,6 +18,7 @@ moment: otherwise a reset could destroy the response on its way to the sender (R
 """
 
 import asyncio
+import socket
 from collections import deque
 from typing import Any, Final, Protocol
 
@@ -84,7 +85,7 @@ class DataProtocol(asyncio.Protocol):
         self.connections = connections
         self.tasks = tasks
         self.parser: Any = None  # httptools.HttpRequestParser, while the connection is open
-        self.address: str | None = None  # of the direct connection; None on a unix socket
+        self.address: str | None = None  # see `_peer_address`
         self.peer: str | None = None  # the same, or the address in the PROXY header
         self.proxy_header: bytes | None = None  # what has arrived of the PROXY header; None if none is due
         self.counted = False  # among the listener's connections
@@ -482,8 +483,16 @@ class DataProtocol(asyncio.Protocol):
 
 
 def _peer_address(transport: asyncio.Transport) -> str | None:
+    """The address of the direct connection; None on a unix socket.
+
+    A connection that was reset before it was accepted has no address any more, but its data can still be read. It must
+    not look like a unix socket, whose peer may be trusted.
+    """
     try:
         name = transport.get_extra_info("peername")
-    except OSError:  # the peer has left already
-        return None
-    return str(name[0]) if isinstance(name, tuple) else None
+    except OSError:
+        name = None
+    if isinstance(name, tuple):
+        return str(name[0])
+    accepted = transport.get_extra_info("socket")
+    return None if accepted is not None and accepted.family == socket.AF_UNIX else UNKNOWN_PEER

@@ -89,5 +89,5 @@ def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(mapped or address)
 
 
-#: In place of a peer's address: a trusted proxy that doesn't know the source of the connection it passes on.
+#: In place of a peer's address: a trusted proxy doesn't know the source of the connection, or it was reset before we asked.
 UNKNOWN_PEER: Final = "unknown"

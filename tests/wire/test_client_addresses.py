@@ -3,6 +3,10 @@
 X-Forwarded-For itself: test_routing.py and tests/hostile; the PROXY protocol: test_proxy_protocol.py.
 """
 
+import signal
+import socket
+import struct
+
 import pytest
 
 ALLOWED = b"/webhooks/allowed"  # 203.0.113.0/24 and 2001:db8::/32
@@ -148,3 +152,20 @@ def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(start, r
     assert reason_of(running, craft, b"3.18.12.64") == "ip_not_allowed"
     assert running.metric("ip_ranges_age_seconds", preset="stripe") > 86400
     assert not receivers["tls"].requests
+
+
+def test_a_connection_that_is_reset_before_it_is_accepted_is_not_a_unix_sockets(start, receiver, craft):
+    """It has no address any more, but its request is still read; as a unix socket's it could name any client."""
+    running = start({"trusted_proxies": ["unix:"]})
+    mark = running.mark()
+    host, port = running.address.rsplit(":", 1)
+    running.process.send_signal(signal.SIGSTOP)
+    try:
+        with socket.create_connection((host, int(port))) as sender:
+            sender.sendall(craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.7")]))
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    finally:
+        running.process.send_signal(signal.SIGCONT)
+    line = running.delivery(mark)
+    assert (line["reason"], line["client"], line["peer"]) == ("ip_not_allowed", "", "unknown")
+    assert receiver.requests == []

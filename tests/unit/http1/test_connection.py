@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from sidecar.http1.connection import (
 )
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.light_task import Signal
+from sidecar.http1.proxy_protocol import UNKNOWN_PEER
 from sidecar.outcomes import Reason, Rejected
 
 HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
@@ -315,23 +318,30 @@ def test_an_application_that_ends_without_a_response_closes_the_connection(serve
     [
         (("192.0.2.1", 4000), "192.0.2.1"),
         (("2001:db8::1", 4000, 0, 0), "2001:db8::1"),
-        ("", None),
-        (b"", None),
-        (None, None),
+        (None, UNKNOWN_PEER),  # it was reset before it was accepted
     ],
 )
-def test_the_peer_is_the_address_of_the_connection(server: Server, name: object, address: str | None) -> None:
-    server.connect(peername=name).send(GET)
+def test_the_peer_is_the_address_of_the_connection(server: Server, name: object, address: str) -> None:
+    server.connect(peername=name, socket=SimpleNamespace(family=socket.AF_INET)).send(GET)
     assert server.requests[0].head.peer == address
 
 
-def test_a_peer_that_left_before_it_was_accepted_has_no_address(server: Server) -> None:
+@pytest.mark.parametrize("name", ["", b"", None])
+def test_a_peer_on_a_unix_socket_has_no_address(server: Server, name: object) -> None:
+    server.connect(peername=name, socket=SimpleNamespace(family=socket.AF_UNIX)).send(GET)
+    assert server.requests[0].head.peer is None
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET6, UNKNOWN_PEER), (socket.AF_UNIX, None)])
+def test_a_transport_that_cannot_name_the_peer(server: Server, family: int, address: str | None) -> None:
     class Gone(FakeTransport):
         def get_extra_info(self, name: str, default: Any = None) -> Any:
+            if name == "socket":
+                return SimpleNamespace(family=family)
             raise OSError(107, "Transport endpoint is not connected")
 
     Peer(server, Gone()).send(GET)
-    assert server.requests[0].head.peer is None
+    assert server.requests[0].head.peer == address
 
 
 # Pipelining
