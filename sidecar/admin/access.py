@@ -1,15 +1,15 @@
-"""Who may do what at the admin listener.
+"""Access rules of the admin listener.
 
-    see     probes, metrics: everybody; page, its events, configuration: everybody, but on loopback not by a strange name
-    change  reload, delivery test from the page: with `admin_token`, if one is set; without one on loopback only
+    view    probes and metrics are open to all; so are page, events and configuration, but on loopback the Host is checked
+    change  reload and the page's delivery test need `admin_token`; if none is set, they are allowed on loopback only
 
-Whether the listener is on loopback is told by its own address, not by the connection's: behind a mesh's proxy or a port forward
-every stranger comes from 127.0.0.1. A unix socket counts as loopback.
+The listener's own address decides whether it is on loopback, not the connection's: through a mesh's proxy or a port forward
+any client connects from 127.0.0.1. A unix socket counts as loopback.
 
-A browser on the same machine reaches loopback for any web page that it shows. So a page of another origin may change
-nothing, and on loopback a request must call us by an address, as localhost or by another name without a dot: one with dots
-could be anybody's, rebound to 127.0.0.1 (nobody can own a name without).
-The token is a header or a field of the form, never a cookie: nothing that a browser sends by itself lets anybody in.
+A browser on the same machine can reach loopback on behalf of any web page that it shows. So pages of another origin may not
+change anything, and on loopback the Host must be an IP address, localhost or another name without a dot: a name with dots
+could be anybody's, rebound to 127.0.0.1 (nobody can own a name without one).
+The token is sent in a header or a form field, never in a cookie, so that nothing a browser sends by itself grants access.
 """
 
 import hmac
@@ -24,44 +24,44 @@ from sidecar.secret import Secret
 
 
 class Denied(NamedTuple):
-    """Status and reason; the reason names the remedy."""
+    """Status and reason; the reason includes the remedy."""
 
     status: int
     detail: str
 
 
-_BY_NAME = Denied(
-    403, "this listener is on loopback and is called by another name; use 127.0.0.1 or localhost, in a proxy's Host too"
+_FOREIGN_HOST = Denied(
+    403, "the Host is not valid for a listener on loopback; use 127.0.0.1 or localhost, also behind a proxy"
 )
-OTHER_ORIGIN = Denied(403, "asked by a page of another origin")
-_READ_ONLY = Denied(403, "read-only: set admin_token, or let the admin listener be on loopback")
-_NO_TOKEN = Denied(401, "needs the admin_token; send it as Authorization: Bearer")
-_WRONG_TOKEN = Denied(401, "that is not the admin_token")
+OTHER_ORIGIN = Denied(403, "the request comes from a page of another origin")
+_READ_ONLY = Denied(403, "read-only; set admin_token, or bind the admin listener to loopback")
+_NO_TOKEN = Denied(401, "admin_token is missing; send it as Authorization: Bearer")
+_WRONG_TOKEN = Denied(401, "admin_token is wrong")
 
 
 def on_loopback(address: ListenAddress) -> bool:
-    """Whether only this machine (in a pod: this pod) can connect to a listener."""
+    """Whether only this machine, or only this pod, can connect to a listener."""
     return bool(address.path) or _is_loopback(address.host)
 
 
 def may_change(address: ListenAddress, token: Secret | None) -> bool:
-    """Whether anybody may change anything here."""
+    """Whether changes are allowed at all."""
     return token is not None or on_loopback(address)
 
 
-def denied_to_see(request: Request, address: ListenAddress) -> Denied | None:
-    """Why a request may not see what the listener shows to people; None if it may."""
+def denied_to_view(request: Request, address: ListenAddress) -> Denied | None:
+    """Why a request may not view page, events and configuration; None if it may."""
     if address.path or not on_loopback(address):
         return None
     host = _host(request.headers.get("host", ""))
-    return None if (host and "." not in host) or host.endswith(".localhost") or _is_address(host) else _BY_NAME
+    return None if (host and "." not in host) or host.endswith(".localhost") or _is_address(host) else _FOREIGN_HOST
 
 
 def denied_to_change(
     request: Request, address: ListenAddress, token: Secret | None, given: str | None = None
 ) -> Denied | None:
-    """Why a request may not change anything; None if it may. `given` is the token of a form, in place of the header's."""
-    if denied := denied_to_see(request, address):
+    """Why a request may not change anything; None if it may. `given` is a token from a form, used instead of the header's."""
+    if denied := denied_to_view(request, address):
         return denied
     if is_of_another_origin(request):
         return OTHER_ORIGIN
@@ -79,7 +79,7 @@ def _bearer(request: Request) -> bytes:
 
 
 def is_of_another_origin(request: Request) -> bool:
-    """Browsers say where a POST comes from, and no page can make them lie; other clients say nothing."""
+    """Whether a page of another origin sent this. Browsers name the origin, and pages can't forge it; other clients don't."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")

@@ -1,9 +1,8 @@
-"""The admin listener: probes, metrics, the status page, the masked configuration, reload, the delivery test."""
+"""The admin listener: probes, metrics, status page, masked configuration, reload and delivery test."""
 
 from typing import Protocol
 
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -14,48 +13,49 @@ from sidecar.admin.delivery_test import run_delivery_test
 from sidecar.admin.pages import PageProgram, StatusPage
 from sidecar.config.masked import masked_config
 from sidecar.config.problems import ConfigError
+from sidecar.telemetry.scrape import Scraper
 
 
 class AdminProgram(PageProgram, Protocol):
-    """What the admin listener shows and moves."""
+    """The parts of the program that the admin listener shows and controls."""
 
     @property
-    def processes(self) -> Collector: ...
+    def scraper(self) -> Scraper: ...
     async def reload(self, cause: str) -> ConfigError | None:
-        """Reads the configuration again. On any mistake nothing changes and the error is returned."""
+        """Reads the configuration again. On any mistake nothing changes, and the error is returned."""
         ...
 
 
-def admin_app(running: AdminProgram) -> Starlette:
+def admin_app(program: AdminProgram) -> Starlette:
     """The Starlette application of the admin listener."""
-    page = StatusPage(running)
+    page = StatusPage(program)
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        return PlainTextResponse("ok\n") if running.serving else PlainTextResponse("draining\n", status_code=503)
+        return PlainTextResponse("ok\n") if program.serving else PlainTextResponse("draining\n", status_code=503)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        text = await running.exposition.scrape(encode, [running.processes])
+        text = await program.scraper.scrape(encode)
         return Response(text, headers={"content-type": content_type})
 
     async def config(request: Request) -> Response:
-        return JSONResponse(masked_config(running.config))
+        return JSONResponse(masked_config(program.config))
 
     async def reload(request: Request) -> Response:
-        denied = denied_to_change(request, running.config.admin, running.config.admin_token)
+        denied = denied_to_change(request, program.config.admin, program.config.admin_token)
         if denied is not None:
-            return page.refuse(request, denied)
-        error = await running.reload("POST /-/reload")
+            return page.deny(request, denied)
+        error = await program.reload("POST /-/reload")
         if error is not None:
             return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
         return JSONResponse({"detail": "reloaded"})
 
     async def delivery_test(request: Request) -> Response:
-        status, answer = await run_delivery_test(running.config.accounts, request.headers.get("api-key"))
-        return JSONResponse(answer, status_code=status)
+        status, content = await run_delivery_test(program.config.accounts, request.headers.get("api-key"))
+        return JSONResponse(content, status_code=status)
 
     return Starlette(
         routes=[
@@ -63,7 +63,7 @@ def admin_app(running: AdminProgram) -> Starlette:
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/-/config", page.seen(config)),
+            Route("/-/config", page.check_access(config)),
             Route("/-/reload", reload, methods=["POST"]),
             Route("/v1/webhooks-management/test", delivery_test, methods=["POST"]),
         ]

@@ -1,8 +1,8 @@
-"""The status page's parts as they are now, and the event streams that tell browsers which of them changed.
+"""Keeps the parts of the status page up to date, and wakes the event streams when some have changed.
 
-Parts are drawn for each page, and every second while anybody listens, once for all of them; otherwise nothing runs. They are
-drawn in slices, so that no delivery waits for many routes. A part that differs from before gets a new version, and a
-listener is sent what is newer than what it has. Versions go by the clock, so that a page from before a restart is renewed.
+Parts are drawn for each page load, and every second while there are listeners, once for all of them; otherwise nothing runs.
+They are drawn in slices, so that no delivery has to wait for many routes. A changed part gets a new version, and each listener
+is sent the parts newer than its own version. Versions come from the clock, so that a page from before a restart is renewed.
 """
 
 import asyncio
@@ -17,64 +17,74 @@ from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
-from sidecar.telemetry.prometheus import Exposition
 from sidecar.telemetry.rates import Rates
 from sidecar.telemetry.recent_rejections import RecentRejection
+from sidecar.telemetry.totals import Totals
 
-#: Seconds between two looks while somebody listens.
+#: Seconds between two updates while there are listeners.
 TICK = 1.0
 #: Routes drawn in one turn of the event loop; each takes some 0.05 ms.
-SLICE = 4
-#: Streams at a time; and seconds in which a listener must take what it is sent, else its place is somebody else's.
+DRAWN_PER_TURN = 4
+#: Event streams at a time.
 MAX_LISTENERS = 16
-#: A stream that says nothing for so long says that it is there: proxies close silent ones. Seconds.
+#: A stream without events sends a comment after this many seconds, because proxies close idle ones.
 SILENCE = 15.0
 
 
 class ProgramView(Protocol):
-    """What the page shows."""
+    """The parts of the program that the page shows."""
 
     @property
     def config(self) -> Config: ...
     @property
-    def exposition(self) -> Exposition: ...
+    def totals(self) -> Totals: ...
+    @property
+    def loaded_at(self) -> float:
+        """Unix time when the configuration was loaded."""
+        ...
+
     @property
     def reload_error(self) -> ConfigError | None: ...
+    @property
+    def workers(self) -> int:
+        """How many processes accept deliveries."""
+        ...
+
     @property
     def serving(self) -> bool: ...
     @property
     def draining(self) -> bool: ...
     @property
     def log(self) -> Log: ...
-    async def refusals(self) -> Sequence[RecentRejection]: ...
+    async def recent_rejections(self) -> Sequence[RecentRejection]: ...
 
 
 class LivePage:
-    """`parts` are the page's, as they were last drawn; `version` is the newest of theirs."""
+    """`parts` are the page's parts as last drawn; `version` is the newest version among them."""
 
-    def __init__(self, shown: ProgramView, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, program: ProgramView, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.parts: dict[str, Markup] = {}
         self.version = 0
-        self.rates = Rates(shown.exposition.parts, monotonic)
+        self.rates = Rates(program.totals, monotonic)
         self.listeners = 0
         self.closed = False
-        self._shown = shown
+        self._program = program
         self._versions: dict[str, int] = {}
-        self._routes_version = 0  # when other routes took the place of those that were
-        self._drawn_of: Config | None = None
+        self._routes_version = 0  # when the list of routes last changed
+        self._drawn_config: Config | None = None
         self._drawing = asyncio.Lock()
         self._ticking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
     async def draw(self) -> None:
-        """Brings `parts` up to date."""
+        """Updates `parts`."""
         async with self._drawing:
-            config = self._shown.config
+            config = self._program.config
             drawn = await self._draw(config)
             version = max(self.version + 1, int(time.time() * 1000))
             changed = {name for name, part in drawn.items() if self.parts.get(name) != part}
-            if config is not self._drawn_of:
-                self._drawn_of, self._routes_version = config, version
+            if config is not self._drawn_config:
+                self._drawn_config, self._routes_version = config, version
                 changed.add("routes")
             self._versions = {name: version if name in changed else self._versions[name] for name in drawn}
             self.parts = drawn
@@ -84,21 +94,21 @@ class LivePage:
                 self._news = asyncio.Event()
 
     def newer(self, version: int) -> dict[str, Markup]:
-        """The parts that changed after a version: those that a page of that version must replace."""
+        """The parts that changed after a version, which a page of that version must replace."""
         newer = {name: self.parts[name] for name, of in self._versions.items() if of > version}
-        if version < self._routes_version:  # their number or order may differ
+        if version < self._routes_version:  # their number or order may have changed
             newer = {name: part for name, part in newer.items() if not name.startswith("route-")}
-            newer["routes"] = status_page.routes(self.parts)
+            newer["routes"] = status_page.draw_routes(self.parts)
         return newer
 
     def close(self) -> None:
-        """Ends all streams, and lets no new one begin."""
+        """Ends all streams, and accepts no new ones."""
         self.closed = True
         self._news.set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[bool]:
-        """A listener's place; false if there is none left."""
+        """Takes a listener's place; yields false if none is free."""
         if self.closed or self.listeners >= MAX_LISTENERS:
             yield False
             return
@@ -114,7 +124,7 @@ class LivePage:
                 self._ticking = None
 
     async def news(self, version: int) -> None:
-        """Waits until there is something newer, but not for long, or the streams end."""
+        """Waits for a newer version or the end of the streams, at most `SILENCE` seconds."""
         if self.version <= version and not self.closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE):
@@ -124,38 +134,38 @@ class LivePage:
         while True:
             try:
                 await self.draw()
-            except Exception as bug:  # no reason to look no more
-                self._shown.log.event("status_page_failed", Level.ERROR, what=type(bug).__name__)
+            except Exception as bug:  # keep updating all the same
+                self._program.log.event("status_page_failed", Level.ERROR, what=type(bug).__name__)
             await asyncio.sleep(TICK)
 
     async def _draw(self, config: Config) -> dict[str, Markup]:
-        shown, exposition = self._shown, self._shown.exposition
-        error = shown.reload_error
-        last = await shown.refusals()
-        gauges = exposition.gauges()
+        program, totals = self._program, self._program.totals
+        error = program.reload_error
+        rejections = await program.recent_rejections()
+        gauges = totals.gauges()
         state = status_page.State(
-            serving=shown.serving,
-            draining=shown.draining,
-            workers=exposition.workers()[0],
+            serving=program.serving,
+            draining=program.draining,
+            workers=program.workers,
             in_flight=int(gauges[IN_FLIGHT]),
             buffered=int(gauges[BUFFERED]),
             connections=int(gauges[CONNECTIONS]),
-            loaded=exposition.reload_success_time,
+            loaded=program.loaded_at,
         )
         parts = {
-            "state": status_page.state(config, state),
-            "problems": status_page.problems(
-                error.problems if error is not None else (), config.warnings, exposition.reload_success_time
+            "state": status_page.draw_state(config, state),
+            "problems": status_page.draw_problems(
+                error.problems if error is not None else (), config.warnings, program.loaded_at
             ),
-            "refusals": status_page.refusals(last),
-            "accounts": status_page.accounts(config),
+            "refusals": status_page.draw_rejections(rejections),
+            "accounts": status_page.draw_accounts(config),
         }
         for number, route in enumerate(config.routes.routes):
-            counts = exposition.sum_of(route.name)
+            counts = totals.route(route.name)
             rates = self.rates.per_minute(route.name, counts.block)
-            parts[f"route-{number}"] = status_page.route(route, counts.block, rates, counts.secrets)
-            if number % SLICE == SLICE - 1:
+            parts[f"route-{number}"] = status_page.draw_route(route, counts.block, rates, counts.secrets)
+            if number % DRAWN_PER_TURN == DRAWN_PER_TURN - 1:
                 await asyncio.sleep(0)
-        counts = exposition.sum_of("")
-        parts["route-none"] = status_page.no_route(counts.block, self.rates.per_minute("", counts.block))
+        counts = totals.route("")
+        parts["route-none"] = status_page.draw_no_route(counts.block, self.rates.per_minute("", counts.block))
         return parts

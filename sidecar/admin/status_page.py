@@ -1,12 +1,12 @@
-"""The status page's HTML, in parts that can be replaced one by one while it is looked at.
+"""Draws the HTML of the status page, in parts that can be replaced one by one while the page is open.
 
-    state       what runs, and how busy it is
-    problems    why the configuration could not be read again, its warnings; empty if all is well
-    route-N     one route: what it does, its counts by reason and their rates, its secrets
-    refusals    the last deliveries that did not get through
-    accounts    whose webhook the form can test
+    state       the state of the program and its load
+    problems    why the last reload failed, and warnings; empty if there are none
+    route-N     one route: its settings, its counts with rates, its secrets
+    refusals    recent rejections and failures
+    accounts    the accounts whose webhook the form can test
 
-Pure: values in, `Markup` out. Nothing here has a secret's value, a signature or a body.
+Pure functions from values to `Markup`. No secret, signature or body is among the values.
 """
 
 import time
@@ -14,29 +14,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar import __version__
-from sidecar.admin.markup import Markup, joined, markup
+from sidecar.admin.markup import Markup, join, markup
 from sidecar.config.problems import Problem
 from sidecar.config.settings import Config
-from sidecar.outcomes import outcome_of
 from sidecar.routing.routes import Route
-from sidecar.telemetry.metrics import LAST_USED, MATCHES, REASON_AT, SHADOW_AT, Block
+from sidecar.telemetry.metrics import ACCEPTED_AT, END_AT, LAST_USED, MATCHES, SHADOW_AT, Block
 from sidecar.telemetry.recent_rejections import RecentRejection
 
 
 class State(NamedTuple):
-    """What the program is doing. Sizes in bytes."""
+    """The state of the program. Sizes are in bytes."""
 
     serving: bool
     draining: bool
-    workers: int  #: that serve
+    workers: int  #: that accept deliveries
     in_flight: int
     buffered: int
     connections: int
-    loaded: float  #: when the configuration at work was read, unix time
+    loaded: float  #: when the configuration was loaded, unix time
 
 
-def page(parts: Mapping[str, Markup], *, version: int, assets: str, form: Markup, result: Markup | None) -> Markup:
-    """The whole page. `version` is what it shows, for the events that follow; `assets` makes its files' names unique."""
+def draw_page(parts: Mapping[str, Markup], *, version: int, assets: str, form: Markup, result: Markup | None) -> Markup:
+    """The whole page. Events continue from `version`; `assets` makes the URLs of its files unique to their content."""
     return markup(
         """<!doctype html>
 <html lang="en">
@@ -52,7 +51,7 @@ def page(parts: Mapping[str, Markup], *, version: int, assets: str, form: Markup
 <body data-version="{version}">
 <header>
 <h1>Webhook Sidecar <small>{program}</small></h1>
-<p id="live">As it was at {now} UTC. <a href="/">Look again</a></p>
+<p id="live">As of {now} UTC. <a href="/">Reload</a></p>
 </header>
 <main>
 <section id="state">{state}</section>
@@ -62,7 +61,7 @@ def page(parts: Mapping[str, Markup], *, version: int, assets: str, form: Markup
 <div id="routes">{routes}</div>
 </section>
 <section>
-<h2>The last that did not get through</h2>
+<h2>Recent rejections and failures</h2>
 <div id="refusals">{refusals}</div>
 </section>
 <section id="test">
@@ -81,60 +80,62 @@ def page(parts: Mapping[str, Markup], *, version: int, assets: str, form: Markup
         now=_clock(time.time()),
         state=parts["state"],
         problems=parts["problems"],
-        routes=routes(parts),
+        routes=draw_routes(parts),
         refusals=parts["refusals"],
         form=form,
         result=result or Markup(),
     )
 
 
-def routes(parts: Mapping[str, Markup]) -> Markup:
-    """All routes, each in an element that can be replaced."""
-    return joined(
+def draw_routes(parts: Mapping[str, Markup]) -> Markup:
+    """All routes, each in its own element."""
+    return join(
         markup('<article id="{name}">{part}</article>', name=name, part=part)
         for name, part in parts.items()
         if name.startswith("route-")
     )
 
 
-def state(config: Config, now: State) -> Markup:
+def draw_state(config: Config, now: State) -> Markup:
     word = "draining" if now.draining else "serving" if now.serving else "not serving"
     facts = [
         ("Deliveries are", markup('<b class="{mood}">{word}</b>', mood="good" if now.serving else "bad", word=word)),
         ("Configuration", config.file),
-        ("read at", _time(now.loaded)),
+        ("Loaded at", _time(now.loaded)),
         ("Workers", f"{now.workers} of {config.workers}"),
         ("In flight", now.in_flight),
-        ("Bodies held", f"{_size(now.buffered)} of {_size(config.limits.buffer)}"),
+        ("Buffered bodies", f"{_size(now.buffered)} of {_size(config.limits.buffer)}"),
         ("Connections", f"{now.connections} of {config.limits.connections}"),
         ("Listening on", config.listen),
     ]
     rows = (markup("<div><dt>{term}</dt><dd>{fact}</dd></div>", term=term, fact=fact) for term, fact in facts)
-    return markup("<dl>{rows}</dl>", rows=joined(rows))
+    return markup("<dl>{rows}</dl>", rows=join(rows))
 
 
-def problems(reload_error: Sequence[Problem], warnings: Sequence[Problem], loaded: float) -> Markup:
+def draw_problems(reload_error: Sequence[Problem], warnings: Sequence[Problem], loaded: float) -> Markup:
     failed = (
         markup(
-            '<section class="alert" role="alert"><h2>The configuration could not be read again</h2>'
-            "<p>That of {loaded} UTC is still at work.</p><ul>{problems}</ul></section>",
+            '<section class="alert" role="alert"><h2>The last configuration reload failed</h2>'
+            "<p>The configuration of {loaded} UTC is still in use.</p><ul>{problems}</ul></section>",
             loaded=_time(loaded),
-            problems=_listed(reload_error),
+            problems=_list_problems(reload_error),
         )
         if reload_error
         else Markup()
     )
     warned = (
-        markup('<section class="warning"><h2>Warnings</h2><ul>{warnings}</ul></section>', warnings=_listed(warnings))
+        markup(
+            '<section class="warning"><h2>Warnings</h2><ul>{warnings}</ul></section>', warnings=_list_problems(warnings)
+        )
         if warnings
         else Markup()
     )
-    return joined([failed, warned])
+    return join([failed, warned])
 
 
-def route(it: Route, counted: Block, rates: Sequence[float], secrets: Mapping[str, Block]) -> Markup:
-    """`counted` and `rates` are its counts in the order of a route's block; `secrets` those of its secrets, by id."""
-    checks = "open" if it.open else it.preset or ("own scheme" if it.verifier else "address only")
+def draw_route(it: Route, counts: Block, rates: Sequence[float], secrets: Mapping[str, Block]) -> Markup:
+    """One route. `counts` and `rates` are in the order of its block; `secrets` are the blocks of its secrets, by id."""
+    checks = "open" if it.open else it.preset or ("custom scheme" if it.verifier else "address only")
     tags = [(checks, "preset")]
     if not it.open:
         tags.append(("shadow", "shadow") if it.shadow else ("enforce", "mode"))
@@ -143,42 +144,42 @@ def route(it: Route, counted: Block, rates: Sequence[float], secrets: Mapping[st
     if it.allow is not None:
         tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
     if it.upstream_signer is not None:
-        tags.append(("signed anew", "sign"))
+        tags.append(("re-signed", "sign"))
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
         name=it.name,
         path=it.pattern,
-        tags=joined(markup('<span class="{kind}">{tag}</span> ', kind=kind, tag=tag) for tag, kind in tags),
+        tags=join(markup('<span class="{kind}">{tag}</span> ', kind=kind, tag=tag) for tag, kind in tags),
         upstream=it.upstream,
-        counts=_counts(counted, rates),
-        secrets=_secrets(it, secrets),
+        counts=_draw_counts(counts, rates),
+        secrets=_draw_secrets(it, secrets),
     )
 
 
-def no_route(counted: Block, rates: Sequence[float]) -> Markup:
-    """What no route took."""
-    return markup('<h3>no route</h3><p class="to">not forwarded</p>{counts}', counts=_counts(counted, rates))
+def draw_no_route(counts: Block, rates: Sequence[float]) -> Markup:
+    """Requests that no route matched."""
+    return markup('<h3>no route</h3><p class="to">not forwarded</p>{counts}', counts=_draw_counts(counts, rates))
 
 
-def refusals(last: Sequence[RecentRejection]) -> Markup:
-    if not last:
-        return markup("<p>None since the start.</p>")
+def draw_rejections(rejections: Sequence[RecentRejection]) -> Markup:
+    if not rejections:
+        return markup("<p>None since startup.</p>")
     return markup(
         '<table class="stack"><thead><tr><th>Time, UTC</th><th>Route</th><th>Reason</th><th>Client</th><th>Request</th>'
-        "<th>Body</th><th>Answer</th></tr></thead><tbody>{rows}</tbody></table>",
-        rows=joined(map(_refusal, last)),
+        "<th>Body</th><th>Response</th></tr></thead><tbody>{rows}</tbody></table>",
+        rows=join(map(_draw_rejection, rejections)),
     )
 
 
-def form(accounts: Markup, *, allowed: bool, needs_token: bool) -> Markup:
-    """The form of the delivery test; `accounts` is its replaceable part."""
+def draw_form(accounts: Markup, *, allowed: bool, needs_token: bool) -> Markup:
+    """The form for delivery tests; `accounts` is its replaceable part."""
     if not allowed:
         return markup(
-            "<p>Read-only: set <code>admin_token</code>, or let the admin listener be on loopback.</p>"
+            "<p>Read-only: set <code>admin_token</code>, or bind the admin listener to loopback.</p>"
             '<div id="accounts" hidden></div>'
         )
     token = markup(
-        '<input name="user" value="admin" autocomplete="username" hidden>'  # browsers want to know whose it is
+        '<input name="user" value="admin" autocomplete="username" hidden>'  # password managers need a user name
         '<label>Admin token <input type="password" name="token" required autocomplete="current-password"></label> '
         if needs_token
         else ""
@@ -191,18 +192,18 @@ def form(accounts: Markup, *, allowed: bool, needs_token: bool) -> Markup:
     )
 
 
-def accounts(config: Config) -> Markup:
+def draw_accounts(config: Config) -> Markup:
     if not config.accounts:
         return markup("<p>No accounts: add <code>delivery_test</code> to the configuration.</p>")
     options = (
         markup('<option value="{id}">{id} → {url}</option>', id=account.id, url=account.webhook_url or "no webhook_url")
         for account in config.accounts
     )
-    return markup('<label>Account <select name="account">{options}</select></label>', options=joined(options))
+    return markup('<label>Account <select name="account">{options}</select></label>', options=join(options))
 
 
-def result(status: int, account: str, detail: str) -> Markup:
-    """What became of a delivery test."""
+def draw_result(status: int, account: str, detail: str) -> Markup:
+    """The result of a delivery test."""
     return markup(
         '<p class="{mood}" role="status"><b>{status}</b> {account} {detail}</p>',
         mood="done" if status == 200 else "alert",
@@ -212,20 +213,20 @@ def result(status: int, account: str, detail: str) -> Markup:
     )
 
 
-def _counts(counted: Block, rates: Sequence[float]) -> Markup:
-    """Accepted first, then every reason that came up, most frequent first."""
+def _draw_counts(counts: Block, rates: Sequence[float]) -> Markup:
+    """Accepted deliveries first, then every other end that occurred, most frequent first."""
     seen: list[tuple[float, float, str, str]] = []
-    for reason, place in REASON_AT.items():
-        if reason is not None and counted[place]:
-            seen.append((counted[place], rates[place], outcome_of(reason), reason))
+    for (outcome, reason), place in END_AT.items():
+        if reason is not None and counts[place]:
+            seen.append((counts[place], rates[place], outcome, reason))
     for shadowed, place in SHADOW_AT.items():
-        if counted[place]:
-            seen.append((counted[place], rates[place], "shadow", shadowed))
-    rows = [(counted[REASON_AT[None]], rates[REASON_AT[None]], "accepted", ""), *sorted(seen, reverse=True)]
+        if counts[place]:
+            seen.append((counts[place], rates[place], "shadow", shadowed))
+    rows = [(counts[ACCEPTED_AT], rates[ACCEPTED_AT], "accepted", ""), *sorted(seen, reverse=True)]
     return markup(
         '<table class="counts"><thead><tr><th>Deliveries</th><th class="n">total</th><th class="n">per minute</th>'
         "</tr></thead><tbody>{rows}</tbody></table>",
-        rows=joined(
+        rows=join(
             markup(
                 '<tr><td><span class="{kind}">{kind}</span> {reason}</td><td class="n">{count}</td>'
                 '<td class="n">{rate}</td></tr>',
@@ -239,16 +240,16 @@ def _counts(counted: Block, rates: Sequence[float]) -> Markup:
     )
 
 
-def _secrets(it: Route, blocks: Mapping[str, Block]) -> Markup:
+def _draw_secrets(it: Route, blocks: Mapping[str, Block]) -> Markup:
     if it.verifier is None:
         return Markup()
     rows = (
         markup(
             '<tr><td>{id}{retire}</td><td class="n">{matches}</td><td>{last_used}</td></tr>',
             id=secret.id,
-            retire=_retire(secret.retire_by),
+            retire=_draw_retire_by(secret.retire_by),
             matches=f"{int(block[MATCHES]):,}",
-            last_used=_time(block[LAST_USED]) if block[LAST_USED] else "not since the start",
+            last_used=_time(block[LAST_USED]) if block[LAST_USED] else "not since startup",
         )
         for secret in it.verifier.secrets
         if (block := blocks.get(secret.id)) is not None
@@ -256,18 +257,18 @@ def _secrets(it: Route, blocks: Mapping[str, Block]) -> Markup:
     return markup(
         '<table class="secrets"><thead><tr><th>Secret</th><th class="n">matched</th><th>last used, UTC</th></tr></thead>'
         "<tbody>{rows}</tbody></table>",
-        rows=joined(rows),
+        rows=join(rows),
     )
 
 
-def _retire(by: float | None) -> Markup:
+def _draw_retire_by(by: float | None) -> Markup:
     if by is None:
         return Markup()
-    day = time.strftime("%Y-%m-%d", time.gmtime(by - 1))  # `by` is when that day is over
+    day = time.strftime("%Y-%m-%d", time.gmtime(by - 1))  # `by` is the end of that day
     return markup('<br><small class="{mood}">retire by {day}</small>', mood="bad" if by < time.time() else "", day=day)
 
 
-def _refusal(it: RecentRejection) -> Markup:
+def _draw_rejection(it: RecentRejection) -> Markup:
     outcome = "shadow" if it.shadow else it.outcome
     hint = markup(' <span class="hint">{hint}</span>', hint=it.hint) if it.hint else Markup()
     detail = markup("<br><small>{detail}</small>", detail=it.detail) if it.detail else Markup()
@@ -275,7 +276,7 @@ def _refusal(it: RecentRejection) -> Markup:
         '<tr><td data-is="Time">{time}</td><td data-is="Route">{route}</td>'
         '<td data-is="Reason"><span class="{outcome}">{outcome}</span> {reason}{hint}{detail}</td>'
         '<td data-is="Client">{client}</td><td data-is="Request" class="long"><code>{method} {path}</code></td>'
-        '<td data-is="Body" class="n">{body}</td><td data-is="Answer" class="n">{status}</td></tr>',
+        '<td data-is="Body" class="n">{body}</td><td data-is="Response" class="n">{status}</td></tr>',
         time=_time(it.time),
         route=it.route or "none",
         outcome=outcome,
@@ -290,8 +291,8 @@ def _refusal(it: RecentRejection) -> Markup:
     )
 
 
-def _listed(problems: Iterable[Problem]) -> Markup:
-    return joined(
+def _list_problems(problems: Iterable[Problem]) -> Markup:
+    return join(
         markup(
             "<li><code>{file}:{line}</code> {path} {message}</li>",
             file=problem.file,

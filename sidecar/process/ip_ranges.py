@@ -8,14 +8,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from sidecar.config.ranges import RangesError, load_ranges
 from sidecar.config.settings import RangesSettings
 from sidecar.process.reload import Reloader
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.prometheus import family
 
 if TYPE_CHECKING:
     import httpx
@@ -75,7 +79,7 @@ class PublishedRanges:
         return True
 
 
-class RangesRefresher:
+class RangesRefresher(Collector):
     """Fetches the lists that the configuration uses and wants kept current, and applies those that changed."""
 
     def __init__(self, ranges: PublishedRanges, reloader: Reloader, log: Log) -> None:
@@ -91,6 +95,13 @@ class RangesRefresher:
             except Exception as bug:  # keep trying
                 self._log.event("ip_ranges_failed", Level.ERROR, what=type(bug).__name__)
             await asyncio.sleep(CHECK_SECONDS)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the lists that the configuration uses."""
+        lists = self._ranges.state(self._reloader.config.ranges)
+        yield family("webhook_sidecar_ip_ranges_age_seconds", [((preset,), age) for preset, age, _ in lists])
+        failures = [((preset,), failed) for preset, _, failed in lists]
+        yield family("webhook_sidecar_ip_ranges_fetch_failures_total", failures)
 
     async def _refresh(self, settings: RangesSettings) -> None:
         due = self._ranges.due(self._reloader.config.ranges) if settings.refresh is not None else []

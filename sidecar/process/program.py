@@ -30,9 +30,10 @@ from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
 from sidecar.telemetry.log import Level, Log
-from sidecar.telemetry.process_metrics import Processes, memory_limit
-from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.process_metrics import ProcessMetrics, memory_limit
 from sidecar.telemetry.recent_rejections import RecentRejection
+from sidecar.telemetry.scrape import Scraper
+from sidecar.telemetry.totals import Totals
 
 #: The share of `drain` during which deliveries that are still on their way are accepted (load balancers learn of a
 #: removed endpoint while SIGTERM is sent, not before).
@@ -57,19 +58,20 @@ class Program:
         self.log = log
         self.data_processes = data_processes
         self.ready = self.draining = False
-        self.exposition = Exposition(data_processes.metrics, lambda: (data_processes.serving, data_processes.exits))
-        self._ranges = PublishedRanges(time.time)
+        ranges = PublishedRanges(time.time)
         self._reloader = Reloader(
             config,
             files,
             env,
-            networks=self._ranges.networks,
+            networks=ranges.networks,
             processes=data_processes,
-            exposition=self.exposition,
             log=log,
         )
-        self._describe_config(self.exposition)
-        self.processes = Processes(lambda: data_processes.pids)
+        self._refresher = RangesRefresher(ranges, self._reloader, log)
+        self.totals = Totals(data_processes.metrics)
+        self.scraper = Scraper(self.totals, shared_store=config.replay_store is not None)
+        for owner in (self._reloader, self._refresher, ProcessMetrics(data_processes, memory_limit())):
+            self.scraper.registry.register(owner)
         self.live_page = LivePage(self)
         self.admin = asgi_server(admin_app(self))
         self._tasks: set[asyncio.Task[object]] = set()
@@ -102,7 +104,7 @@ class Program:
             compiled=is_compiled(),
         )
         self._in_background(self._reloader.watch)
-        self._in_background(RangesRefresher(self._ranges, self._reloader, self.log).run)
+        self._in_background(self._refresher.run)
         self._in_background(self.live_page.rates.keep)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +139,17 @@ class Program:
         """Whether deliveries are accepted and should be sent here."""
         return self.ready and self.data_processes.serving > 0
 
-    async def refusals(self) -> Sequence[RecentRejection]:
+    @property
+    def loaded_at(self) -> float:
+        """Unix time when the current configuration was loaded."""
+        return self._reloader.loaded_at
+
+    @property
+    def workers(self) -> int:
+        """How many processes accept deliveries."""
+        return self.data_processes.serving
+
+    async def recent_rejections(self) -> Sequence[RecentRejection]:
         """The most recent rejections and failures, newest first."""
         return await self.data_processes.refusals()
 
@@ -147,18 +159,6 @@ class Program:
         return sum(metrics.in_flight for metrics in self.data_processes.metrics)
 
     # Internals
-
-    def _describe_config(self, exposition: Exposition) -> None:
-        """Exports what only the configuration knows."""
-        exposition.shared_store = self.config.replay_store is not None
-        exposition.ranges = lambda: self._ranges.state(self.config.ranges)
-        exposition.retirements = lambda: [
-            (route.name, secret.id, secret.retire_by)
-            for route in self.config.routes.routes
-            for secret in (route.verifier.secrets if route.verifier else ())
-            if secret.retire_by is not None
-        ]
-        exposition.memory_limit = memory_limit()
 
     def _in_background(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: str) -> None:
         task: asyncio.Task[object] = asyncio.create_task(work(*arguments))

@@ -8,8 +8,11 @@ has not changed.
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from sidecar.config.files import ReadFile, Recalled, Remembered
 from sidecar.config.loader import load_config
@@ -18,7 +21,7 @@ from sidecar.config.settings import Config
 from sidecar.process.data_processes import DataProcesses
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Level, Log
-from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.prometheus import family
 
 #: How often a configuration is read again because a file changed while it was being read.
 MAX_READS: Final = 5
@@ -30,7 +33,7 @@ SETTLE_SECONDS = 0.25
 MAX_SETTLES = 20
 
 
-class Reloader:
+class Reloader(Collector):
     """Holds the current configuration, and replaces it."""
 
     def __init__(
@@ -41,18 +44,17 @@ class Reloader:
         *,
         networks: Mapping[str, Networks],
         processes: DataProcesses,
-        exposition: Exposition,
         log: Log,
     ) -> None:
         """`files` are those that the configuration was read from; `networks` are the fetched lists, by preset."""
         self.config = config
+        self.loaded_at = 0.0  #: unix time
         self.error: ConfigError | None = None  #: of the last reload, if it failed
         self._networks = networks
         self._files = files  # as last read, valid or not
         self._valid_files = files  # those that `config` was read from
         self._env = env
         self._processes = processes
-        self._exposition = exposition
         self._log = log
         self._lock = asyncio.Lock()
         self._record_success("the start")
@@ -89,19 +91,29 @@ class Reloader:
             await self._processes.apply(config, self._valid_files)
             self.config = config
 
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the configuration."""
+        yield family("webhook_sidecar_config_last_reload_successful", [((), int(self.error is None))])
+        yield family("webhook_sidecar_config_last_reload_success_timestamp_seconds", [((), self.loaded_at)])
+        retirements = [
+            ((route.name, secret.id), secret.retire_by)
+            for route in self.config.routes.routes
+            for secret in (route.verifier.secrets if route.verifier else ())
+            if secret.retire_by is not None
+        ]
+        yield family("webhook_sidecar_secret_retire_by_timestamp_seconds", retirements)
+
     def _record_success(self, cause: str) -> None:
         config = self.config
         self.error = None
         self._log.settings = config.log
-        self._exposition.reload_successful = True
-        self._exposition.reload_success_time = time.time()
+        self.loaded_at = time.time()
         for warning in config.warnings:
             self._log.event("config_warning", Level.WARNING, detail=str(warning))
         self._log.event("config_loaded", cause=cause, file=config.file, routes=len(config.routes.routes))
 
     def _record_failure(self, error: ConfigError, cause: str) -> None:
         self.error = error
-        self._exposition.reload_successful = False
         kept = "the last good configuration"
         for problem in error.problems:
             self._log.event("config_reload_failed", Level.ERROR, cause=cause, detail=str(problem), kept=kept)

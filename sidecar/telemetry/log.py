@@ -1,7 +1,7 @@
-"""One line for each delivery and for each thing that happens to the program: JSON for machines, text for people.
+"""Writes one log line for each delivery and each event of the program: JSON for machines, text for people.
 
 Lines are formatted here and written once per turn of the event loop, because `logging` costs more than verifying does.
-Nothing a sender wrote can end a line or forge a field: JSON escapes it, text mode drops what is not printable ASCII.
+Text from a sender can't end a line or forge a field: JSON escapes it, and text mode replaces everything but printable ASCII.
 """
 
 import json
@@ -48,8 +48,8 @@ _LEVELS: Final = {
     Outcome.FAILED: Level.ERROR,
 }
 _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
-#: A path or delivery id longer than this is cut in the log.
-MAX_SHOWN: Final = 200
+#: Paths and delivery ids are cut to this many bytes, in the log and in traces.
+MAX_LOGGED: Final = 200
 
 
 def to_stdout(text: str) -> None:
@@ -59,7 +59,7 @@ def to_stdout(text: str) -> None:
 
 
 def to_shared_stdout(text: str) -> None:
-    """Where several processes write: whole lines at a time, as few bytes as a pipe takes in one piece (pipe(7))."""
+    """The writer where several processes share standard output: whole lines, at most PIPE_BUF bytes at a time (pipe(7))."""
     data = text.encode()
     while data:
         end = len(data) if len(data) <= PIPE_BUF else data.rfind(b"\n", 0, PIPE_BUF) + 1 or data.find(b"\n") + 1
@@ -67,7 +67,7 @@ def to_shared_stdout(text: str) -> None:
 
 
 class Log:
-    """Settings may be swapped at any time (`log.settings = ...`)."""
+    """The settings can be replaced at any time (`log.settings = ...`)."""
 
     def __init__(
         self,
@@ -81,48 +81,48 @@ class Log:
         self._write = write
         self._now = now
         self._lines: list[str] = []
-        self._process = token_hex(4)  # makes the ids of deliveries differ between processes
-        self._millisecond = -1  # of the last line, unix time; how it is written, and its second
-        self._shown = ""
-        self._prefix = ""
+        self._process = token_hex(4)  # makes delivery ids differ between processes
+        self._millisecond = -1  # of the last line, unix time
+        self._timestamp = ""  # that millisecond as text
+        self._prefix = ""  # its second as text
 
-    def record(self, exchange: DeliveryRecord) -> None:
-        """The line of one delivery, or of a handshake that was answered here."""
-        if exchange.handshake is HandshakeResult.ANSWERED:
-            self._handshake(exchange)
+    def record(self, record: DeliveryRecord) -> None:
+        """Logs a delivery, or a handshake that was answered here."""
+        if record.handshake is HandshakeResult.ANSWERED:
+            self._log_handshake(record)
             return
-        outcome = exchange.outcome
+        outcome = record.outcome
         if outcome is Outcome.ACCEPTED and not self.settings.accepted:
             return
         level = _LEVELS[outcome]
         if _RANKS[level] < _RANKS[self.settings.level]:
             return
-        made = self._text(exchange) if self.settings.format is LogFormat.TEXT else self._json(exchange, level)
-        self._append(made)
+        text = self.settings.format is LogFormat.TEXT
+        self._append(self._format_text(record) if text else self._format_json(record, level))
 
     def event(self, name: str, level: Level = Level.INFO, **fields: str | float | int | bool) -> None:
-        """The line of something that happened to the program."""
+        """Logs an event of the program."""
         if _RANKS[level] < _RANKS[self.settings.level]:
             return
         if self.settings.format is LogFormat.TEXT:
-            shown = " ".join(f"{key}={_printable(str(value))}" for key, value in fields.items())
-            self._append(f"{self._time()} {level.upper():8} {name} {shown}\n")
+            pairs = " ".join(f"{key}={_printable(str(value))}" for key, value in fields.items())
+            self._append(f"{self._time()} {level.upper():8} {name} {pairs}\n")
         else:
             self._append(json.dumps({"time": self._time(), "level": level, "event": name} | fields) + "\n")
 
-    def _handshake(self, e: DeliveryRecord) -> None:
+    def _log_handshake(self, e: DeliveryRecord) -> None:
         self.event(
             "handshake",
             route=e.route_name,
             client=e.client,
             peer=e.peer or "unix:",
             method=e.method,
-            path=e.path[:MAX_SHOWN].decode("latin-1"),
+            path=e.path[:MAX_LOGGED].decode("latin-1"),
             status=e.status,
         )
 
     def flush(self) -> None:
-        """Writes what is waiting."""
+        """Writes the lines that are waiting."""
         if self._lines:
             text = "".join(self._lines)
             self._lines.clear()
@@ -140,19 +140,19 @@ class Log:
             if second != self._millisecond // 1000:
                 self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             self._millisecond = millisecond
-            self._shown = "%s%03dZ" % (self._prefix, millisecond % 1000)
-        return self._shown
+            self._timestamp = "%s%03dZ" % (self._prefix, millisecond % 1000)
+        return self._timestamp
 
-    def _json(self, e: DeliveryRecord, level: str) -> str:
-        # Put together by hand, of texts and whole numbers alone, which the compiler makes into one copy: json.dumps takes four
-        # times as long. What came from outside is quoted by the encoder's own function; names and ids were checked to be
-        # plain when the configuration was read.
-        outcome: str = e.outcome  # to the compiler no Enum, whose __str__ it would call
+    def _format_json(self, e: DeliveryRecord, level: str) -> str:
+        # Built by hand from strings and integers only, which mypyc compiles to a single copy; json.dumps takes four times as
+        # long. Text from outside is quoted by the encoder's own function. Names and ids were checked to be plain when the
+        # configuration was read.
+        outcome: str = e.outcome  # as a str: for an Enum mypyc would call __str__
         reason: str = e.reason or ""
         line = (
             f'{{"time":"{self._time()}","level":"{level}","event":"delivery","id":"{self._process}-{hex(e.number)[2:]}",'
             f'"route":"{e.route_name}","outcome":"{outcome}","reason":"{reason}","client":"{e.client}",'
-            f'"peer":"{e.peer or "unix:"}","method":{_quote(e.method)},"path":{_quote(e.path[:MAX_SHOWN].decode("latin-1"))},'
+            f'"peer":"{e.peer or "unix:"}","method":{_quote(e.method)},"path":{_quote(e.path[:MAX_LOGGED].decode("latin-1"))},'
             f'"status":{e.status},"upstream_status":{e.upstream_status},"secret":"{e.secret_id}",'
             f'"request_bytes":{e.request_bytes},"answer_bytes":{e.answer_bytes},"duration_ms":{_milliseconds(e.seconds)}'
         )
@@ -163,7 +163,7 @@ class Log:
         if e.age is not None:
             line += ',"signature_age_s":%.3f' % e.age
         if e.delivery_id:
-            line += f',"delivery_id":{_quote(e.delivery_id[:MAX_SHOWN].decode("latin-1"))}'
+            line += f',"delivery_id":{_quote(e.delivery_id[:MAX_LOGGED].decode("latin-1"))}'
         if e.shadow_reason is not None:
             line += f',"shadow_reason":"{e.shadow_reason}"'
         if e.hint is not None:
@@ -176,7 +176,7 @@ class Log:
             line += f',"detail":{_quote(e.detail)}'
         return line + "}\n"
 
-    def _text(self, e: DeliveryRecord) -> str:
+    def _format_text(self, e: DeliveryRecord) -> str:
         path = _word(e.path)
         parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {path}"]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
@@ -200,14 +200,14 @@ class Log:
 
 
 def _milliseconds(seconds: float) -> str:
-    """With two digits behind the point."""
+    """With two decimal places."""
     hundredths = int(seconds * 100_000 + 0.5)
     return f"{hundredths // 100}.{_CENTS[hundredths % 100]}"
 
 
 def _word(value: bytes) -> str:
-    """What a sender wrote, as one word: a blank would begin the next field."""
-    return _printable(value[:MAX_SHOWN].decode("latin-1")).replace(" ", "?")
+    """Text from a sender as one word: a space would begin the next field."""
+    return _printable(value[:MAX_LOGGED].decode("latin-1")).replace(" ", "?")
 
 
 def _printable(text: str) -> str:

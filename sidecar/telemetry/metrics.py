@@ -1,15 +1,15 @@
-"""Counts of what happened, on plain numbers: one `record(exchange)` per delivery.
+"""Counts deliveries as plain numbers, with one `record(record)` call per delivery.
 
-prometheus-client's own counters and histograms take a lock and a Python call for each of the ten values of a delivery,
-which is as much time as verifying it; so it only writes the exposition (exposition.py). All numbers of a route stand in
-one block at fixed places, so that a block may as well be memory that several processes share (ledger.py).
+prometheus-client's own counters and histograms take a lock and a Python call for each of the ten values of a delivery, as much
+time as verifying it takes. So that library only formats the output (prometheus.py). All numbers of a route are in one block at
+fixed positions, which lets the block be memory that several processes share (shared_counts.py).
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.outcomes import SHADOWED, HandshakeResult, Hint, Reason
+from sidecar.outcomes import ENDS, SHADOWED, HandshakeResult, Hint, Outcome, Reason
 from sidecar.routing.routes import Route
 from sidecar.telemetry.record import DeliveryRecord
 
@@ -23,18 +23,14 @@ BYTES: Final[Bounds] = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 10485
 AGE: Final[Bounds] = (-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 600.0)
 CODES: Final[tuple[str, ...]] = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
-#: Numbers at fixed places: a list, or shared memory.
+#: Numbers at fixed positions: a list, or shared memory.
 Block = MutableSequence[float]
-#: Gives the block of this name and size; the same one whenever it is asked for the same name.
+#: Returns the block with this name and size; the same block for the same name.
 Allocate = Callable[[str, int], Block]
 
 
-def _after(place: int, names: Iterable[str]) -> dict[str, int]:
-    return {name: place + index for index, name in enumerate(names)}
-
-
 class Histogram(NamedTuple):
-    """Where in a route's block: a count for each inclusive upper bound, one for what is above them all, then the sum."""
+    """Positions in a route's block: a count for each inclusive upper bound, one for larger values, then the sum."""
 
     bounds: Bounds
     first: int
@@ -48,10 +44,11 @@ class Histogram(NamedTuple):
         return self.sum + 1
 
 
-#: A route's block. None, no reason to refuse it, is an accepted delivery.
-REASON_AT: Final[dict[Reason | None, int]] = {None: 0, **{reason: 1 + index for index, reason in enumerate(Reason)}}
-SHADOW_AT: Final = {reason: len(REASON_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
-CODES_AT: Final = len(REASON_AT) + len(SHADOW_AT)
+# A route's block begins with a count for each way that a delivery can end, accepted first.
+END_AT: Final[dict[tuple[Outcome, Reason | None], int]] = {end: index for index, end in enumerate(ENDS)}
+ACCEPTED_AT: Final = 0
+SHADOW_AT: Final = {reason: len(END_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
+CODES_AT: Final = len(END_AT) + len(SHADOW_AT)
 HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
 HANDSHAKE_AT: Final = {
     result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(HandshakeResult)
@@ -65,14 +62,14 @@ UNCHECKED_AT: Final = SIGNED_AGE.end
 EVICTIONS_AT: Final = UNCHECKED_AT + 1
 ROUTE_SIZE: Final = EVICTIONS_AT + 1
 
-#: An exemplar of each bucket of the three times, newest only: trace id in 48, 48 and 32 bits, span id in 32 and 32 (a
-#: double holds whole numbers up to 53 bits), the value, and when it was, unix time, written last; 0 while there is none.
+#: The newest exemplar of each bucket of the three durations: trace id in 48, 48 and 32 bits, span id in 32 and 32 (a double
+#: holds whole numbers up to 53 bits), the value, and its unix time, which is written last and is 0 while there is none.
 EXEMPLAR_SIZE: Final = 7
 EXEMPLARS: Final[tuple[Histogram, ...]] = (DELIVERY, UPSTREAM, VERIFYING)
 EXEMPLARS_SIZE: Final = EXEMPLAR_SIZE * (VERIFYING.end - DELIVERY.first)
 _BITS_48, _BITS_32 = 2**48 - 1, 2**32 - 1
 
-# The same places as plain numbers, for the one function that runs for each delivery.
+# The same positions as plain numbers, for the one function that runs for each delivery.
 _DELIVERY: Final = DELIVERY.first
 _DELIVERY_SUM: Final = DELIVERY.sum
 _UPSTREAM: Final = UPSTREAM.first
@@ -83,15 +80,15 @@ _BODY: Final = BODY.first
 _BODY_SUM: Final = BODY.sum
 _AGE: Final = SIGNED_AGE.first
 _AGE_SUM: Final = SIGNED_AGE.sum
-#: Class 1 of status codes stands at `CODES_AT`.
+#: Status codes 1xx are counted at `CODES_AT`.
 _CODES: Final = CODES_AT - 1
 
-#: A secret's block: how often it matched, and when last, unix time.
+#: A secret's block: the number of matches, and the unix time of the last one.
 MATCHES: Final = 0
 LAST_USED: Final = 1
 SECRET_SIZE: Final = 2
 
-#: The gauges' block: what one process holds at this moment, and whether (1 or 0) it can't ask the shared replay store.
+#: The gauges' block: current values of one process, and 1 while it can't reach the shared replay store.
 IN_FLIGHT: Final = 0
 BUFFERED: Final = 1
 CONNECTIONS: Final = 2
@@ -106,27 +103,27 @@ class RouteCounts:
 
     def __init__(self, block: Block) -> None:
         self.block = block
-        self.hints = False  #: whether these have a meaning for the route
+        self.hints = False  #: whether the route can have these
         self.handshakes = False
         self.replay = False
         self.secrets: dict[str, Block] = {}
         self.exemplars: Block | None = None  #: where deliveries are traced
 
 
-def added(blocks: Sequence[Block]) -> Block:
-    """The same counts of several processes, added up."""
+def sum_blocks(blocks: Sequence[Block]) -> Block:
+    """Adds up the same counts of several processes."""
     return list(blocks[0]) if len(blocks) == 1 else [sum(column) for column in zip(*blocks)]
 
 
-def lists(name: str, size: int) -> Block:
-    """Blocks of one process."""
+def allocate_list(name: str, size: int) -> Block:
+    """Allocates a block that only this process uses."""
     return [0.0] * size
 
 
 class Metrics:
-    """Everything that one process counts. `gauges` are moved by those who hold what they tell."""
+    """Everything that one process counts. The owners of the values in `gauges` update them there."""
 
-    def __init__(self, allocate: Allocate = lists) -> None:
+    def __init__(self, allocate: Allocate = allocate_list) -> None:
         self._allocate = allocate
         self.gauges = allocate("gauges", GAUGES_SIZE)
         self.routes: dict[str, RouteCounts] = {}
@@ -134,11 +131,11 @@ class Metrics:
 
     @property
     def in_flight(self) -> int:
-        """Deliveries being worked on."""
+        """The number of deliveries in progress."""
         return int(self.gauges[IN_FLIGHT])
 
     def configure(self, routes: Iterable[Route], *, exemplars: bool = False) -> None:
-        """Makes every series of these routes exist; what was counted before stays."""
+        """Creates every series of these routes; existing counts are kept."""
         for route in routes:
             counts = self._add(route.name, route.secret_ids)
             counts.hints = counts.hints or route.verifier is not None
@@ -156,54 +153,55 @@ class Metrics:
                 counts.secrets[secret_id] = self._allocate(f"secret {name} {secret_id}", SECRET_SIZE)
         return counts
 
-    def record(self, exchange: DeliveryRecord, now: float) -> None:
+    def record(self, record: DeliveryRecord, now: float) -> None:
         """Counts one delivery. `now` is unix time in seconds."""
-        counts = self.routes[exchange.route_name]
+        counts = self.routes[record.route_name]
         block = counts.block
-        if exchange.handshake is not None:
-            block[HANDSHAKE_AT[exchange.handshake]] += 1
-            if exchange.handshake is HandshakeResult.ANSWERED:
-                return  # no delivery: the receiver has no part in it
-        if exchange.hint is not None:
-            block[HINT_AT[exchange.hint]] += 1
-        block[REASON_AT[exchange.reason]] += 1
-        if exchange.shadow_reason is not None:
-            block[SHADOW_AT[exchange.shadow_reason]] += 1
-        if exchange.unchecked:
+        if record.handshake is not None:
+            block[HANDSHAKE_AT[record.handshake]] += 1
+            if record.handshake is HandshakeResult.ANSWERED:
+                return  # not a delivery: the receiver doesn't see it
+        if record.hint is not None:
+            block[HINT_AT[record.hint]] += 1
+        reason = record.reason
+        block[ACCEPTED_AT if reason is None else END_AT[record.outcome, reason]] += 1
+        if record.shadow_reason is not None:
+            block[SHADOW_AT[record.shadow_reason]] += 1
+        if record.unchecked:
             block[UNCHECKED_AT] += 1
-        if exchange.evicted:
+        if record.evicted:
             block[EVICTIONS_AT] += 1
-        seconds = exchange.seconds
+        seconds = record.seconds
         block[_DELIVERY + bisect_left(LATENCY, seconds)] += 1
         block[_DELIVERY_SUM] += seconds
-        size = exchange.request_bytes
+        size = record.request_bytes
         block[_BODY + bisect_left(BYTES, size)] += 1
         block[_BODY_SUM] += size
-        seconds_or_none = exchange.verify_seconds
+        seconds_or_none = record.verify_seconds
         if seconds_or_none is not None:
             block[_VERIFY + bisect_left(VERIFY, seconds_or_none)] += 1
             block[_VERIFY_SUM] += seconds_or_none
-        seconds_or_none = exchange.upstream_seconds
+        seconds_or_none = record.upstream_seconds
         if seconds_or_none is not None:
             block[_UPSTREAM + bisect_left(LATENCY, seconds_or_none)] += 1
             block[_UPSTREAM_SUM] += seconds_or_none
-        age = exchange.age
+        age = record.age
         if age is not None:
             block[_AGE + bisect_left(AGE, age)] += 1
             block[_AGE_SUM] += age
-        if exchange.secret_id:
-            secret = counts.secrets[exchange.secret_id]
+        if record.secret_id:
+            secret = counts.secrets[record.secret_id]
             secret[MATCHES] += 1
             secret[LAST_USED] = now
-        if exchange.upstream_status:
-            block[_CODES + exchange.upstream_status // 100] += 1
+        if record.upstream_status:
+            block[_CODES + record.upstream_status // 100] += 1
 
-    def exemplify(self, exchange: DeliveryRecord, now: float) -> None:
-        """Keeps a traced delivery as the example of the buckets that it was counted in. `now` is unix time in seconds."""
-        block, trace = self.routes[exchange.route_name].exemplars, exchange.trace
-        if block is None or trace is None or exchange.handshake is HandshakeResult.ANSWERED:
+    def exemplify(self, record: DeliveryRecord, now: float) -> None:
+        """Keeps a traced delivery as the exemplar of the buckets that counted it. `now` is unix time in seconds."""
+        block, trace = self.routes[record.route_name].exemplars, record.trace
+        if block is None or trace is None or record.handshake is HandshakeResult.ANSWERED:
             return
-        values = (exchange.seconds, exchange.upstream_seconds, exchange.verify_seconds)
+        values = (record.seconds, record.upstream_seconds, record.verify_seconds)
         for histogram, value in zip(EXEMPLARS, values):
             if value is not None:
                 place = exemplar_place(histogram, bisect_left(histogram.bounds, value))
@@ -222,12 +220,12 @@ class Metrics:
 
 
 def exemplar_place(histogram: Histogram, bucket: int) -> int:
-    """Where in a block of exemplars."""
+    """The position of a bucket's exemplar in a block of exemplars."""
     return EXEMPLAR_SIZE * (histogram.first - DELIVERY.first + bucket)
 
 
 class Exemplar(NamedTuple):
-    """One traced delivery of those that a bucket counts."""
+    """One of the traced deliveries that a bucket counts."""
 
     trace_id: str
     span_id: str
@@ -236,7 +234,7 @@ class Exemplar(NamedTuple):
 
 
 def exemplar_at(block: Block, place: int) -> Exemplar | None:
-    """None if there is none, or if another process is writing it at this moment."""
+    """None if there is none, or while another process is writing it."""
     high, middle, low, span_high, span_low, value, time = block[place : place + EXEMPLAR_SIZE]
     if not time or block[place + EXEMPLAR_SIZE - 1] != time:
         return None

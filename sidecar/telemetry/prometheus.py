@@ -1,37 +1,33 @@
-"""What Prometheus reads: the counts of one process, or the sums of several, written by prometheus-client.
+"""All metrics at `/metrics`, in one table: full name, type, labels and help text.
 
-Writing takes some 10 us a line, and a route has over a hundred lines. So a scrape is written in slices of a few routes
-with a turn of the event loop between them: no delivery waits longer than one slice takes, however many routes there are.
-(In a thread it would hold the interpreter's lock for 5 ms against each event of the loop.)
+To add a metric, count it, describe it in `METRICS`, and document it in docs/metrics.md. Metrics of routes are read from the
+route's counts by a function in the table. The others are yielded by the collector that owns their values, made by `family`.
+prometheus-client formats them all.
 """
 
-import asyncio
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import samples
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.outcomes import Outcome, outcome_of
 from sidecar.telemetry.metrics import (
     BODY,
     BUFFERED,
     CODES,
     CODES_AT,
     DELIVERY,
+    END_AT,
     EVICTIONS_AT,
-    EXEMPLAR_SIZE,
     EXEMPLARS,
-    EXEMPLARS_SIZE,
     HANDSHAKE_AT,
     HINT_AT,
     IN_FLIGHT,
     LAST_USED,
     MATCHES,
-    REASON_AT,
     SHADOW_AT,
     SIGNED_AGE,
     STORE_LOST,
@@ -40,306 +36,273 @@ from sidecar.telemetry.metrics import (
     VERIFYING,
     Block,
     Histogram,
-    Metrics,
     RouteCounts,
-    added,
     exemplar_at,
     exemplar_place,
 )
+from sidecar.telemetry.totals import Totals
 
-#: Routes in one slice of a scrape.
-SLICE = 4
-OPENMETRICS_END = b"# EOF\n"
+#: Label values in the table's order, and the value. In a route's metrics the label `route` is left out.
+Sample = tuple[tuple[str, ...], float]
+#: The samples of one route.
+Read = Callable[[RouteCounts], Iterable[Sample]]
 
-#: Turns a collector's families into text: one of prometheus-client's encoders.
-Encode = Callable[[Collector], bytes]
 
-_HISTOGRAMS = (
-    ("delivery_seconds", "From the request's head to the end of the answer.", DELIVERY),
-    ("verify_seconds", "Computing and comparing MACs.", VERIFYING),
-    ("upstream_seconds", "From connecting to the upstream to the end of its answer.", UPSTREAM),
-    ("body_bytes", "Size of the deliveries' bodies, as far as they were read.", BODY),
-    (
-        "signature_age_seconds",
+class MetricInfo(NamedTuple):
+    """One row of the table."""
+
+    name: str  #: as Prometheus shows it
+    type: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    read: Read | Histogram | None = None  #: for metrics of routes
+
+
+def _ends(counts: RouteCounts) -> Iterator[Sample]:
+    return (((outcome, reason or ""), counts.block[place]) for (outcome, reason), place in END_AT.items())
+
+
+def _shadow_rejections(counts: RouteCounts) -> Iterator[Sample]:
+    return (((reason,), counts.block[place]) for reason, place in SHADOW_AT.items())
+
+
+def _upstream_responses(counts: RouteCounts) -> Iterator[Sample]:
+    return (((code,), counts.block[CODES_AT + index]) for index, code in enumerate(CODES))
+
+
+def _hints(counts: RouteCounts) -> Iterator[Sample]:
+    return (((hint,), counts.block[place]) for hint, place in HINT_AT.items() if counts.hints)
+
+
+def _handshakes(counts: RouteCounts) -> Iterator[Sample]:
+    return (((result,), counts.block[place]) for result, place in HANDSHAKE_AT.items() if counts.handshakes)
+
+
+def _unchecked(counts: RouteCounts) -> list[Sample]:
+    return [((), counts.block[UNCHECKED_AT])] if counts.replay else []
+
+
+def _evictions(counts: RouteCounts) -> list[Sample]:
+    return [((), counts.block[EVICTIONS_AT])] if counts.replay else []
+
+
+def _matches(counts: RouteCounts) -> Iterator[Sample]:
+    return (((secret_id,), block[MATCHES]) for secret_id, block in counts.secrets.items())
+
+
+def _last_used(counts: RouteCounts) -> Iterator[Sample]:
+    return (((secret_id,), block[LAST_USED]) for secret_id, block in counts.secrets.items())
+
+
+METRICS: Final = (
+    MetricInfo(
+        "webhook_sidecar_deliveries_total",
+        "counter",
+        ("route", "outcome", "reason"),
+        "Deliveries: answered by the upstream (accepted), delivered before and answered 200 here (duplicate), rejected here "
+        "(rejected), verified but without a response of the upstream (failed).",
+        _ends,
+    ),
+    MetricInfo(
+        "webhook_sidecar_shadow_rejections_total",
+        "counter",
+        ("route", "reason"),
+        "Deliveries that a route in shadow mode forwarded but would have rejected.",
+        _shadow_rejections,
+    ),
+    MetricInfo(
+        "webhook_sidecar_upstream_responses_total",
+        "counter",
+        ("route", "code"),
+        "Responses of the upstream, by class of status code.",
+        _upstream_responses,
+    ),
+    MetricInfo(
+        "webhook_sidecar_mismatch_hints_total",
+        "counter",
+        ("route", "hint"),
+        "Diagnosed signature mismatches, by probable cause.",
+        _hints,
+    ),
+    MetricInfo(
+        "webhook_sidecar_handshakes_total",
+        "counter",
+        ("route", "result"),
+        "Handshakes of providers: answered here, passed on to the receiver, or refused.",
+        _handshakes,
+    ),
+    MetricInfo(
+        "webhook_sidecar_replay_unchecked_total",
+        "counter",
+        ("route",),
+        "Deliveries forwarded although the replay store was unavailable (replay_fail_open).",
+        _unchecked,
+    ),
+    MetricInfo(
+        "webhook_sidecar_replay_evictions_total",
+        "counter",
+        ("route",),
+        "Deliveries that a full memory store forgot early to remember one of this route.",
+        _evictions,
+    ),
+    MetricInfo(
+        "webhook_sidecar_secret_matches_total",
+        "counter",
+        ("route", "secret"),
+        "Verified deliveries, by the secret that matched.",
+        _matches,
+    ),
+    MetricInfo(
+        "webhook_sidecar_secret_last_used_timestamp_seconds",
+        "gauge",
+        ("route", "secret"),
+        "Unix time of a secret's last match; 0 if it has not matched since the start.",
+        _last_used,
+    ),
+    MetricInfo(
+        "webhook_sidecar_delivery_duration_seconds",
+        "histogram",
+        ("route",),
+        "Time from the request's head to the end of the response.",
+        DELIVERY,
+    ),
+    MetricInfo(
+        "webhook_sidecar_verify_duration_seconds",
+        "histogram",
+        ("route",),
+        "Time to compute and compare signatures.",
+        VERIFYING,
+    ),
+    MetricInfo(
+        "webhook_sidecar_upstream_duration_seconds",
+        "histogram",
+        ("route",),
+        "Time from connecting to the upstream to the end of its response.",
+        UPSTREAM,
+    ),
+    MetricInfo(
+        "webhook_sidecar_body_bytes",
+        "histogram",
+        ("route",),
+        "Size of request bodies, as far as they were read.",
+        BODY,
+    ),
+    MetricInfo(
+        "webhook_sidecar_signature_age_seconds",
+        "histogram",
+        ("route",),
         "Our clock minus the signed timestamp; negative if the sender's clock is ahead.",
         SIGNED_AGE,
     ),
+    MetricInfo("webhook_sidecar_in_flight", "gauge", (), "Deliveries in progress."),
+    MetricInfo("webhook_sidecar_buffered_bytes", "gauge", (), "Bytes of request bodies held in memory."),
+    MetricInfo("webhook_sidecar_replay_store_up", "gauge", (), "1 if every process can reach the replay store."),
+    MetricInfo(
+        "webhook_sidecar_memory_limit_bytes",
+        "gauge",
+        (),
+        "Memory limit of the program: that of its control groups, otherwise all memory of the machine.",
+    ),
+    MetricInfo("webhook_sidecar_workers", "gauge", (), "Processes that accept deliveries."),
+    MetricInfo(
+        "webhook_sidecar_worker_exits_total",
+        "counter",
+        (),
+        "Worker processes that exited unexpectedly and were restarted.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_config_last_reload_successful",
+        "gauge",
+        (),
+        "1 if the configuration was loaded successfully at the last attempt.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "Unix time when a configuration was last loaded successfully.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_secret_retire_by_timestamp_seconds",
+        "gauge",
+        ("route", "secret"),
+        "Unix time by which a secret should no longer be used (retire_by).",
+    ),
+    MetricInfo(
+        "webhook_sidecar_ip_ranges_age_seconds",
+        "gauge",
+        ("preset",),
+        "Time since a provider's list of networks was fetched, or published if it never was fetched.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_ip_ranges_fetch_failures_total",
+        "counter",
+        ("preset",),
+        "Failed attempts to fetch or read a provider's list of networks; the last good list was kept.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_build_info",
+        "gauge",
+        ("version", "python"),
+        "Always 1; the labels are the version of the program and of Python.",
+    ),
 )
+_BY_NAME: Final = {metric.name: metric for metric in METRICS}
+#: Metrics of routes, whose values are in the counts of deliveries.
+ROUTE_METRICS: Final = tuple(metric for metric in METRICS if metric.read is not None)
 
-Counts = Sequence[tuple[str, RouteCounts]]
+#: Routes and their counts.
+Routes = Sequence[tuple[str, RouteCounts]]
 
 
-class Exposition(Collector):
-    """The families of several processes' counts together; of one process, usually."""
+def family(name: str, samples: Iterable[Sample]) -> Metric:
+    """A metric of the table, with these samples."""
+    metric = _BY_NAME[name]
+    make = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+    made = make(metric.name, metric.help, labels=metric.labels)
+    for labels, value in samples:
+        made.add_metric(labels, value)
+    return made
 
-    def __init__(self, parts: Sequence[Metrics], workers: Callable[[], tuple[int, int]] = lambda: (1, 0)) -> None:
-        """`workers` tells how many processes take deliveries, and how many have ended that should not have."""
-        self.parts = parts
-        self.workers = workers
-        #: Published networks in use: preset, seconds since they were published, failures to fetch them.
-        self.ranges: Callable[[], Iterable[tuple[str, float, int]]] = tuple
-        #: Secrets that have a day by which they should be out of use: route, secret, unix time.
-        self.retirements: Callable[[], Iterable[tuple[str, str, float]]] = tuple
-        self.memory_limit = 0  #: bytes; 0 if nobody knows
-        self.shared_store = False  #: whether deliveries are remembered in a store that can be lost
-        self.reload_successful = True
-        self.reload_success_time = 0.0
+
+def route_family(metric: MetricInfo, routes: Routes) -> Metric:
+    """A metric of the table, with the samples of these routes."""
+    if isinstance(metric.read, Histogram):
+        return _histogram_family(metric, metric.read, routes)
+    read = metric.read
+    assert read is not None
+    return family(metric.name, (((name, *labels), value) for name, counts in routes for labels, value in read(counts)))
+
+
+class GaugeMetrics(Collector):
+    """The current values of the processes that handle deliveries, and the version of the program."""
+
+    def __init__(self, totals: Totals, *, shared_store: bool) -> None:
+        """`shared_store`: replay protection uses a store that can become unavailable."""
+        self._totals = totals
+        self._shared_store = shared_store
 
     def collect(self) -> Iterator[Metric]:
-        """All families, for prometheus-client."""
-        counts = [(name, self.sum_of(name)) for name in self._names()]
-        for family in _ROUTE_FAMILIES:
-            yield family(counts)
-        yield from self._process_families()
-
-    async def scrape(self, encode: Encode, others: Iterable[Collector] = ()) -> bytes:
-        """The whole exposition as text, `others` at its end, made in slices."""
-        names = iter(self._names())
-        slices: list[Counts] = []
-        while some := [(name, self.sum_of(name)) for name in islice(names, SLICE)]:
-            slices.append(some)
-            await asyncio.sleep(0)
-        pieces = []
-        for family in _ROUTE_FAMILIES:
-            for index, counts in enumerate(slices):
-                text = encode(_Families([family(counts)])).removesuffix(OPENMETRICS_END)
-                pieces.append(text if index == 0 else _without_comments(text))
-                await asyncio.sleep(0)
-        rest = [*self._process_families()]
-        for other in others:
-            rest += other.collect()
-        return b"".join((*pieces, encode(_Families(rest))))
-
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for part in self.parts for name in part.routes))
-
-    def sum_of(self, name: str) -> RouteCounts:
-        """The counts of one route, all processes together."""
-        of_parts = [part.routes[name] for part in self.parts if name in part.routes]
-        total = RouteCounts(added([counts.block for counts in of_parts]))
-        total.hints = any(counts.hints for counts in of_parts)
-        total.handshakes = any(counts.handshakes for counts in of_parts)
-        total.replay = any(counts.replay for counts in of_parts)
-        total.exemplars = _newest([counts.exemplars for counts in of_parts if counts.exemplars is not None])
-        for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):
-            blocks = [counts.secrets[secret_id] for counts in of_parts if secret_id in counts.secrets]
-            total.secrets[secret_id] = secret = added(blocks)
-            secret[LAST_USED] = max(block[LAST_USED] for block in blocks)
-        return total
-
-    def gauges(self) -> Block:
-        """What all processes together hold."""
-        return added([part.gauges for part in self.parts])
-
-    def _process_families(self) -> Iterator[Metric]:
-        gauges = self.gauges()
-        yield GaugeMetricFamily("webhook_sidecar_in_flight", "Deliveries being worked on.", gauges[IN_FLIGHT])
-        yield GaugeMetricFamily("webhook_sidecar_buffered_bytes", "Bytes of bodies held in memory.", gauges[BUFFERED])
-        if self.memory_limit:
-            yield GaugeMetricFamily(
-                "webhook_sidecar_memory_limit_bytes",
-                "Memory that the program may hold: what its control groups allow, or all that the machine has.",
-                self.memory_limit,
-            )
-        if self.shared_store:
-            yield GaugeMetricFamily(
-                "webhook_sidecar_replay_store_up",
-                "1 if every process that takes deliveries can ask the replay store.",
-                int(not gauges[STORE_LOST]),
-            )
-        serving, exits = self.workers()
-        yield GaugeMetricFamily("webhook_sidecar_workers", "Processes that take deliveries.", serving)
-        yield CounterMetricFamily(
-            "webhook_sidecar_worker_exits", "Worker processes that ended unasked and were replaced.", exits
-        )
-        yield GaugeMetricFamily(
-            "webhook_sidecar_config_last_reload_successful",
-            "1 if the last attempt to load the configuration worked.",
-            int(self.reload_successful),
-        )
-        yield GaugeMetricFamily(
-            "webhook_sidecar_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last loaded, unix time.",
-            self.reload_success_time,
-        )
-        retire_by = GaugeMetricFamily(
-            "webhook_sidecar_secret_retire_by_timestamp_seconds",
-            "When a secret should be out of use (retire_by), unix time.",
-            labels=("route", "secret"),
-        )
-        for route, secret, by in self.retirements():
-            retire_by.add_metric((route, secret), by)
-        yield retire_by
-        age = GaugeMetricFamily(
-            "webhook_sidecar_ip_ranges_age_seconds",
-            "Since a provider's list of networks was fetched, or published if it never was.",
-            labels=("preset",),
-        )
-        failures = CounterMetricFamily(
-            "webhook_sidecar_ip_ranges_fetch_failures",
-            "Times that a provider's list of networks could not be fetched or read; the last good one was kept.",
-            labels=("preset",),
-        )
-        for preset, seconds, failed in self.ranges():
-            age.add_metric((preset,), seconds)
-            failures.add_metric((preset,), failed)
-        yield from (age, failures)
-        build = GaugeMetricFamily(
-            "webhook_sidecar_build_info", "Always 1; what is running is in the labels.", labels=("version", "python")
-        )
-        build.add_metric((__version__, platform.python_version()), 1)
-        yield build
+        gauges = self._totals.gauges()
+        yield family("webhook_sidecar_in_flight", [((), gauges[IN_FLIGHT])])
+        yield family("webhook_sidecar_buffered_bytes", [((), gauges[BUFFERED])])
+        if self._shared_store:
+            yield family("webhook_sidecar_replay_store_up", [((), int(not gauges[STORE_LOST]))])
+        yield family("webhook_sidecar_build_info", [((__version__, platform.python_version()), 1)])
 
 
-class _Families(Collector):
-    """Families that are there already."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self.families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self.families
-
-
-def _deliveries(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_deliveries",
-        "Deliveries: answered by the upstream (accepted), refused here (rejected), verified but not answered (failed).",
-        labels=("route", "outcome", "reason"),
-    )
-    for name, route in counts:
-        for reason, place in REASON_AT.items():
-            labels = (name, Outcome.ACCEPTED, "") if reason is None else (name, outcome_of(reason), reason)
-            family.add_metric(labels, route.block[place])
-    return family
-
-
-def _shadow_rejections(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_shadow_rejections",
-        "Deliveries that a route in shadow mode forwarded but would have refused.",
-        labels=("route", "reason"),
-    )
-    for name, route in counts:
-        for reason, place in SHADOW_AT.items():
-            family.add_metric((name, reason), route.block[place])
-    return family
-
-
-def _upstream_responses(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_upstream_responses",
-        "Answers of the upstream by class of status code.",
-        labels=("route", "code"),
-    )
-    for name, route in counts:
-        for index, code in enumerate(CODES):
-            family.add_metric((name, code), route.block[CODES_AT + index])
-    return family
-
-
-def _mismatch_hints(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_mismatch_hints",
-        "Refused signatures that were looked into, by what explains them.",
-        labels=("route", "hint"),
-    )
-    for name, route in counts:
-        for hint, place in HINT_AT.items() if route.hints else ():
-            family.add_metric((name, hint), route.block[place])
-    return family
-
-
-def _handshakes(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_handshakes",
-        "Providers' handshakes: answered here, passed on to the receiver, refused.",
-        labels=("route", "result"),
-    )
-    for name, route in counts:
-        for result, place in HANDSHAKE_AT.items() if route.handshakes else ():
-            family.add_metric((name, result), route.block[place])
-    return family
-
-
-def _replay_unchecked(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_replay_unchecked",
-        "Deliveries forwarded although the replay store could not be asked (replay_fail_open).",
-        labels=("route",),
-    )
-    for name, route in counts:
-        if route.replay:
-            family.add_metric((name,), route.block[UNCHECKED_AT])
-    return family
-
-
-def _replay_evictions(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_replay_evictions",
-        "Deliveries forgotten before their time, to remember one of this route in a full memory store.",
-        labels=("route",),
-    )
-    for name, route in counts:
-        if route.replay:
-            family.add_metric((name,), route.block[EVICTIONS_AT])
-    return family
-
-
-def _secret_matches(counts: Counts) -> Metric:
-    family = CounterMetricFamily(
-        "webhook_sidecar_secret_matches",
-        "Verified deliveries by the secret that matched.",
-        labels=("route", "secret"),
-    )
-    for name, route in counts:
-        for secret_id, block in route.secrets.items():
-            family.add_metric((name, secret_id), block[MATCHES])
-    return family
-
-
-def _secret_last_used(counts: Counts) -> Metric:
-    family = GaugeMetricFamily(
-        "webhook_sidecar_secret_last_used_timestamp_seconds",
-        "When a secret last matched, unix time; 0 if not since the start.",
-        labels=("route", "secret"),
-    )
-    for name, route in counts:
-        for secret_id, block in route.secrets.items():
-            family.add_metric((name, secret_id), block[LAST_USED])
-    return family
-
-
-def _histogram(name: str, about: str, places: Histogram) -> Callable[[Counts], Metric]:
+def _histogram_family(metric: MetricInfo, places: Histogram, routes: Routes) -> Metric:
     bounds = [*map(repr, places.bounds), "+Inf"]
-
-    def family_of(counts: Counts) -> Metric:
-        family = HistogramMetricFamily(f"webhook_sidecar_{name}", about, labels=("route",))
-        for route, numbers in counts:
-            buckets: list[tuple[str, float] | tuple[str, float, samples.Exemplar]] = []
-            running = 0.0
-            for index, (bound, count) in enumerate(zip(bounds, numbers.block[places.first : places.sum])):
-                running += count
-                exemplar = _exemplar(numbers.exemplars, places, index)
-                buckets.append((bound, running) if exemplar is None else (bound, running, exemplar))
-            family.add_metric((route,), buckets, numbers.block[places.sum])
-        return family
-
-    return family_of
-
-
-_ROUTE_FAMILIES: tuple[Callable[[Counts], Metric], ...] = (
-    _deliveries,
-    _shadow_rejections,
-    _upstream_responses,
-    _mismatch_hints,
-    _handshakes,
-    _replay_unchecked,
-    _replay_evictions,
-    _secret_matches,
-    _secret_last_used,
-    *(_histogram(name, about, places) for name, about, places in _HISTOGRAMS),
-)
+    made = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for route, counts in routes:
+        buckets: list[tuple[str, float] | tuple[str, float, samples.Exemplar]] = []
+        running = 0.0
+        for index, (bound, count) in enumerate(zip(bounds, counts.block[places.first : places.sum])):
+            running += count
+            exemplar = _exemplar(counts.exemplars, places, index)
+            buckets.append((bound, running) if exemplar is None else (bound, running, exemplar))
+        made.add_metric((route,), buckets, counts.block[places.sum])
+    return made
 
 
 def _exemplar(block: Block | None, places: Histogram, bucket: int) -> samples.Exemplar | None:
@@ -349,23 +312,3 @@ def _exemplar(block: Block | None, places: Histogram, bucket: int) -> samples.Ex
     if found is None:
         return None
     return samples.Exemplar({"trace_id": found.trace_id, "span_id": found.span_id}, found.value, found.time)
-
-
-def _newest(blocks: Sequence[Block]) -> Block | None:
-    """Of each exemplar the one that was written last."""
-    if len(blocks) < 2:
-        return list(blocks[0]) if blocks else None
-    made: list[float] = []
-    for place in range(0, EXEMPLARS_SIZE, EXEMPLAR_SIZE):
-        there = [list(block[place : place + EXEMPLAR_SIZE]) for block in blocks]
-        newest: list[float] = max(there, key=lambda exemplar: exemplar[-1])
-        made += newest
-    return made
-
-
-def _without_comments(text: bytes) -> bytes:
-    """Without the lines that describe the family: they stand at its beginning."""
-    at = 0
-    while text.startswith(b"# ", at):
-        at = text.index(b"\n", at) + 1
-    return text[at:]

@@ -1,55 +1,48 @@
-"""How fast counts grow: what was counted within the last minute, from looks at the counts every few seconds."""
+"""Calculates how many deliveries were counted within the last minute, by sampling the counts every few seconds."""
 
 import asyncio
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sidecar.telemetry.metrics import CODES_AT, Metrics, added
+from sidecar.telemetry.totals import Totals
 
 WINDOW = 60.0
-#: Seconds between two looks.
+#: Seconds between two samples.
 EVERY = 5.0
-#: Routes that are looked at in one turn of the event loop.
-SLICE = 50
-
-#: The counts of one route by reason, then by reason in shadow mode: the begin of its block, added up over all processes.
-Totals = Sequence[float]
-
-
-def totals(parts: Sequence[Metrics], route: str) -> Totals:
-    return added([part.routes[route].block[:CODES_AT] for part in parts if route in part.routes])
+#: Routes that are sampled in one turn of the event loop.
+SAMPLED_PER_TURN = 50
 
 
 class Rates:
-    """Some 300 bytes for each route and look, thirteen of which are kept."""
+    """A sample takes some 300 bytes for each route, and thirteen samples are kept."""
 
-    def __init__(self, parts: Sequence[Metrics], now: Callable[[], float]) -> None:
-        """`now` gives monotonic seconds."""
-        self._parts = parts
+    def __init__(self, totals: Totals, now: Callable[[], float]) -> None:
+        """`now` returns monotonic seconds."""
+        self._totals = totals
         self._now = now
-        self._looks: deque[tuple[float, dict[str, array[float]]]] = deque([(now(), {})], int(WINDOW / EVERY) + 1)
+        self._samples: deque[tuple[float, dict[str, array[float]]]] = deque([(now(), {})], int(WINDOW / EVERY) + 1)
 
     async def keep(self) -> None:
-        """Looks until it is cancelled."""
+        """Takes samples until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
-            await self.look()
+            await self.sample()
 
-    async def look(self) -> None:
-        """In slices: no delivery waits for many routes."""
+    async def sample(self) -> None:
+        """Takes a sample in slices, so that no delivery has to wait for many routes."""
         counts: dict[str, array[float]] = {}
-        for number, route in enumerate(self._routes()):
-            counts[route] = array("d", totals(self._parts, route))
-            if number % SLICE == SLICE - 1:
+        for number, route in enumerate(self._totals.route_names()):
+            counts[route] = array("d", self._totals.ends(route))
+            if number % SAMPLED_PER_TURN == SAMPLED_PER_TURN - 1:
                 await asyncio.sleep(0)
-        self._looks.append((self._now(), counts))
+        self._samples.append((self._now(), counts))
 
-    def per_minute(self, route: str, counted: Totals) -> list[float]:
-        """Of each count: how much of it came within the last minute. In the first minute: since the start."""
-        began, before = self._looks[0]
+    def per_minute(self, route: str, counts: Sequence[float]) -> list[float]:
+        """The part of each count that was added within the last minute, or since the start if that is shorter ago.
+
+        `counts` are the present ones, in the order of `Totals.ends`.
+        """
+        began, before = self._samples[0]
         share = WINDOW / max(self._now() - began, WINDOW)
-        return [(count - old) * share for count, old in zip(counted, before.get(route) or [0.0] * len(counted))]
-
-    def _routes(self) -> list[str]:
-        return list(dict.fromkeys(route for part in self._parts for route in part.routes))
+        return [(count - old) * share for count, old in zip(counts, before.get(route) or [0.0] * len(counts))]

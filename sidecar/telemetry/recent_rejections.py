@@ -1,23 +1,24 @@
-"""The last deliveries that did not get through, for the status page: a ring of plain values.
+"""Keeps the most recent rejections and failures for the status page.
 
-Only what is refused, fails, or would have been refused in shadow mode comes here; an accepted delivery never does. Nothing of
-a body, a signature or a secret has a field, and what a sender wrote is cut, so that a ring holds some 50 kB at most.
+Only deliveries that were rejected, failed, or would have been rejected in shadow mode are kept; accepted ones and duplicates
+never are. Bodies, signatures and secrets have no field here, and text from senders is cut, so all of them take 50 kB at most.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from sidecar.outcomes import Outcome
 from sidecar.telemetry.record import DeliveryRecord
 
 #: How many are kept.
 KEPT: Final = 100
-#: Bytes of a path, and characters of a method or a detail.
-MAX_SHOWN: Final = 200
+#: Paths are cut to this many bytes; methods and details to as many characters.
+MAX_FIELD: Final = 200
 
 
 class RecentRejection(NamedTuple):
-    """One of them; JSON takes it as it is. Empty text and 0 stand for what there is not."""
+    """A rejected or failed delivery as plain values that fit JSON. A missing value is an empty string or 0."""
 
     time: float  #: unix seconds
     route: str
@@ -28,47 +29,49 @@ class RecentRejection(NamedTuple):
     client: str
     method: str
     path: str
-    status: int  #: what the sender was answered; 0 if nothing
+    status: int  #: of the response to the sender; 0 if there was none
     request_bytes: int
     answer_bytes: int
     detail: str
 
 
 class RecentRejections:
-    """`count` is how many there were since the start."""
+    """`count` is the number since the start."""
 
     def __init__(self) -> None:
         self.count = 0
-        # The values of `RecentRejection`: making one is a call of a function of Python's, and most are never looked at.
+        # The fields of `RecentRejection` as tuples: creating one calls a Python function, and most are never read.
         self._last: deque[tuple[object, ...]] = deque(maxlen=KEPT)
 
-    def record(self, exchange: DeliveryRecord, now: float) -> None:
-        """Keeps one. `now` is unix time in seconds."""
+    def record(self, record: DeliveryRecord, now: float) -> None:
+        """Keeps a delivery, unless it is a duplicate. `now` is unix time in seconds."""
+        if record.outcome is Outcome.DUPLICATE:
+            return
         self.count += 1
         self._last.append(
             (
                 now,
-                exchange.route_name,
-                exchange.outcome,
-                exchange.reason or exchange.shadow_reason or "",
-                exchange.reason is None,
-                exchange.hint or "",
-                exchange.client or exchange.peer or "unix:",
-                exchange.method[:MAX_SHOWN],
-                exchange.path[:MAX_SHOWN].decode("latin-1"),
-                exchange.status,
-                exchange.request_bytes,
-                exchange.answer_bytes,
-                exchange.detail[:MAX_SHOWN],
+                record.route_name,
+                record.outcome,
+                record.reason or record.shadow_reason or "",
+                record.reason is None,
+                record.hint or "",
+                record.client or record.peer or "unix:",
+                record.method[:MAX_FIELD],
+                record.path[:MAX_FIELD].decode("latin-1"),
+                record.status,
+                record.request_bytes,
+                record.answer_bytes,
+                record.detail[:MAX_FIELD],
             )
         )
 
     def since(self, count: int) -> list[RecentRejection]:
-        """Those after the first `count`, as far as they are kept, oldest first."""
+        """All after the first `count` that are still kept, oldest first."""
         newer = min(self.count - count, len(self._last))
         return [RecentRejection._make(values) for values in list(self._last)[-newer:]] if newer > 0 else []
 
 
-def newest_first(rings: Iterable[Iterable[RecentRejection]]) -> list[RecentRejection]:
-    """The last of several rings."""
-    return sorted((refusal for ring in rings for refusal in ring), reverse=True)[:KEPT]
+def newest_first(lists: Iterable[Iterable[RecentRejection]]) -> list[RecentRejection]:
+    """The most recent rejections of several processes."""
+    return sorted((rejection for each in lists for rejection in each), reverse=True)[:KEPT]

@@ -1,4 +1,4 @@
-"""The record of one request: filled in on its way, handed to log and metrics once, at its end."""
+"""The record of one delivery: filled in while it is handled, then passed once to log, metrics and traces."""
 
 from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.routing.routes import Route
@@ -6,31 +6,31 @@ from sidecar.telemetry.trace_context import Trace
 
 
 class DeliveryRecord:
-    """Everything that log and metrics may know. No secret, no signature, no body: they have no field here.
+    """Everything that log and metrics may know. It has no field for a secret, a signature or a body.
 
-    The defaults stand on the class, so that making one costs three assignments and not twenty.
+    The defaults are class attributes, so that creating a record costs a few assignments and not twenty.
     """
 
     route: Route | None = None
     client: str = ""
     reason: Reason | None = None
     detail: str = ""
-    shadow_reason: Reason | None = None  #: what would have refused it, on a route in shadow mode
-    hint: Hint | None = None  #: why the signature did not match, if that was looked into
-    handshake: HandshakeResult | None = None  #: what became of it, if it was a provider's handshake
-    unchecked: bool = False  #: forwarded although the replay store could not be asked
-    evicted: bool = False  #: remembering it made the replay store forget another one early
+    shadow_reason: Reason | None = None  #: why it would have been rejected, on a route in shadow mode
+    hint: Hint | None = None  #: why the signature did not match, if that was diagnosed
+    handshake: HandshakeResult | None = None  #: set if it was a provider's handshake
+    unchecked: bool = False  #: forwarded although the replay store was unavailable
+    evicted: bool = False  #: the replay store forgot another delivery early to make room for it
     secret_id: str = ""
     delivery_id: bytes = b""
     age: float | None = None  #: seconds since it was signed, by our clock
-    status: int = 0  #: what the sender was answered; 0 if nothing
+    status: int = 0  #: of the response to the sender; 0 if there was none
     upstream_status: int = 0
     request_bytes: int = 0
     answer_bytes: int = 0
     verify_seconds: float | None = None
     upstream_seconds: float | None = None
     seconds: float = 0.0
-    trace: Trace | None = None  #: if it is traced
+    trace: Trace | None = None  #: set if it is traced
 
     def __init__(self, *, number: int, peer: str | None, started: float, method: str = "", path: bytes = b"") -> None:
         self.number = number  #: counted from 1 since the process started
@@ -42,5 +42,5 @@ class DeliveryRecord:
 
     @property
     def route_name(self) -> str:
-        """Label and log field; empty if no route took it."""
+        """The value of the label and log field `route`; empty if no route matched."""
         return self.route.name if self.route is not None else ""

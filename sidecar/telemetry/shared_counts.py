@@ -1,9 +1,9 @@
-"""The counts of all workers, in memory that they share with their parent.
+"""Keeps the counts of all workers in memory that they share with their parent.
 
-Each worker has a region of its own and is the only one that writes there, 8 bytes at a time; the parent reads them all and
-adds up. A region belongs to a worker's number, not to its process: whoever takes a dead worker's place counts on where it
-stopped, so no delivery is forgotten and none is counted twice, whatever killed it. Places are given out by the parent and
-never taken back, so that a region means the same to processes with an older and with a newer configuration.
+Each worker has its own region and is the only process that writes there, 8 bytes at a time; the parent reads all regions and
+adds them up. A region belongs to a worker's number, not to its process: the process that replaces a dead worker continues its
+counts, so no delivery is lost or counted twice, however the worker died. The parent assigns positions and never reassigns
+them, so that a region means the same to processes with an older and a newer configuration.
 """
 
 import mmap
@@ -13,17 +13,17 @@ from typing import cast
 
 from sidecar.telemetry.metrics import GAUGES_SIZE, Allocate, Block
 
-#: Numbers in a region: some 25,000 routes. What was never written takes no memory.
+#: Numbers in a region, enough for some 25,000 routes. Unwritten pages take no memory.
 REGION_SIZE = 4 * 1024 * 1024
 _NUMBER = 8
 
 
 class SharedCountsFullError(Exception):
-    """More series than a region has places."""
+    """A region has no room for more series."""
 
 
 class SharedCounts:
-    """`places` tells where in a region the block of each name begins."""
+    """`places` maps the name of each block to its position in a region."""
 
     def __init__(self, fd: int, workers: int, places: MutableMapping[str, int]) -> None:
         self.fd = fd
@@ -34,17 +34,17 @@ class SharedCounts:
 
     @classmethod
     def create(cls, workers: int) -> "SharedCounts":
-        """A new one, for the parent. `fd` may be handed to the workers."""
+        """Creates the shared memory, in the parent. Workers open it by its `fd`."""
         fd = os.memfd_create("webhook-sidecar-counts")
         os.ftruncate(fd, workers * REGION_SIZE * _NUMBER)
         return cls(fd, workers, {"gauges": 0})
 
     def gauges_of_others(self, worker: int) -> list[Block]:
-        """The gauges of all workers but this one."""
+        """The gauges of all other workers."""
         return [self._block(other, 0, GAUGES_SIZE) for other in range(self._workers) if other != worker]
 
     def allocator(self, worker: int) -> Allocate:
-        """Blocks of one worker, counted from 0. New places are for the parent to give out."""
+        """Returns the allocator of one worker, numbered from 0. Only the parent may use it for new names."""
 
         def allocate(name: str, size: int) -> Block:
             return self._block(worker, self._place(name, size), size)

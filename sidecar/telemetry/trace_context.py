@@ -1,7 +1,7 @@
-"""Which trace a delivery belongs to, and the ids of its spans: W3C Trace Context (https://www.w3.org/TR/trace-context/).
+"""Assigns deliveries to traces and creates span ids, by W3C Trace Context (https://www.w3.org/TR/trace-context/).
 
-The sender's `traceparent` is continued if it is well-formed, whoever sent it: an id proves nothing and decides nothing. Its
-sampled flag is not followed, because a stranger could switch tracing on with it.
+A sender's well-formed `traceparent` is always continued, because an id proves nothing and decides nothing. Its sampled
+flag is ignored: with it, any sender could switch tracing on.
 """
 
 import re
@@ -10,32 +10,32 @@ from dataclasses import dataclass
 
 from sidecar.http1.head import RequestHead
 
-#: A version that is to come may have more behind a further dash.
+#: Future versions may have more fields after another dash.
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-[!-~]*)?")
 _CONTINUED = frozenset({b"traceparent"})
 #: `tracestate` belongs to the trace that is not continued.
 _BEGUN = frozenset({b"traceparent", b"tracestate"})
 
-#: So many random bits as a number: `random.getrandbits`.
+#: Returns an integer of this many random bits: `random.getrandbits`.
 RandomBits = Callable[[int], int]
 
 
 class Trace:
-    """The ids of one sampled delivery as numbers, and when its spans began, in monotonic seconds."""
+    """The ids of one sampled delivery as integers, and the monotonic start times of its spans in seconds."""
 
     __slots__ = ("parent_id", "span_id", "trace_id", "upstream_began", "upstream_id", "verify_began")
 
     def __init__(self, trace_id: int, parent_id: int, random_bits: RandomBits) -> None:
         self.trace_id = trace_id
-        self.parent_id = parent_id  #: the sender's span; 0 if this trace begins here
+        self.parent_id = parent_id  #: the sender's span; 0 if the trace begins here
         self.span_id = random_bits(64) or 1
-        self.upstream_id = random_bits(64) or 1  #: the receiver's parent
+        self.upstream_id = random_bits(64) or 1  #: the parent of the receiver's spans
         self.verify_began: float | None = None
         self.upstream_began: float | None = None
 
     @property
     def replaces(self) -> frozenset[bytes]:
-        """Fields of the sender's that ours stand for."""
+        """The sender's header fields that ours replace."""
         return _CONTINUED if self.parent_id else _BEGUN
 
     @property
@@ -45,7 +45,7 @@ class Trace:
 
 
 class Sampler:
-    """Takes a share of all traces, by their ids, so that whoever takes the same share takes the same traces."""
+    """Samples a share of all traces by their ids, so that all samplers with the same share choose the same traces."""
 
     __slots__ = ("_bound", "_random_bits")
 
@@ -55,7 +55,7 @@ class Sampler:
         self._random_bits = random_bits
 
     def begin(self, head: RequestHead) -> Trace | None:
-        """None if this delivery is not traced."""
+        """Begins or continues a trace; None if this delivery is not sampled."""
         trace_id, parent_id = self._read(head)
         if trace_id % 2**64 >= self._bound:
             return None
@@ -71,7 +71,7 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """Where spans go, and of which share of all deliveries."""
+    """The collector's endpoint, and the share of deliveries that are traced."""
 
     endpoint: str
     sample: float

@@ -30,10 +30,10 @@ from sidecar import is_compiled
 from sidecar.config.loader import load_config
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
-from sidecar.outcomes import Reason
+from sidecar.outcomes import Outcome, Reason
 from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import REASON_AT, Metrics
+from sidecar.telemetry.metrics import END_AT, Metrics
 
 CONFIG = """
 upstream: http://127.0.0.1:3000
@@ -169,7 +169,8 @@ async def main() -> None:
         parts = ", ".join(f"{name} {spent:.1f}" for name, spent in zip(PARTS, best))
         print(f"{sum(best):.1f} us per delivery (best of 12 x 3200): {parts}")
     reason = Reason.SIGNATURE_MISMATCH if WRONG else Reason.SIGNATURE_MISSING if UNSIGNED else None
-    assert metrics.routes["begini"].block[REASON_AT[reason]] > 2000
+    outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
+    assert metrics.routes["begini"].block[END_AT[outcome, reason]] > 2000
     os._exit(0)
 
 

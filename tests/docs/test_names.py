@@ -5,6 +5,7 @@ Each check is a function of text that gives what is wrong with it, so that a tes
 
 import ast
 import re
+import time
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -14,13 +15,19 @@ import yaml
 from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
+from sidecar.config.files import Remembered
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
 from sidecar.config.presets import preset_names
 from sidecar.config.ranges import range_names
 from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
+from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
+from sidecar.process.reload import Reloader
 from sidecar.telemetry.metrics import Metrics
-from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.process_metrics import ProcessMetrics
+from sidecar.telemetry.prometheus import METRICS
+from sidecar.telemetry.scrape import Scraper
+from sidecar.telemetry.totals import Totals
 
 PAGES = {name: read(name) for name in NAMES}
 EVERYTHING = "\n".join(PAGES.values())
@@ -33,14 +40,34 @@ def together(*lists: Iterable[str]) -> set[str]:
 # -- metrics --
 
 
+class NoLog:
+    """Of a log as much as a reloader needs."""
+
+    settings = None
+
+    def event(self, *arguments, **fields) -> None:
+        """Drops it."""
+
+
+class Processes:
+    """Processes that handle deliveries."""
+
+    exits = 0
+    serving = 1
+    pids = ()
+
+
 def families() -> list[Metric]:
     """Every family that the program can export, each with a sample."""
+    config = load_config(str(ROOT / "config/full.yaml"), {}, resolve_secrets=False)
     metrics = Metrics()
-    metrics.configure(load_config(str(ROOT / "config/full.yaml"), {}, resolve_secrets=False).routes.routes)
-    made = Exposition([metrics])
-    made.memory_limit, made.shared_store = 1, True
-    made.ranges, made.retirements = lambda: [("github", 1.0, 0)], lambda: [("route", "secret", 1.0)]
-    return list(made.collect())
+    metrics.configure(config.routes.routes)
+    scraper = Scraper(Totals([metrics]), shared_store=True)
+    ranges, processes, log = PublishedRanges(time.time), Processes(), NoLog()
+    reloader = Reloader(config, Remembered(), {}, networks={}, processes=processes, log=log)
+    for owner in (reloader, RangesRefresher(ranges, reloader, log), ProcessMetrics(processes, 1)):
+        scraper.registry.register(owner)
+    return [family for family in scraper.collect() if family.name.startswith("webhook_sidecar_")]
 
 
 FAMILIES = families()
@@ -64,6 +91,10 @@ def wrong_metrics(page: str) -> set[Any]:
 def unknown_metrics(text: str) -> set[str]:
     known = SAMPLES | {family.name for family in FAMILIES if family.type == "histogram"}
     return {name for name in re.findall(r"webhook_sidecar_[a-z_]*[a-z]", text) if name not in known}
+
+
+def test_the_table_of_the_program_has_every_metric_and_no_other() -> None:
+    assert metric_rows() == {(metric.name, metric.type, frozenset(metric.labels)) for metric in METRICS}
 
 
 def test_every_metric_has_its_row_with_type_and_labels_and_no_other_has() -> None:
@@ -116,6 +147,7 @@ def wrong_words(page: str, heading: str, words: Iterable[str], cells: int) -> se
 
 
 LISTS: dict[str, tuple[str, str, Iterable[str], int]] = {
+    "outcomes": ("docs/reasons.md", "## Outcomes", [str(outcome) for outcome in Outcome], 2),
     "reasons": ("docs/reasons.md", "## Reasons", [str(reason) for reason in Reason], 4),
     "fields of the log": ("docs/log.md", "## Fields of a delivery", FIELDS, 2),
     "events of the log": ("docs/log.md", "## Events", EVENTS, 3),

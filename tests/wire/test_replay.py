@@ -1,5 +1,6 @@
 """Replay protection on the wire: what was taken is forwarded once; what failed comes through again."""
 
+import json
 import threading
 
 import pytest
@@ -54,6 +55,22 @@ def test_a_copy_of_what_was_taken_is_answered_200_and_not_forwarded(sidecar, rec
     replayed(sidecar, receiver, raw)
     replayed(sidecar, receiver, raw)
     assert len(receiver.requests) == 1
+
+
+def test_a_copy_is_counted_as_a_duplicate_and_listed_among_no_rejections(sidecar, receiver, craft, body):
+    raw = craft.begini(body)
+    assert sidecar.ask(raw).body == b"ok"
+    ends = [{"outcome": outcome, "reason": "replayed"} for outcome in ("duplicate", "rejected")]
+    before = [sidecar.metric("deliveries_total", route="begini", **end) for end in ends]
+    mark = sidecar.mark()
+    replayed(sidecar, receiver, raw)
+    assert sidecar.delivery(mark)["level"] == "info"
+    after = [sidecar.metric("deliveries_total", route="begini", **end) for end in ends]
+    assert after == [before[0] + 1, before[1]]
+    rejections = json.loads(sidecar.admin("/", headers={"Accept": "application/json"})[1])["refusals"]
+    assert not [each for each in rejections if each["outcome"] == "duplicate" or each["status"] == 200]
+    page = sidecar.admin("/", headers={"Accept": "text/html"})[1].decode()
+    assert f'<span class="duplicate">duplicate</span> replayed</td><td class="n">{after[0]:.0f}<' in page
 
 
 def test_unsigned_headers_and_another_case_of_the_same_make_no_new_delivery(sidecar, receiver, craft, body):

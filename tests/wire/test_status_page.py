@@ -152,7 +152,7 @@ def test_the_page_lets_a_browser_load_nothing_but_its_own_files(sidecar):
 def test_the_page_shows_what_runs_and_what_was_refused(start, receiver, craft):
     sidecar = start({"workers": 2})
     text = page(sidecar)
-    for shown in ("serving", "sidecar.yaml", "2 of 2", "None since the start", "github", "own scheme", "address only"):
+    for shown in ("serving", "sidecar.yaml", "2 of 2", "None since startup", "github", "custom scheme", "address only"):
         assert shown in text
     assert text.count("shadow</span>") == 1
     assert sidecar.ask(craft.begini()).status == 200
@@ -162,7 +162,7 @@ def test_the_page_shows_what_runs_and_what_was_refused(start, receiver, craft):
     begini = re.search(r'<article id="route-0">.*?</article>', text, re.DOTALL)[0]
     assert re.findall(r'class="n">([0-9]+)</td><td class="n">([0-9]+)<', begini) == [("1", "1"), ("1", "1")]
     assert re.search(r"<td>current</td><td class=\"n\">1</td><td><time", begini)
-    assert '<td>previous</td><td class="n">0</td><td>not since the start</td>' in begini
+    assert '<td>previous</td><td class="n">0</td><td>not since startup</td>' in begini
     (row,) = re.findall(r"<tr><td data-is=.*?</tr>", text)
     size = f">{len(craft.json_body)} B<"
     for shown in (
@@ -210,7 +210,7 @@ def test_a_failed_reload_is_shown_with_its_line_until_it_is_mended(start):
     assert f"sidecar.yaml:{line}</code> <b>routes[2].mode</b>:" in text
     sidecar.write(sidecar.config)
     assert sidecar.admin("/-/reload", method="POST")[0] == 200
-    assert "could not be read again" not in page(sidecar)
+    assert "reload failed" not in page(sidecar)
 
 
 # Who may change something
@@ -277,7 +277,7 @@ def test_a_receivers_answer_is_shown_without_the_signature_and_as_text(start, re
     text = connection.getresponse().read().decode()
     connection.close()
     assert (
-        "<b>422</b> a: the receiver answered 418, &quot;&lt;script&gt;alert(1)&lt;/script&gt;&lt;signature&gt;" in text
+        "<b>422</b> a: the receiver responded 418, &quot;&lt;script&gt;alert(1)&lt;/script&gt;&lt;signature&gt;" in text
     )
     assert leaked[0].decode() not in text
 

@@ -88,7 +88,7 @@ def test_the_form_sends_a_test_and_says_what_became_of_it(window, sidecar, url):
     window.fill("input[name=token]", "wrong")
     window.click("#test button")
     window.wait(lambda: window.find("#test [role=status]"), "the refusal")
-    assert window.text("#test [role=status]") == "401 that is not the admin_token"
+    assert window.text("#test [role=status]") == "401 admin_token is wrong"
     window.fill("input[name=token]", TOKEN)
     window.click("#test button")
     window.wait(lambda: window.text("#test [role=status]").startswith("503"), "the result")
@@ -136,7 +136,7 @@ def test_without_javascript_the_page_is_whole_and_the_form_works(chromium, sidec
     with chromium.window(javascript=False) as browser:
         sidecar.ask(craft.request(b"/seen-without-a-script"))
         browser.open(url)
-        assert "FileState again" in browser.text("#live")
+        assert "Reload" in browser.text("#live")
         assert "/seen-without-a-script" in browser.text("#refusals")
         assert "accepted" in browser.text("#route-0")
         browser.fill("input[name=token]", TOKEN)

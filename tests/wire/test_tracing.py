@@ -194,7 +194,11 @@ def test_of_openmetrics_the_three_times_have_exemplars_and_of_the_old_format_non
         text.decode(),
         re.MULTILINE,
     )
-    assert {name for name, *_ in found} == {"delivery_seconds", "verify_seconds", "upstream_seconds"}
+    assert {name for name, *_ in found} == {
+        "delivery_duration_seconds",
+        "verify_duration_seconds",
+        "upstream_duration_seconds",
+    }
     for _, bound, _, _, value, _ in found:
         assert float(value) <= float(bound)
     ours = [each for each in found if each[3] == other]

@@ -61,7 +61,7 @@ def overview() -> Dashboard:
             mappings=words(OK="green", FAILED="red"),
         ),
         number(
-            "AdminProgram",
+            "Running",
             "Processes that are scraped: pods, usually. Fewer than you run: look for pods that don't start, or for scraping that fails.",
             gauge("build_info", function="count"),
             levels=[],
@@ -123,21 +123,21 @@ def overview() -> Dashboard:
             "Time of a delivery",
             "From the request's head to the end of the answer. If it rises together with the receiver's time, the receiver is slow; "
             "if it rises alone, senders are slow or the sidecar lacks CPU.",
-            *quantiles("delivery_seconds"),
+            *quantiles("delivery_duration_seconds"),
             unit="s",
         ),
         lines(
             "Time of the receiver",
             "From connecting to the receiver to the end of its answer. Near timeouts.response deliveries begin to fail: scale the "
             "receiver, or let it answer first and work later.",
-            *quantiles("upstream_seconds"),
+            *quantiles("upstream_duration_seconds"),
             unit="s",
         ),
         lines(
             "Time of verifying",
             "Computing and comparing signatures. Milliseconds mean large bodies, many secrets or public keys; if it rises with the "
             "same traffic, the sidecar lacks CPU.",
-            *quantiles("verify_seconds"),
+            *quantiles("verify_duration_seconds"),
             unit="s",
         ),
         lines(

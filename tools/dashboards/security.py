@@ -152,7 +152,7 @@ def security() -> Dashboard:
             "Cost of verifying, p99",
             "By route. Forgeries cost as much as real deliveries; if this rises under an attack, set limits.refusals or a smaller "
             "limits.body for the route.",
-            (f"histogram_quantile(0.99, {rate('verify_seconds_bucket', FOUND, by='route, le')})", "{{route}}"),
+            (f"histogram_quantile(0.99, {rate('verify_duration_seconds_bucket', FOUND, by='route, le')})", "{{route}}"),
             unit="s",
         ),
     ]

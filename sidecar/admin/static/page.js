@@ -1,4 +1,4 @@
-// Replaces the parts of the page that change, as the server tells of them. Without it the page is whole, and stands still.
+// Replaces parts of the page when the server reports changes. Without this script the page is complete but static.
 "use strict";
 
 const live = document.getElementById("live");
@@ -16,7 +16,7 @@ function listen() {
     version = event.lastEventId;
     for (const [part, html] of Object.entries(JSON.parse(event.data))) {
       const element = document.getElementById(part);
-      if (element) element.innerHTML = html; // escaped by the server, as the page itself
+      if (element) element.innerHTML = html; // escaped by the server, like the page itself
     }
   };
   source.onerror = () => {
@@ -32,6 +32,6 @@ function stop() {
   live.className = "";
 }
 
-// A page that nobody sees takes no place among the listeners.
+// A hidden page must not take the place of a listener.
 document.addEventListener("visibilitychange", () => (document.hidden ? stop() : listen()));
 listen();

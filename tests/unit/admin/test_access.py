@@ -3,7 +3,7 @@
 import pytest
 from starlette.requests import Request
 
-from sidecar.admin.access import denied_to_change, denied_to_see, may_change
+from sidecar.admin.access import denied_to_change, denied_to_view, may_change
 from sidecar.config.fields.address import Listen
 from sidecar.http1.sockets import ListenAddress
 from sidecar.secret import Secret
@@ -111,7 +111,7 @@ def test_a_page_of_another_origin_may_change_nothing(
 )
 def test_on_loopback_a_name_that_may_be_anybodys_is_not_answered(host: str, allowed: bool) -> None:
     request = asked(host=host)
-    assert (denied_to_see(request, listening("127.0.0.1:9090")) is None) is allowed
+    assert (denied_to_view(request, listening("127.0.0.1:9090")) is None) is allowed
     assert (status(request, "127.0.0.1:9090") == 200) is allowed
-    assert denied_to_see(request, listening("0.0.0.0:9090")) is None  # called by whatever names its network gives it
-    assert denied_to_see(request, listening("unix:/run/admin.sock")) is None  # no browser gets there
+    assert denied_to_view(request, listening("0.0.0.0:9090")) is None  # called by whatever names its network gives it
+    assert denied_to_view(request, listening("unix:/run/admin.sock")) is None  # no browser gets there

@@ -15,9 +15,9 @@ from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import REASON_AT, Metrics
-from sidecar.telemetry.prometheus import Exposition
+from sidecar.telemetry.metrics import ACCEPTED_AT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejection
+from sidecar.telemetry.totals import Totals
 
 Message = dict[str, Any]
 
@@ -27,20 +27,22 @@ class Program:
 
     serving = True
     draining = False
+    workers = 1
+    loaded_at = 0.0
     reload_error: ConfigError | None = None
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.metrics = Metrics()
         self.metrics.configure(config.routes.routes)
-        self.exposition = Exposition([self.metrics])
+        self.totals = Totals([self.metrics])
         self.written: list[str] = []
 
     @property
     def log(self) -> Log:
         return Log(self.config.log, asyncio.get_running_loop(), self.written.append)
 
-    async def refusals(self) -> Sequence[RecentRejection]:
+    async def recent_rejections(self) -> Sequence[RecentRejection]:
         return []
 
 
@@ -59,29 +61,29 @@ async def stays() -> Message:
 
 
 async def stream(
-    board: LivePage, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message]] = stays
+    live: LivePage, send: Callable[[Message], Awaitable[None]], receive: Callable[[], Awaitable[Message]] = stays
 ) -> None:
-    await Events(board, 0)({"type": "http"}, receive, send)
+    await Events(live, 0)({"type": "http"}, receive, send)
 
 
 def test_a_listener_that_takes_nothing_loses_its_place(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "TAKING", 0.05)
+    monkeypatch.setattr(events, "SEND_SECONDS", 0.05)
 
     async def takes_the_head_only(message: Message) -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
     async def run() -> int:
-        board = LivePage(program)
-        await asyncio.wait_for(stream(board, takes_the_head_only), 5)
-        return board.listeners
+        live = LivePage(program)
+        await asyncio.wait_for(stream(live, takes_the_head_only), 5)
+        return live.listeners
 
     assert asyncio.run(run()) == 0
 
 
 def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
     async def run() -> tuple[int, int]:
-        board = LivePage(program)
+        live = LivePage(program)
         sent: list[Message] = []
         left = asyncio.Event()
 
@@ -92,13 +94,13 @@ def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
             await left.wait()
             return {"type": "http.disconnect"}
 
-        listening = asyncio.create_task(stream(board, send, receive))
+        listening = asyncio.create_task(stream(live, send, receive))
         while len(sent) < 2:
             await asyncio.sleep(0.01)
         left.set()
         await listening
         await asyncio.sleep(0)
-        return board.listeners, len(asyncio.all_tasks())
+        return live.listeners, len(asyncio.all_tasks())
 
     assert asyncio.run(run()) == (0, 1)  # this one
 
@@ -107,16 +109,16 @@ def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypat
     monkeypatch.setattr(live_page, "SILENCE", 0.01)
 
     async def run() -> list[bytes]:
-        board = LivePage(program)
-        await board.draw()
+        live = LivePage(program)
+        await live.draw()
         sent: list[bytes] = []
 
         async def send(message: Message) -> None:
             sent.append(message.get("body", b""))
             if len(sent) == 5:
-                board.close()
+                live.close()
 
-        await asyncio.wait_for(stream(board, send), 5)
+        await asyncio.wait_for(stream(live, send), 5)
         return sent
 
     head, first, *rest, end = asyncio.run(run())
@@ -127,17 +129,17 @@ def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypat
 
 def test_only_what_differs_is_newer(program: Program) -> None:
     async def run() -> tuple[set[str], set[str], set[str]]:
-        board = LivePage(program)
-        await board.draw()
-        version = board.version
-        await board.draw()
-        nothing = set(board.newer(version))
-        program.metrics.routes["c"].block[REASON_AT[None]] += 1
-        await board.draw()
-        one = set(board.newer(version))
+        live = LivePage(program)
+        await live.draw()
+        version = live.version
+        await live.draw()
+        nothing = set(live.newer(version))
+        program.metrics.routes["c"].block[ACCEPTED_AT] += 1
+        await live.draw()
+        one = set(live.newer(version))
         program.config = load_config(program.config.file, {"KEY": "l" * 32})  # the same to look at
-        await board.draw()
-        return nothing, one, set(board.newer(version))
+        await live.draw()
+        return nothing, one, set(live.newer(version))
 
     assert asyncio.run(run()) == (set(), {"route-2"}, {"routes"})
 
@@ -150,7 +152,7 @@ def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
     class Broken(Program):
         asked = 0
 
-        async def refusals(self) -> Sequence[RecentRejection]:
+        async def recent_rejections(self) -> Sequence[RecentRejection]:
             self.asked += 1
             if self.asked == 1:
                 raise ZeroDivisionError
@@ -159,13 +161,13 @@ def test_a_bug_while_drawing_is_logged_and_the_next_look_is_taken(
     broken = Broken(program.config)
 
     async def run() -> None:
-        board = LivePage(broken)
+        live = LivePage(broken)
 
         async def send(message: Message) -> None:
             if message.get("body"):
-                board.close()
+                live.close()
 
-        await asyncio.wait_for(stream(board, send), 5)
+        await asyncio.wait_for(stream(live, send), 5)
 
     asyncio.run(run())
     (line,) = broken.written

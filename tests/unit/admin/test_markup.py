@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.admin.markup import Markup, joined, markup
+from sidecar.admin.markup import Markup, join, markup
 
 
 @pytest.mark.parametrize(
@@ -24,5 +24,5 @@ def test_every_value_is_escaped_and_shown_as_it_is(value: object, shown: str) ->
 def test_only_what_was_made_as_markup_stays_markup() -> None:
     part = markup("<b>{text}</b>", text="<")
     assert markup("<p>{part}{text}</p>", part=part, text=str(part)) == "<p><b>&lt;</b>&lt;b&gt;&amp;lt;&lt;/b&gt;</p>"
-    assert markup("<p>{both}</p>", both=joined([part, part])) == "<p><b>&lt;</b><b>&lt;</b></p>"
+    assert markup("<p>{both}</p>", both=join([part, part])) == "<p><b>&lt;</b><b>&lt;</b></p>"
     assert type(part + "<i>") is not Markup

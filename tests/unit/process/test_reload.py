@@ -17,8 +17,6 @@ from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import Metrics
-from sidecar.telemetry.prometheus import Exposition
 
 CONFIG = """\
 upstream: http://127.0.0.1:3000
@@ -52,16 +50,18 @@ class Setup:
         self.lines: list[str] = []
         self.log = Log(config.log, asyncio.get_running_loop(), self.lines.append)
         self.processes = Processes()
-        self.exposition = Exposition([Metrics()])
         self.reloader = Reloader(
             config,
             files,
             {},
             networks=networks,
             processes=self.processes,  # type: ignore[arg-type]
-            exposition=self.exposition,
             log=self.log,
         )
+
+    def metric(self, name: str) -> float:
+        values = {sample.name: sample.value for metric in self.reloader.collect() for sample in metric.samples}
+        return values[f"webhook_sidecar_{name}"]
 
     def events(self, name: str) -> list[Message]:
         self.log.flush()
@@ -103,13 +103,16 @@ def test_a_wrong_file_changes_nothing_until_it_is_fixed(file: Path, broken: str)
         error = await setup.reloader.reload("a test")
         assert error is setup.reloader.error is not None
         assert (setup.reloader.config, setup.processes.applied) == (old, [])
-        assert setup.exposition.reload_successful is False
+        loaded_at = setup.reloader.loaded_at
+        assert setup.metric("config_last_reload_successful") == 0
+        assert setup.metric("config_last_reload_success_timestamp_seconds") == loaded_at > 1e9
         failed = setup.events("config_reload_failed")
         assert [(each["cause"], each["kept"]) for each in failed] == [("a test", "the last good configuration")]
         file.write_text(CONFIG)
         assert await setup.reloader.reload("a test") is None
         assert setup.reloader.error is None
-        assert setup.exposition.reload_successful is True
+        assert setup.metric("config_last_reload_successful") == 1
+        assert setup.metric("config_last_reload_success_timestamp_seconds") > loaded_at
 
     asyncio.run(run())
 

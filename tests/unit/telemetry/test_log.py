@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.outcomes import Outcome, Reason, outcome_of
-from sidecar.telemetry.log import MAX_SHOWN, Level, Log, LogFormat, LogSettings, to_stdout
+from sidecar.telemetry.log import MAX_LOGGED, Level, Log, LogFormat, LogSettings, to_stdout
 from sidecar.telemetry.record import DeliveryRecord
 
 #: What a sender might write into a path or a delivery id to end a line or begin a field.
@@ -65,10 +65,10 @@ class Written:
 
 @pytest.fixture
 def finished(make_route: Any) -> Any:
-    """`finished(field=value, ...)`: an exchange at its end."""
+    """`finished(field=value, ...)`: an record at its end."""
 
     def make(**fields: Any) -> DeliveryRecord:
-        exchange = DeliveryRecord(number=255, peer="10.0.0.1", started=0.0)
+        record = DeliveryRecord(number=255, peer="10.0.0.1", started=0.0)
         defaults = {
             "method": "POST",
             "path": b"/hooks/acme",
@@ -77,15 +77,15 @@ def finished(make_route: Any) -> Any:
             "status": 200,
         }
         for field, value in (defaults | fields).items():
-            setattr(exchange, field, value)
-        return exchange
+            setattr(record, field, value)
+        return record
 
     return make
 
 
 @pytest.fixture
 def whole(finished: Any) -> DeliveryRecord:
-    exchange: DeliveryRecord = finished(
+    record: DeliveryRecord = finished(
         secret_id="current",
         delivery_id=b"d-1",
         age=1.25,
@@ -99,7 +99,7 @@ def whole(finished: Any) -> DeliveryRecord:
         shadow_reason=Reason.SIGNATURE_MISMATCH,
         detail="no match",
     )
-    return exchange
+    return record
 
 
 def test_a_json_line_holds_everything_that_is_known(whole: DeliveryRecord) -> None:
@@ -192,9 +192,9 @@ def test_a_text_line_holds_what_a_person_looks_for(whole: DeliveryRecord) -> Non
 
 def test_a_text_line_of_a_request_that_was_nothing_has_dashes() -> None:
     written = Written(format=LogFormat.TEXT)
-    exchange = DeliveryRecord(number=1, peer=None, started=0.0)
-    exchange.outcome, exchange.reason = Outcome.REJECTED, Reason.MALFORMED_REQUEST
-    written.log.record(exchange)
+    record = DeliveryRecord(number=1, peer=None, started=0.0)
+    record.outcome, record.reason = Outcome.REJECTED, Reason.MALFORMED_REQUEST
+    written.log.record(record)
     (line,) = written.lines()
     assert re.fullmatch(r"\S+ REJECTED - -  from unix: 0 0B 0\.0ms reason=malformed_request id=[0-9a-f]{8}-1", line)
 
@@ -221,7 +221,7 @@ def test_no_sender_forges_a_json_line(finished: Any, field: str, hostile: bytes)
     assert len(names) == len(set(names))
     line = dict(pairs)
     assert (line["outcome"], line["reason"], line["event"]) == ("rejected", "no_route", "delivery")
-    assert line[field] == hostile.decode("latin-1")[:MAX_SHOWN]
+    assert line[field] == hostile.decode("latin-1")[:MAX_LOGGED]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -232,17 +232,17 @@ def test_no_sender_ends_a_text_line_or_moves_the_cursor(finished: Any, field: st
     (line,) = written.lines()
     assert line.isascii()
     assert line.isprintable()
-    assert len(line) < MAX_SHOWN + 200
+    assert len(line) < MAX_LOGGED + 200
     assert "REJECTED acme POST " in line
 
 
 def test_no_sender_forges_a_field_of_a_text_line(finished: Any) -> None:
     """A header's value may hold blanks, and blanks are what separates fields."""
     written = Written(format=LogFormat.TEXT)
-    exchange = finished(
+    record = finished(
         delivery_id=b"1 secret=current id=0-0", reason=Reason.SIGNATURE_MISMATCH, outcome=Outcome.REJECTED, status=403
     )
-    written.log.record(exchange)
+    written.log.record(record)
     (line,) = written.lines()
     assert " secret=" not in line
     assert line.count(" id=") == 1

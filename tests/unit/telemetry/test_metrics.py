@@ -6,28 +6,31 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.outcomes import VERIFICATION, Outcome, Reason, outcome_of
-from sidecar.telemetry.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, VERIFY, Metrics
-from sidecar.telemetry.prometheus import Exposition
+from sidecar.outcomes import ENDS, VERIFICATION, Outcome, Reason
+from sidecar.telemetry.metrics import AGE, BUFFERED, BYTES, IN_FLIGHT, LATENCY, STORE_LOST, VERIFY, Metrics
+from sidecar.telemetry.process_metrics import ProcessMetrics
+from sidecar.telemetry.prometheus import family
 from sidecar.telemetry.record import DeliveryRecord
+from sidecar.telemetry.scrape import Scraper
 from sidecar.telemetry.shared_counts import SharedCounts
+from sidecar.telemetry.totals import Totals
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
-def scrape(*parts: Metrics, **state: Any) -> dict[Sample, float]:
-    """Every series of the exposition, read back by prometheus-client's own parser."""
-    exposition = Exposition(parts)
-    for name, value in state.items():
-        setattr(exposition, name, value)
+def scrape(*parts: Metrics, shared_store: bool = False) -> dict[Sample, float]:
+    """Every series of a scrape, read back by prometheus-client's own parser."""
+    scraper = Scraper(Totals(parts), shared_store=shared_store)
     samples: dict[Sample, float] = {}
-    for family in text_string_to_metric_families(asyncio.run(exposition.scrape(generate_latest)).decode()):
-        assert family.documentation
-        for sample in family.samples:
+    for metric in text_string_to_metric_families(asyncio.run(scraper.scrape(generate_latest)).decode()):
+        assert metric.documentation
+        for sample in metric.samples:
             key = (sample.name, frozenset(sample.labels.items()))
             assert key not in samples, f"{key} is exposed twice"
             samples[key] = sample.value
@@ -52,14 +55,14 @@ def metrics(make_route: Any) -> Metrics:
 
 @pytest.fixture
 def finished(make_route: Any) -> Any:
-    """`finished(name, field=value, ...)`: an exchange at its end."""
+    """`finished(name, field=value, ...)`: an record at its end."""
 
     def make(name: str = "acme", **fields: Any) -> DeliveryRecord:
-        exchange = DeliveryRecord(number=1, peer="192.0.2.1", started=0.0)
-        exchange.route = make_route("/hooks/acme", name=name) if name else None
+        record = DeliveryRecord(number=1, peer="192.0.2.1", started=0.0)
+        record.route = make_route("/hooks/acme", name=name) if name else None
         for field, value in fields.items():
-            setattr(exchange, field, value)
-        return exchange
+            setattr(record, field, value)
+        return record
 
     return make
 
@@ -67,30 +70,30 @@ def finished(make_route: Any) -> Any:
 def test_every_series_of_a_configured_route_exists_at_0_before_the_first_delivery(metrics: Metrics) -> None:
     expected = set()
     for route in ("", "acme", "open"):
-        expected.add(series("deliveries_total", route=route, outcome="accepted", reason=""))
         expected |= {
-            series("deliveries_total", route=route, outcome=outcome_of(reason), reason=reason) for reason in Reason
+            series("deliveries_total", route=route, outcome=outcome, reason=reason or "") for outcome, reason in ENDS
         }
         expected |= {series("shadow_rejections_total", route=route, reason=reason) for reason in VERIFICATION}
         expected |= {
             series("upstream_responses_total", route=route, code=code) for code in ("2xx", "3xx", "4xx", "5xx")
         }
-        for name in ("delivery_seconds", "verify_seconds", "upstream_seconds", "body_bytes", "signature_age_seconds"):
+        for name in (
+            "delivery_duration_seconds",
+            "verify_duration_seconds",
+            "upstream_duration_seconds",
+            "body_bytes",
+            "signature_age_seconds",
+        ):
             expected.add(series(f"{name}_bucket", route=route, le="+Inf"))
             if name != "signature_age_seconds":
                 expected |= {series(f"{name}_count", route=route), series(f"{name}_sum", route=route)}
     for secret in ("next", "current"):
         expected.add(series("secret_matches_total", route="acme", secret=secret))
         expected.add(series("secret_last_used_timestamp_seconds", route="acme", secret=secret))
-    expected |= {series("in_flight"), series("buffered_bytes"), series("worker_exits_total")}
-    expected |= {series("config_last_reload_success_timestamp_seconds")}
+    expected |= {series("in_flight"), series("buffered_bytes")}
     samples = scrape(metrics)
     assert expected - samples.keys() == set()
-    constant = {
-        series("config_last_reload_successful"),
-        series("workers"),
-        series("build_info", version=__version__, python=platform.python_version()),
-    }
+    constant = {series("build_info", version=__version__, python=platform.python_version())}
     assert constant <= samples.keys()
     assert {key: value for key, value in samples.items() if value != 0 and key not in constant} == {}
 
@@ -101,7 +104,7 @@ def test_no_label_has_a_name_that_the_contract_does_not_give_it(metrics: Metrics
 
 
 def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics: Metrics, finished: Any) -> None:
-    exchange = finished(
+    record = finished(
         seconds=0.02,
         request_bytes=300,
         verify_seconds=0.00003,
@@ -111,7 +114,7 @@ def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics
         upstream_seconds=0.01,
     )
     before = scrape(metrics)
-    metrics.record(exchange, 1_700_000_000.5)
+    metrics.record(record, 1_700_000_000.5)
     after = scrape(metrics)
     changed = {key: after[key] for key in after if after[key] != before[key] and not key[0].endswith("_bucket")}
     assert changed == {
@@ -119,12 +122,12 @@ def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics
         series("upstream_responses_total", route="acme", code="2xx"): 1,
         series("secret_matches_total", route="acme", secret="current"): 1,
         series("secret_last_used_timestamp_seconds", route="acme", secret="current"): 1_700_000_000.5,
-        series("delivery_seconds_count", route="acme"): 1,
-        series("delivery_seconds_sum", route="acme"): 0.02,
-        series("verify_seconds_count", route="acme"): 1,
-        series("verify_seconds_sum", route="acme"): 0.00003,
-        series("upstream_seconds_count", route="acme"): 1,
-        series("upstream_seconds_sum", route="acme"): 0.01,
+        series("delivery_duration_seconds_count", route="acme"): 1,
+        series("delivery_duration_seconds_sum", route="acme"): 0.02,
+        series("verify_duration_seconds_count", route="acme"): 1,
+        series("verify_duration_seconds_sum", route="acme"): 0.00003,
+        series("upstream_duration_seconds_count", route="acme"): 1,
+        series("upstream_duration_seconds_sum", route="acme"): 0.01,
         series("body_bytes_count", route="acme"): 1,
         series("body_bytes_sum", route="acme"): 300,
     }
@@ -132,12 +135,29 @@ def test_an_accepted_delivery_is_counted_in_every_series_that_it_touches(metrics
     assert after[series("signature_age_seconds_bucket", route="acme", le="-1.0")] == 1
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_a_refusal_is_counted_once_under_its_reason(metrics: Metrics, finished: Any, reason: Reason) -> None:
-    outcome = outcome_of(reason)
+@pytest.mark.parametrize(("outcome", "reason"), ENDS)
+def test_a_delivery_is_counted_once_under_its_outcome_and_reason(
+    metrics: Metrics, finished: Any, outcome: Outcome, reason: Reason | None
+) -> None:
     metrics.record(finished(reason=reason, outcome=outcome), 0.0)
-    counted = {key for key, value in scrape(metrics).items() if key[0].endswith("deliveries_total") and value}
-    assert counted == {series("deliveries_total", route="acme", outcome=outcome, reason=reason)}
+    counted = {key: value for key, value in scrape(metrics).items() if key[0].endswith("deliveries_total") and value}
+    assert counted == {series("deliveries_total", route="acme", outcome=outcome, reason=reason or ""): 1}
+
+
+def test_a_copy_is_a_duplicate_or_rejected_and_a_drain_rejects_or_cuts_off(metrics: Metrics, finished: Any) -> None:
+    """One reason with two outcomes is counted apart."""
+    ends = [
+        (Outcome.DUPLICATE, Reason.REPLAYED),
+        (Outcome.REJECTED, Reason.REPLAYED),
+        (Outcome.REJECTED, Reason.DRAINING),
+        (Outcome.FAILED, Reason.DRAINING),
+    ]
+    for count, (outcome, reason) in enumerate(ends, 1):
+        for _ in range(count):
+            metrics.record(finished(reason=reason, outcome=outcome), 0.0)
+    samples = scrape(metrics)
+    counted = [samples[series("deliveries_total", route="acme", outcome=end[0], reason=end[1])] for end in ends]
+    assert counted == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("reason", sorted(VERIFICATION))
@@ -171,7 +191,7 @@ def test_answers_of_the_upstream_are_counted_by_class(metrics: Metrics, finished
 def test_what_was_not_measured_is_not_observed(metrics: Metrics, finished: Any) -> None:
     metrics.record(finished(), 0.0)
     samples = scrape(metrics)
-    for name in ("verify_seconds", "upstream_seconds", "signature_age_seconds"):
+    for name in ("verify_duration_seconds", "upstream_duration_seconds", "signature_age_seconds"):
         assert samples[series(f"{name}_bucket", route="acme", le="+Inf")] == 0
 
 
@@ -193,21 +213,35 @@ def test_configuring_again_keeps_what_was_counted_and_adds_what_is_new(
 def test_gauges_show_the_moment(metrics: Metrics) -> None:
     metrics.gauges[IN_FLIGHT] = 3
     metrics.gauges[BUFFERED] = 4096
-    samples = scrape(metrics, reload_successful=False, reload_success_time=1_700_000_000.25)
+    samples = scrape(metrics)
     assert samples[series("in_flight")] == 3
     assert samples[series("buffered_bytes")] == 4096
-    assert samples[series("config_last_reload_successful")] == 0
-    assert samples[series("config_last_reload_success_timestamp_seconds")] == 1_700_000_000.25
+    assert series("replay_store_up") not in samples
+
+
+@pytest.mark.parametrize("lost", [0.0, 1.0])
+def test_the_shared_replay_store_is_up_while_every_process_can_reach_it(lost: float) -> None:
+    parts = [Metrics(), Metrics()]
+    parts[1].gauges[STORE_LOST] = lost
+    assert scrape(*parts, shared_store=True)[series("replay_store_up")] == 1 - lost
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 def test_a_scrape_in_slices_is_byte_for_byte_what_the_library_writes_at_once(accept: str, make_route: Any) -> None:
     metrics = Metrics()
     metrics.configure(make_route(f"/hooks/{number}", name=f"r{number}") for number in range(11))
-    exposition, registry = Exposition([metrics]), CollectorRegistry()
-    registry.register(exposition)
+
+    class Owner(Collector):
+        def collect(self) -> list[Metric]:
+            return [family("webhook_sidecar_workers", [((), 2)])]
+
+    scraper, registry = Scraper(Totals([metrics])), CollectorRegistry()
+    scraper.registry.register(Owner())
+    registry.register(scraper)
     encode, _ = choose_encoder(accept)
-    assert asyncio.run(exposition.scrape(encode)) == encode(registry)
+    text = asyncio.run(scraper.scrape(encode))
+    assert text == encode(registry)
+    assert b"\nwebhook_sidecar_workers 2.0\n" in text
 
 
 def test_the_event_loop_turns_while_many_routes_are_written(make_route: Any) -> None:
@@ -215,7 +249,7 @@ def test_the_event_loop_turns_while_many_routes_are_written(make_route: Any) -> 
     metrics.configure(make_route(f"/hooks/{number}", name=f"r{number}") for number in range(100))
 
     async def turns_during_a_scrape() -> int:
-        scrape = asyncio.create_task(Exposition([metrics]).scrape(generate_latest))
+        scrape = asyncio.create_task(Scraper(Totals([metrics])).scrape(generate_latest))
         turns = 0
         while not scrape.done():
             turns += 1
@@ -243,7 +277,7 @@ def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_sh
     samples = scrape(*parts)
     assert samples[series("deliveries_total", route="acme", outcome="accepted", reason="")] == 2
     assert samples[series("deliveries_total", route="acme", outcome="rejected", reason="no_route")] == 1
-    assert samples[series("delivery_seconds_sum", route="acme")] == 0.75
+    assert samples[series("delivery_duration_seconds_sum", route="acme")] == 0.75
     assert samples[series("body_bytes_count", route="acme")] == 3
     assert samples[series("secret_matches_total", route="acme", secret="current")] == 2
     assert samples[series("secret_last_used_timestamp_seconds", route="acme", secret="current")] == 20
@@ -286,7 +320,7 @@ def test_buckets_are_cumulative_and_their_bounds_inclusive(metrics: Metrics, fin
     assert buckets == dict(zip([*map(repr, AGE), "+Inf"], counted, strict=True))
 
 
-@pytest.mark.parametrize("name", ["delivery_seconds", "body_bytes", "signature_age_seconds"])
+@pytest.mark.parametrize("name", ["delivery_duration_seconds", "body_bytes", "signature_age_seconds"])
 def test_exposed_buckets_rise_to_the_number_of_deliveries(metrics: Metrics, finished: Any, name: str) -> None:
     for seconds in (0.0001, 0.3, 1000.0):
         metrics.record(finished(seconds=seconds, request_bytes=int(seconds * 1e6), age=seconds), 0.0)
@@ -307,8 +341,20 @@ def test_a_histogram_with_negative_bounds_has_buckets_but_no_count_and_no_sum(me
     assert names == {"webhook_sidecar_signature_age_seconds_bucket"}
 
 
-def test_secrets_with_a_day_to_retire_by_and_the_memory_limit_are_shown() -> None:
-    samples = scrape(Metrics(), retirements=lambda: [("acme", "previous", 3600.0)], memory_limit=1 << 30)
-    assert samples[series("secret_retire_by_timestamp_seconds", route="acme", secret="previous")] == 3600
-    assert samples[series("memory_limit_bytes")] == 1 << 30
-    assert series("memory_limit_bytes") not in scrape(Metrics())
+class Group:
+    """Processes as `ProcessMetrics` needs them."""
+
+    exits = 3
+    serving = 2
+    pids: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(1 << 30, [1 << 30]), (0, [])])
+def test_the_processes_and_a_known_memory_limit_are_shown(limit: int, shown: list[int]) -> None:
+    values = {
+        metric.name: [sample.value for sample in metric.samples] for metric in ProcessMetrics(Group(), limit).collect()
+    }
+    assert values["webhook_sidecar_workers"] == [2]
+    assert values["webhook_sidecar_worker_exits"] == [3]
+    assert values.get("webhook_sidecar_memory_limit_bytes", []) == shown
+    assert values["process_resident_memory_bytes"][0] > 1_000_000

@@ -7,10 +7,10 @@ from sidecar.telemetry.record import DeliveryRecord
 
 
 def test_a_new_record_claims_nothing() -> None:
-    exchange = DeliveryRecord(number=7, peer="192.0.2.1", started=1.5)
-    assert (exchange.number, exchange.peer, exchange.started) == (7, "192.0.2.1", 1.5)
-    assert (exchange.route_name, exchange.reason, exchange.status) == ("", None, 0)
-    assert exchange.outcome is Outcome.ACCEPTED
+    record = DeliveryRecord(number=7, peer="192.0.2.1", started=1.5)
+    assert (record.number, record.peer, record.started) == (7, "192.0.2.1", 1.5)
+    assert (record.route_name, record.reason, record.status) == ("", None, 0)
+    assert record.outcome is Outcome.ACCEPTED
 
 
 def test_what_one_record_is_told_no_other_record_knows(make_route: Any) -> None:
