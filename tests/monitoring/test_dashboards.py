@@ -1,11 +1,11 @@
-"""The dashboards: written by their generator, complete, and readable by whoever is woken at night."""
+"""The dashboards are up to date, complete, and say what to do."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
-from dashboards.__main__ import written
+from dashboards.__main__ import encode_all
 
 WHERE = Path(__file__).parents[2] / "helm/dashboards"
 FILES = sorted(WHERE.iterdir())
@@ -18,7 +18,7 @@ PANELS = [
 
 
 def test_the_files_are_what_the_generator_writes():
-    assert {file.name: file.read_text() for file in FILES} == written(), "run `make docs`"
+    assert {file.name: file.read_text() for file in FILES} == encode_all(), "run `make docs`"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

@@ -1,1 +1,1 @@
-"""The Grafana dashboards of helm/dashboards/, written by `make docs`."""
+"""Generates the Grafana dashboards in helm/dashboards/ (`make docs`)."""

@@ -12,14 +12,14 @@ from dashboards.security import security
 WHERE = Path(__file__).parents[2] / "helm/dashboards"
 
 
-def written() -> dict[str, str]:
+def encode_all() -> dict[str, str]:
     """The text of each file."""
     encoder = JSONEncoder(sort_keys=True, indent=1)
-    made = {"overview": overview(), "security": security(), "rotation": rotation()}
-    return {f"{name}.json": encoder.encode(dashboard.build()) + "\n" for name, dashboard in made.items()}
+    dashboards = {"overview": overview(), "security": security(), "rotation": rotation()}
+    return {f"{name}.json": encoder.encode(dashboard.build()) + "\n" for name, dashboard in dashboards.items()}
 
 
 if __name__ == "__main__":
-    for name, text in written().items():
+    for name, text in encode_all().items():
         (WHERE / name).write_text(text)
         sys.stdout.write(f"{WHERE / name}\n")

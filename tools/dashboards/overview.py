@@ -1,195 +1,200 @@
-"""What arrives, what is refused, what can't be delivered, and how long it takes."""
+"""The Overview dashboard: accepted, rejected and failed deliveries, durations, and limits."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards.panels import (
-    COUNTED,
-    EVERYWHERE,
-    FOUND,
-    begun,
-    filled,
+    MATCHED,
+    NOT_TRANSIENT,
+    SELECTED,
+    add_panels,
     gauge,
     lines,
-    named,
+    map_values,
+    name_unmatched,
+    new_dashboard,
     number,
     quantiles,
     rate,
-    words,
 )
+
+DELIVERIES = "webhook_sidecar_deliveries_total"
 
 
 def overview() -> Dashboard:
-    rejected = f'outcome="rejected", {COUNTED}'
-    every, refused = rate("deliveries_total"), rate("deliveries_total", rejected)
-    failed = rate("deliveries_total", 'outcome="failed"')
-    made = begun("Overview", "What arrives, what is refused, what can't be delivered, and how long it takes.")
+    rejected_labels = f'outcome="rejected", {NOT_TRANSIENT}'
+    every, rejected = rate(DELIVERIES), rate(DELIVERIES, rejected_labels)
+    failed = rate(DELIVERIES, 'outcome="failed"')
+    dashboard = new_dashboard(
+        "Overview", "Accepted, rejected and failed deliveries, their durations, and how full the limits are."
+    )
     panels = [
         number(
             "Accepted",
-            "Deliveries that were verified and that the receiver answered. Zero while the provider sends: look at Refused and Failed "
-            "beside it. Zero and nothing refused: nothing arrives, see the runbook, WebhookSidecarRouteSilent.",
-            rate("deliveries_total", 'outcome="accepted"'),
+            "Verified deliveries with a response from the receiver. If this is zero while the provider sends, check the Rejected and "
+            "Failed shares next to it. If those are zero too, nothing arrives: see WebhookSidecarRouteSilent in the runbook.",
+            rate(DELIVERIES, 'outcome="accepted"'),
             unit="reqps",
         ),
         number(
-            "Refused, share",
-            "Refused deliveries of all; copies and drains are left out. Above a tenth: open the dashboard Security, and look which "
-            "reason it is. It goes with the alert WebhookSidecarRejectionRatioHigh.",
-            f"{refused} / {every}",
+            "Rejected, share",
+            "Share of deliveries that were rejected, without duplicates, copies in progress and drains. Above 10 % open the Security "
+            "dashboard and check the reasons. The alert is WebhookSidecarRejectionRatioHigh.",
+            f"{rejected} / {every}",
             unit="percentunit",
             levels=[(0.05, "orange"), (0.1, "red")],
         ),
         number(
             "Failed, share",
-            "Verified deliveries that could not be handed over. Anything but zero: the receiver is down, slow or crashing. "
-            "The reasons are below; the runbook has what to do under WebhookSidecarUpstreamFailing.",
+            "Share of deliveries that were verified but not delivered. Above zero the receiver is down, slow or crashing. The reasons "
+            "are below; see WebhookSidecarUpstreamFailing in the runbook.",
             f"{failed} / {every}",
             unit="percentunit",
             levels=[(0.01, "orange"), (0.05, "red")],
         ),
         number(
             "In flight now",
-            "Deliveries being worked on, in all pods. If it stays high, the receiver has become slow, or many slow senders are "
-            "connected; at limits.connections new ones are answered 503.",
-            gauge("in_flight"),
+            "Deliveries in progress, in all pods. If it stays high, the receiver is slow, or many slow senders are connected. At "
+            "limits.connections new deliveries get a 503 response.",
+            gauge("webhook_sidecar_in_flight"),
         ),
         number(
             "Configuration",
-            "FAILED: at one pod at least the file on disk is wrong. The last good one is at work, but a restart would fail. "
-            "The log line config_reload_failed has the line and the remedy.",
-            gauge("config_last_reload_successful", function="min"),
-            mappings=words(OK="green", FAILED="red"),
+            "FAILED: at least one pod could not load the configuration on disk. The last good one is still in use, but a restart would "
+            "fail. The log event config_reload_failed has the line and the fix.",
+            gauge("webhook_sidecar_config_last_reload_successful", function="min"),
+            mappings=map_values(OK="green", FAILED="red"),
         ),
         number(
             "Running",
-            "Processes that are scraped: pods, usually. Fewer than you run: look for pods that don't start, or for scraping that fails.",
-            gauge("build_info", function="count"),
+            "Scraped processes, usually one per pod. If there are fewer than you run, check for pods that don't start and for failing "
+            "scrapes (NetworkPolicy, ServiceMonitor labels).",
+            gauge("webhook_sidecar_build_info", function="count"),
             levels=[],
         ),
         lines(
             "Deliveries by outcome",
-            "Accepted, refused here, or verified but not delivered. When refusals rise, see the reasons on the right; when failures "
-            "rise, look at the receiver.",
-            (rate("deliveries_total", by="outcome"), "{{outcome}}"),
+            "accepted: the receiver responded. duplicate: delivered before, answered 200 here. rejected: rejected here; see the reasons "
+            "on the right. failed: verified but not delivered; check the receiver.",
+            (rate(DELIVERIES, by="outcome"), "{{outcome}}"),
             unit="reqps",
             stacked=True,
-            colours={"accepted": "green", "rejected": "orange", "failed": "red"},
+            colours={"accepted": "green", "duplicate": "blue", "rejected": "orange", "failed": "red"},
         ),
         lines(
             "Rejected by reason",
-            "Why deliveries were refused. signature_mismatch and timestamp reasons of real senders need you; signature_missing, "
-            "no_route and malformed_request are mostly strangers. docs/reasons.md has each of them.",
-            (rate("deliveries_total", 'outcome="rejected"', by="reason") + " > 0", "{{reason}}"),
+            "signature_mismatch and timestamp reasons from real senders need action. signature_missing, no_route and malformed_request "
+            "are mostly noise from the internet. docs/reasons.md explains each reason.",
+            (rate(DELIVERIES, 'outcome="rejected"', by="reason") + " > 0", "{{reason}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Rejection ratio by route",
-            "Refused of all deliveries of each route. Above the line an alert is near. One route: its secret, its provider's "
-            "networks. All routes: a clock, or the proxy in front.",
+            "Share of each route's deliveries that were rejected. Above the line an alert is near. One route: check its secret and its "
+            "provider's networks. All routes: check the clock, or the proxy in front.",
             (
-                f"{rate('deliveries_total', f'{rejected}, {FOUND}', by='route')} / {rate('deliveries_total', FOUND, by='route')}",
+                f"{rate(DELIVERIES, f'{rejected_labels}, {MATCHED}', by='route')} / {rate(DELIVERIES, MATCHED, by='route')}",
                 "{{route}}",
             ),
             unit="percentunit",
             bad=0.1,
         ),
         lines(
-            "Failed, by reason",
-            "unreachable: nothing listens there. timeout: it has the delivery and is slow. broke: it crashed or cut the answer. "
-            "client_disconnected: the sender did not wait; look at the times below. internal_error: a bug, please report it.",
-            (rate("deliveries_total", 'outcome="failed"', by="reason"), "{{reason}}"),
+            "Failed by reason",
+            "unreachable: nothing listens there. timeout: it has the delivery and is slow. broke: it crashed or cut the response. "
+            "client_disconnected: the sender did not wait. draining: cut off at shutdown; raise drain. internal_error: a bug, please report it.",
+            (rate(DELIVERIES, 'outcome="failed"', by="reason"), "{{reason}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
-            "Receiver's answers",
-            "Status codes of the receiver, by class. 5xx: its own errors, providers send those again. 4xx: it refuses what the sidecar "
-            "verified; often it checks signatures too, with another secret.",
-            (rate("upstream_responses_total", by="code"), "{{code}}"),
+            "Receiver's responses",
+            "Status codes of the receiver, by class. 5xx: errors of the receiver, which most providers retry. 4xx: it rejects deliveries "
+            "that the sidecar verified; often it checks signatures too, with another secret.",
+            (rate("webhook_sidecar_upstream_responses_total", by="code"), "{{code}}"),
             unit="reqps",
             stacked=True,
             colours={"1xx": "purple", "2xx": "green", "3xx": "blue", "4xx": "orange", "5xx": "red"},
         ),
         lines(
             "Deliveries by route",
-            "Everything that arrives for each route. A route that falls to nothing: does its provider still send? (no route) is "
-            "what no route takes.",
-            (named(rate("deliveries_total", by="route")), "{{route}}"),
+            "All deliveries of each route. If a route falls to zero, check whether its provider still sends. (no route) are requests that "
+            "no route matches.",
+            (name_unmatched(rate(DELIVERIES, by="route")), "{{route}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
-            "Time of a delivery",
-            "From the request's head to the end of the answer. If it rises together with the receiver's time, the receiver is slow; "
-            "if it rises alone, senders are slow or the sidecar lacks CPU.",
-            *quantiles("delivery_duration_seconds"),
+            "Delivery duration",
+            "Time from the request's head to the end of the response. If it rises with the receiver's duration, the receiver is slow. If "
+            "it rises alone, senders are slow or the sidecar lacks CPU.",
+            *quantiles("webhook_sidecar_delivery_duration_seconds"),
             unit="s",
         ),
         lines(
-            "Time of the receiver",
-            "From connecting to the receiver to the end of its answer. Near timeouts.response deliveries begin to fail: scale the "
-            "receiver, or let it answer first and work later.",
-            *quantiles("upstream_duration_seconds"),
+            "Receiver's duration",
+            "Time from connecting to the receiver to the end of its response. Near timeouts.response deliveries start to fail: scale the "
+            "receiver, or let it respond first and work later.",
+            *quantiles("webhook_sidecar_upstream_duration_seconds"),
             unit="s",
         ),
         lines(
-            "Time of verifying",
-            "Computing and comparing signatures. Milliseconds mean large bodies, many secrets or public keys; if it rises with the "
-            "same traffic, the sidecar lacks CPU.",
-            *quantiles("verify_duration_seconds"),
+            "Verification duration",
+            "Time to compute and compare signatures. Milliseconds mean large bodies, many secrets or public keys. If it rises with "
+            "constant traffic, the sidecar lacks CPU.",
+            *quantiles("webhook_sidecar_verify_duration_seconds"),
             unit="s",
         ),
         lines(
             "Body sizes",
-            "Bodies as far as they were read. If p99 nears limits.body, real deliveries are about to be refused as body_too_large: "
-            "raise the limit of the route.",
-            *quantiles("body_bytes"),
+            "Size of bodies, as far as they were read. If p99 comes near limits.body, real deliveries will soon be rejected as "
+            "body_too_large: raise the limit of the route.",
+            *quantiles("webhook_sidecar_body_bytes"),
             unit="bytes",
         ),
         lines(
             "In flight",
-            "Deliveries being worked on, by pod. One pod far above the others: its receiver hangs. All of them: the receiver or its "
-            "database is slow. See the runbook, WebhookSidecarOverloaded.",
-            (gauge("in_flight", by="pod, instance"), "{{pod}} {{instance}}"),
+            "Deliveries in progress, by pod. One pod far above the others: its receiver hangs. All pods: the receiver or its database is "
+            "slow. See WebhookSidecarOverloaded in the runbook.",
+            (gauge("webhook_sidecar_in_flight", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
             "Buffered",
-            "Bytes of bodies in memory, by pod. At limits.buffer (64 MiB unless you set it) further bodies are answered 503: slow "
-            "receiver, or larger deliveries than planned.",
-            (gauge("buffered_bytes", by="pod, instance"), "{{pod}} {{instance}}"),
+            "Bytes of bodies in memory, by pod. At limits.buffer (default 64 MiB) further bodies get a 503 response: the receiver is slow, "
+            "or deliveries are larger than planned.",
+            (gauge("webhook_sidecar_buffered_bytes", by="pod, instance"), "{{pod}} {{instance}}"),
             unit="bytes",
         ),
         lines(
             "Memory, share of the limit",
-            "Resident memory against what the container may have. Above the line an alert is near, and at 1 the process is killed: "
-            "lower limits.buffer or raise the memory limit.",
+            "Resident memory as a share of the container's limit. Above the line an alert is near, and at 1 the process is killed: lower "
+            "limits.buffer or raise the memory limit.",
             (
-                f"process_resident_memory_bytes{{{EVERYWHERE}}} / webhook_sidecar_memory_limit_bytes{{{EVERYWHERE}}}",
+                f"process_resident_memory_bytes{{{SELECTED}}} / webhook_sidecar_memory_limit_bytes{{{SELECTED}}}",
                 "{{pod}} {{instance}}",
             ),
             unit="percentunit",
             bad=0.85,
         ),
         lines(
-            "Configuration's age",
-            "Since each pod last loaded its configuration. After a change all curves fall to zero; one that doesn't belongs to a pod "
-            "that did not get it, or could not use it.",
+            "Configuration age",
+            "Time since each pod last loaded its configuration. After a change all curves fall to zero. A curve that doesn't belongs to a "
+            "pod that did not get the change or could not load it.",
             (
-                f"time() - {gauge('config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
+                f"time() - {gauge('webhook_sidecar_config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
                 "{{pod}} {{instance}}",
             ),
             unit="s",
         ),
         lines(
             "Workers",
-            "Processes that take deliveries, and those that ended unasked in the last quarter of an hour. Ends that repeat: look for "
-            "worker_ended in the log; a status of -9 is mostly the memory limit.",
-            (gauge("workers", by="pod, instance"), "{{pod}} {{instance}}"),
+            "Processes that accept deliveries, and unexpected exits within the last 15 minutes. If exits repeat, search the log for "
+            "worker_ended; killed by SIGKILL usually means the memory limit.",
+            (gauge("webhook_sidecar_workers", by="pod, instance"), "{{pod}} {{instance}}"),
             (
-                f"sum by (pod, instance) (increase(webhook_sidecar_worker_exits_total{{{EVERYWHERE}}}[15m]))",
-                "{{pod}} {{instance}} ended",
+                f"sum by (pod, instance) (increase(webhook_sidecar_worker_exits_total{{{SELECTED}}}[15m]))",
+                "{{pod}} {{instance}} exited",
             ),
         ),
     ]
-    return filled(made, panels)
+    return add_panels(dashboard, panels)

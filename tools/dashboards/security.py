@@ -1,74 +1,79 @@
-"""Who is refused and why, what shadow mode would refuse, and how fresh clocks and networks are."""
+"""The Security dashboard: rejections, shadow mode, hints, clocks, lists of networks, and replay protection."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from dashboards.panels import (
-    COUNTED,
-    EVERYWHERE,
-    FOUND,
-    begun,
+    MATCHED,
+    NOT_TRANSIENT,
+    SELECTED,
+    add_panels,
     count,
-    filled,
     gauge,
     lines,
-    named,
+    name_unmatched,
+    new_dashboard,
     number,
     quantiles,
     rate,
 )
 
+DELIVERIES = "webhook_sidecar_deliveries_total"
+
 
 def security() -> Dashboard:
-    made = begun(
-        "Security", "Who is refused and why, what shadow mode would refuse, and how fresh clocks and networks are."
+    dashboard = new_dashboard(
+        "Security", "Rejections and their reasons, would-be rejections in shadow mode, clocks, and lists of networks."
     )
     panels = [
         number(
-            "Refused",
-            "What was refused in the chosen time, copies and drains aside. A sudden rise is an attack, or a changed secret: "
-            "the reasons below tell which.",
-            count("deliveries_total", f'outcome="rejected", {COUNTED}'),
+            "Rejected",
+            "Deliveries rejected in the selected time, without duplicates, copies in progress and drains. A sudden rise is an attack or "
+            "a changed secret; the reasons below show which.",
+            count(DELIVERIES, f'outcome="rejected", {NOT_TRANSIENT}'),
         ),
         number(
             "Signature mismatches",
-            "Well-formed signatures that no secret makes. From a provider's addresses: a wrong secret or a changed body, see the hints. "
-            "From others: forgeries.",
-            count("deliveries_total", 'reason="signature_mismatch"'),
+            "Well-formed signatures that match no secret. From a provider's addresses: a wrong secret or a changed body, see the hints "
+            "below. From other addresses: forgeries.",
+            count(DELIVERIES, 'reason="signature_mismatch"'),
         ),
         number(
-            "Would be refused",
-            "Forwarded by routes in shadow mode that enforcing would refuse. When it stays at zero under real traffic, set the route to "
-            "mode: enforce; until then these reach your receiver unverified.",
-            count("shadow_rejections_total"),
+            "Would be rejected",
+            "Deliveries that routes in shadow mode forwarded, but mode: enforce would reject. They reach your receiver unverified. Set "
+            "the route to mode: enforce when this stays at zero under real traffic.",
+            count("webhook_sidecar_shadow_rejections_total"),
             levels=[(1, "orange")],
         ),
         number(
-            "Copies refused",
-            "Deliveries that came again within the route's replay time and were not forwarded. Many: a provider that does not see your "
-            "answers, or somebody who plays recordings.",
-            count("deliveries_total", 'reason="replayed"'),
+            "Duplicates",
+            "Copies that arrived within the route's replay time; the sender gets 200 and the receiver nothing. Many duplicates: a "
+            "provider that does not get your responses in time, or somebody who replays recordings.",
+            count(DELIVERIES, 'outcome="duplicate"'),
         ),
         number(
             "Turned away",
-            "Answered 503 or 429 before anything was verified: overloaded, draining, rate_limited, or the replay store can't be "
-            "asked. Real deliveries may be among them; see the runbook.",
-            count("deliveries_total", 'reason=~"overloaded|draining|rate_limited|replay_store_unavailable"'),
+            "Deliveries that got 503 or 429 unverified: overloaded, draining, rate_limited, or the replay store is unavailable. Real "
+            "deliveries may be among them; see the runbook.",
+            count(
+                DELIVERIES,
+                'outcome="rejected", reason=~"overloaded|draining|rate_limited|replay_store_unavailable"',
+            ),
             levels=[(1, "orange")],
         ),
         number(
             "Oldest network list",
-            "Age of the oldest list of a provider's networks. More than three days with ip_ranges.refresh on: it can't be fetched, see "
-            "ip_ranges_failed in the log. No data: no route uses one.",
-            gauge("ip_ranges_age_seconds", function="max"),
+            "Age of the oldest list of a provider's networks. More than three days with ip_ranges.refresh on means that fetching fails: "
+            "search the log for ip_ranges_failed. No data: no route uses a list.",
+            gauge("webhook_sidecar_ip_ranges_age_seconds", function="max"),
             unit="s",
             levels=[(3 * 86400, "orange"), (90 * 86400, "red")],
         ),
         lines(
             "Rejections by reason and route",
-            "Refusals per second. One route and signature_mismatch: its secret. All routes and ip_not_allowed: the load balancer's "
-            "address is taken for the sender's, set trusted_proxies. (no route): requests that no route takes.",
+            "Rejections per second. One route with signature_mismatch: check its secret. All routes with ip_not_allowed: the load "
+            "balancer's address is used as the sender's, set trusted_proxies. (no route): requests that no route matches.",
             (
-                named(rate("deliveries_total", 'outcome="rejected"', by="route, reason") + " > 0"),
+                name_unmatched(rate(DELIVERIES, 'outcome="rejected"', by="route, reason") + " > 0"),
                 "{{route}} {{reason}}",
             ),
             unit="reqps",
@@ -76,84 +81,98 @@ def security() -> Dashboard:
         ).span(12),
         lines(
             "Would-be rejections in shadow mode",
-            "What routes in shadow mode forwarded although it would be refused. Each reason here is a real delivery lost, or a forgery "
-            "stopped, on the day you enforce: find out which by the log's client and hint.",
-            (rate("shadow_rejections_total", by="route, reason") + " > 0", "{{route}} {{reason}}"),
+            "Deliveries that routes in shadow mode forwarded but would have rejected. On the day you enforce, each is a real delivery "
+            "lost or a forgery stopped. The log's client and hint show which.",
+            (
+                rate("webhook_sidecar_shadow_rejections_total", by="route, reason") + " > 0",
+                "{{route}} {{reason}}",
+            ),
             unit="reqps",
             stacked=True,
         ).span(12),
         lines(
             "Hints",
-            "Why signatures did not match, as far as it could be found. Each is a mistake with a remedy in docs/troubleshooting.md; "
-            "unknown is nearly always another secret, or a forgery.",
-            (rate("mismatch_hints_total", by="route, hint") + " > 0", "{{route}} {{hint}}"),
+            "Probable causes of signature mismatches. docs/troubleshooting.md has a fix for each. unknown is nearly always another "
+            "secret, or a forgery.",
+            (rate("webhook_sidecar_mismatch_hints_total", by="route, hint") + " > 0", "{{route}} {{hint}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Signature age",
-            "Our clock minus the signed time. Below zero the sender's clock is ahead; a rising median is a queue on the way or our own "
-            "clock. Past the tolerance (mostly 300 s) deliveries are refused.",
-            *quantiles("signature_age_seconds", (0.05, 0.5, 0.95)),
+            "Our clock minus the signed time. Below zero the sender's clock is ahead. A rising median means a queue on the way, or that "
+            "our clock is wrong. Beyond the tolerance (usually 300 s) deliveries are rejected.",
+            *quantiles("webhook_sidecar_signature_age_seconds", (0.05, 0.5, 0.95)),
             unit="s",
             negative=True,
         ),
         lines(
             "Handshakes",
-            "What providers ask when a webhook is set up. refused: the token or the form is wrong, and the provider will not turn the "
-            "webhook on; many of them without you setting one up: somebody tries.",
-            (rate("handshakes_total", by="route, result"), "{{route}} {{result}}"),
+            "Requests by which providers check a webhook when it is set up. refused: the token or the form is wrong, and the provider "
+            "will not enable the webhook. Many of them while you set up none: somebody is probing.",
+            (rate("webhook_sidecar_handshakes_total", by="route, result"), "{{route}} {{result}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Age of network lists",
-            "Since each provider's list was fetched, or published. It should be a sawtooth below ip_ranges.refresh; a straight line "
-            "upwards is a list that can't be fetched, and new networks of the provider are refused.",
-            (gauge("ip_ranges_age_seconds", function="max", by="preset"), "{{preset}}"),
+            "Time since each provider's list was fetched, or published. It should be a sawtooth below ip_ranges.refresh. A line that only "
+            "rises is a list that can't be fetched: new networks of that provider are rejected.",
+            (gauge("webhook_sidecar_ip_ranges_age_seconds", function="max", by="preset"), "{{preset}}"),
             unit="s",
         ),
         lines(
-            "Network lists that could not be fetched",
-            "Failed fetches. The last good list stays at work. If they go on: NetworkPolicy, a proxy, or the provider's page; "
-            "ip_ranges_failed in the log says which.",
+            "Failed fetches of network lists",
+            "The last good list stays in use. If fetching keeps failing, check the NetworkPolicy, the proxy and the provider's page; the "
+            "log event ip_ranges_failed has the cause.",
             (
-                f"sum by (preset) (rate(webhook_sidecar_ip_ranges_fetch_failures_total{{{EVERYWHERE}}}[$__rate_interval]))",
+                f"sum by (preset) (rate(webhook_sidecar_ip_ranges_fetch_failures_total{{{SELECTED}}}[$__rate_interval]))",
                 "{{preset}}",
             ),
             unit="ops",
         ),
         lines(
             "Replay store",
-            "1 while the shared replay store answers. 0: deliveries of routes with replay are answered 503, or forwarded unchecked. "
-            "No data: the store is memory.",
-            (gauge("replay_store_up", function="min", by="pod, instance"), "{{pod}} {{instance}}"),
+            "1 while every process can reach the shared replay store. At 0 deliveries of routes with replay get 503, or are forwarded "
+            "unchecked. No data: the store is in memory.",
+            (gauge("webhook_sidecar_replay_store_up", function="min", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
-            "Replay protection that was not given",
-            "Forwarded unchecked because the store could not be asked, and deliveries forgotten early because the memory store is full. "
-            "Mend the store, or give it more room: copies came through meanwhile.",
-            (rate("replay_unchecked_total", by="route"), "{{route}} unchecked"),
-            (rate("replay_evictions_total", by="route"), "{{route}} forgotten"),
+            "Missing replay protection",
+            "Deliveries forwarded unchecked because the store was unavailable, and deliveries forgotten early because the memory store "
+            "was full. Duplicates may have come through: fix the store, or give it more room.",
+            (rate("webhook_sidecar_replay_unchecked_total", by="route"), "{{route}} unchecked"),
+            (rate("webhook_sidecar_replay_evictions_total", by="route"), "{{route}} forgotten"),
             unit="ops",
         ),
         lines(
-            "What finds no route",
-            "Requests for paths that no route takes, or that are no proper HTTP. Background noise of the internet; but if a route falls "
-            "silent while no_route rises, a URL was changed at one end.",
+            "Duplicates by route",
+            "Copies answered 200 without forwarding. Peaks after an outage of the receiver are retries and normal. A steady share means "
+            "that the provider does not get your responses in time: let the receiver respond faster.",
+            (rate(DELIVERIES, f'outcome="duplicate", {MATCHED}', by="route"), "{{route}}"),
+            unit="reqps",
+            stacked=True,
+        ),
+        lines(
+            "Requests without a route",
+            "Requests for paths that no route matches, or that are not valid HTTP. This is mostly noise from the internet. But if a route "
+            "falls silent while no_route rises, the URL was changed at one end.",
             (
-                f'sum by (reason) (rate(webhook_sidecar_deliveries_total{{{EVERYWHERE}, route=""}}[$__rate_interval])) > 0',
+                f'sum by (reason) (rate(webhook_sidecar_deliveries_total{{{SELECTED}, route=""}}[$__rate_interval])) > 0',
                 "{{reason}}",
             ),
             unit="reqps",
             stacked=True,
         ),
         lines(
-            "Cost of verifying, p99",
-            "By route. Forgeries cost as much as real deliveries; if this rises under an attack, set limits.refusals or a smaller "
+            "Verification duration, p99",
+            "By route. Forgeries cost as much as real deliveries. If this rises under an attack, set limits.refusals, or a smaller "
             "limits.body for the route.",
-            (f"histogram_quantile(0.99, {rate('verify_duration_seconds_bucket', FOUND, by='route, le')})", "{{route}}"),
+            (
+                f"histogram_quantile(0.99, {rate('webhook_sidecar_verify_duration_seconds_bucket', MATCHED, by='route, le')})",
+                "{{route}}",
+            ),
             unit="s",
         ),
     ]
-    return filled(made, panels)
+    return add_panels(dashboard, panels)
