@@ -99,8 +99,8 @@ METRICS: Final = (
         "webhook_sidecar_deliveries_total",
         "counter",
         ("route", "outcome", "reason"),
-        "Deliveries: answered by the upstream (accepted), delivered before and answered 200 here (duplicate), rejected here "
-        "(rejected), verified but without a response of the upstream (failed).",
+        "Deliveries: the upstream responded (accepted), a copy that got 200 from the sidecar (duplicate), rejected by the "
+        "sidecar (rejected), verified but without a response of the upstream (failed).",
         _ends,
     ),
     MetricInfo(
@@ -128,7 +128,7 @@ METRICS: Final = (
         "webhook_sidecar_handshakes_total",
         "counter",
         ("route", "result"),
-        "Handshakes of providers: answered here, passed on to the receiver, or refused.",
+        "Handshakes of providers: answered by the sidecar, passed on to the receiver, or refused.",
         _handshakes,
     ),
     MetricInfo(
@@ -259,10 +259,10 @@ def family(name: str, samples: Iterable[Sample]) -> Metric:
     """A metric of the table, with these samples."""
     metric = _BY_NAME[name]
     make = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
-    made = make(metric.name, metric.help, labels=metric.labels)
+    result = make(metric.name, metric.help, labels=metric.labels)
     for labels, value in samples:
-        made.add_metric(labels, value)
-    return made
+        result.add_metric(labels, value)
+    return result
 
 
 def route_family(metric: MetricInfo, routes: Routes) -> Metric:
@@ -293,7 +293,7 @@ class GaugeMetrics(Collector):
 
 def _histogram_family(metric: MetricInfo, places: Histogram, routes: Routes) -> Metric:
     bounds = [*map(repr, places.bounds), "+Inf"]
-    made = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    result = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     for route, counts in routes:
         buckets: list[tuple[str, float] | tuple[str, float, samples.Exemplar]] = []
         running = 0.0
@@ -301,8 +301,8 @@ def _histogram_family(metric: MetricInfo, places: Histogram, routes: Routes) -> 
             running += count
             exemplar = _exemplar(counts.exemplars, places, index)
             buckets.append((bound, running) if exemplar is None else (bound, running, exemplar))
-        made.add_metric((route,), buckets, counts.block[places.sum])
-    return made
+        result.add_metric((route,), buckets, counts.block[places.sum])
+    return result
 
 
 def _exemplar(block: Block | None, places: Histogram, bucket: int) -> samples.Exemplar | None:
