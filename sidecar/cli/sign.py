@@ -10,8 +10,8 @@ from sidecar.cli.arguments import add_signing, unix_time
 from sidecar.cli.errors import unusable
 from sidecar.cli.signing import SignedDelivery, make_sender
 from sidecar.verify.keys import KeyFormError
-from sidecar.verify.scheme import Piece
 from sidecar.verify.sign import SigningError
+from sidecar.verify.template import Piece
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,9 @@ from sidecar.cli.arguments import read_scheme, read_secret_ref
 from sidecar.cli.errors import unusable
 from sidecar.secret import Secret
 from sidecar.verify.message import PublicURL
-from sidecar.verify.scheme import Piece, Scheme
+from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import sign_delivery
+from sidecar.verify.template import Piece
 
 _FORM = "application/x-www-form-urlencoded"
 

@@ -35,8 +35,9 @@ from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, check_key
-from sidecar.verify.scheme import BEARER_KINDS, BODY, Scheme
+from sidecar.verify.scheme import BEARER_KINDS, Scheme
 from sidecar.verify.standard_webhooks import UpstreamSigner, signing_key
+from sidecar.verify.template import BODY
 from sidecar.verify.verifier import MAX_SECRETS, Verifier
 
 #: Shorter secrets are guessed, not broken: below 16 bytes we warn.

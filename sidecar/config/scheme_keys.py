@@ -23,6 +23,8 @@ from sidecar.config.fields.text import (
     SignatureHeader,
     Text,
 )
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import (
     DEFAULT_PATTERN,
     AnswerEncoding,
@@ -36,23 +38,16 @@ from sidecar.verify.handshake import (
 )
 from sidecar.verify.scheme import (
     BEARER_KINDS,
-    BODY_PIECES,
     PUBLIC_KEY_KINDS,
-    TIMESTAMP,
-    Algorithm,
-    Encoding,
-    JsonValue,
     KeyForm,
     Kind,
-    Piece,
     Scheme,
     SignatureField,
     SignatureList,
-    TemplateError,
     TimestampField,
     Unit,
-    parse_template,
 )
+from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Piece, TemplateError, parse_template
 
 
 class ListKeys(Keys):

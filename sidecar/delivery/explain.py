@@ -19,18 +19,12 @@ from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.routes import DEFAULT_REJECTION, Route, foreign_secrets
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import DIGEST_SIZES
 from sidecar.verify.claim import Claim
+from sidecar.verify.encoding import Encoding
 from sidecar.verify.message import PublicURL
-from sidecar.verify.scheme import (
-    BEARER_KINDS,
-    DIGEST_SIZES,
-    PUBLIC_KEY_KINDS,
-    Encoding,
-    HeaderValue,
-    JsonValue,
-    Piece,
-    Scheme,
-)
+from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Scheme
+from sidecar.verify.template import HeaderValue, JsonValue, Piece
 from sidecar.verify.verifier import Verified, Verifier
 
 #: What to do about rejections that need no diagnosis.

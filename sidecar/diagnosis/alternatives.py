@@ -10,7 +10,8 @@ from typing import Any
 
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.verify.message import PublicURL
-from sidecar.verify.scheme import URL_PIECES, Piece, Scheme
+from sidecar.verify.scheme import Scheme
+from sidecar.verify.template import URL_PIECES, Piece
 
 #: In words, and the value.
 Variant = tuple[str, bytes]

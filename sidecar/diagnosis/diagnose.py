@@ -16,21 +16,13 @@ from sidecar.diagnosis.alternatives import other_ends, other_json, other_line_en
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import SignatureReader
 from sidecar.verify.document import find_value, read_document
+from sidecar.verify.encoding import Encoding
 from sidecar.verify.keys import KeyFormError, check_key
-from sidecar.verify.scheme import (
-    BEARER_KINDS,
-    PUBLIC_KEY_KINDS,
-    Algorithm,
-    Encoding,
-    KeyForm,
-    Kind,
-    Piece,
-    Scheme,
-    SignatureField,
-    Unit,
-)
+from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, KeyForm, Kind, Scheme, SignatureField, Unit
+from sidecar.verify.template import Piece
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 

@@ -5,25 +5,16 @@ copy counts. Sizes are bounded before anything is split, so that a list of ten t
 """
 
 import re
-from base64 import b64encode, urlsafe_b64encode
-from binascii import a2b_base64, hexlify, unhexlify
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
+from sidecar.verify.algorithms import DIGEST_SIZES
 from sidecar.verify.document import find_values
+from sidecar.verify.encoding import Decoder, decode_as_is, make_decoder
 from sidecar.verify.message import Delivery
-from sidecar.verify.scheme import (
-    BEARER_KINDS,
-    DIGEST_SIZES,
-    PUBLIC_KEY_KINDS,
-    Encoding,
-    Scheme,
-    SignatureField,
-    SignatureList,
-)
+from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Scheme, SignatureField, SignatureList
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
 MAX_FIELD: Final = 8192
@@ -51,7 +42,7 @@ class SignatureReader:
 
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
-        self._decode = decoder(self.field)
+        self._decode = _decoder(self.field)
         self._prefix = self.field.prefix.encode()
         self._unsigned = Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
         self._numbered = self.field.header.endswith("{n}")
@@ -213,57 +204,8 @@ def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
     return lambda items: [item[length:] for item in items if item.startswith(tag)]
 
 
-def decoder(field: SignatureField) -> Callable[[bytes], bytes | None]:
+def _decoder(field: SignatureField) -> Decoder:
     """From a signature's text to its bytes; None unless it is the one canonical text of as many bytes as it must have."""
-    # No functions within this one: compiled, they and what they share are a circle of objects, and the hints make many of them.
     if field.kind in BEARER_KINDS:
-        return _token
-    size = 0 if field.kind in PUBLIC_KEY_KINDS else DIGEST_SIZES[field.algorithm]
-    if field.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE):
-        return partial(_from_hex, size, field.encoding is Encoding.HEX_ANY_CASE)
-    return partial(_from_base64, size, field.encoding is Encoding.BASE64URL, ENCODE[field.encoding])
-
-
-def _token(text: bytes) -> bytes | None:
-    return text or None
-
-
-def _sized(size: int, signature: bytes) -> bytes | None:
-    """`size` 0 stands for any that a public key's signature may have."""
-    return signature if (len(signature) == size if size else 0 < len(signature) <= 1024) else None
-
-
-def _from_hex(size: int, any_case: bool, text: bytes) -> bytes | None:
-    if size and len(text) != 2 * size:
-        return None
-    try:
-        signature = unhexlify(text)
-    except ValueError:
-        return None
-    if not any_case and hexlify(signature) != text:
-        return None
-    return _sized(size, signature)
-
-
-def _from_base64(size: int, url: bool, write: Callable[[bytes], bytes], text: bytes) -> bytes | None:
-    padded = text
-    if url:
-        if b"=" not in text:
-            padded = text + b"=" * (-len(text) % 4)
-        text = padded.translate(_FROM_URL)
-    try:
-        signature = a2b_base64(text)
-    except ValueError:
-        return None
-    return _sized(size, signature) if write(signature) == padded else None
-
-
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
-
-#: From a signature's bytes to its text, padded.
-ENCODE: Final[dict[Encoding, Callable[[bytes], bytes]]] = {
-    Encoding.HEX: hexlify,
-    Encoding.HEX_ANY_CASE: hexlify,
-    Encoding.BASE64: b64encode,
-    Encoding.BASE64URL: urlsafe_b64encode,
-}
+        return decode_as_is
+    return make_decoder(field.encoding, 0 if field.kind in PUBLIC_KEY_KINDS else DIGEST_SIZES[field.algorithm])

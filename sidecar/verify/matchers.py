@@ -4,16 +4,16 @@ Every comparison takes the same time whatever differs. Who can make any key matc
 tells nothing.
 """
 
-import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Any, Final, Protocol
 
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import HASHES, Algorithm, hash_pieces
 from sidecar.verify.keys import key_bytes, public_key
 from sidecar.verify.message import SECRET_PLACE
-from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Algorithm, Kind, Scheme
+from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Kind, Scheme
 
 Pieces = Sequence[bytes]
 
@@ -51,7 +51,7 @@ class Hmac:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
-        make = _HASHES[algorithm]
+        make = HASHES[algorithm]
         block = make().block_size
         if len(key) > block:
             key = make(key).digest()
@@ -103,7 +103,7 @@ class HashProof:
 
 def keyed_digest(algorithm: Algorithm, key: bytes, message: Pieces) -> bytes:
     """The plain hash of a message with the key in its place."""
-    return _digest(algorithm, [key if piece is SECRET_PLACE else piece for piece in message])
+    return hash_pieces(algorithm, [key if piece is SECRET_PLACE else piece for piece in message])
 
 
 class TokenProof:
@@ -146,7 +146,7 @@ class PublicKeyProof:
 
     def match(self, signatures: Pieces, message: Pieces) -> str | None:
         # Once for all keys and signatures: Ed25519 takes the message itself, the others its digest.
-        text = b"".join(message) if self._algorithm is None else _digest(self._algorithm, message)
+        text = b"".join(message) if self._algorithm is None else hash_pieces(self._algorithm, message)
         for secret_id, key in self._keys:
             for signature in signatures:
                 try:
@@ -155,14 +155,6 @@ class PublicKeyProof:
                     continue
                 return secret_id
         return None
-
-
-def _digest(algorithm: Algorithm, message: Pieces) -> bytes:
-    made = _HASHES[algorithm]()
-    for piece in message:
-        made.update(piece)
-    digest: bytes = made.digest()
-    return digest
 
 
 def _verification(kind: Kind, algorithm: Algorithm) -> Verification:
@@ -178,6 +170,3 @@ def _verification(kind: Kind, algorithm: Algorithm) -> Verification:
         return lambda key, signature, digest: key.verify(signature, digest, scheme)
     pad = padding.PKCS1v15() if kind is Kind.RSA_PKCS1 else padding.PSS(padding.MGF1(hashed), padding.PSS.AUTO)
     return lambda key, signature, digest: key.verify(signature, digest, pad, prehashed)
-
-
-_HASHES: Final[dict[Algorithm, Any]] = {algorithm: getattr(hashlib, algorithm.value) for algorithm in Algorithm}

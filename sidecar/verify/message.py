@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_value, read_document, sorted_form
-from sidecar.verify.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, Scheme
+from sidecar.verify.scheme import Scheme
+from sidecar.verify.template import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece
 
 _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 

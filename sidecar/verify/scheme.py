@@ -12,11 +12,13 @@ Providers differ in these alone: where the signature stands, how the secret's te
 which pieces make the signed message. `docs/own-scheme.md` explains every key.
 """
 
-import re
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import Shape
+from sidecar.verify.template import BODY, BODY_PIECES, URL_PIECES, HeaderValue, Part
 
 
 class Kind(StrEnum):
@@ -36,28 +38,6 @@ class Kind(StrEnum):
 PUBLIC_KEY_KINDS = frozenset({Kind.ED25519, Kind.ECDSA, Kind.RSA_PKCS1, Kind.RSA_PSS})
 #: Kinds that sign nothing: whoever saw one delivery can send any other.
 BEARER_KINDS = frozenset({Kind.TOKEN, Kind.BASIC})
-
-
-class Algorithm(StrEnum):
-    """Hash function."""
-
-    SHA1 = "sha1"
-    SHA256 = "sha256"
-    SHA384 = "sha384"
-    SHA512 = "sha512"
-
-
-#: Digest sizes in bytes.
-DIGEST_SIZES = {Algorithm.SHA1: 20, Algorithm.SHA256: 32, Algorithm.SHA384: 48, Algorithm.SHA512: 64}
-
-
-class Encoding(StrEnum):
-    """How the signature's bytes are written. `base64url` is RFC 4648 section 5, with or without padding."""
-
-    HEX = "hex"  # lower case
-    HEX_ANY_CASE = "hex-any-case"
-    BASE64 = "base64"
-    BASE64URL = "base64url"
 
 
 class KeyForm(StrEnum):
@@ -133,98 +113,6 @@ class TimestampField:
         if self.field:
             return f"body field {self.field}"
         return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")
-
-
-class Piece(Enum):
-    """A place in a template that the delivery fills."""
-
-    BODY = "body"
-    TIMESTAMP = "timestamp"  # as the sender wrote it
-    METHOD = "method"
-    URL = "url"  # what the sender called: `public_url` and the request's target
-    URL_WITHOUT_QUERY = "url_without_query"
-    PATH_QUERY = "path_query"
-    HOST = "host"
-    FORM_SORTED = "form_sorted"  # names and values of the form in the body, sorted, each pair once, nothing between
-    BODY_SHA256_B64 = "body_sha256_b64"
-    BODY_SHA512_B64 = "body_sha512_b64"
-    SECRET = "secret"
-
-
-BODY = Piece.BODY
-TIMESTAMP = Piece.TIMESTAMP
-#: Places that are the public URL or a part of it.
-URL_PIECES = frozenset({Piece.URL, Piece.URL_WITHOUT_QUERY})
-#: Places that bind the body.
-BODY_PIECES = frozenset({Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64, Piece.BODY_SHA512_B64})
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderValue:
-    """The place of another header's value (lower-case name)."""
-
-    name: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class JsonValue:
-    """The place of a value of the body's JSON document."""
-
-    path: str
-
-
-_PIECES = {piece.value: piece for piece in Piece}
-Part = bytes | Piece | HeaderValue | JsonValue
-
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: `signature.timestamp`, `value[].clientState`.
-JSON_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\])?(\.[A-Za-z0-9_-]+(\[\])?)*")
-PLACEHOLDERS = ", ".join(f"{{{piece.value}}}" for piece in Piece) + ", {id}, {header:NAME} and {json:PATH}"
-
-
-class TemplateError(ValueError):
-    """A template that can't be compiled; the message names the piece and the remedy."""
-
-
-def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...]:
-    """`"v0:{timestamp}:{body}"` → `(b"v0:", TIMESTAMP, b":", BODY)`; `{id}` is the header `delivery_id`.
-
-    Raises `TemplateError`.
-    """
-    parts: list[Part] = []
-    end = 0
-    for match in _PLACEHOLDER.finditer(text):
-        parts.extend(_literal(text[end : match.start()]))
-        parts.append(_placeholder(match[1], delivery_id))
-        end = match.end()
-    parts.extend(_literal(text[end:]))
-    if not parts:
-        raise TemplateError("is empty; for example '{body}'")
-    for piece in BODY_PIECES:
-        if parts.count(piece) > 1:
-            raise TemplateError(f"has {{{piece.value}}} {parts.count(piece)} times; sign it once")
-    return tuple(parts)
-
-
-def _literal(text: str) -> list[Part]:
-    if "{" in text or "}" in text:
-        raise TemplateError("has a brace that belongs to no placeholder; write {body}, {timestamp} or {header:NAME}")
-    return [text.encode()] if text else []
-
-
-def _placeholder(name: str, delivery_id: str | None) -> Part:
-    if name in _PIECES:
-        return _PIECES[name]
-    if name == "id":
-        if not delivery_id:
-            raise TemplateError("signs {id}, but there is no delivery_id: section that says which header holds it")
-        return HeaderValue(delivery_id.lower().encode())
-    if name.startswith("header:") and _TOKEN.fullmatch(name[7:]):
-        return HeaderValue(name[7:].lower().encode())
-    if name.startswith("json:") and JSON_PATH.fullmatch(name[5:]) and "[]" not in name:
-        return JsonValue(name[5:])
-    raise TemplateError(f"has the unknown placeholder {{{name}}}; known are {PLACEHOLDERS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

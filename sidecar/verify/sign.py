@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from sidecar.http1.head import make_head
 from sidecar.secret import Secret
-from sidecar.verify.claim import ENCODE
+from sidecar.verify.encoding import encode
 from sidecar.verify.keys import key_bytes, private_key
 from sidecar.verify.matchers import Hmac, keyed_digest, token_of
 from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
-from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Encoding, HeaderValue, JsonValue, Kind, Scheme, Unit
+from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Kind, Scheme, Unit
+from sidecar.verify.template import HeaderValue, JsonValue
 from sidecar.verify.timestamp import written
 
 
@@ -94,8 +95,7 @@ def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
         raw = keyed_digest(field.algorithm, key_bytes(scheme.key, secret.reveal()), message)
     else:
         raw = _with_private_key(scheme, secret, b"".join(message))
-    text = ENCODE[field.encoding](raw).decode()
-    return field.prefix + (text.rstrip("=") if field.encoding is Encoding.BASE64URL else text)
+    return field.prefix + encode(field.encoding, raw)
 
 
 def _with_private_key(scheme: Scheme, secret: Secret, message: bytes) -> bytes:

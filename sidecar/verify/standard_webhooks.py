@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from sidecar.http1.head import RequestHead
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import Claim
 from sidecar.verify.keys import key_bytes
 from sidecar.verify.matchers import Hmac
-from sidecar.verify.scheme import BEARER_KINDS, Algorithm, KeyForm
+from sidecar.verify.scheme import BEARER_KINDS, KeyForm
 from sidecar.verify.verifier import Verifier
 
 #: A provider's id that may stand in a header and in the signed message as it is: without the dot that ends it there.

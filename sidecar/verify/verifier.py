@@ -39,7 +39,8 @@ from sidecar.verify.message import (
     query_values,
     writers,
 )
-from sidecar.verify.scheme import BEARER_KINDS, BODY, HeaderValue, JsonValue, Scheme, TimestampField
+from sidecar.verify.scheme import BEARER_KINDS, Scheme, TimestampField
+from sidecar.verify.template import BODY, HeaderValue, JsonValue
 from sidecar.verify.timestamp import age_of, malformed
 
 #: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.

@@ -32,8 +32,11 @@ from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse, Route
 from sidecar.secret import Secret
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
-from sidecar.verify.scheme import Algorithm, Encoding, HeaderValue, Piece, Scheme, Unit
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.encoding import Encoding
+from sidecar.verify.scheme import Scheme, Unit
 from sidecar.verify.sign import sign_delivery
+from sidecar.verify.template import HeaderValue, Piece
 
 HERE = Path(__file__).parent
 INVALID = sorted(path.name for path in HERE.glob("invalid/*.yaml"))

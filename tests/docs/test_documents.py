@@ -17,7 +17,10 @@ from sidecar.config.presets import preset_names
 from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
 from sidecar.diagnosis.diagnose import REMEDIES
 from sidecar.outcomes import HandshakeResult, Hint
-from sidecar.verify.scheme import Algorithm, Encoding, KeyForm, Kind, Piece, Unit
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.encoding import Encoding
+from sidecar.verify.scheme import KeyForm, Kind, Unit
+from sidecar.verify.template import Piece
 
 DOCS = Path(__file__).parents[2] / "docs"
 

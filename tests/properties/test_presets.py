@@ -12,8 +12,9 @@ from sidecar.config.presets import load_preset, preset_names
 from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
 from sidecar.secret import Secret
-from sidecar.verify.scheme import BEARER_KINDS, HeaderValue, JsonValue, Piece, Scheme
+from sidecar.verify.scheme import BEARER_KINDS, Scheme
 from sidecar.verify.sign import sign_delivery
+from sidecar.verify.template import HeaderValue, JsonValue, Piece
 from sidecar.verify.verifier import Verified, Verifier
 
 NOW = 1_700_000_000.0

@@ -25,18 +25,11 @@ from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.networks import Networks, parse_address
 from sidecar.routing.routes import RouteTable
 from sidecar.secret import Secret
-from sidecar.verify.scheme import (
-    Algorithm,
-    Encoding,
-    HeaderValue,
-    Scheme,
-    SignatureField,
-    TemplateError,
-    TimestampField,
-    Unit,
-    parse_template,
-)
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.encoding import Encoding
+from sidecar.verify.scheme import Scheme, SignatureField, TimestampField, Unit
 from sidecar.verify.sign import sign
+from sidecar.verify.template import HeaderValue, TemplateError, parse_template
 from sidecar.verify.verifier import Verified, Verifier
 
 # Two slow cores: no deadlines; examples enough to find what is common.

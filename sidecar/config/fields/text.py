@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields
 
-from sidecar.verify.scheme import JSON_PATH
+from sidecar.verify.template import HEADER_NAME, JSON_PATH
 
 JSONSchema = dict[str, Any]
 
@@ -17,7 +17,6 @@ _MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
     "invalid": "is not valid",
     "type": "must be a mapping (key: value)",
 }
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -87,7 +86,7 @@ class HeaderName(Text):
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        if not _TOKEN.fullmatch(text):
+        if not HEADER_NAME.fullmatch(text):
             raise ValidationError(f"{shown(text)} is not a header name; for example X-Signature")
         return text
 

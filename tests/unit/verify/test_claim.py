@@ -8,16 +8,9 @@ from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import MAX_FIELD, MAX_ITEMS, MAX_SIGNATURES, Claim
-from sidecar.verify.scheme import (
-    Encoding,
-    Kind,
-    Scheme,
-    SignatureField,
-    SignatureList,
-    TimestampField,
-    Unit,
-    parse_template,
-)
+from sidecar.verify.encoding import Encoding
+from sidecar.verify.scheme import Kind, Scheme, SignatureField, SignatureList, TimestampField, Unit
+from sidecar.verify.template import parse_template
 from sidecar.verify.verifier import Verifier
 
 NOW = 1_700_000_000.0

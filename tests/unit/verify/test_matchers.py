@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.matchers import UNRESOLVED, HashProof, Hmac, PublicKeyProof, proof_of
 from sidecar.verify.message import SECRET_PLACE
-from sidecar.verify.scheme import Algorithm, KeyForm, Kind, Scheme, SignatureField
+from sidecar.verify.scheme import KeyForm, Kind, Scheme, SignatureField
 
 MESSAGE = [b"", b"a message ", b"in pieces"]
 WHOLE = b"".join(MESSAGE)

@@ -19,7 +19,8 @@ from sidecar.verify.message import (
     query_values,
     writers,
 )
-from sidecar.verify.scheme import Scheme, SignatureField, parse_template
+from sidecar.verify.scheme import Scheme, SignatureField
+from sidecar.verify.template import parse_template
 
 BODY = b'{"a":{"b":"c","n":7}}'
 URL = "https://hooks.example.com/hooks/in?x=1&y=%20"

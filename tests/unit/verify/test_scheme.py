@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.config.presets import load_preset
-from sidecar.verify.scheme import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
+from sidecar.verify.template import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece, TemplateError, parse_template
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,12 @@ import pytest
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import Claim
-from sidecar.verify.scheme import (
-    Algorithm,
-    Encoding,
-    Kind,
-    Scheme,
-    SignatureField,
-    TimestampField,
-    Unit,
-    parse_template,
-)
+from sidecar.verify.encoding import Encoding
+from sidecar.verify.scheme import Kind, Scheme, SignatureField, TimestampField, Unit
 from sidecar.verify.sign import sign
+from sidecar.verify.template import parse_template
 from sidecar.verify.verifier import Verified, Verifier
 
 KEY = b"a key of thirty-two bytes, about"
