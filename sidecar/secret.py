@@ -1,4 +1,9 @@
-"""Bytes that never show: a secret has an id for people and a value that only `signature.py` reveals."""
+"""Secrets, which don't show their values by accident.
+
+The value is read with `reveal` only, in the few files that tests/unit/test_structure.py lists.
+"""
+
+from hmac import compare_digest
 
 
 class Secret:
@@ -7,7 +12,7 @@ class Secret:
     __slots__ = ("_value", "id", "retire_by")
 
     def __init__(self, id: str, value: bytes, *, retire_by: float | None = None) -> None:
-        """`retire_by` is the unix time by which it should no longer be in use; it is shown, and refuses nothing."""
+        """`retire_by` is the unix time by which it should be out of use; it is only displayed."""
         if not value:
             raise ValueError("a secret must not be empty")
         self.id = id
@@ -15,8 +20,16 @@ class Secret:
         self.retire_by = retire_by
 
     def reveal(self) -> bytes:
-        """The secret itself. Called where a MAC is keyed or a token compared, nowhere else."""
+        """The secret itself. Never log or store it."""
         return self._value
+
+    def matches(self, presented: bytes) -> bool:
+        """Whether `presented` is this secret; takes the same time wherever they differ."""
+        return compare_digest(self._value, presented)
+
+    def with_id(self, id: str) -> "Secret":
+        """The same secret under another id."""
+        return Secret(id, self._value, retire_by=self.retire_by)
 
     def __repr__(self) -> str:
         return f"Secret(id={self.id!r}, value=<secret>)"

@@ -11,7 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 
-from sidecar.verify.scheme import PUBLIC_KEY_KINDS, KeyForm, Kind
+from sidecar.verify.keys import KeyForm
+from sidecar.verify.kinds import Kind
+from sidecar.verify.kinds.basic import BASIC
+from sidecar.verify.kinds.ecdsa import ECDSA
+from sidecar.verify.kinds.ed25519 import ED25519
 
 
 def pytest_sessionstart() -> None:
@@ -30,7 +34,7 @@ def key_pair() -> Callable[..., KeyPair]:
 
 @functools.cache
 def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
-    if kind in PUBLIC_KEY_KINDS:
+    if kind.read_private_key is not None:
         return _public(kind, form, seed)
     raw = hashlib.sha256(b"%d" % seed).hexdigest().encode()
     texts = {
@@ -39,19 +43,19 @@ def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
         KeyForm.WHSEC: b"whsec_" + base64.b64encode(raw),
         KeyForm.AFTER_COLON: b"name:" + raw,
     }
-    text = b"user:" + raw if kind is Kind.BASIC else texts.get(form, raw)
+    text = b"user:" + raw if kind is BASIC else texts.get(form, raw)
     return text, text
 
 
 def _public(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
     private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    if kind is Kind.ED25519:
+    if kind is ED25519:
         private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
         if form is not KeyForm.PEM:
             write = bytes.hex if form is KeyForm.HEX else lambda raw: base64.b64encode(raw).decode()
             pair = (private.private_bytes_raw(), private.public_key().public_bytes_raw())
             return write(pair[0]).encode(), write(pair[1]).encode()
-    elif kind is Kind.ECDSA:
+    elif kind is ECDSA:
         private = ec.derive_private_key(1000 + seed, ec.SECP256R1())
     else:
         private = rsa.generate_private_key(65537, 2048)

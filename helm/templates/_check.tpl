@@ -495,10 +495,13 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $at := index . 0 -}}{{- $scheme := index . 1 -}}
 {{- $signature := default dict $scheme.signature -}}
 {{- $kind := default "hmac" $signature.kind -}}
-{{- $key := default "utf8" $scheme.key -}}
 {{- $signed := default "{body}" $scheme.signed -}}
 {{- $bearer := has $kind (list "token" "basic") -}}
 {{- $public := has $kind (list "ed25519" "ecdsa-p256-sha256" "rsa-pkcs1" "rsa-pss") -}}
+{{- $forms := list "utf8" "hex" "base64" "whsec" "sha256" "nfkd" "after-colon" -}}
+{{- if $public }}{{ $forms = ternary (list "pem" "hex" "base64") (list "pem") (eq $kind "ed25519") }}{{ end -}}
+{{- if eq $kind "basic" }}{{ $forms = list "utf8" "nfkd" }}{{ end -}}
+{{- $key := default (first $forms) $scheme.key -}}
 {{- if eq (hasKey $signature "header") (hasKey $signature "field") }}
 {{ $at }}.signature: needs exactly one of header and field; for example {header: X-Signature}
 {{- end }}
@@ -581,11 +584,8 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- if and (eq $kind "hash") (not (has "secret" $places)) }}
 {{ $at }}.signed: must hold {secret}, or anybody could make the hash; for example '{secret}{body}'
 {{- end }}
-{{- if and (eq $key "pem") (not $public) }}
-{{ $at }}.key: pem is a public key, which {{ $kind }} has none of; name the kind, for example rsa-pkcs1
-{{- end }}
-{{- if and $public (not (has $key (ternary (list "pem" "hex" "base64") (list "pem") (eq $kind "ed25519")))) }}
-{{ $at }}.key: {{ $key }} is no form of a public key for {{ $kind }}; use {{ ternary "pem or hex or base64" "pem" (eq $kind "ed25519") }}
+{{- if not (has $key $forms) }}
+{{ $at }}.key: {{ $key }} can't be used with signature.kind {{ $kind }}; use {{ if rest $forms }}{{ join ", " (initial $forms) }} or {{ end }}{{ last $forms }}
 {{- end }}
 {{- range $name, $value := $scheme.require }}
 {{- if not (and (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" $name) (regexMatch "^[ -~]*[!-~][ -~]*$" $value)) }}

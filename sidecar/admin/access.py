@@ -12,7 +12,6 @@ could be anybody's, rebound to 127.0.0.1 (nobody can own a name without one).
 The token is sent in a header or a form field, never in a cookie, so that nothing a browser sends by itself grants access.
 """
 
-import hmac
 import ipaddress
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -70,7 +69,7 @@ def denied_to_change(
     presented = given.encode("utf-8", "surrogatepass") if given is not None else _bearer(request)
     if not presented:
         return _NO_TOKEN
-    return None if hmac.compare_digest(presented, token.reveal()) else _WRONG_TOKEN
+    return None if token.matches(presented) else _WRONG_TOKEN
 
 
 def _bearer(request: Request) -> bytes:

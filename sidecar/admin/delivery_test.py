@@ -3,7 +3,6 @@
 Source: https://begini.helpjuice.com/webhooks-and-real-time-results/securing-webhooks-hmac
 """
 
-import hmac
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -34,7 +33,7 @@ def _find_account(accounts: Sequence[Account], api_key: bytes) -> Account | None
     """Compares with every account, so that the time taken doesn't depend on which one is similar."""
     found = None
     for account in accounts:
-        if hmac.compare_digest(account.api_key.reveal(), api_key):
+        if account.api_key.matches(api_key):
             found = account
     return found
 

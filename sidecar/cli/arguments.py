@@ -95,5 +95,5 @@ def read_secrets(references: Sequence[str]) -> list[Secret]:
     for reference in references:
         secret = read_secret_ref(reference)
         same = sum(other.id.partition("#")[0] == secret.id for other in secrets)
-        secrets.append(Secret(f"{secret.id}#{same + 1}", secret.reveal()) if same else secret)
+        secrets.append(secret.with_id(f"{secret.id}#{same + 1}") if same else secret)
     return secrets

@@ -34,8 +34,8 @@ from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import HandshakeMode, Handshakes
-from sidecar.verify.keys import KeyFormError, check_key
-from sidecar.verify.scheme import BEARER_KINDS, Scheme
+from sidecar.verify.keys import KeyFormError, key_problem
+from sidecar.verify.scheme import Scheme
 from sidecar.verify.standard_webhooks import UpstreamSigner, signing_key
 from sidecar.verify.template import BODY
 from sidecar.verify.verifier import MAX_SECRETS, Verifier
@@ -255,7 +255,7 @@ class _Builder:
                     (*at, "replay_fail_open"), "has no meaning without replay:; remove it, or add replay: 10m"
                 )
             return None
-        if scheme is None or scheme.signature.kind in BEARER_KINDS:
+        if scheme is None or scheme.signature.kind.bearer:
             if "verify" not in self._raw(at) or "verify" in item:
                 self.source.problem(
                     (*at, "replay"),
@@ -373,11 +373,9 @@ class _Builder:
         for index, ref in enumerate(refs):
             if (secret := self._secret((*at, index), ref)) is None:
                 continue
-            try:
-                if scheme is not None and self.resolve_secrets:
-                    check_key(scheme, secret.reveal())
-            except KeyFormError as error:
-                self.source.problem((*at, index), f"the secret in {ref.where} {error}")
+            problem = key_problem(scheme, secret) if scheme is not None and self.resolve_secrets else ""
+            if problem:
+                self.source.problem((*at, index), f"the secret in {ref.where} {problem}")
                 wrong = True
                 continue
             secrets.append(secret)

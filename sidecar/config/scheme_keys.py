@@ -14,6 +14,7 @@ from sidecar.config.fields.text import (
     HeaderName,
     HeaderValues,
     JsonPath,
+    JSONSchema,
     Method,
     NonEmpty,
     OnlyTrue,
@@ -22,6 +23,8 @@ from sidecar.config.fields.text import (
     Separator,
     SignatureHeader,
     Text,
+    Value,
+    shown,
 )
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
@@ -36,17 +39,10 @@ from sidecar.verify.handshake import (
     Shape,
     Source,
 )
-from sidecar.verify.scheme import (
-    BEARER_KINDS,
-    PUBLIC_KEY_KINDS,
-    KeyForm,
-    Kind,
-    Scheme,
-    SignatureField,
-    SignatureList,
-    TimestampField,
-    Unit,
-)
+from sidecar.verify.keys import KeyForm
+from sidecar.verify.kinds import KINDS, Kind
+from sidecar.verify.kinds.hmac import HMAC
+from sidecar.verify.scheme import Scheme, SignatureField, SignatureList, TimestampField, Unit
 from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Piece, TemplateError, parse_template
 
 
@@ -68,6 +64,22 @@ class ListKeys(Keys):
         },
     )
     blanks = Flag(load_default=True, metadata={"about": "whether blanks around an item are taken off"})
+
+
+class SignatureKind(Value):
+    """The name of a registered kind."""
+
+    def read(self, value: Any) -> Kind:
+        kind = KINDS.get(value) if isinstance(value, str) else None
+        if kind is None:
+            raise ValidationError(f"{shown(value)} is not one of {', '.join(KINDS)}")
+        return kind
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": "one of", "type": "string", "enum": list(KINDS)}
+
+    def write(self, value: Any) -> str:
+        return str(value)
 
 
 class SignatureKeys(Keys):
@@ -96,7 +108,7 @@ class SignatureKeys(Keys):
             "examples": ["signature.signature"],
         }
     )
-    kind = Choice(Kind, load_default=Kind.HMAC, metadata={"about": "what proves the sender"})
+    kind = SignatureKind(load_default=HMAC, metadata={"about": "what proves the sender"})
     algorithm = Choice(
         Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC or hash"}
     )
@@ -112,7 +124,7 @@ class SignatureKeys(Keys):
         for key in ("also", "list", "repeated"):
             if "field" in data and data.get(key):
                 raise ValidationError("is for a signature in a header; remove it, or field:", key)
-        if data.get("kind") in BEARER_KINDS and "list" in data:
+        if "list" in data and "kind" in data and data["kind"].bearer:
             raise ValidationError("is for signatures; a token stands alone", "list")
 
 
@@ -165,9 +177,6 @@ class IpRangesKeys(Keys):
             "examples": ["https://acme.example/ips"],
         },
     )
-
-
-_PUBLIC_KEY_FORMS = (KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64)
 
 
 class PlaceKeys(Keys):
@@ -298,7 +307,13 @@ class SchemeKeys(Keys):
         },
     )
     binds_body = Flag(load_default=True, metadata={"about": "false where the provider signs no part of the body"})
-    key = Choice(KeyForm, load_default=KeyForm.UTF8, metadata={"about": "how the secret's text becomes the key"})
+    key = Choice(
+        KeyForm,
+        metadata={
+            "about": "how the secret's text becomes the key; default: utf8, and pem for a public key",
+            "examples": ["hex"],
+        },
+    )
     require = HeaderValues(
         metadata={
             "about": "headers that must have this value, besides the signature",
@@ -328,24 +343,19 @@ class SchemeKeys(Keys):
             raise ValidationError(str(error), "signed") from None
         self._check_binding(data, kind, parts)
         self._check_clock(data, kind, parts)
-        if Piece.SECRET in parts and kind is not Kind.HASH:
+        if Piece.SECRET in parts and not kind.message_holds_secret:
             raise ValidationError(f"holds {{secret}}, which {kind} keys with, not signs; remove it", "signed")
-        if Piece.SECRET not in parts and kind is Kind.HASH:
+        if Piece.SECRET not in parts and kind.message_holds_secret:
             raise ValidationError(
                 "must hold {secret}, or anybody could make the hash; for example '{secret}{body}'", "signed"
             )
-        if (data["key"] is KeyForm.PEM) and kind not in PUBLIC_KEY_KINDS:
-            raise ValidationError(
-                f"pem is a public key, which {kind} has none of; name the kind, for example rsa-pkcs1", "key"
-            )
-        forms = _PUBLIC_KEY_FORMS if kind is Kind.ED25519 else (KeyForm.PEM,)
-        if kind in PUBLIC_KEY_KINDS and data["key"] not in forms:
-            raise ValidationError(
-                f"{data['key']} is no form of a public key for {kind}; use {' or '.join(forms)}", "key"
-            )
+        if data.get("key", kind.key_forms[0]) not in kind.key_forms:
+            *forms, last = kind.key_forms
+            use = f"{', '.join(forms)} or {last}" if forms else last
+            raise ValidationError(f"{data['key']} can't be used with signature.kind {kind}; use {use}", "key")
 
     def _check_binding(self, data: dict[str, Any], kind: Kind, parts: tuple[Any, ...]) -> None:
-        if kind in BEARER_KINDS:
+        if kind.bearer:
             if "signed" in data and data["signed"] != "{body}":
                 raise ValidationError(
                     f"has no meaning with signature.kind {kind}, which signs nothing; remove it", "signed"
@@ -376,7 +386,7 @@ class SchemeKeys(Keys):
             return
         in_body = "field" in clock
         bound = Piece.BODY in parts or JsonValue(clock["field"]) in parts if in_body else TIMESTAMP in parts
-        if not bound or kind in BEARER_KINDS:
+        if not bound or kind.bearer:
             place = f"{{body}} or {{json:{clock['field']}}}" if in_body else "{timestamp}"
             raise ValidationError(
                 f"is not part of what is signed, so anybody could renew it; put {place} into signed:, or remove the section",
@@ -393,15 +403,16 @@ def scheme_from(data: Mapping[str, Any], name: str = "") -> Scheme:
     signature = dict(data["signature"])
     if "list" in signature:
         signature["list"] = SignatureList(**_tuples(signature["list"]))
-    if signature["kind"] is Kind.BASIC:
-        signature["prefix"] = signature["prefix"] or "Basic "
+    kind: Kind = signature["kind"]
+    signature["prefix"] = signature["prefix"] or kind.prefix
     delivery_id = data["delivery_id"]["header"] if "delivery_id" in data else None
-    plain = ("title", "docs", "evidence", "notes", "key", "body_hash", "form_field", "any_port", "url_unescaped")
+    plain = ("title", "docs", "evidence", "notes", "body_hash", "form_field", "any_port", "url_unescaped")
     return Scheme(
         signature=SignatureField(**_tuples(signature)),
         timestamp=TimestampField(**data["timestamp"]) if "timestamp" in data else None,
         signed=data["signed"],
         parts=parse_template(data["signed"], delivery_id),
+        key=data.get("key", kind.key_forms[0]),
         require=tuple(data.get("require", {}).items()),
         delivery_id=delivery_id,
         name=name,

@@ -19,11 +19,9 @@ from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.routes import DEFAULT_REJECTION, Route, foreign_secrets
 from sidecar.secret import Secret
-from sidecar.verify.algorithms import DIGEST_SIZES
 from sidecar.verify.claim import Claim
-from sidecar.verify.encoding import Encoding
 from sidecar.verify.message import PublicURL
-from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Scheme
+from sidecar.verify.scheme import Scheme
 from sidecar.verify.template import HeaderValue, JsonValue, Piece
 from sidecar.verify.verifier import Verified, Verifier
 
@@ -265,7 +263,7 @@ def _tell_claim(told: Explanation, capture: Capture, verifier: Verifier, claim: 
     told.passed("signature", f"well-formed: {_expected(scheme)}")
     if claim.age is not None:
         told.passed("timestamp", _age(scheme, claim.age))
-    if scheme.signature.kind not in BEARER_KINDS:
+    if not scheme.signature.kind.bearer:
         told.passed("signed", _signed(verifier, capture))
 
 
@@ -348,16 +346,7 @@ def _expected(scheme: Scheme) -> str:
     if signature.list is not None:
         tags = signature.list.versions or (signature.list.tag,)
         before = f"items that start with {' or '.join(map(repr, tags))}, each " if any(tags) else "items, each "
-    if signature.kind in BEARER_KINDS:
-        what = "the secret itself" if scheme.signature.kind.value == "token" else "user and password in base64"
-    elif signature.kind in PUBLIC_KEY_KINDS:
-        what = f"an {signature.kind} signature in {signature.encoding}"
-    else:
-        size = DIGEST_SIZES[signature.algorithm]
-        hexadecimal = signature.encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE)
-        length = 2 * size if hexadecimal else 4 * -(-size // 3)
-        what = f"{length} characters of {signature.encoding}"
-    return f"{signature.place}: {before}{what}"
+    return f"{signature.place}: {before}{signature.kind.describe_form(signature)}"
 
 
 def _age(scheme: Scheme, age: float) -> str:

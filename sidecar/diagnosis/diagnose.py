@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.diagnosis.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
+from sidecar.diagnosis.other_secrets import other_prefix, other_routes, other_whitespace
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
@@ -20,9 +21,9 @@ from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import SignatureReader
 from sidecar.verify.document import find_value, read_document
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.keys import KeyFormError, check_key
-from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, KeyForm, Kind, Scheme, SignatureField, Unit
-from sidecar.verify.template import Piece
+from sidecar.verify.keys import KeyForm, key_problem
+from sidecar.verify.kinds import KINDS
+from sidecar.verify.scheme import Scheme, SignatureField, Unit
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 
@@ -189,13 +190,13 @@ def _well_formed(scheme: Scheme, head: RequestHead) -> bool:
 
 def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     encodings = [each for each in Encoding if each is not field.encoding]
-    algorithms = [each for each in Algorithm if each is not field.algorithm] if field.kind in _HASHED else []
+    algorithms = [each for each in Algorithm if each is not field.algorithm] if field.kind.digest_sized else []
     bare = replace(field, prefix="", list=None)
     tagged = field != bare  # something stands before the signature
     # The signature is as the scheme says, and what should stand before it is not there.
     if tagged:
         yield Hint.PREFIX_MISSING, f"without {_before(field)!r} before it", bare
-    if field.kind in BEARER_KINDS:
+    if field.kind.bearer:
         return
     for encoding in encodings:
         yield Hint.WRONG_ENCODING, _encoded(encoding, field), replace(field, encoding=encoding)
@@ -215,9 +216,6 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
                 yield Hint.WRONG_ALGORITHM, because, replace(form, algorithm=algorithm, encoding=encoding)
 
 
-_HASHED = frozenset({Kind.HMAC, Kind.HASH})
-
-
 def _before(field: SignatureField) -> str:
     listed = field.list
     tag = "" if listed is None else (listed.versions[0] if listed.versions else listed.tag)
@@ -235,41 +233,42 @@ def _encoded(encoding: Encoding, field: SignatureField) -> str:
 def _tries(
     verifier: Verifier, head: RequestHead, body: bytes, others: Sequence[tuple[str, Secret]], effort: Effort
 ) -> Iterator[_Try]:
-    """The commonest and cheapest first. What can't be tried is left out."""
-    scheme, secrets, url = verifier.scheme, verifier.secrets, verifier.public_url
-    own = [secret.reveal() for secret in secrets]
+    """The commonest and cheapest first. Impossible ones are left out."""
+    scheme, own, url = verifier.scheme, verifier.secrets, verifier.public_url
+    kind = scheme.signature.kind
 
-    def with_secrets(hint: Hint, form: KeyForm, values: Iterable[tuple[str, bytes]]) -> Iterator[_Try]:
-        """All at once; the id of the one that matches tells what was changed."""
+    def with_secrets(hint: Hint, form: KeyForm, secrets: Iterable[Secret]) -> Iterator[_Try]:
+        """All at once; the id of the one that matches says what was changed."""
         changed = replace(scheme, key=form)
-        usable = [Secret(because, value) for because, value in values if _has_form(changed, value)]
+        usable = [secret for secret in secrets if not key_problem(changed, secret)]
         if usable:
             yield _Try(hint, "", Verifier(changed, usable, url), head, body)
 
-    yield from with_secrets(Hint.SECRET_HAS_WHITESPACE, scheme.key, _with_other_blanks(own))
-    if scheme.signature.kind is Kind.HMAC:
-        for form, because in _READINGS.items():
-            if form is not scheme.key:
-                yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, form, [(because, value) for value in own])
-        yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, KeyForm.UTF8, _with_other_prefix(own))
-    foreign = [(f"with {secret.id} of the route {route}", secret.reveal()) for route, secret in others[: effort.others]]
-    yield from with_secrets(
-        Hint.SECRET_OF_ANOTHER_ROUTE, scheme.key, [(because, value) for because, value in foreign if value not in own]
-    )
-    secrets = tuple(secret for secret in secrets if _has_form(scheme, secret.reveal()))
+    yield from with_secrets(Hint.SECRET_HAS_WHITESPACE, scheme.key, other_whitespace(own))
+    for form in kind.misread_as:
+        if form is not scheme.key:
+            because = _READINGS[form]
+            yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, form, [each.with_id(because) for each in own])
+    if KeyForm.WHSEC in kind.misread_as:
+        yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, KeyForm.UTF8, other_prefix(own))
+    yield from with_secrets(Hint.SECRET_OF_ANOTHER_ROUTE, scheme.key, other_routes(own, others[: effort.others]))
+    secrets = [secret for secret in own if not key_problem(scheme, secret)]
     if not secrets:
         return
-    if scheme.signature.kind in BEARER_KINDS:
-        for word in ("Bearer", "Token", "Basic"):
-            prefixed = replace(scheme, signature=replace(scheme.signature, prefix=f"{word} "))
-            yield _Try(Hint.PREFIX_MISSING, f"with {word!r} before it", Verifier(prefixed, secrets, url), head, body)
+    for prefix in kind.other_prefixes:
+        prefixed = replace(scheme, signature=replace(scheme.signature, prefix=prefix))
+        yield _Try(
+            Hint.PREFIX_MISSING, f"with {prefix.strip()!r} before it", Verifier(prefixed, secrets, url), head, body
+        )
+    if kind.bearer:
         return
     for because, changed, at, target in other_urls(scheme, head, url):
         yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), with_target(head, target), body)
     yield from _body_tries(verifier, head, body, effort)
-    for because, changed in _other_constructions(scheme):
+    for because, name, parts in kind.constructions(scheme.parts):
+        changed = replace(scheme, signature=replace(scheme.signature, kind=KINDS[name]), parts=parts)
         yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(changed, secrets, url), head, body)
-    if scheme.signature.kind in PUBLIC_KEY_KINDS:  # these have no fixed length, so many texts are well-formed
+    if not kind.digest_sized:  # without a fixed length many texts are well-formed
         for encoding in Encoding:
             changed = replace(scheme, signature=replace(scheme.signature, encoding=encoding))
             because = _encoded(encoding, scheme.signature)
@@ -288,49 +287,9 @@ def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effo
             yield _Try(Hint.BODY_JSON_RESERIALISED, because, verifier, head, text)
 
 
-#: How a secret's text may be read.
-_READINGS = {
+#: How a sender may have read a secret's text.
+_READINGS = {form: f"with the secret read as {form}" for form in KeyForm} | {
     KeyForm.UTF8: "with the secret as text",
     KeyForm.HEX: "with the secret decoded from hex",
     KeyForm.WHSEC: "with the secret decoded from base64, without 'whsec_'",
 }
-
-
-def _has_form(scheme: Scheme, value: bytes) -> bool:
-    try:
-        check_key(scheme, value)
-    except KeyFormError:
-        return False
-    return bool(value)
-
-
-def _with_other_blanks(secrets: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
-    for value in secrets:
-        stripped = value.strip()
-        if stripped != value:
-            yield "without the blanks or newlines around our secret", stripped
-        for what, blank in (("a newline", b"\n"), ("CR LF", b"\r\n"), ("a blank", b" ")):
-            yield f"with {what} behind the sender's secret", stripped + blank
-        yield "with a blank before the sender's secret", b" " + stripped
-
-
-def _with_other_prefix(secrets: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
-    for value in secrets:
-        if value.startswith(b"whsec_"):
-            yield "with what follows 'whsec_' as text", value.removeprefix(b"whsec_")
-        else:
-            yield "with 'whsec_' before the secret", b"whsec_" + value
-
-
-def _other_constructions(scheme: Scheme) -> Iterator[tuple[str, Scheme]]:
-    """A hash over secret and message is no HMAC, though many senders think so; and the other way round."""
-    kind, parts = scheme.signature.kind, scheme.parts
-    if kind is Kind.HMAC:
-        plain = replace(scheme, signature=replace(scheme.signature, kind=Kind.HASH))
-        yield "as a plain hash of secret and message, not an HMAC", replace(plain, parts=(Piece.SECRET, *parts))
-        yield "as a plain hash of message and secret, not an HMAC", replace(plain, parts=(*parts, Piece.SECRET))
-        yield "as a plain hash of the message, without a secret", plain
-    elif kind is Kind.HASH:
-        keyed = replace(scheme, signature=replace(scheme.signature, kind=Kind.HMAC))
-        message = tuple(part for part in parts if part is not Piece.SECRET)
-        yield "as an HMAC, not a plain hash of secret and message", replace(keyed, parts=message)

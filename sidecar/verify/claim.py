@@ -10,11 +10,9 @@ from typing import Final, NamedTuple
 
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.verify.algorithms import DIGEST_SIZES
 from sidecar.verify.document import find_values
-from sidecar.verify.encoding import Decoder, decode_as_is, make_decoder
 from sidecar.verify.message import Delivery
-from sidecar.verify.scheme import BEARER_KINDS, PUBLIC_KEY_KINDS, Scheme, SignatureField, SignatureList
+from sidecar.verify.scheme import Scheme, SignatureList
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
 MAX_FIELD: Final = 8192
@@ -42,7 +40,7 @@ class SignatureReader:
 
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
-        self._decode = _decoder(self.field)
+        self._decode = self.field.kind.decoder(self.field)
         self._prefix = self.field.prefix.encode()
         self._unsigned = Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
         self._numbered = self.field.header.endswith("{n}")
@@ -77,7 +75,7 @@ class SignatureReader:
         if not values:
             raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no {self.field.field}")
         texts = [value.encode("utf-8", "surrogatepass") for value in values]
-        if self.field.kind in BEARER_KINDS and texts.count(texts[0]) < len(texts):
+        if self.field.kind.bearer and texts.count(texts[0]) < len(texts):
             raise Rejected(Reason.TOKEN_MISMATCH, f"the body's {self.field.field} are not all the same")
         return (self._whole(texts[0]),)
 
@@ -126,7 +124,7 @@ class SignatureReader:
         if text.startswith(self._prefix):
             return True
         # The scheme word of an Authorization field is case-insensitive (RFC 9110, 11.1).
-        return self.field.kind in BEARER_KINDS and text[: len(self._prefix)].lower() == self._prefix.lower()
+        return self.field.kind.bearer and text[: len(self._prefix)].lower() == self._prefix.lower()
 
     def _malformed(self, detail: str) -> Rejected:
         return Rejected(Reason.SIGNATURE_MALFORMED, detail)
@@ -136,11 +134,7 @@ class SignatureReader:
         field = self.field
         if self._prefix and not self._has_prefix(text):
             return f"{field.place} does not begin with {field.prefix!r}"
-        if field.kind in BEARER_KINDS:
-            return f"{field.place} holds nothing after {field.prefix!r}"
-        if field.kind in PUBLIC_KEY_KINDS:
-            return f"{field.place} is not a signature written in {field.encoding}"
-        return f"{field.place} is not {DIGEST_SIZES[field.algorithm]} bytes of {field.algorithm} written in {field.encoding}"
+        return field.kind.describe_malformed(field)
 
     def _no_item(self) -> str:
         assert self.field.list is not None
@@ -202,10 +196,3 @@ def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
     if not tag:
         return lambda items: [item for item in items if item]
     return lambda items: [item[length:] for item in items if item.startswith(tag)]
-
-
-def _decoder(field: SignatureField) -> Decoder:
-    """From a signature's text to its bytes; None unless it is the one canonical text of as many bytes as it must have."""
-    if field.kind in BEARER_KINDS:
-        return decode_as_is
-    return make_decoder(field.encoding, 0 if field.kind in PUBLIC_KEY_KINDS else DIGEST_SIZES[field.algorithm])

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_value, read_document, sorted_form
+from sidecar.verify.kinds.hash import SECRET_PLACE
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.template import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece
 
@@ -102,8 +103,6 @@ class Delivery:
 
 
 Writer = Callable[[Delivery], Sequence[bytes]]
-#: Stands in a message for the secret, known by its identity: only where keys are at work is it filled.
-SECRET_PLACE: Final = b"".join((b"{", b"secret", b"}"))
 
 
 def writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:

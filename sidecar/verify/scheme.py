@@ -18,39 +18,10 @@ from enum import StrEnum
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import Shape
+from sidecar.verify.keys import KeyForm
+from sidecar.verify.kinds import Kind
+from sidecar.verify.kinds.hmac import HMAC
 from sidecar.verify.template import BODY, BODY_PIECES, URL_PIECES, HeaderValue, Part
-
-
-class Kind(StrEnum):
-    """What proves that the sender knows the secret."""
-
-    HMAC = "hmac"  # RFC 2104
-    HASH = "hash"  # a plain hash of a message that holds the secret
-    ED25519 = "ed25519"  # RFC 8032
-    ECDSA = "ecdsa-p256-sha256"  # the signature in DER
-    RSA_PKCS1 = "rsa-pkcs1"  # RFC 8017, 8.2
-    RSA_PSS = "rsa-pss"  # RFC 8017, 8.1
-    TOKEN = "token"  # the secret itself
-    BASIC = "basic"  # RFC 7617; the secret is `user:password`
-
-
-#: Kinds whose secret is the provider's public key.
-PUBLIC_KEY_KINDS = frozenset({Kind.ED25519, Kind.ECDSA, Kind.RSA_PKCS1, Kind.RSA_PSS})
-#: Kinds that sign nothing: whoever saw one delivery can send any other.
-BEARER_KINDS = frozenset({Kind.TOKEN, Kind.BASIC})
-
-
-class KeyForm(StrEnum):
-    """How the secret's text becomes key bytes."""
-
-    UTF8 = "utf8"  # the text itself
-    HEX = "hex"
-    BASE64 = "base64"
-    WHSEC = "whsec"  # `whsec_` taken off if it is there, the rest base64
-    SHA256 = "sha256"  # the SHA-256 of the text
-    NFKD = "nfkd"  # the text after Unicode normalisation form KD
-    AFTER_COLON = "after-colon"  # what follows the first `:`
-    PEM = "pem"  # a public key in PEM, or the base64 of its DER without the lines around it
 
 
 class Unit(StrEnum):
@@ -84,7 +55,7 @@ class SignatureField:
     also: tuple[str, ...] = ()  #: further headers that may match
     repeated: bool = False  #: whether the header may stand there several times, each copy may match
     field: str = ""  #: instead of a header: where in the body's JSON document
-    kind: Kind = Kind.HMAC
+    kind: Kind = HMAC
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
     prefix: str = ""
@@ -142,15 +113,13 @@ class Scheme:
     def summary(self) -> str:
         """One line for people: `HMAC-SHA256 in X-Signature`, and what is not protected."""
         field = self.signature
-        names = {Kind.HMAC: f"HMAC-{field.algorithm.upper()}", Kind.HASH: f"keyed {field.algorithm.upper()}"}
-        how = f"{names.get(field.kind, field.kind)} in {field.place}"
+        how = f"{field.kind.summarize(field)} in {field.place}"
         return how if self.binds_body else f"{how}, BODY NOT SIGNED"
 
     @property
     def binds_body(self) -> bool:
         """Whether a change of the body is noticed."""
-        bearer = self.signature.kind in BEARER_KINDS
-        return not bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
+        return not self.signature.kind.bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
 
     def reads(self, name: bytes) -> bool:
         """Whether verifying looks at the header `name` (lower case)."""

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from sidecar.http1.head import make_head
 from sidecar.secret import Secret
 from sidecar.verify.encoding import encode
-from sidecar.verify.keys import key_bytes, private_key
-from sidecar.verify.matchers import Hmac, keyed_digest, token_of
+from sidecar.verify.keys import read_signing_key
 from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
-from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Kind, Scheme, Unit
+from sidecar.verify.scheme import Scheme, Unit
 from sidecar.verify.template import HeaderValue, JsonValue
 from sidecar.verify.timestamp import written
 
@@ -87,32 +86,8 @@ def sign_delivery(
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
     """The signature as text, with its prefix."""
     field = scheme.signature
-    if field.kind in (Kind.TOKEN, Kind.BASIC):
-        return field.prefix + token_of(scheme, secret).decode()
-    if field.kind is Kind.HMAC:
-        raw = Hmac(field.algorithm, key_bytes(scheme.key, secret.reveal())).digest(message)
-    elif field.kind is Kind.HASH:
-        raw = keyed_digest(field.algorithm, key_bytes(scheme.key, secret.reveal()), message)
-    else:
-        raw = _with_private_key(scheme, secret, b"".join(message))
-    return field.prefix + encode(field.encoding, raw)
-
-
-def _with_private_key(scheme: Scheme, secret: Secret, message: bytes) -> bytes:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
-
-    kind = scheme.signature.kind
-    assert kind in PUBLIC_KEY_KINDS
-    key = private_key(kind, scheme.key, secret.reveal())
-    algorithm = getattr(hashes, scheme.signature.algorithm.upper())()
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(message)
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(message, ec.ECDSA(algorithm))
-    if kind is Kind.RSA_PKCS1:
-        return key.sign(message, padding.PKCS1v15(), algorithm)
-    return key.sign(message, padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH), algorithm)
+    signature = field.kind.sign(field.algorithm, read_signing_key(scheme, secret), message)
+    return field.prefix + (signature.decode() if field.kind.bearer else encode(field.encoding, signature))
 
 
 def _header(scheme: Scheme, signature: str, timestamp: str) -> str:

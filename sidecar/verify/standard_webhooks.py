@@ -12,9 +12,8 @@ from sidecar.http1.head import RequestHead
 from sidecar.secret import Secret
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import Claim
-from sidecar.verify.keys import key_bytes
-from sidecar.verify.matchers import Hmac
-from sidecar.verify.scheme import BEARER_KINDS, KeyForm
+from sidecar.verify.keys import KeyForm, secret_bytes
+from sidecar.verify.kinds.hmac import Hmac
 from sidecar.verify.verifier import Verifier
 
 #: A provider's id that may stand in a header and in the signed message as it is: without the dot that ends it there.
@@ -23,7 +22,7 @@ _PLAIN_ID = re.compile(rb"[!-\-/-~]{1,128}")
 
 def signing_key(secret: Secret) -> bytes:
     """Raises `KeyFormError` for a secret that is not base64, with or without `whsec_` before it."""
-    return key_bytes(KeyForm.WHSEC, secret.reveal())
+    return secret_bytes(KeyForm.WHSEC, secret)
 
 
 class UpstreamSigner:
@@ -57,7 +56,7 @@ def message_id(
 
     Where nothing of the delivery is signed, nothing tells a repetition from another one like it: it gets the id `fresh`.
     """
-    if verifier is None or claim is None or verifier.scheme.signature.kind in BEARER_KINDS:
+    if verifier is None or claim is None or verifier.scheme.signature.kind.bearer:
         return b"msg_" + fresh
     if verifier.scheme.signs_id:
         sent = verifier.delivery_id(head)

@@ -27,7 +27,8 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim, SignatureReader
 from sidecar.verify.document import MAX_UNVERIFIED, find_value, read_document
-from sidecar.verify.matchers import UNRESOLVED, proof_of
+from sidecar.verify.keys import read_keys
+from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
 from sidecar.verify.message import (
     Delivery,
     PublicURL,
@@ -39,7 +40,7 @@ from sidecar.verify.message import (
     query_values,
     writers,
 )
-from sidecar.verify.scheme import BEARER_KINDS, Scheme, TimestampField
+from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue, JsonValue
 from sidecar.verify.timestamp import age_of, malformed
 
@@ -62,9 +63,9 @@ class Verifier:
         "_clock",
         "_clock_header",
         "_delivery_id_header",
+        "_matcher",
         "_only_body",
         "_plain",
-        "_proof",
         "_reader",
         "_reads_document",
         "_required",
@@ -88,9 +89,12 @@ class Verifier:
             raise ValueError("a scheme without a secret verifies nothing")
         if scheme.needs_url and not public_url:
             raise ValueError("a scheme that signs the URL needs the public URL")
+        kind = scheme.signature.kind
         self.scheme = scheme
         self.secrets = tuple(secrets)
-        self._proof = proof_of(scheme, self.secrets) if resolved else UNRESOLVED
+        self._matcher: Matcher = MATCHES_NOTHING
+        if resolved:
+            self._matcher = kind.make_matcher(scheme.signature.algorithm, read_keys(scheme, self.secrets))
         self._reader = SignatureReader(scheme)
         self.public_url = public_url
         self._url = PublicURL(public_url) if public_url else None
@@ -107,7 +111,7 @@ class Verifier:
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
         #: The refusal of what no secret matches; to be returned, never raised.
         self.mismatch = Rejected(
-            Reason.TOKEN_MISMATCH if scheme.signature.kind in BEARER_KINDS else Reason.SIGNATURE_MISMATCH,
+            Reason.TOKEN_MISMATCH if kind.bearer else Reason.SIGNATURE_MISMATCH,
             f"no match with {len(self.secrets)} secret(s)",
         )
 
@@ -151,16 +155,16 @@ class Verifier:
 
     def verify(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified:
         """Steps (4) to (7) over the raw body, given in pieces. Raises `Rejected`."""
-        proof = self.match(claim, head, body)
-        if proof is None:
+        verified = self.match(claim, head, body)
+        if verified is None:
             raise Rejected(self.mismatch.reason, self.mismatch.detail)
-        return proof
+        return verified
 
     def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
         """As `verify`; but None where no secret matches, which is the refusal `mismatch`."""
         if self._plain:
             message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
-            secret_id = self._proof.match(claim.signatures, message)
+            secret_id = self._matcher.match(claim.signatures, message)
         else:
             secret_id = self._match_composed(claim, head, body)
         if secret_id is None:
@@ -180,7 +184,7 @@ class Verifier:
         message: Sequence[bytes]
         if self.scheme.signs_id:
             message = (self.delivery_id(head),)
-        elif self._only_body or self.scheme.signature.kind in BEARER_KINDS:
+        elif self._only_body or self.scheme.signature.kind.bearer:
             message = body
         elif self._plain:
             message = compose_plain(self._plain, claim.timestamp, body)
@@ -210,7 +214,7 @@ class Verifier:
 
         # (5), (6)
         for delivery.url in (b"",) if self._url is None else self._url.variants(head.target, scheme):
-            secret_id = self._proof.match(signatures, compose(self._writers, delivery))
+            secret_id = self._matcher.match(signatures, compose(self._writers, delivery))
             if secret_id is not None:
                 return secret_id
         return None

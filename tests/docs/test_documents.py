@@ -19,7 +19,9 @@ from sidecar.diagnosis.diagnose import REMEDIES
 from sidecar.outcomes import HandshakeResult, Hint
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.scheme import KeyForm, Kind, Unit
+from sidecar.verify.keys import KeyForm
+from sidecar.verify.kinds import KINDS
+from sidecar.verify.scheme import Unit
 from sidecar.verify.template import Piece
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,9 +61,9 @@ def test_every_key_of_a_scheme_is_explained(keys: Schema) -> None:
         if isinstance(field, Nested):
             for below in field.schema.fields:
                 assert f"`{below}`" in text or f"`{name}.{below}`" in text or f"`{below}: " in text, f"{name}.{below}"
-    for words in (Piece, KeyForm, Kind, Unit, Encoding, Algorithm):
-        for word in words:
-            assert f"`{word.value}`" in text or f"`{{{word.value}}}`" in text or f"`{word.value}`," in text, word
+    words = [word.value for listed in (Piece, KeyForm, Unit, Encoding, Algorithm) for word in listed]
+    for word in [*words, *KINDS]:
+        assert f"`{word}`" in text or f"`{{{word}}}`" in text or f"`{word}`," in text, word
 
 
 def test_the_readme_shows_what_explain_says(

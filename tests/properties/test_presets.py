@@ -12,7 +12,7 @@ from sidecar.config.presets import load_preset, preset_names
 from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
 from sidecar.secret import Secret
-from sidecar.verify.scheme import BEARER_KINDS, Scheme
+from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.template import HeaderValue, JsonValue, Piece
 from sidecar.verify.verifier import Verified, Verifier
@@ -122,7 +122,7 @@ def test_a_flipped_bit_of_signature_timestamp_or_a_signed_header_is_refused(
         if name.decode().lower() not in counts or changed.strip() != changed:
             continue
         if changed.lower() == value.lower() and (
-            scheme.signature.encoding == "hex-any-case" or scheme.signature.kind in BEARER_KINDS
+            scheme.signature.encoding == "hex-any-case" or scheme.signature.kind.bearer
         ):
             continue  # the letter case of the digits, or of the word Basic
         made.refuses(headers=[*made.headers[:index], (name, changed), *made.headers[index + 1 :]])

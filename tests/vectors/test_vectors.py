@@ -16,7 +16,7 @@ from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import VERIFICATION, Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.keys import KeyFormError
-from sidecar.verify.scheme import PUBLIC_KEY_KINDS, Scheme
+from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.verifier import Verified, Verifier
 
@@ -158,7 +158,7 @@ def resignable() -> list[Any]:
     return [
         parameter
         for parameter in selected("valid")
-        if (scheme := scheme_of(parameter.values[0])).signature.kind not in PUBLIC_KEY_KINDS
+        if (scheme := scheme_of(parameter.values[0])).signature.kind.read_private_key is None
         and not scheme.signature.field
         and (scheme.timestamp is None or (scheme.timestamp.unit in ("s", "ms") and not scheme.timestamp.field))
         and len(parameter.values[0]["secrets"]) == 1

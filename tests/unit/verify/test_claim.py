@@ -9,7 +9,8 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import MAX_FIELD, MAX_ITEMS, MAX_SIGNATURES, Claim
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.scheme import Kind, Scheme, SignatureField, SignatureList, TimestampField, Unit
+from sidecar.verify.kinds.token import TOKEN
+from sidecar.verify.scheme import Scheme, SignatureField, SignatureList, TimestampField, Unit
 from sidecar.verify.template import parse_template
 from sidecar.verify.verifier import Verifier
 
@@ -190,7 +191,7 @@ def test_hex_in_any_case_is_one_digest_and_nothing_else() -> None:
 
 
 def test_the_scheme_word_of_a_bearer_token_is_case_insensitive() -> None:
-    made = scheme(SignatureField(header="X-Sig", kind=Kind.TOKEN, prefix="Bearer "))
+    made = scheme(SignatureField(header="X-Sig", kind=TOKEN, prefix="Bearer "))
     assert claim(made, b"bearer token").signatures == (b"token",)
     assert refused(made, b"Basic token") is Reason.SIGNATURE_MALFORMED
     assert refused(made, b"Bearer ") is Reason.SIGNATURE_MALFORMED
@@ -221,7 +222,7 @@ def test_a_clock_that_is_not_compared_is_read_all_the_same() -> None:
         (SignatureField(header="X-Sig"), (b"",)),
         (SignatureField(header="X-Sig"), (b"", b"")),
         (SignatureField(header="X-Sig", list=SignatureList(separator=",", tag="v1=")), ()),
-        (SignatureField(header="Authorization", kind=Kind.TOKEN, prefix="Bearer "), ()),
+        (SignatureField(header="Authorization", kind=TOKEN, prefix="Bearer "), ()),
     ],
 )
 def test_a_plain_want_of_a_signature_is_told_as_read_claim_raises_it(

@@ -9,8 +9,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.verify.keys import KeyFormError, check_key, key_bytes, private_key, public_key
-from sidecar.verify.scheme import KeyForm, Kind, Scheme, SignatureField
+from sidecar.secret import Secret
+from sidecar.verify.keys import KeyForm, KeyFormError, key_bytes, key_problem
+from sidecar.verify.kinds import Kind
+from sidecar.verify.kinds.basic import BASIC
+from sidecar.verify.kinds.ecdsa import ECDSA
+from sidecar.verify.kinds.ed25519 import ED25519
+from sidecar.verify.kinds.rsa import RSA_PKCS1, RSA_PSS
+from sidecar.verify.scheme import Scheme, SignatureField
 
 RAW = b"\x00\xffkey bytes"
 
@@ -43,9 +49,9 @@ def test_a_secret_becomes_its_key(form: KeyForm, text: bytes, key: bytes) -> Non
         (KeyForm.BASE64, b"!!!!", "is not base64"),
         (KeyForm.BASE64, b"abcde", "is not base64"),
         (KeyForm.BASE64, b"ab-_", "is not base64"),
-        (KeyForm.WHSEC, b"whsec_", "is not 'whsec_'"),
-        (KeyForm.WHSEC, b"invalid_secret", "is not 'whsec_'"),
-        (KeyForm.WHSEC, b"v1,whsec_abcd", "is not 'whsec_'"),
+        (KeyForm.WHSEC, b"whsec_", "is not base64, with or without 'whsec_'"),
+        (KeyForm.WHSEC, b"invalid_secret", "is not base64, with or without 'whsec_'"),
+        (KeyForm.WHSEC, b"v1,whsec_abcd", "is not base64, with or without 'whsec_'"),
         (KeyForm.NFKD, b"\xff", "is not UTF-8"),
         (KeyForm.AFTER_COLON, b"no colon", "has no ':'"),
         (KeyForm.AFTER_COLON, b"name:", "has no ':'"),
@@ -59,14 +65,21 @@ def test_a_secret_in_another_form_is_an_error_that_does_not_show_it(form: KeyFor
 
 
 def test_basic_authentication_needs_user_and_password() -> None:
-    scheme = Scheme(signature=SignatureField(header="Authorization", kind=Kind.BASIC))
-    check_key(scheme, b"user:password")
+    assert BASIC.read_key(KeyForm.UTF8, b"user:password") == base64.b64encode(b"user:password")
     for text in (b"password", b"user:"):
         with pytest.raises(KeyFormError, match="user:password"):
-            check_key(scheme, text)
+            BASIC.read_key(KeyForm.UTF8, text)
 
 
-ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+def test_a_secret_of_another_form_is_told_without_its_value() -> None:
+    scheme = Scheme(signature=SignatureField(header="X"), key=KeyForm.HEX)
+    assert key_problem(scheme, Secret("a", b"00ff")) == ""
+    assert key_problem(scheme, Secret("a", b"s3cret")) == (
+        "is not hex; copy the secret as the provider shows it, without spaces or a prefix"
+    )
+
+
+ED25519_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 P256, P384 = ec.derive_private_key(7, ec.SECP256R1()), ec.derive_private_key(7, ec.SECP384R1())
 RSA = rsa.generate_private_key(65537, 2048)
 
@@ -84,37 +97,37 @@ def der(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPri
 @pytest.mark.parametrize(
     ("kind", "form", "text"),
     [
-        (Kind.ED25519, KeyForm.HEX, ED25519.public_key().public_bytes_raw().hex().encode()),
-        (Kind.ED25519, KeyForm.BASE64, base64.b64encode(ED25519.public_key().public_bytes_raw())),
-        (Kind.ED25519, KeyForm.PEM, pem(ED25519)),
-        (Kind.ED25519, KeyForm.PEM, der(ED25519)),
-        (Kind.ECDSA, KeyForm.PEM, pem(P256)),
-        (Kind.ECDSA, KeyForm.PEM, der(P256)),
-        (Kind.RSA_PKCS1, KeyForm.PEM, pem(RSA)),
-        (Kind.RSA_PSS, KeyForm.PEM, der(RSA)),
+        (ED25519, KeyForm.HEX, ED25519_KEY.public_key().public_bytes_raw().hex().encode()),
+        (ED25519, KeyForm.BASE64, base64.b64encode(ED25519_KEY.public_key().public_bytes_raw())),
+        (ED25519, KeyForm.PEM, pem(ED25519_KEY)),
+        (ED25519, KeyForm.PEM, der(ED25519_KEY)),
+        (ECDSA, KeyForm.PEM, pem(P256)),
+        (ECDSA, KeyForm.PEM, der(P256)),
+        (RSA_PKCS1, KeyForm.PEM, pem(RSA)),
+        (RSA_PSS, KeyForm.PEM, der(RSA)),
     ],
 )
 def test_a_public_key_is_read_in_the_forms_that_providers_show(kind: Kind, form: KeyForm, text: bytes) -> None:
-    assert public_key(kind, form, text)
+    assert kind.read_key(form, text)
 
 
 @pytest.mark.parametrize(
     ("kind", "form", "text"),
     [
-        (Kind.ED25519, KeyForm.HEX, b"00" * 31),
-        (Kind.ED25519, KeyForm.HEX, b"not hex"),
-        (Kind.ED25519, KeyForm.PEM, pem(P256)),
-        (Kind.ECDSA, KeyForm.PEM, pem(P384)),
-        (Kind.ECDSA, KeyForm.PEM, pem(RSA)),
-        (Kind.RSA_PKCS1, KeyForm.PEM, pem(ED25519)),
-        (Kind.RSA_PKCS1, KeyForm.PEM, b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"),
-        (Kind.RSA_PKCS1, KeyForm.PEM, b"any text"),
-        (Kind.RSA_PSS, KeyForm.PEM, b""),
+        (ED25519, KeyForm.HEX, b"00" * 31),
+        (ED25519, KeyForm.HEX, b"not hex"),
+        (ED25519, KeyForm.PEM, pem(P256)),
+        (ECDSA, KeyForm.PEM, pem(P384)),
+        (ECDSA, KeyForm.PEM, pem(RSA)),
+        (RSA_PKCS1, KeyForm.PEM, pem(ED25519_KEY)),
+        (RSA_PKCS1, KeyForm.PEM, b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"),
+        (RSA_PKCS1, KeyForm.PEM, b"any text"),
+        (RSA_PSS, KeyForm.PEM, b""),
     ],
 )
 def test_another_key_is_an_error(kind: Kind, form: KeyForm, text: bytes) -> None:
     with pytest.raises(KeyFormError, match="public key"):
-        public_key(kind, form, text)
+        kind.read_key(form, text)
 
 
 def test_a_private_key_where_the_public_one_belongs_is_refused_and_the_other_way_round() -> None:
@@ -122,15 +135,15 @@ def test_a_private_key_where_the_public_one_belongs_is_refused_and_the_other_way
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     with pytest.raises(KeyFormError, match="public key"):
-        public_key(Kind.RSA_PKCS1, KeyForm.PEM, private)
+        RSA_PKCS1.read_key(KeyForm.PEM, private)
     for kind, text in (
-        (Kind.RSA_PKCS1, pem(RSA)),
-        (Kind.ECDSA, private),
-        (Kind.ED25519, private),
-        (Kind.RSA_PSS, b"x"),
+        (RSA_PKCS1, pem(RSA)),
+        (ECDSA, private),
+        (ED25519, private),
+        (RSA_PSS, b"x"),
     ):
         with pytest.raises(KeyFormError, match="private key"):
-            private_key(kind, KeyForm.PEM, text)
+            kind.read_signing_key(KeyForm.PEM, text)
 
 
 def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
@@ -141,6 +154,6 @@ def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
         "Verifier(load_preset('github'), [Secret('a', b'b')]); print('cryptography' in sys.modules)\n"
         "Verifier(load_preset('discord'), [Secret('a', b'%s')]); print('cryptography' in sys.modules)\n"
     )
-    text = script % ED25519.public_key().public_bytes_raw().hex()
+    text = script % ED25519_KEY.public_key().public_bytes_raw().hex()
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

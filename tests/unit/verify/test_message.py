@@ -8,8 +8,8 @@ import pytest
 
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
+from sidecar.verify.kinds.hash import SECRET_PLACE
 from sidecar.verify.message import (
-    SECRET_PLACE,
     Delivery,
     PublicURL,
     compose,

@@ -13,7 +13,10 @@ from sidecar.secret import Secret
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import Claim
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.scheme import Kind, Scheme, SignatureField, TimestampField, Unit
+from sidecar.verify.kinds import Kind
+from sidecar.verify.kinds.hmac import HMAC
+from sidecar.verify.kinds.token import TOKEN
+from sidecar.verify.scheme import Scheme, SignatureField, TimestampField, Unit
 from sidecar.verify.sign import sign
 from sidecar.verify.template import parse_template
 from sidecar.verify.verifier import Verified, Verifier
@@ -125,8 +128,8 @@ def test_a_verifier_can_be_used_again_and_keeps_no_state() -> None:
 @pytest.mark.parametrize(
     ("kind", "headers"),
     [
-        (Kind.HMAC, [(b"X-Signature", mac(BODY).hex().encode())]),
-        (Kind.TOKEN, [(b"X-Signature", KEY)]),
+        (HMAC, [(b"X-Signature", mac(BODY).hex().encode())]),
+        (TOKEN, [(b"X-Signature", KEY)]),
     ],
 )
 def test_what_matches_no_secret_is_told_as_verify_raises_it(kind: Kind, headers: Headers) -> None:
@@ -141,7 +144,7 @@ def test_what_matches_no_secret_is_told_as_verify_raises_it(kind: Kind, headers:
     with pytest.raises(Rejected) as raised:
         wrong.verify(claim, head, [BODY])
     assert (raised.value.reason, raised.value.detail) == (wrong.mismatch.reason, wrong.mismatch.detail)
-    assert raised.value.reason is (Reason.TOKEN_MISMATCH if kind is Kind.TOKEN else Reason.SIGNATURE_MISMATCH)
+    assert raised.value.reason is (Reason.TOKEN_MISMATCH if kind is TOKEN else Reason.SIGNATURE_MISMATCH)
     assert raised.value is not wrong.mismatch  # what was raised once holds on to the delivery that it was raised for
 
 
@@ -229,14 +232,14 @@ RIGHT = mac(BODY).hex().encode()
 def test_anything_but_one_lower_case_hex_digest_is_malformed(sent: bytes) -> None:
     refused = refusal(scheme(), [(b"X-Signature", sent)])
     assert refused.reason is Reason.SIGNATURE_MALFORMED
-    assert refused.detail == "X-Signature is not 32 bytes of sha256 written in hex"
+    assert refused.detail == "X-Signature is not 32 bytes of sha256 in hex"
 
 
 def test_the_detail_names_the_form_that_was_expected_and_never_what_was_sent() -> None:
     made = scheme(prefix="v1=")
     assert refusal(made, [(b"X-Signature", RIGHT)]).detail == "X-Signature does not begin with 'v1='"
     assert refusal(made, [(b"X-Signature", b"V1=" + RIGHT)]).detail == "X-Signature does not begin with 'v1='"
-    assert refusal(made, [(b"X-Signature", b"v1=")]).detail == "X-Signature is not 32 bytes of sha256 written in hex"
+    assert refusal(made, [(b"X-Signature", b"v1=")]).detail == "X-Signature is not 32 bytes of sha256 in hex"
     assert refusal(made, [(b"X-Signature", b"v1=" + RIGHT)] * 2).detail == "2 X-Signature headers, expected one"
     wrong = refusal(made, [(b"X-Signature", b"v1=" + mac(b"other").hex().encode())])
     assert wrong.detail == "no match with 1 secret(s)"

@@ -1,0 +1,118 @@
+"""A kind of signature: everything that the rest of the program asks about one.
+
+Some things are data and some are functions, because the files of the kinds are compiled and this one is not.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from sidecar.verify.algorithms import DIGEST_SIZES, Algorithm
+from sidecar.verify.encoding import Decoder, decode_as_is, make_decoder, text_length
+from sidecar.verify.keys import KeyForm
+from sidecar.verify.template import Part
+
+if TYPE_CHECKING:
+    from sidecar.verify.scheme import SignatureField
+
+Pieces = Sequence[bytes]
+#: The keys of a route, each with the id of its secret. Every kind has its own type of key.
+Keys = list[tuple[str, Any]]
+
+
+class Matcher(Protocol):
+    """A route's keys, ready to check signatures.
+
+    Every comparison takes the same time wherever the values differ. The order of the keys reveals nothing: a sender whose
+    signature matches any of them knows that secret.
+    """
+
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        """The id of the secret that made one of `signatures` for `message`; None if none did."""
+
+
+class _NoMatcher:
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        return None
+
+
+#: For a configuration that is checked without its secrets.
+MATCHES_NOTHING: Final = _NoMatcher()
+
+
+class Construction(NamedTuple):
+    """Another way to sign, which senders confuse with this one."""
+
+    because: str  #: in words
+    kind: str  #: its name
+    parts: tuple[Part, ...]
+
+
+def _no_constructions(parts: tuple[Part, ...]) -> Iterator[Construction]:
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Kind:
+    """What proves that the sender knows the secret: `signature: {kind: ...}`."""
+
+    name: str
+    title: str = ""  #: for people, with {algorithm}; default: the name
+
+    key_forms: tuple[KeyForm, ...]  #: values of `key:`; the first is the default
+    read_key: Callable[[KeyForm, bytes], Any]  #: from a secret's text to the key that verifies; raises `KeyFormError`
+    #: From the text to the key that signs, where that is another one. Raises `KeyFormError`.
+    read_private_key: Callable[[KeyForm, bytes], Any] | None = None
+    make_matcher: Callable[[Algorithm, Keys], Matcher]
+    sign: Callable[[Algorithm, Any, Pieces], bytes]  #: the signature that the matcher accepts, by a key that signs
+
+    bearer: bool = False  #: it signs nothing: anyone who saw one delivery can send any other
+    digest_sized: bool = False  #: the signature has the size of `algorithm:`
+    message_holds_secret: bool = False  #: `signed:` must have the place {secret}
+    prefix: str = ""  #: the default of `prefix:`
+    text: str = "the secret itself"  #: of a bearer kind: what the sender writes
+
+    # What diagnosis tries, besides other encodings and other bodies.
+    misread_as: tuple[KeyForm, ...] = ()  #: ways to read the secret's text that senders confuse
+    other_prefixes: tuple[str, ...] = ()  #: words that senders may put before it
+    constructions: Callable[[tuple[Part, ...]], Iterator[Construction]] = (
+        _no_constructions  #: from the parts of the message
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"Kind({self.name!r})"
+
+    def read_signing_key(self, form: KeyForm, text: bytes) -> Any:
+        """The key that signs, from a secret's text. Raises `KeyFormError`."""
+        return (self.read_private_key or self.read_key)(form, text)
+
+    def size(self, algorithm: Algorithm) -> int:
+        """Bytes of a signature; 0 if that depends on the key."""
+        return DIGEST_SIZES[algorithm] if self.digest_sized else 0
+
+    def decoder(self, field: "SignatureField") -> Decoder:
+        """From a signature's text, without its prefix, to what the matcher compares."""
+        return decode_as_is if self.bearer else make_decoder(field.encoding, self.size(field.algorithm))
+
+    def summarize(self, field: "SignatureField") -> str:
+        """For a list of routes: `HMAC-SHA256`."""
+        return (self.title or self.name).format(algorithm=field.algorithm.upper())
+
+    def describe_form(self, field: "SignatureField") -> str:
+        """The expected form of a signature, for `explain`: `64 characters of hex`."""
+        if self.bearer:
+            return self.text
+        if size := self.size(field.algorithm):
+            return f"{text_length(field.encoding, size)} characters of {field.encoding}"
+        return f"a signature of kind {self.name} in {field.encoding}"
+
+    def describe_malformed(self, field: "SignatureField") -> str:
+        """Why a signature can't be decoded. Never what was sent: a log of signatures can be replayed."""
+        if self.bearer:
+            return f"{field.place} holds nothing after {field.prefix!r}"
+        if size := self.size(field.algorithm):
+            return f"{field.place} is not {size} bytes of {field.algorithm} in {field.encoding}"
+        return f"{field.place} is not a signature in {field.encoding}"

@@ -1,0 +1,85 @@
+"""What the kinds with a public key share: the secret is the provider's public key, in PEM.
+
+`cryptography` is imported by the first route that needs it and by no other: it is 10 MB of a process that should be small.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.verify.algorithms import Algorithm, hash_pieces
+from sidecar.verify.keys import KeyFormError, decode_base64
+from sidecar.verify.kinds.kind import Keys, Pieces
+
+#: Public key, signature, and the message or its digest. Raises `InvalidSignature`.
+Verify = Callable[[Any, bytes, bytes], None]
+
+
+class PublicKeyMatcher:
+    __slots__ = ("_algorithm", "_invalid", "_keys", "_verify")
+
+    def __init__(self, keys: Keys, verify: Verify, algorithm: Algorithm | None) -> None:
+        """`algorithm` makes the digest that `verify` is given; None: it is given the message itself."""
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
+        self._keys = keys
+        self._verify = verify
+        self._algorithm = algorithm
+        self._invalid = InvalidSignature
+
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        # Once for all keys and signatures.
+        text = b"".join(message) if self._algorithm is None else hash_pieces(self._algorithm, message)
+        for secret_id, key in self._keys:
+            for signature in signatures:
+                try:
+                    self._verify(key, signature, text)
+                except self._invalid:
+                    continue
+                return secret_id
+        return None
+
+
+def hash_algorithm(algorithm: Algorithm) -> Any:
+    """`cryptography`'s name for it."""
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+
+    return getattr(hashes, algorithm.upper())()
+
+
+def read_public_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
+    """The key in a PEM, or in the base64 of its DER. Raises `wrong` if it can't be read, or `fits` says no."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    try:
+        if b"-----BEGIN" in text:
+            key: Any = serialization.load_pem_public_key(text)
+        else:
+            key = serialization.load_der_public_key(decode_base64(b"".join(text.split())))
+    except (ValueError, UnsupportedAlgorithm):
+        raise wrong from None
+    if not fits(key):
+        raise wrong
+    return key
+
+
+def read_private_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
+    """The private key in a PEM. Raises `wrong` if it can't be read, or `fits` says no."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    try:
+        key: Any = serialization.load_pem_private_key(text, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise wrong from None
+    if not fits(key):
+        raise wrong
+    return key
+
+
+def not_the_public_key(kind: str, remedy: str = "") -> KeyFormError:
+    return KeyFormError(f"is not the provider's public key for {kind}; copy it as the provider shows it{remedy}")
+
+
+def not_a_private_key(kind: str) -> KeyFormError:
+    return KeyFormError(f"is not a private key for {kind}; signing needs one, in PEM: a public key only verifies")
