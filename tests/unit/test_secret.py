@@ -82,3 +82,14 @@ def test_equality_and_hash_do_not_look_at_the_value(secret: Secret) -> None:
 def test_a_secret_has_no_dictionary_to_dump(secret: Secret) -> None:
     with pytest.raises(TypeError):
         vars(secret)
+
+
+def test_it_matches_its_own_value_and_no_other(secret: Secret) -> None:
+    assert secret.matches(VALUE)
+    for other in (VALUE[:-1], VALUE + b"\0", VALUE.upper(), b""):
+        assert not secret.matches(other)
+
+
+def test_it_can_have_another_id() -> None:
+    renamed = Secret("current", VALUE, retire_by=7.0).with_id("previous")
+    assert (renamed.id, renamed.reveal(), renamed.retire_by) == ("previous", VALUE, 7.0)
