@@ -30,12 +30,12 @@ from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import (
     DEFAULT_PATTERN,
-    AnswerEncoding,
     Computed,
     Condition,
     Hash,
     KeyPart,
     Place,
+    ResponseEncoding,
     Shape,
     Source,
 )
@@ -226,7 +226,9 @@ class ComputedKeys(Keys):
         load_default="{challenge}",
         metadata={"about": "what is hashed, made of {challenge}, {token} (verify_token) and {url}"},
     )
-    encoding = Choice(AnswerEncoding, load_default=AnswerEncoding.HEX, metadata={"about": "how the answer is written"})
+    encoding = Choice(
+        ResponseEncoding, load_default=ResponseEncoding.HEX, metadata={"about": "how the answer is written"}
+    )
     key = Choice(KeyPart, load_default=KeyPart.WHOLE, metadata={"about": "which bytes of the secret are the key"})
 
 

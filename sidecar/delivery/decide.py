@@ -50,7 +50,7 @@ def admit(decisions: Decisions, now: float) -> Rejected | None:
     `now` is unix time in seconds.
     """
     head, route = decisions.head, decisions.route
-    handshake = route.handshakes.begun_by(head) if route.handshakes is not None else None
+    handshake = route.handshakes.find_unsigned(head) if route.handshakes is not None else None
     decisions.handshake = handshake
     try:
         if handshake is None:  # a handshake has its own method
@@ -79,7 +79,7 @@ def verify(decisions: Decisions, body: Sequence[bytes]) -> Rejected | None:
         if verified is None:
             return verifier.mismatch
         if route.handshakes is not None:
-            decisions.handshake = route.handshakes.carried_by(head, body)
+            decisions.handshake = route.handshakes.find_signed(head, body)
     except Rejected as rejected:
         return rejected
     decisions.verified = verified

@@ -22,7 +22,7 @@ from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
-from sidecar.verify.template import HeaderValue, JsonValue, Piece
+from sidecar.verify.template import Piece, describe_template
 from sidecar.verify.verifier import Verified, Verifier
 
 #: What to do about rejections that need no diagnosis.
@@ -281,12 +281,12 @@ def _tell_handshake(told: Explanation, capture: Capture, decisions: decide.Decis
     handshakes, shape = decisions.route.handshakes, decisions.handshake
     assert handshakes is not None
     assert shape is not None
-    if not handshakes.answers(shape):
+    if not handshakes.responds_to(shape):
         told.handshake = "passed"
         told.passed("handshake", "a handshake, passed on to the receiver")
         return told
     try:
-        response = handshakes.answer(shape, capture.head, [capture.body])
+        response = handshakes.respond(shape, capture.head, [capture.body])
     except Rejected as rejected:
         told.handshake = "refused"
         return told.rejected("handshake", rejected)
@@ -359,24 +359,12 @@ def _age(scheme: Scheme, age: float) -> str:
 
 def _signed(verifier: Verifier, capture: Capture) -> str:
     """The signed message in form: `timestamp "." body (1,024 bytes)`."""
-    names = []
-    for part in verifier.scheme.parts:
-        if isinstance(part, bytes):
-            names.append(json.dumps(part.decode()))
-        elif isinstance(part, HeaderValue):
-            names.append(f"header {part.name.decode()}")
-        elif isinstance(part, JsonValue):
-            names.append(f"JSON value {part.path}")
-        elif part is Piece.BODY:
-            names.append(_body(capture))
-        elif part in (Piece.URL, Piece.URL_WITHOUT_QUERY):
-            url = PublicURL(verifier.public_url).of(capture.head.target)
-            if part is Piece.URL_WITHOUT_QUERY:
-                url = url.partition(b"?")[0]
-            names.append(f"URL {_shown(url)}")
-        else:
-            names.append(part.value)
-    return " ".join(names)
+    shown = {Piece.BODY: _body(capture)}
+    if verifier.scheme.needs_url:
+        url = PublicURL(verifier.public_url).of(capture.head.target)
+        shown[Piece.URL] = f"URL {_shown(url)}"
+        shown[Piece.URL_WITHOUT_QUERY] = f"URL {_shown(url.partition(b'?')[0])}"
+    return describe_template(verifier.scheme.parts, shown)
 
 
 def _body(capture: Capture) -> str:

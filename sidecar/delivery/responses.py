@@ -32,11 +32,11 @@ def answer_handshake(delivery: Delivery) -> Rejected | None:
     shape, handshakes, record = delivery.handshake, delivery.route.handshakes, delivery.record
     if shape is None or handshakes is None:
         return None
-    if not handshakes.answers(shape):
+    if not handshakes.responds_to(shape):
         record.handshake = HandshakeResult.PASSED
         return None
     try:
-        status, headers, content = handshakes.answer(shape, delivery.head, delivery.body.pieces)
+        status, headers, content = handshakes.respond(shape, delivery.head, delivery.body.pieces)
     except Rejected as rejected:
         record.handshake = HandshakeResult.REFUSED
         return rejected

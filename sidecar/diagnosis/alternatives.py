@@ -71,7 +71,7 @@ def _json_forms(body: bytes, *, indented: bool) -> Iterator[Variant]:
                     yield because, encoded
                     if layout == "compact":
                         yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
-                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escaped, encoded)
+                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escape, encoded)
     except (ValueError, RecursionError):
         return
 
@@ -79,7 +79,7 @@ def _json_forms(body: bytes, *, indented: bool) -> Iterator[Variant]:
 _HTML = re.compile(rb"[<>&]")
 
 
-def _escaped(match: re.Match[bytes]) -> bytes:
+def _escape(match: re.Match[bytes]) -> bytes:
     return b"\\u%04x" % ord(match[0])
 
 

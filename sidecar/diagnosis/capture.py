@@ -93,11 +93,11 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
     if fault is not None:
         return Capture(head, b"", fault, tuple(remarks))
     if head.values(b"transfer-encoding"):
-        body = _chunked(parser, events, rest)
+        body = _read_chunked(parser, events, rest)
         if events.trailers:
             fault = Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body")
     else:
-        body = _sized(head, rest, lines, remarks)
+        body = _read_sized(head, rest, lines, remarks)
     return Capture(head, body, fault, tuple(remarks))
 
 
@@ -128,7 +128,7 @@ def _parse_head(parser: "httptools.HttpRequestParser", lines: list[bytes]) -> Re
     return None
 
 
-def _sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: list[str]) -> bytes:
+def _read_sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: list[str]) -> bytes:
     """Content-Length bytes, or everything."""
     size = head.content_length
     if size is None or size == len(rest):
@@ -145,7 +145,7 @@ def _sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: list[str
     return rest[:size]
 
 
-def _chunked(parser: "httptools.HttpRequestParser", events: _Events, rest: bytes) -> bytes:
+def _read_chunked(parser: "httptools.HttpRequestParser", events: _Events, rest: bytes) -> bytes:
     with contextlib.suppress(httptools.HttpParserError):  # behind the last chunk it is none of ours
         parser.feed_data(rest)
     if not events.complete:

@@ -110,9 +110,9 @@ def diagnose(
     the body may be left empty then.
     """
     if reason in _TIMESTAMPS:
-        return _timestamp(verifier.scheme, head, body, now)
+        return _diagnose_timestamp(verifier.scheme, head, body, now)
     if reason is Reason.SIGNATURE_MALFORMED:
-        return _form(verifier.scheme, head)
+        return _diagnose_form(verifier.scheme, head)
     hashed = 0
     for each in _tries(verifier, head, body, others, effort):
         hashed += (len(each.body) + 256) * len(each.verifier.secrets)
@@ -131,21 +131,21 @@ def diagnose(
 # -- by form: what stands in the head is not what the scheme expects there --
 
 
-def _timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float) -> Finding | None:
+def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float) -> Finding | None:
     """Another unit, if the time makes sense in it and not in the scheme's own."""
     clock = scheme.timestamp
-    stamp = _stamp(scheme, head, body)
-    if clock is None or stamp is None or _near(clock.unit, stamp, now):
+    stamp = _find_stamp(scheme, head, body)
+    if clock is None or stamp is None or _is_near(clock.unit, stamp, now):
         return None
     for unit in Unit:
-        if _near(unit, stamp, now):
+        if _is_near(unit, stamp, now):
             return Finding(Hint.TIMESTAMP_UNIT, f"the time is written as {unit}, the scheme expects {clock.unit}")
-    if any(_near(unit, stamp.partition(b".")[0], now) for unit in (Unit.SECONDS, Unit.MILLISECONDS)):
+    if any(_is_near(unit, stamp.partition(b".")[0], now) for unit in (Unit.SECONDS, Unit.MILLISECONDS)):
         return Finding(Hint.TIMESTAMP_UNIT, f"the time has a fraction, the scheme expects {clock.unit}")
     return None
 
 
-def _stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
+def _find_stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
     """The timestamp as sent, if there is just one."""
     clock = scheme.timestamp
     if clock is None:
@@ -164,12 +164,12 @@ def _stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
     return stamps[0] if len(set(stamps)) == 1 else None
 
 
-def _near(unit: Unit, text: bytes, now: float) -> bool:
+def _is_near(unit: Unit, text: bytes, now: float) -> bool:
     seconds = READERS[unit](text)
     return seconds is not None and abs(now - seconds) < _DECADE
 
 
-def _form(scheme: Scheme, head: RequestHead) -> Finding | None:
+def _diagnose_form(scheme: Scheme, head: RequestHead) -> Finding | None:
     """What the signature would be well-formed as, were one option another."""
     field = scheme.signature
     if field.field or _well_formed(scheme, head):
@@ -199,7 +199,7 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     if field.kind.bearer:
         return
     for encoding in encodings:
-        yield Hint.WRONG_ENCODING, _encoded(encoding, field), replace(field, encoding=encoding)
+        yield Hint.WRONG_ENCODING, _describe_encoding(encoding, field), replace(field, encoding=encoding)
     for algorithm in algorithms:
         prefix = field.prefix.replace(field.algorithm, algorithm)
         other = replace(field, algorithm=algorithm, prefix=prefix)
@@ -207,7 +207,7 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     # Two things differ: the one that matters more is named.
     for encoding in encodings:
         if tagged:
-            yield Hint.WRONG_ENCODING, _encoded(encoding, field), replace(bare, encoding=encoding)
+            yield Hint.WRONG_ENCODING, _describe_encoding(encoding, field), replace(bare, encoding=encoding)
     for algorithm in algorithms:
         because = f"as long as a {algorithm}, the scheme expects {field.algorithm}"
         yield Hint.WRONG_ALGORITHM, because, replace(bare, algorithm=algorithm)
@@ -222,7 +222,7 @@ def _before(field: SignatureField) -> str:
     return tag + field.prefix
 
 
-def _encoded(encoding: Encoding, field: SignatureField) -> str:
+def _describe_encoding(encoding: Encoding, field: SignatureField) -> str:
     name = "hex in upper case" if encoding is Encoding.HEX_ANY_CASE else str(encoding)
     return f"written in {name}, the scheme expects {field.encoding}"
 
@@ -271,7 +271,7 @@ def _tries(
     if not kind.digest_sized:  # without a fixed length many texts are well-formed
         for encoding in Encoding:
             changed = replace(scheme, signature=replace(scheme.signature, encoding=encoding))
-            because = _encoded(encoding, scheme.signature)
+            because = _describe_encoding(encoding, scheme.signature)
             yield _Try(Hint.WRONG_ENCODING, because, Verifier(changed, secrets, url), head, body)
 
 

@@ -91,9 +91,9 @@ class SignatureReader:
         return sent
 
     def _whole(self, text: bytes) -> bytes:
-        signature = self._decoded(text)
+        signature = self._decode_text(text)
         if signature is None:
-            raise self._malformed(self._expected(text))
+            raise self._malformed(self._describe_malformed(text))
         return signature
 
     def _several(self, sent: Sequence[bytes]) -> tuple[Sequence[bytes], list[bytes]]:
@@ -107,13 +107,13 @@ class SignatureReader:
                 self._split(value, texts, stamps)
         if len(texts) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
             raise self._malformed(f"{self.field.header} holds more than {MAX_SIGNATURES} signatures")
-        decode = self._decoded if self._prefix else self._decode
+        decode = self._decode_text if self._prefix else self._decode
         decoded = [signature for text in texts if (signature := decode(text)) is not None]
         if not decoded:
-            raise self._malformed(self._expected(texts[0]) if texts else self._no_item())
+            raise self._malformed(self._describe_malformed(texts[0]) if texts else self._no_item())
         return decoded, stamps
 
-    def _decoded(self, text: bytes) -> bytes | None:
+    def _decode_text(self, text: bytes) -> bytes | None:
         if self._prefix:
             if not self._has_prefix(text):
                 return None
@@ -129,7 +129,7 @@ class SignatureReader:
     def _malformed(self, detail: str) -> Rejected:
         return Rejected(Reason.SIGNATURE_MALFORMED, detail)
 
-    def _expected(self, text: bytes) -> str:
+    def _describe_malformed(self, text: bytes) -> str:
         """The form that was expected. Never what was sent: a log of signatures can be replayed."""
         field = self.field
         if self._prefix and not self._has_prefix(text):

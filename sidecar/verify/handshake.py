@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl
 from sidecar.http1.head import Header, RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.document import parse_json
 
 #: What a challenge may hold where its shape doesn't say: enough for every token, too little for markup or a header's end.
 DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
@@ -61,7 +62,7 @@ class Hash(StrEnum):
     SHA256 = "sha256"
 
 
-class AnswerEncoding(StrEnum):
+class ResponseEncoding(StrEnum):
     """How a computed answer is written."""
 
     HEX = "hex"
@@ -95,7 +96,7 @@ class Computed:
 
     hash: Hash
     of: str = "{challenge}"
-    encoding: AnswerEncoding = AnswerEncoding.HEX
+    encoding: ResponseEncoding = ResponseEncoding.HEX
     key: KeyPart = KeyPart.WHOLE
 
 
@@ -168,7 +169,7 @@ class Handshakes:
         able = [
             shape
             for shape in shapes
-            if not self.answers(shape) or ((token or not shape.needs_token) and (url or not shape.needs_url))
+            if not self.responds_to(shape) or ((token or not shape.needs_token) and (url or not shape.needs_url))
         ]
         self.signed = tuple(shape for shape in able if shape.signed)
         self.unsigned = tuple(shape for shape in able if not shape.signed)
@@ -181,7 +182,7 @@ class Handshakes:
         self._token = token
         self._url = url
 
-    def answers(self, shape: Shape) -> bool:
+    def responds_to(self, shape: Shape) -> bool:
         """Whether it is answered here, and not by the receiver.
 
         Where the route doesn't say: what is unsigned, so that nothing unverified reaches the receiver, and what needs the
@@ -191,14 +192,14 @@ class Handshakes:
             return not shape.signed or shape.computed is not None
         return self.mode is HandshakeMode.ANSWER
 
-    def begun_by(self, head: RequestHead) -> Shape | None:
+    def find_unsigned(self, head: RequestHead) -> Shape | None:
         """The unsigned handshake that a request is, by its head alone."""
         for shape in self.unsigned:
             if _fits(shape, head, None):
                 return shape
         return None
 
-    def carried_by(self, head: RequestHead, pieces: Sequence[bytes]) -> Shape | None:
+    def find_signed(self, head: RequestHead, pieces: Sequence[bytes]) -> Shape | None:
         """The signed handshake that a verified request is; its body is given in pieces.
 
         Raises `Rejected` for a body that a handshake's answer may have signed: its signature proves nothing.
@@ -218,7 +219,7 @@ class Handshakes:
                     return shape
         return None
 
-    def answer(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
+    def respond(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
         """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that is not of its kind."""
         document = _document(b"".join(pieces)) if shape.signed else None
         if shape.compare is not None:
@@ -238,21 +239,21 @@ class Handshakes:
             values["challenge"] = challenge
         if shape.computed is not None:
             values |= self._compute(shape.computed, values)
-        return _written(shape, values)
+        return _write_response(shape, values)
 
     def _compute(self, computed: Computed, values: Mapping[str, str]) -> dict[str, str]:
         secret = self._secret.reveal() if self._secret is not None else b""
         token = self._token.reveal().decode("utf-8", "surrogateescape") if self._token is not None else ""
-        message = _filled(computed.of, {**values, "token": token, "url": self._url}).encode("utf-8", "surrogateescape")
+        message = _fill(computed.of, {**values, "token": token, "url": self._url}).encode("utf-8", "surrogateescape")
         before, _, after = secret.partition(b":")
         key = hashlib.sha1(after).digest() if computed.key is KeyPart.SHA1_AFTER_COLON else secret  # noqa: S324 - theirs
         if computed.hash is Hash.SHA256:
-            made = hashlib.sha256(message).digest()
+            digest = hashlib.sha256(message).digest()
         else:
-            made = hmac.digest(key, message, computed.hash.removeprefix("hmac-"))
-        written = made.hex() if computed.encoding is AnswerEncoding.HEX else b64encode(made).decode()
+            digest = hmac.digest(key, message, computed.hash.removeprefix("hmac-"))
+        text = digest.hex() if computed.encoding is ResponseEncoding.HEX else b64encode(digest).decode()
         public = before.decode("ascii", "replace") if computed.key is KeyPart.SHA1_AFTER_COLON else ""
-        return {"computed": written, "before_colon": public}
+        return {"computed": text, "before_colon": public}
 
 
 def _fits(shape: Shape, head: RequestHead, document: Any, *, but: Source | None = None) -> bool:
@@ -294,22 +295,22 @@ def _document(body: bytes) -> Any:
     if len(body) > MAX_BODY or not body.lstrip().startswith(b"{"):
         return None
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return parse_json(body)
+    except ValueError:
         return None
 
 
-def _filled(template: str, values: Mapping[str, str]) -> str:
+def _fill(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], ""), template)
 
 
-def _written(shape: Shape, values: Mapping[str, str]) -> HandshakeResponse:
-    headers = [(name.encode(), _filled(value, values).encode()) for name, value in shape.headers.items()]
-    body = _filled(shape.text, values).encode()
+def _write_response(shape: Shape, values: Mapping[str, str]) -> HandshakeResponse:
+    headers = [(name.encode(), _fill(value, values).encode()) for name, value in shape.headers.items()]
+    body = _fill(shape.text, values).encode()
     kind = b"text/plain; charset=utf-8"
     if shape.json is not None:
         body = json.dumps(
-            {key: _filled(value, values) if isinstance(value, str) else value for key, value in shape.json.items()}
+            {key: _fill(value, values) if isinstance(value, str) else value for key, value in shape.json.items()}
         ).encode()
         kind = b"application/json"
     if shape.status != 204:

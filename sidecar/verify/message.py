@@ -56,7 +56,7 @@ class PublicURL:
         if scheme.any_port:
             urls = [variant for url in urls for variant in self.ports(url)]
         if scheme.url_unescaped and b"%" in urls[0]:
-            urls += [unescaped(url, scheme.url_unescaped) for url in urls]
+            urls += [unescape(url, scheme.url_unescaped) for url in urls]
         return urls
 
     @staticmethod
@@ -69,7 +69,7 @@ class PublicURL:
         return [b"%b://%b%b" % (scheme, where, tail) for where in (host, host + b":" + port)]
 
 
-def unescaped(url: bytes, characters: str) -> bytes:
+def unescape(url: bytes, characters: str) -> bytes:
     """`url` with the escapes of these ASCII characters undone, and no others."""
     for character in characters.encode():
         escape = b"%%%02X" % character
@@ -105,7 +105,7 @@ class Delivery:
 Writer = Callable[[Delivery], Sequence[bytes]]
 
 
-def writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
+def make_writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
     """A function for each part of the template."""
     return [_writer(part, public_url) for part in scheme.parts]
 
@@ -141,7 +141,7 @@ def _writer(part: Part, public_url: PublicURL | None) -> Writer:
         return lambda delivery: literal
     if isinstance(part, HeaderValue):
         name = part.name
-        return lambda delivery: (once(delivery.head, name),)
+        return lambda delivery: (signed_header(delivery.head, name),)
     if isinstance(part, JsonValue):
         path = part.path
         return lambda delivery: (_json_value(delivery, path),)
@@ -151,7 +151,7 @@ def _writer(part: Part, public_url: PublicURL | None) -> Writer:
     return _PIECES[part]
 
 
-def once(head: RequestHead, name: bytes) -> bytes:
+def signed_header(head: RequestHead, name: bytes) -> bytes:
     """The value of a signed header (lower-case name). Raises `Rejected` if it is absent or repeated."""
     values = head.values(name)
     if len(values) != 1:
@@ -188,7 +188,7 @@ _PIECES: Final[dict[Piece, Writer]] = {
     Piece.URL: lambda delivery: (delivery.url,),
     Piece.URL_WITHOUT_QUERY: lambda delivery: (delivery.url.partition(b"?")[0],),
     Piece.PATH_QUERY: lambda delivery: (_path_query(delivery),),
-    Piece.HOST: lambda delivery: (once(delivery.head, b"host"),),
+    Piece.HOST: lambda delivery: (signed_header(delivery.head, b"host"),),
     Piece.FORM_SORTED: lambda delivery: (sorted_form(delivery.head, delivery.body),),
     Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_hash("sha256", delivery.body)),),
     Piece.BODY_SHA512_B64: lambda delivery: (b64encode(_body_hash("sha512", delivery.body)),),
@@ -206,18 +206,3 @@ def query_values(target: bytes, name: str) -> list[bytes]:
     wanted = name.encode() + b"="
     query = target.partition(b"?")[2]
     return [item[len(wanted) :] for item in query.split(b"&") if item.startswith(wanted)]
-
-
-def described(scheme: Scheme) -> str:
-    """What is signed, in form: `timestamp '.' body`; never a value."""
-    names = []
-    for part in scheme.parts:
-        if isinstance(part, bytes):
-            names.append(repr(part.decode()))
-        elif isinstance(part, HeaderValue):
-            names.append(f"header {part.name.decode()}")
-        elif isinstance(part, JsonValue):
-            names.append(f"JSON value {part.path}")
-        else:
-            names.append(part.value)
-    return " ".join(names)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from sidecar.http1.head import make_head
 from sidecar.secret import Secret
+from sidecar.verify.document import parse_json
 from sidecar.verify.encoding import encode
 from sidecar.verify.keys import read_signing_key
-from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, query_values, writers
+from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, make_writers, query_values
 from sidecar.verify.scheme import Scheme, Unit
 from sidecar.verify.template import HeaderValue, JsonValue
-from sidecar.verify.timestamp import written
+from sidecar.verify.timestamp import format_timestamp
 
 
 class SigningError(ValueError):
@@ -62,22 +63,22 @@ def sign_delivery(
         url = _with_body_hash(url, scheme.body_hash, body)
     made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
     added = _added_headers(scheme, headers, delivery_id or made_up, made_up)
-    timestamp = written(scheme.timestamp.unit, now) if scheme.timestamp is not None else ""
+    timestamp = format_timestamp(scheme.timestamp.unit, now) if scheme.timestamp is not None else ""
     if scheme.timestamp is not None and scheme.timestamp.header:
         added.append((scheme.timestamp.header, timestamp))
     document: Any = None
     if _writes_document(scheme):
-        document = _filled(scheme, _object(body), timestamp, made_up)
-        body = _dumped(document)
+        document = _fill(scheme, _object(body), timestamp, made_up)
+        body = _dump(document)
     known = PublicURL(url) if url else None
     target = url.partition("://")[2].partition("/")[2] if url else ""
     every = [(name.encode(), value.encode()) for name, value in [*headers, *added]]
     head = make_head(method, b"/" + target.encode(), every, None)
     delivery = Delivery(head, [body], timestamp.encode(), url.encode(), scheme.form_field)
-    signature = _signature(scheme, secret, compose(writers(scheme, known), delivery))
+    signature = _signature(scheme, secret, compose(make_writers(scheme, known), delivery))
     if scheme.signature.field:
         _put(document, scheme.signature.field, signature)
-        return Signed(url, added, _dumped(document))
+        return Signed(url, added, _dump(document))
     return Signed(
         url, [(scheme.signature.header.replace("{n}", "1"), _header(scheme, signature, timestamp)), *added], body
     )
@@ -134,15 +135,15 @@ def _writes_document(scheme: Scheme) -> bool:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_json(body)
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise SigningError("this scheme stands in the body's JSON; give a body that is one JSON object")
     return document
 
 
-def _filled(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str) -> dict[str, Any]:
+def _fill(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str) -> dict[str, Any]:
     clock = scheme.timestamp
     if clock is not None and clock.field:
         numeric = clock.unit in (Unit.SECONDS, Unit.MILLISECONDS) and not scheme.signature.field
@@ -171,5 +172,5 @@ def _put(document: dict[str, Any], path: str, value: Any, *, keep: bool = False)
         document[key] = value
 
 
-def _dumped(document: Any) -> bytes:
+def _dump(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

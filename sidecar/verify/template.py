@@ -3,7 +3,9 @@
 `message.py` fills it from a delivery.
 """
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -99,3 +101,18 @@ def _placeholder(name: str, delivery_id: str | None) -> Part:
     if name.startswith("json:") and JSON_PATH.fullmatch(name[5:]) and "[]" not in name:
         return JsonValue(name[5:])
     raise TemplateError(f"has the unknown placeholder {{{name}}}; known are {PLACEHOLDERS}")
+
+
+def describe_template(parts: Sequence[Part], shown: Mapping[Piece, str]) -> str:
+    """For people: `timestamp "." body`. It holds no values, but `shown` may say more about some places."""
+    names = []
+    for part in parts:
+        if isinstance(part, bytes):
+            names.append(json.dumps(part.decode()))
+        elif isinstance(part, HeaderValue):
+            names.append(f"header {part.name.decode()}")
+        elif isinstance(part, JsonValue):
+            names.append(f"JSON value {part.path}")
+        else:
+            names.append(shown.get(part, part.value))
+    return " ".join(names)

@@ -78,7 +78,7 @@ def age_of(clock: TimestampField, text: bytes, now: float | None) -> float | Non
     """
     signed_at = READERS[clock.unit](text)
     if signed_at is None:
-        raise Rejected(Reason.TIMESTAMP_MALFORMED, malformed(clock))
+        raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_form(clock))
     if now is None:
         return None
     age = now - signed_at
@@ -93,12 +93,12 @@ def age_of(clock: TimestampField, text: bytes, now: float | None) -> float | Non
     return age
 
 
-def malformed(clock: TimestampField) -> str:
+def describe_form(clock: TimestampField) -> str:
     """The form that was expected."""
     return f"{clock.place} is not {_FORMS[clock.unit]}"
 
 
-def written(unit: Unit, now: float) -> str:
+def format_timestamp(unit: Unit, now: float) -> str:
     """`now` (unix seconds) as a sender writes it."""
     if unit is Unit.SECONDS:
         return str(int(now))

@@ -35,14 +35,14 @@ from sidecar.verify.message import (
     body_sha256_hex,
     compose,
     compose_plain,
-    once,
+    make_writers,
     plain_parts,
     query_values,
-    writers,
+    signed_header,
 )
 from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue, JsonValue
-from sidecar.verify.timestamp import age_of, malformed
+from sidecar.verify.timestamp import age_of, describe_form
 
 #: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.
 MAX_SECRETS: Final = 10
@@ -98,7 +98,7 @@ class Verifier:
         self._reader = SignatureReader(scheme)
         self.public_url = public_url
         self._url = PublicURL(public_url) if public_url else None
-        self._writers = writers(scheme, self._url)
+        self._writers = make_writers(scheme, self._url)
         self._plain = () if scheme.signature.field or scheme.body_hash else plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
         self._reads_document = bool(scheme.signature.field) or any(isinstance(part, JsonValue) for part in scheme.parts)
@@ -136,7 +136,7 @@ class Verifier:
             if head.values(name) != (value,):
                 raise Rejected(Reason.SIGNATURE_MALFORMED, f"{spelled} is not {value.decode()!r}")
         for name in self._signed_headers:
-            once(head, name)
+            signed_header(head, name)
         # (3)
         clock = self._clock
         if clock is None:
@@ -150,7 +150,7 @@ class Verifier:
             raise Rejected(Reason.TIMESTAMP_MISSING, what)
         # A header stands there once. Copies in a list of groups must agree: there is one signed time.
         if len(stamps) > 1 and (self._clock_header or len(set(stamps)) > 1):
-            raise Rejected(Reason.TIMESTAMP_MALFORMED, malformed(clock))
+            raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_form(clock))
         return Claim(signatures, stamps[0], age_of(clock, stamps[0], now), now)
 
     def verify(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified:

@@ -17,7 +17,7 @@ from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
 from sidecar.verify.document import find_values, read_document
 from sidecar.verify.scheme import Unit
-from sidecar.verify.timestamp import READERS, written
+from sidecar.verify.timestamp import READERS, format_timestamp
 
 settings.register_profile("parsers", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("parsers")
@@ -109,7 +109,7 @@ def test_any_bytes_are_a_time_or_none(unit: Unit, text: bytes) -> None:
 
 @given(st.sampled_from(sorted(Unit)), st.integers(10**9, 4 * 10**9))
 def test_a_time_that_is_written_is_read(unit: Unit, now: int) -> None:
-    assert READERS[unit](written(unit, now).encode()) == now
+    assert READERS[unit](format_timestamp(unit, now).encode()) == now
 
 
 json_like = st.recursive(

@@ -104,9 +104,9 @@ def test_a_computed_answer_is_the_providers_own(
 ) -> None:
     key = Secret("s", secret.encode())
     handshakes = Handshakes(shapes(shape), HandshakeMode.ANSWER, secret=key, token=key, url=url)
-    begun = handshakes.begun_by(head(target))
+    begun = handshakes.find_unsigned(head(target))
     assert begun is not None
-    answer = handshakes.answer(begun, head(target))
+    answer = handshakes.respond(begun, head(target))
     assert answer.status == 200
     assert (json.loads(answer.body) if isinstance(expected, dict) else answer.body.decode()) == expected
 
@@ -117,9 +117,9 @@ def test_zooms_answer_is_zooms_own() -> None:
         shapes(ZOOM), HandshakeMode.ANSWER, secret=Secret("s", b"zoom-secret-token-xyz"), token=None
     )
     body = b'{"event": "endpoint.url_validation", "payload": {"plainToken": "pv-plainToken-abc123"}}'
-    begun = handshakes.carried_by(head(method="POST"), [body[:30], body[30:]])
+    begun = handshakes.find_signed(head(method="POST"), [body[:30], body[30:]])
     assert begun is not None
-    assert json.loads(handshakes.answer(begun, head(method="POST"), [body]).body) == {
+    assert json.loads(handshakes.respond(begun, head(method="POST"), [body]).body) == {
         "plainToken": "pv-plainToken-abc123",
         "encryptedToken": "924c76d973084bbe133c17ff1c1a9b6639c74aef8bb34daa05c70361039e7beb",
     }
@@ -127,9 +127,9 @@ def test_zooms_answer_is_zooms_own() -> None:
 
 def test_an_echo_is_plain_text_that_no_browser_looks_into() -> None:
     handshakes = desk(ECHO)
-    begun = handshakes.begun_by(head(b"/hook?challenge=a1b2"))
+    begun = handshakes.find_unsigned(head(b"/hook?challenge=a1b2"))
     assert begun is not None
-    assert handshakes.answer(begun, head(b"/hook?challenge=a1b2")) == (
+    assert handshakes.respond(begun, head(b"/hook?challenge=a1b2")) == (
         200,
         [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -147,9 +147,9 @@ def test_header_and_json_answers_hold_the_challenge() -> None:
         {"request": {"method": "HEAD"}, "answer": {"status": 204}},
     )
     asked = head(b"/", (b"X-Hook-Secret", b"abc"), method="POST")
-    assert handshakes.answer(handshakes.unsigned[0], asked).headers[0] == (b"X-Hook-Secret", b"abc")
-    assert json.loads(handshakes.answer(handshakes.unsigned[1], head(b"/?c=x")).body) == {"verification": "x", "n": 1}
-    assert handshakes.answer(handshakes.unsigned[2], head(method="HEAD")) == (204, [], b"")
+    assert handshakes.respond(handshakes.unsigned[0], asked).headers[0] == (b"X-Hook-Secret", b"abc")
+    assert json.loads(handshakes.respond(handshakes.unsigned[1], head(b"/?c=x")).body) == {"verification": "x", "n": 1}
+    assert handshakes.respond(handshakes.unsigned[2], head(method="HEAD")) == (204, [], b"")
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_what_could_be_markup_a_header_or_a_signed_message_is_not_echoed(challen
     for shape in (ECHO, X):
         parameter = b"challenge" if shape is ECHO else b"crc_token"
         asked = head(b"/hook?" + parameter + b"=" + challenge)
-        begun = desk(shape).begun_by(asked)
+        begun = desk(shape).find_unsigned(asked)
         assert begun is not None
         with pytest.raises(Rejected) as refusal:
-            desk(shape).answer(begun, asked)
+            desk(shape).respond(begun, asked)
         assert refusal.value.reason is Reason.MALFORMED_REQUEST
         assert challenge not in refusal.value.detail.encode() or not challenge
 
@@ -174,31 +174,31 @@ def test_what_could_be_markup_a_header_or_a_signed_message_is_not_echoed(challen
 def test_zoom_never_signs_what_could_be_a_delivery(token: Any) -> None:
     body = json.dumps({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).encode()
     handshakes = desk(ZOOM)
-    begun = handshakes.carried_by(head(method="POST"), [body])
+    begun = handshakes.find_signed(head(method="POST"), [body])
     if begun is not None:
         with pytest.raises(Rejected):
-            handshakes.answer(begun, head(method="POST"), [body])
+            handshakes.respond(begun, head(method="POST"), [body])
 
 
 @pytest.mark.parametrize("challenge", [b"g" * 20, b"a" * 19, b"a" * 33, b"A" * 20, b"a" * 20 + b"%0a"])
 def test_braintrees_challenge_is_held_to_the_form_its_sdk_checks(challenge: bytes) -> None:
     asked = head(b"/hook?bt_challenge=" + challenge)
-    begun = desk(BRAINTREE).begun_by(asked)
+    begun = desk(BRAINTREE).find_unsigned(asked)
     assert begun is not None
     with pytest.raises(Rejected):
-        desk(BRAINTREE).answer(begun, asked)
+        desk(BRAINTREE).respond(begun, asked)
 
 
 def test_a_token_is_compared_before_anything_is_echoed() -> None:
     handshakes = desk(TOKEN, token=b"right token")
     right = head(b"/hook?hub.mode=subscribe&hub.challenge=12&hub.verify_token=right+token")
-    begun = handshakes.begun_by(right)
+    begun = handshakes.find_unsigned(right)
     assert begun is not None
-    assert handshakes.answer(begun, right).body == b"12"
+    assert handshakes.respond(begun, right).body == b"12"
     for wrong in (b"wrong", b"", b"right+token2", b"%ff", "é".encode()):
         asked = head(b"/hook?hub.mode=subscribe&hub.challenge=12&hub.verify_token=" + wrong)
         with pytest.raises(Rejected) as refusal:
-            handshakes.answer(begun, asked)
+            handshakes.respond(begun, asked)
         assert refusal.value.reason is Reason.TOKEN_MISMATCH
 
 
@@ -223,11 +223,11 @@ def test_without_the_token_or_url_it_needs_a_shape_takes_nothing() -> None:
     ],
 )
 def test_what_lacks_or_repeats_a_mark_of_the_handshake_is_none(target: bytes) -> None:
-    assert desk(TOKEN, token=b"t").begun_by(head(target)) is None
+    assert desk(TOKEN, token=b"t").find_unsigned(head(target)) is None
 
 
 def test_another_method_is_no_handshake() -> None:
-    assert desk(ECHO).begun_by(head(b"/hook?challenge=1", method="POST")) is None
+    assert desk(ECHO).find_unsigned(head(b"/hook?challenge=1", method="POST")) is None
 
 
 @pytest.mark.parametrize(
@@ -236,18 +236,22 @@ def test_another_method_is_no_handshake() -> None:
         b"", b"[]", b"null", b"{", b"[" * 9000, b'{"event":"other"}', b"\xff\xfe",
         b'{"event":"endpoint.url_validation"}', b'{"event":"endpoint.url_validation","payload":{"plainToken":true}}x',
         b'{"event":"endpoint.url_validation","payload":{"plainToken":"a"}}' + b" " * 17000,
+        b'{"event":"endpoint.url_validation","payload":{"plainToken":"a","plainToken":"b"}}',
+        b'{"event":"other","event":"endpoint.url_validation","payload":{"plainToken":"a"}}',
+        b'{"event":"endpoint.url_validation","n":NaN,"payload":{"plainToken":"a"}}',
+        '{"event":"endpoint.url_validation","payload":{"plainToken":"a"}}'.encode("utf-16"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_handshake_is_a_delivery(body: bytes) -> None:
-    assert desk(ZOOM).carried_by(head(method="POST"), [body]) is None
+    assert desk(ZOOM).find_signed(head(method="POST"), [body]) is None
 
 
 def test_numbers_and_flags_are_told_apart() -> None:
     ping = {"request": {"json": {"type": 1}}, "signed": True, "answer": {"json": {"type": 1}}}
     handshakes = desk(ping)
-    assert handshakes.carried_by(head(method="POST"), [b'{"type":1}']) is not None
+    assert handshakes.find_signed(head(method="POST"), [b'{"type":1}']) is not None
     for other in (b'{"type":true}', b'{"type":"1"}', b'{"type":1.5}', b'{"type":2}'):
-        assert handshakes.carried_by(head(method="POST"), [other]) is None
+        assert handshakes.find_signed(head(method="POST"), [other]) is None
 
 
 def test_the_answer_of_a_signed_message_is_not_its_signature() -> None:

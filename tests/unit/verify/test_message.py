@@ -14,13 +14,12 @@ from sidecar.verify.message import (
     PublicURL,
     compose,
     compose_plain,
-    described,
+    make_writers,
     plain_parts,
     query_values,
-    writers,
 )
 from sidecar.verify.scheme import Scheme, SignatureField
-from sidecar.verify.template import parse_template
+from sidecar.verify.template import Piece, describe_template, parse_template
 
 BODY = b'{"a":{"b":"c","n":7}}'
 URL = "https://hooks.example.com/hooks/in?x=1&y=%20"
@@ -37,7 +36,7 @@ def message(signed: str, *, public_url: str | None = URL) -> bytes:
     known = PublicURL(public_url) if public_url else None
     url = known.of(head.target) if known else b""
     delivery = Delivery(head, [BODY[:5], BODY[5:]], b"1700000000", url, "")
-    return b"".join(compose(writers(scheme(signed), known), delivery))
+    return b"".join(compose(make_writers(scheme(signed), known), delivery))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +81,9 @@ def test_a_value_that_is_not_there_is_a_missing_signature() -> None:
 
 
 def test_a_form_looks_like_what_it_is() -> None:
-    assert described(scheme("v0:{timestamp}:{body}{id}{json:a.b}")) == (
-        "'v0:' timestamp ':' body header x-id JSON value a.b"
-    )
+    parts = scheme("v0:{timestamp}:{body}{id}{json:a.b}").parts
+    assert describe_template(parts, {}) == '"v0:" timestamp ":" body header x-id JSON value a.b'
+    assert describe_template(parts, {Piece.BODY: "7 bytes"}) == '"v0:" timestamp ":" 7 bytes header x-id JSON value a.b'
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.scheme import TimestampField, Unit
-from sidecar.verify.timestamp import READERS, age_of, written
+from sidecar.verify.timestamp import READERS, age_of, format_timestamp
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 
@@ -65,7 +65,7 @@ def test_anything_else_is_malformed(unit: Unit, text: bytes) -> None:
 
 @pytest.mark.parametrize("unit", Unit)
 def test_what_is_written_is_read_again_and_is_now(unit: Unit) -> None:
-    text = written(unit, NOW).encode()
+    text = format_timestamp(unit, NOW).encode()
     assert age_of(field(unit, 1.0), text, NOW) == pytest.approx(0.0, abs=1e-3)
     assert age_of(field(unit), text, None) is None
 
@@ -75,7 +75,7 @@ def test_what_is_written_is_read_again_and_is_now(unit: Unit) -> None:
 )
 @pytest.mark.parametrize("unit", Unit)
 def test_the_tolerance_holds_in_both_directions(unit: Unit, now: float, reason: Reason) -> None:
-    text = written(unit, NOW).encode()
+    text = format_timestamp(unit, NOW).encode()
     with pytest.raises(Rejected) as refused:
         age_of(field(unit), text, now)
     assert refused.value.reason is reason
