@@ -524,16 +524,16 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- end }}
 {{- end }}
 {{- if regexMatch "[{}]" (regexReplaceAll "\\{[^{}]*\\}" $signed "") }}
-{{ $at }}.signed: has a brace that belongs to no placeholder; write {body}, {timestamp} or {header:NAME}
+{{ $at }}.signed: has a brace outside a placeholder; write {body}, {timestamp} or {header:NAME}
 {{- end }}
 {{- if and (has "id" $places) (not $scheme.delivery_id) }}
-{{ $at }}.signed: signs {id}, but there is no delivery_id: section that says which header holds it
+{{ $at }}.signed: signs {id}, but there is no delivery_id: section; add one that names its header
 {{- end }}
 {{- $bound := hasKey $scheme "body_hash" }}
 {{- range $name := list "body" "form_sorted" "body_sha256_b64" "body_sha512_b64" }}
 {{- if has $name $places }}{{ $bound = true }}{{ end }}
 {{- if gt (sub (len $places) (len (without $places $name))) 1 }}
-{{ $at }}.signed: has {{ printf "{%s}" $name }} several times; sign it once
+{{ $at }}.signed: has {{ printf "{%s}" $name }} several times; use it once
 {{- end }}
 {{- end }}
 {{- $binds := true }}{{ if hasKey $scheme "binds_body" }}{{ $binds = $scheme.binds_body }}{{ end }}

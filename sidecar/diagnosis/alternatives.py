@@ -1,5 +1,5 @@
-"""What a delivery may have been when it was signed: the same body with another end, the same JSON written by another library,
-the URL that somebody else would call it. Values for `diagnosis.py` to try; each comes with a few words that say what differs.
+"""What may have been signed in place of the delivery: the body with another end, the same JSON written by another library,
+another form of the URL. Each value for `diagnose.py` to try comes with a few words that say what differs.
 """
 
 import json
@@ -13,32 +13,32 @@ from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.template import URL_PIECES, Piece
 
-#: In words, and the value.
+#: The difference in words, and the value.
 Variant = tuple[str, bytes]
 
 
 def other_ends(body: bytes) -> Iterator[Variant]:
-    """With a newline more or less, or without the blanks around it."""
+    """With one newline more or less, or without the whitespace around it."""
     if body.endswith(b"\n"):
         yield "without the newline at its end", body.removesuffix(b"\n").removesuffix(b"\r")
     yield "with a newline at its end", body + b"\n"
     yield "with CR LF at its end", body + b"\r\n"
     if (stripped := body.strip()) not in (body, b""):
-        yield "without the blanks and newlines around it", stripped
+        yield "without the spaces and newlines around it", stripped
 
 
 def other_line_endings(body: bytes) -> Iterator[Variant]:
-    """With LF for CR LF, and the other way round."""
+    """With LF for CR LF, or CR LF for LF."""
     if b"\n" in body:
         lines = body.replace(b"\r\n", b"\n")
         yield "with LF for CR LF", lines
         yield "with CR LF for LF", lines.replace(b"\n", b"\r\n")
 
 
-#: Ways to lay JSON out: the name, and the arguments of `json.dumps`.
+#: Layouts of JSON: the name, and the arguments of `json.dumps`.
 _LAYOUTS: dict[str, dict[str, Any]] = {
     "compact": {"separators": (",", ":")},
-    "with blanks after commas and colons": {"separators": (", ", ": ")},
+    "with spaces after commas and colons": {"separators": (", ", ": ")},
     "indented by 2": {"indent": 2},
     "indented by 4": {"indent": 4},
     "indented by a tab": {"indent": "\t"},
@@ -46,7 +46,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def other_json(body: bytes, *, indented: bool) -> Iterator[Variant]:
-    """The same JSON as other libraries write it, each form once, also with a newline behind it; `indented` ones too."""
+    """The same JSON as other libraries write it, with and without a final newline, each form once; `indented`: indented too."""
     seen = {body}
     for because, text in _json_forms(body, indented=indented):
         for form in (text, text + b"\n"):
@@ -62,7 +62,7 @@ def _json_forms(body: bytes, *, indented: bool) -> Iterator[Variant]:
         document = json.loads(body)
         for layout, arguments in _LAYOUTS.items():
             if "indent" in arguments and not indented:
-                continue  # written by Python code, at ten times the cost
+                continue  # json.dumps does it in Python, at ten times the cost
             for order, sort in (("", False), (", keys sorted", True)):
                 for escapes, ascii_only in (("", False), (", escaped to ASCII", True)):
                     text = json.dumps(document, ensure_ascii=ascii_only, sort_keys=sort, **arguments)
@@ -84,7 +84,7 @@ def _escape(match: re.Match[bytes]) -> bytes:
 
 
 def other_urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:
-    """For schemes that sign the URL: what was changed, the scheme, the origin and the target."""
+    """For schemes that sign the URL: the change in words, the scheme, the origin and the target."""
     if not scheme.needs_url:
         return
     ours = PublicURL(public_url).of(head.target)

@@ -1,7 +1,7 @@
-"""A request that somebody captured: raw HTTP/1.1 from a file, read by the parser and the rules of live traffic.
+"""A captured request: raw HTTP/1.1 from a file, read with the parser and the rules of live traffic.
 
-A capture is not a connection, so two things are taken that live traffic is refused for: lines of the head may end with a
-bare LF (editors and copied logs do that), and without Content-Length the body is everything to the end of the file.
+Two things are accepted that live traffic is rejected for: lines of the head may end with a bare LF, as editors and copied logs
+write them, and without Content-Length the body is the rest of the file.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ import httptools
 from sidecar.http1.head import Header, RequestHead, check_head, make_head
 from sidecar.outcomes import Reason, Rejected
 
-#: More than any delivery that a route would take.
+#: More than any route accepts.
 MAX_CAPTURE = 64 * 1024 * 1024
 _EXAMPLE = "POST /path HTTP/1.1"
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 class UnusableCaptureError(Exception):
-    """Bytes that are no HTTP request; the message names the place and the remedy."""
+    """Bytes that are not an HTTP request; the message names the line and the remedy."""
 
 
 class Capture(NamedTuple):
@@ -28,12 +28,12 @@ class Capture(NamedTuple):
 
     head: RequestHead
     body: bytes
-    fault: Rejected | None  #: what live traffic would be refused for before anything else is looked at
-    remarks: tuple[str, ...]  #: what was read leniently, for people
+    fault: Rejected | None  #: why live traffic would be rejected before any other check
+    remarks: tuple[str, ...]  #: for people: what was read leniently
 
 
 class _Events:
-    """What the parser calls."""
+    """Callbacks of the parser."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -61,23 +61,23 @@ class _Events:
 
 
 def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Capture:
-    """Parses `raw`; `peer` is the address the connection is said to have come from. Raises `UnusableCaptureError`.
+    """Parses `raw`; `peer` is the address that the connection came from. Raises `UnusableCaptureError`.
 
-    Without `needs_host` a capture without Host is taken, as where only its signature is in question.
+    Without `needs_host` a capture without Host is accepted: enough to check its signature.
     """
     if len(raw) > MAX_CAPTURE:
         raise UnusableCaptureError(f"is larger than {MAX_CAPTURE} bytes; is it one request?")
     raw = raw.lstrip(b"\r\n")
     if not raw:
-        raise UnusableCaptureError("is empty; give it a request line, headers, a blank line and the body")
+        raise UnusableCaptureError("is empty; give a request line, headers, an empty line and the body")
     remarks: list[str] = []
     end = _END_OF_HEAD.search(raw)
     lines = (raw[: end.start()] if end else raw.rstrip(b"\r\n")).split(b"\n")
     rest = raw[end.end() :] if end else b""
     if not end:
-        remarks.append("no blank line ends the head; taken as a request without a body")
+        remarks.append("no empty line after the head; read as a request without a body")
     if any(not line.endswith(b"\r") for line in lines[:-1]):
-        remarks.append("lines of the head end with a bare LF; taken as CRLF")
+        remarks.append("lines of the head end with a bare LF; read as CR LF")
     lines = [line.removesuffix(b"\r") for line in lines]
     _check_form(lines)
     events = _Events()
@@ -86,10 +86,10 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
     head = checked = make_head(parser.get_method().decode("ascii"), events.target, events.fields, peer)
     if not needs_host and b"host" not in head.fields:
         checked = make_head(head.method, head.target, [*events.fields, (b"Host", b"")], peer)
-        remarks.append("no Host; live traffic must have one")
+        remarks.append("no Host header; live traffic must have one")
     fault = fault or check_head(checked, version=parser.get_http_version())
     if fault is None and parser.should_upgrade():
-        fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not taken")
+        fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not supported")
     if fault is not None:
         return Capture(head, b"", fault, tuple(remarks))
     if head.values(b"transfer-encoding"):
@@ -102,19 +102,19 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
 
 
 def _check_form(lines: list[bytes]) -> None:
-    """A request line and header fields, as far as anybody could mean them; what is subtly wrong is the parser's to say."""
+    """Rejects what is obviously not a request line and header fields; the parser finds smaller mistakes."""
     first = lines[0]
     if first.startswith((b"HTTP/", b"{", b"[")):
-        what = "an answer" if first.startswith(b"HTTP/") else "a body without its head"
-        raise UnusableCaptureError(f"line 1: is {what}; capture the request, beginning with a line like {_EXAMPLE}")
+        what = "a response" if first.startswith(b"HTTP/") else "a body without its head"
+        raise UnusableCaptureError(f"line 1: is {what}; capture the request, which starts with a line like {_EXAMPLE}")
     if re.fullmatch(rb"\S+ \S+ HTTP/[23](\.0)?", first):
-        raise UnusableCaptureError("line 1: says HTTP/2 or 3; write HTTP/1.1 there, and a Host line for its :authority")
+        raise UnusableCaptureError("line 1: says HTTP/2 or 3; write HTTP/1.1 instead, and a Host line for :authority")
     if not re.fullmatch(rb"[A-Za-z-]+ \S.* HTTP/[0-9]\.[0-9]", first):
-        raise UnusableCaptureError(f"line 1: is no request line; write method, target and version, like {_EXAMPLE}")
+        raise UnusableCaptureError(f"line 1: is not a request line; write method, target and version, like {_EXAMPLE}")
     for number, line in enumerate(lines[1:], start=2):
         if not re.match(rb"[^:]+:|[ \t]", line):
             raise UnusableCaptureError(
-                f"line {number}: is no header field; write Name: value, and a blank line before the body"
+                f"line {number}: is not a header field; write Name: value, and an empty line before the body"
             )
 
 
@@ -122,7 +122,7 @@ def _parse_head(parser: "httptools.HttpRequestParser", lines: list[bytes]) -> Re
     try:
         parser.feed_data(b"\r\n".join([*lines, b"", b""]))
     except httptools.HttpParserUpgrade:
-        pass  # refused by the caller
+        pass  # rejected by the caller
     except httptools.HttpParserError as error:
         return Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}")
     return None
@@ -137,20 +137,20 @@ def _read_sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: lis
         at = next(number for number, line in enumerate(lines, 1) if line.lower().startswith(b"content-length"))
         raise UnusableCaptureError(
             f"line {at}: announces a body of {size} bytes, but {len(rest)} follow; capture it whole, or remove this "
-            "line if the body is right as it is"
+            "line if the body is complete"
         )
     remarks.append(
-        f"{len(rest) - size} byte(s) behind the {size} that Content-Length announces were left out; did an editor add a newline?"
+        f"{len(rest) - size} byte(s) after the {size} that Content-Length announces were left out; did an editor add a newline?"
     )
     return rest[:size]
 
 
 def _read_chunked(parser: "httptools.HttpRequestParser", events: _Events, rest: bytes) -> bytes:
-    with contextlib.suppress(httptools.HttpParserError):  # behind the last chunk it is none of ours
+    with contextlib.suppress(httptools.HttpParserError):  # bytes after the last chunk are not our concern
         parser.feed_data(rest)
     if not events.complete:
         raise UnusableCaptureError(
-            "the body is not the whole chunks that Transfer-Encoding announces; capture it whole, or remove that line if "
-            "whatever captured it decoded them"
+            "the body does not consist of whole chunks, which Transfer-Encoding announces; capture it whole, or remove that line "
+            "if the chunks were decoded by the capture"
         )
     return b"".join(events.body)

@@ -1,11 +1,11 @@
-"""Why a signature did not match: one hint of a closed list, found by trying the mistakes that people make.
+"""Why a signature did not match: one hint of a closed list, found by trying common mistakes.
 
-The verifier itself is asked again, with one thing changed at a time: another encoding or algorithm, the secret with a newline
-or decoded in another way, the secret of another route, the body with another end or written anew as JSON, another public
-URL. Nothing is ever accepted by it: the answer was given before, and a hint is a word for the operator's log and metric.
+The verifier checks the delivery again with one change at a time: another encoding or algorithm, the secret with a newline or
+decoded differently, the secret of another route, the body with another end or with its JSON serialized again, another public
+URL. This never accepts a delivery: the response is sent before, and a hint goes to the operator's log and metrics only.
 
-It is no oracle for senders. What matches here was signed with a secret of the operator's, which whoever sent it must know;
-everything else ends in `unknown` after the same bounded work (`Effort`). No hint holds a MAC, a secret or a body.
+It is not an oracle for senders. A delivery that matches here was signed with one of the operator's secrets, so its sender knows
+that secret; all others end in `unknown` after the same bounded work (`Effort`). No hint holds a MAC, a secret or a body.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,24 +27,24 @@ from sidecar.verify.scheme import Scheme, SignatureField, Unit
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 
-#: What each hint asks its reader to do. docs/troubleshooting.md says more.
+#: What to do about each hint. docs/troubleshooting.md says more.
 REMEDIES = {
-    Hint.WRONG_ALGORITHM: "name the algorithm that the sender uses in `algorithm:`, or choose the preset of that version",
-    Hint.WRONG_ENCODING: "name the encoding that the sender uses in `encoding:`, or correct the sender",
-    Hint.PREFIX_MISSING: "write `prefix:` as the sender does, or have the sender put it before the signature",
-    Hint.SECRET_HAS_WHITESPACE: "take the newline or blank off where the secret is stored (printf, not echo), on both sides",
+    Hint.WRONG_ALGORITHM: "set `algorithm:` to the one that the sender uses, or choose the preset of that version",
+    Hint.WRONG_ENCODING: "set `encoding:` to the one that the sender uses, or correct the sender",
+    Hint.PREFIX_MISSING: "set `prefix:` to what the sender writes, or have the sender write it before the signature",
+    Hint.SECRET_HAS_WHITESPACE: "remove the newline or space where the secret is stored (printf, not echo), on both sides",
     Hint.SECRET_DECODED_DIFFERENTLY: "copy the secret as the provider shows it, and set `key:` to how the sender reads it",
     Hint.SECRET_OF_ANOTHER_ROUTE: "give this route its own secret, or correct the URL at the provider",
-    Hint.BODY_NEWLINE_CHANGED: "find what adds or takes a final newline: a proxy, or the tool that saved the body",
-    Hint.BODY_LINE_ENDINGS_CHANGED: "find what changes line ends on the way; send and save the body as binary",
-    Hint.BODY_JSON_RESERIALISED: "find what parses the JSON and writes it anew before it gets here; the raw bytes are signed",
-    Hint.BODY_EMPTY: "the sender signs before it has a body, or the body was put in on the way",
+    Hint.BODY_NEWLINE_CHANGED: "find what adds or removes a final newline: a proxy, or the tool that saved the body",
+    Hint.BODY_LINE_ENDINGS_CHANGED: "find what changes line endings on the way; send and save the body as binary",
+    Hint.BODY_JSON_RESERIALISED: "find what parses and reserializes the JSON on the way; the raw bytes are signed",
+    Hint.BODY_EMPTY: "find out whether the sender signs before it has a body, or something adds the body on the way",
     Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
-    Hint.URL_MISMATCH: "set `public_url` to exactly what is registered at the provider: scheme, host, port, path and query",
-    Hint.UNKNOWN: "compare the secret at the provider with the one here; then look for what changes the body on the way",
+    Hint.URL_MISMATCH: "set `public_url` to exactly the URL registered at the provider: scheme, host, port, path and query",
+    Hint.UNKNOWN: "compare the secret at the provider with the one here; then find what changes the body on the way",
 }
 
-#: Refusals that can be diagnosed.
+#: Rejections that can be diagnosed.
 DIAGNOSABLE = frozenset(
     {
         Reason.SIGNATURE_MISMATCH,
@@ -56,12 +56,12 @@ DIAGNOSABLE = frozenset(
     }
 )
 _TIMESTAMPS = frozenset({Reason.TIMESTAMP_MALFORMED, Reason.TIMESTAMP_TOO_OLD, Reason.TIMESTAMP_IN_FUTURE})
-#: Nobody's clock is wrong by this much; a unit is.
+#: No clock is wrong by this much, but a wrong unit is.
 _DECADE = 10 * 365 * 86400.0
 
 
 class Finding(NamedTuple):
-    """A hint, and in a few words what was changed for the signature to match."""
+    """A hint, and the change in a few words that makes the signature match."""
 
     hint: Hint
     because: str = ""
@@ -71,24 +71,24 @@ class Effort(NamedTuple):
     """How much may be tried."""
 
     hashed: int  #: bytes
-    json: int  #: largest body that is parsed as JSON and written anew
-    indented: int  #: largest one that is written with indentation too
+    json: int  #: largest body that is parsed and reserialized as JSON
+    indented: int  #: largest one that is also indented
     others: int  #: secrets of other routes
 
 
-#: On live traffic, behind the answer: a few milliseconds at most.
+#: For live traffic, after the response: a few milliseconds at most.
 LIVE = Effort(hashed=4 * 1024**2, json=16 * 1024, indented=4 * 1024, others=200)
 #: Larger bodies are not diagnosed on live traffic.
 MAX_LIVE_BODY = 256 * 1024
-#: In a command that somebody waits for.
+#: For a command, whose user waits for it.
 THOROUGH = Effort(hashed=16 * 1024**3, json=16 * 1024**2, indented=16 * 1024**2, others=100_000)
 
 
 class _Try(NamedTuple):
-    """One mistake that somebody may have made: what would match if they did."""
+    """A mistake that someone may have made: the delivery matches if they did."""
 
     hint: Hint
-    because: str  #: empty: the id of the secret that matches says it
+    because: str  #: if empty, the id of the secret that matches
     verifier: Verifier
     head: RequestHead
     body: bytes
@@ -104,10 +104,10 @@ def diagnose(
     effort: Effort,
     others: Sequence[tuple[str, Secret]] = (),
 ) -> Finding | None:
-    """The mistake that explains a refusal for `reason`; None where the reason says it all.
+    """The mistake that explains a rejection for `reason`; None if the reason says enough.
 
-    `others` are the secrets of other routes, with the routes' names. A malformed signature is judged by its form alone, so
-    the body may be left empty then.
+    `others` are the secrets of other routes, with the routes' names. A malformed signature is diagnosed by its form, so the
+    body may be empty then.
     """
     if reason in _TIMESTAMPS:
         return _diagnose_timestamp(verifier.scheme, head, body, now)
@@ -124,15 +124,15 @@ def diagnose(
             continue
         return Finding(each.hint, each.because or matched.secret_id)
     if not body and verifier.scheme.binds_body:
-        return Finding(Hint.BODY_EMPTY, "the body arrived empty, and an empty one was not signed")
+        return Finding(Hint.BODY_EMPTY, "the body arrived empty, but the signed one was not empty")
     return Finding(Hint.UNKNOWN)
 
 
-# -- by form: what stands in the head is not what the scheme expects there --
+# -- by form: the head is not as the scheme expects --
 
 
 def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float) -> Finding | None:
-    """Another unit, if the time makes sense in it and not in the scheme's own."""
+    """Another unit, if the time makes sense in it but not in the scheme's unit."""
     clock = scheme.timestamp
     stamp = _find_stamp(scheme, head, body)
     if clock is None or stamp is None or _is_near(clock.unit, stamp, now):
@@ -146,7 +146,7 @@ def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: flo
 
 
 def _find_stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
-    """The timestamp as sent, if there is just one."""
+    """The timestamp as sent, if there is exactly one."""
     clock = scheme.timestamp
     if clock is None:
         return None
@@ -170,10 +170,10 @@ def _is_near(unit: Unit, text: bytes, now: float) -> bool:
 
 
 def _diagnose_form(scheme: Scheme, head: RequestHead) -> Finding | None:
-    """What the signature would be well-formed as, were one option another."""
+    """The option with which the signature would be well-formed."""
     field = scheme.signature
     if field.field or _well_formed(scheme, head):
-        return None  # it is malformed elsewhere, and the reason's detail says where
+        return None  # something else is malformed, and the detail says what
     for hint, because, other in _forms(field):
         if _well_formed(replace(scheme, signature=other), head):
             return Finding(hint, because)
@@ -192,8 +192,8 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     encodings = [each for each in Encoding if each is not field.encoding]
     algorithms = [each for each in Algorithm if each is not field.algorithm] if field.kind.digest_sized else []
     bare = replace(field, prefix="", list=None)
-    tagged = field != bare  # something stands before the signature
-    # The signature is as the scheme says, and what should stand before it is not there.
+    tagged = field != bare  # the scheme expects something before the signature
+    # The signature is right, but what the scheme expects before it is missing.
     if tagged:
         yield Hint.PREFIX_MISSING, f"without {_before(field)!r} before it", bare
     if field.kind.bearer:
@@ -204,7 +204,7 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
         prefix = field.prefix.replace(field.algorithm, algorithm)
         other = replace(field, algorithm=algorithm, prefix=prefix)
         yield Hint.WRONG_ALGORITHM, f"as long as a {algorithm}, the scheme expects {field.algorithm}", other
-    # Two things differ: the one that matters more is named.
+    # Two options differ: name the one that matters more.
     for encoding in encodings:
         if tagged:
             yield Hint.WRONG_ENCODING, _describe_encoding(encoding, field), replace(bare, encoding=encoding)
@@ -227,13 +227,13 @@ def _describe_encoding(encoding: Encoding, field: SignatureField) -> str:
     return f"written in {name}, the scheme expects {field.encoding}"
 
 
-# -- by trying: the signature is well-formed, and of something else --
+# -- by trying: the signature is well-formed, but of something else --
 
 
 def _tries(
     verifier: Verifier, head: RequestHead, body: bytes, others: Sequence[tuple[str, Secret]], effort: Effort
 ) -> Iterator[_Try]:
-    """The commonest and cheapest first. Impossible ones are left out."""
+    """The most common and cheapest first. Impossible ones are left out."""
     scheme, own, url = verifier.scheme, verifier.secrets, verifier.public_url
     kind = scheme.signature.kind
 
@@ -287,7 +287,7 @@ def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effo
             yield _Try(Hint.BODY_JSON_RESERIALISED, because, verifier, head, text)
 
 
-#: How a sender may have read a secret's text.
+#: How a sender may have read a secret's text, in words.
 _READINGS = {form: f"with the secret read as {form}" for form in KeyForm} | {
     KeyForm.UTF8: "with the secret as text",
     KeyForm.HEX: "with the secret decoded from hex",

@@ -1,7 +1,7 @@
-"""Hints on live traffic: `diagnosis.diagnose` about what was refused, behind its answer and under a cap.
+"""Hints on live traffic: `diagnose` for rejected deliveries, after the response and under a limit.
 
-The sender's answer is on its way before anything is tried, so neither its content nor its time tells what was found. Of many
-refusals at once only some are looked at (`PER_SECOND`); the others have no hint, and are not counted as `unknown`.
+The response is sent before anything is tried, so neither its content nor its timing shows what was found. Of many rejections
+only `PER_SECOND` are diagnosed; the others have no hint, and are not counted as `unknown`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ PER_SECOND: Final = 10
 
 
 class Hints:
-    """Says which refusals may be diagnosed, and diagnoses them."""
+    """Decides which rejections are diagnosed, and diagnoses them."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -25,7 +25,7 @@ class Hints:
         self._left = 0
 
     def wants(self, reason: Reason | None, route: Route | None, body_size: int) -> bool:
-        """Whether a refusal is to be diagnosed; one that is counts against the cap."""
+        """Whether to diagnose a rejection; if so, it counts against the limit."""
         if reason not in DIAGNOSABLE or route is None or route.verifier is None or body_size > MAX_LIVE_BODY:
             return False
         second = int(self._monotonic())
@@ -44,7 +44,7 @@ class Hints:
         now: float,
         routes: Sequence[Route],
     ) -> Hint | None:
-        """The hint; None where the reason says it all."""
+        """The hint; None if the reason says enough."""
         assert route.verifier is not None
         others = foreign_secrets(routes, route)
         found = diagnose(reason, route.verifier, head, b"".join(pieces), now=now, effort=LIVE, others=others)

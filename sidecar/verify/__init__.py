@@ -1,1 +1,1 @@
-"""Is this delivery genuine? A scheme, a head, a body and secrets in; `Verified` or a reason out. No I/O, no clock."""
+"""Whether a delivery is genuine. In: a scheme, a head, a body, secrets. Out: `Verified` or a reason. No I/O, no clock."""

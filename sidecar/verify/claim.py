@@ -1,7 +1,7 @@
-"""What a delivery claims about itself, read from where the scheme says, not yet believed.
+"""The claims of a delivery: its signatures and timestamp, read from where the scheme says, but not yet verified.
 
-A field that stands there twice is malformed, never "the first one" or "the last one", unless the scheme says that each
-copy counts. Sizes are bounded before anything is split, so that a list of ten thousand costs no more than one.
+A field that appears twice is malformed, unless the scheme says that each copy counts: no copy is preferred. Sizes are
+checked before anything is split, so that a list of ten thousand items costs no more than a list of one.
 """
 
 import re
@@ -16,25 +16,25 @@ from sidecar.verify.scheme import Scheme, SignatureList
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
 MAX_FIELD: Final = 8192
-#: Items of a list, of whatever kind.
+#: Items of a list, signatures or not.
 MAX_ITEMS: Final = 64
-#: Signatures of one delivery that are compared. Providers send one for each active secret: two, seldom three.
+#: Signatures of one delivery. Providers send one for each active secret: two, seldom three.
 MAX_SIGNATURES: Final = 10
-#: Copies of a numbered header: DocuSign sends one for each of up to 100 keys.
+#: Copies of a numbered header. DocuSign sends one for each of up to 100 keys.
 MAX_NUMBERED: Final = 100
 
 
 class Claim(NamedTuple):
-    """A well-formed head. Where signature or timestamp stand in the body they are still empty."""
+    """The claims of a well-formed head. Signature and timestamp are empty as yet if they are in the body."""
 
-    signatures: Sequence[bytes]  #: decoded; for a token the token
-    timestamp: bytes  #: as sent; empty if the scheme has none in the head
-    age: float | None  #: seconds by our clock, negative if the sender's clock is ahead; None without a timestamp
-    now: float | None  #: the clock that was read; None where no age is too great
+    signatures: Sequence[bytes]  #: decoded; for a bearer kind the token
+    timestamp: bytes  #: as sent; empty if the head has none
+    age: float | None  #: seconds; negative if the sender's clock is ahead of ours; None without a timestamp
+    now: float | None  #: unix time on arrival; None if any age is accepted
 
 
 class SignatureReader:
-    """Finds and decodes the signatures that a scheme's head or body holds."""
+    """Finds and decodes the signatures in a delivery's head or body."""
 
     __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "_unsigned", "field")
 
@@ -52,20 +52,20 @@ class SignatureReader:
         self._single = len(self._names) == 1 and not self.field.repeated
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
-        """What `read_head` would raise for want of a signature, where that shows at once; to be returned, never raised."""
+        """The rejection of a delivery that obviously has no signature; to be returned, never raised."""
         if not self._single:
             return None
         sent = head.values(self._names[0])
         return None if sent and sent[0] else self._unsigned
 
     def read_head(self, head: RequestHead) -> tuple[Sequence[bytes], list[bytes]]:
-        """Decoded signatures, and the texts of a timestamp among them. Raises `Rejected`."""
+        """The decoded signatures, and the timestamps in the same list, as text. Raises `Rejected`."""
         sent = head.values(self._names[0]) if self._single else self._all(head)
         if not sent or not sent[0]:
             raise Rejected(Reason.SIGNATURE_MISSING, self._unsigned.detail)
         if self._single and len(sent) > 1:
-            raise self._malformed(f"{len(sent)} {self.field.header} headers, expected one")
-        if len(sent) == 1 and self._split is None:  # by far the commonest
+            raise self._malformed(f"{len(sent)} {self.field.header} headers; expected one")
+        if len(sent) == 1 and self._split is None:  # by far the most common
             return (self._whole(sent[0]),), []
         return self._several(sent)
 
@@ -76,7 +76,10 @@ class SignatureReader:
             raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no {self.field.field}")
         texts = [value.encode("utf-8", "surrogatepass") for value in values]
         if self.field.kind.bearer and texts.count(texts[0]) < len(texts):
-            raise Rejected(Reason.TOKEN_MISMATCH, f"the body's {self.field.field} are not all the same")
+            raise Rejected(
+                Reason.TOKEN_MISMATCH,
+                f"the body has different values at {self.field.field}; expected the same one each time",
+            )
         return (self._whole(texts[0]),)
 
     def _all(self, head: RequestHead) -> list[bytes]:
@@ -84,7 +87,7 @@ class SignatureReader:
         for name in self._names:
             values = head.values(name)
             if len(values) > 1 and not self.field.repeated:
-                raise self._malformed(f"{len(values)} {name.decode()} headers, expected one")
+                raise self._malformed(f"{len(values)} {name.decode()} headers; expected one")
             if self._numbered and not values:
                 break
             sent.extend(value for value in values if value)
@@ -103,10 +106,10 @@ class SignatureReader:
             texts = []
             for value in sent:
                 if len(value) > MAX_FIELD:
-                    raise self._malformed(f"{self.field.header} has more than {MAX_FIELD} bytes")
+                    raise self._malformed(f"{self.field.header} is longer than {MAX_FIELD} bytes")
                 self._split(value, texts, stamps)
         if len(texts) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
-            raise self._malformed(f"{self.field.header} holds more than {MAX_SIGNATURES} signatures")
+            raise self._malformed(f"{self.field.header} has more than {MAX_SIGNATURES} signatures")
         decode = self._decode_text if self._prefix else self._decode
         decoded = [signature for text in texts if (signature := decode(text)) is not None]
         if not decoded:
@@ -130,20 +133,20 @@ class SignatureReader:
         return Rejected(Reason.SIGNATURE_MALFORMED, detail)
 
     def _describe_malformed(self, text: bytes) -> str:
-        """The form that was expected. Never what was sent: a log of signatures can be replayed."""
+        """The expected form. Never the text that was sent: signatures in a log can be replayed."""
         field = self.field
         if self._prefix and not self._has_prefix(text):
-            return f"{field.place} does not begin with {field.prefix!r}"
+            return f"{field.place} does not start with {field.prefix!r}"
         return field.kind.describe_malformed(field)
 
     def _no_item(self) -> str:
         assert self.field.list is not None
         tags = self.field.list.versions or (self.field.list.tag,)
-        return f"no item of {self.field.header} begins with {' or '.join(map(repr, tags))}"
+        return f"no item of {self.field.header} starts with {' or '.join(map(repr, tags))}"
 
 
 def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], None]:
-    """A function that takes one field's value apart: signatures into the one list, timestamps into the other."""
+    """A function that splits a field's value, and appends its signatures to one list and its timestamps to another."""
     listed = scheme.signature.list
     assert listed is not None
     clock = scheme.timestamp
@@ -173,7 +176,7 @@ def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], Non
 
 
 def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
-    """From the items of a list to the signatures that count, without their tags."""
+    """A function that picks the signatures that count from the items of a list, and removes their tags."""
     if listed.versions:
         versions = [version.encode() for version in listed.versions]
 
@@ -181,7 +184,7 @@ def _picker(listed: SignatureList) -> Callable[[list[bytes]], list[bytes]]:
             for version in versions:
                 found = [item[len(version) :] for item in items if item.startswith(version)]
                 if len(found) > 1:
-                    raise Rejected(Reason.SIGNATURE_MALFORMED, f"{len(found)} signatures of one version, expected one")
+                    raise Rejected(Reason.SIGNATURE_MALFORMED, f"{len(found)} signatures of one version; expected one")
                 if found:
                     return found
             return []

@@ -1,7 +1,7 @@
-"""The JSON document and the form in a body, for schemes that sign or stand in a part of it.
+"""JSON documents and forms in bodies, for schemes that sign a part of the body or have their signature in it.
 
-Only what a scheme names is read. `Rejected` is all that hostile text can raise: nesting, numbers, NaN, keys that stand there
-twice (two parsers would read two documents) and sizes are bounded.
+Hostile text can raise nothing but `Rejected`: nesting, numbers and sizes are bounded, and NaN and duplicate keys, which two
+parsers may read differently, are rejected.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 
-#: Largest body whose document is read before anything vouches for it; more memory and time is a stranger's to spend.
+#: Largest body whose document is read before it is verified: anyone can make us spend that memory and time.
 MAX_UNVERIFIED = 1024 * 1024
 #: Most fields of a form that is sorted.
 MAX_FIELDS = 10_000
@@ -30,12 +30,12 @@ def read_document(head: RequestHead, body: Sequence[bytes], form_field: str) -> 
     if form_field and not content_type.lower().startswith(b"application/json"):
         found = _form_values(text, content_type, form_field.encode())
         if len(found) != 1:
-            raise _malformed(f"the body's form has {len(found)} fields {form_field!r}, expected one")
+            raise _malformed(f"the body's form has {len(found)} fields {form_field!r}; expected one")
         text = found[0]
     try:
         return parse_json(text)
     except ValueError:
-        raise _malformed("the body is not one JSON document with each key once") from None
+        raise _malformed("the body is not one JSON document without duplicate keys") from None
 
 
 def parse_json(text: bytes) -> Any:
@@ -58,13 +58,13 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def find_value(document: Any, path: str) -> str | None:
-    """The text or whole number at `path` (`a.b`), as text; None if there is none."""
+    """The string or integer at `path` (`a.b`), as text; None if it is absent."""
     found = find_values(document, path)
     return found[0] if found else None
 
 
 def find_values(document: Any, path: str) -> list[str]:
-    """Every text or whole number at `path`, where `a[]` stands for each element of a list; empty if any has none."""
+    """All strings and integers at `path`, as text; `a[]` is each element of a list. Empty if any of them is absent."""
     found = [document]
     for step in path.split("."):
         key = step.removesuffix("[]")
@@ -78,13 +78,13 @@ def find_values(document: Any, path: str) -> list[str]:
             return []
         try:
             texts.append(str(item))
-        except ValueError:  # more digits than int() takes
+        except ValueError:  # more digits than int() accepts
             return []
     return texts
 
 
 def sorted_form(head: RequestHead, body: Sequence[bytes]) -> bytes:
-    """Names and values of a form, sorted, each pair once, nothing between them. Raises `Rejected(signature_malformed)`."""
+    """A form's pairs of name and value, sorted, without duplicates or separators. Raises `Rejected(signature_malformed)`."""
     text = b"".join(body)
     if not text:
         return b""
@@ -106,9 +106,9 @@ def _pairs(text: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _unescape(text: bytes) -> bytes:
-    """Percent-decoding (RFC 3986, 2.1) by the decoder of quoted-printable, whose escapes are the same but for `=`.
+    """Percent-decoding (RFC 3986, 2.1) with the decoder of quoted-printable, whose escapes differ only in the `=`.
 
-    `urllib` makes an object for each escape: a second and 100 MB for a body of 5 MiB that anybody can send.
+    `urllib` makes an object for each escape: a second and 100 MB for a body of 5 MiB that anyone can send.
     """
     if b"%" not in text:
         return text

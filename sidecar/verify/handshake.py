@@ -1,16 +1,17 @@
-"""Handshakes: what a provider asks once to see that an endpoint is yours, and the answer, as data.
+"""Handshakes, as data: requests by which a provider checks that an endpoint is yours, and the responses to them.
 
-A preset, or a scheme of one's own, lists the shapes it knows under `handshake:`
+A preset or a custom scheme lists its handshakes under `handshake:`
 
-    - request: {method: GET, query: {hub.mode: subscribe}}   what marks it, in the head or (signed ones) in the JSON body
+    - request: {method: GET, query: {hub.mode: subscribe}}   how to recognize it: by its head, or if signed by its JSON body
       challenge: {query: hub.challenge, pattern: "[0-9]{1,40}"}
       compare: {query: hub.verify_token}                      with the route's `verify_token`, in constant time
       computed: {hash: hmac-sha256, of: "{challenge}", encoding: base64}
       answer: {text: "{challenge}"}                           or json: {...}, headers: {...}, status: 204
-      signed: true                                            answered only after its signature was verified
+      signed: true                                            responded to only after its signature was verified
 
-An answer made with the secret signs whatever its sender chose, so the characters of such a challenge must be too few for
-a delivery's signed message: `pattern` is required there. What is echoed is printable ASCII, short, and never sniffed.
+A response that is computed with the secret signs text that the sender chose. The challenge must therefore be limited to
+characters that can't form a delivery's signed message: `pattern` is required there. The echoed text is short printable
+ASCII, and never sniffed.
 """
 
 import hashlib
@@ -29,18 +30,18 @@ from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.document import parse_json
 
-#: What a challenge may hold where its shape doesn't say: enough for every token, too little for markup or a header's end.
+#: The default pattern of a challenge: it allows every token, but no markup and no end of a header.
 DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
-#: Whatever the pattern: nothing that ends a header or a line.
+#: For every pattern: nothing that ends a header or a line.
 _PRINTABLE = re.compile(r"[ -~]{1,1024}")
-#: A handshake's body is a few hundred bytes; larger ones are deliveries.
+#: A handshake's body has a few hundred bytes; larger ones are deliveries.
 MAX_BODY = 16 * 1024
 _MAX_PARAMETERS = 64
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 class Source(StrEnum):
-    """Where in a request a value stands."""
+    """The part of a request that a value is in."""
 
     QUERY = "query"
     HEADER = "header"
@@ -48,14 +49,14 @@ class Source(StrEnum):
 
 
 class HandshakeMode(StrEnum):
-    """Who answers all of a route's handshakes; without one, see `Handshakes.answers`."""
+    """Where all handshakes of a route are responded to; without one, see `Handshakes.responds_to`."""
 
-    ANSWER = "answer"  # here; the receiver never sees them
-    PASS = "pass"  # noqa: S105 - a word; the receiver answers them
+    ANSWER = "answer"  # here: the receiver never sees them
+    PASS = "pass"  # noqa: S105 - a word; by the receiver
 
 
 class Hash(StrEnum):
-    """How a computed answer is made."""
+    """How a response is computed."""
 
     HMAC_SHA1 = "hmac-sha1"
     HMAC_SHA256 = "hmac-sha256"
@@ -63,17 +64,17 @@ class Hash(StrEnum):
 
 
 class ResponseEncoding(StrEnum):
-    """How a computed answer is written."""
+    """How a computed response is written."""
 
     HEX = "hex"
     BASE64 = "base64"
 
 
 class KeyPart(StrEnum):
-    """Which bytes of the secret key a computed answer."""
+    """The part of the secret that keys a computed response."""
 
     WHOLE = "utf8"
-    SHA1_AFTER_COLON = "sha1-after-colon"  # of `public:private`, the SHA-1 of what follows the colon (Braintree)
+    SHA1_AFTER_COLON = "sha1-after-colon"  # of `public:private`, the SHA-1 of the part after the colon (Braintree)
 
 
 class Place(NamedTuple):
@@ -84,7 +85,7 @@ class Place(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A value that must stand there; None: any will do."""
+    """A value that must be present; None: any value."""
 
     place: Place
     value: str | int | None
@@ -102,11 +103,11 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One handshake as data. `text` and the values of `json` and `headers` may hold {challenge}, {computed}, {before_colon}."""
+    """A handshake, as data. `text` and the values of `json` and `headers` may hold {challenge}, {computed}, {before_colon}."""
 
     method: str = ""  #: empty: any
     conditions: tuple[Condition, ...] = ()
-    without: tuple[str, ...] = ()  #: fields that the JSON body must not have, where events look alike
+    without: tuple[str, ...] = ()  #: fields that the JSON body must not have, if events look alike
     challenge: Place | None = None
     pattern: str = DEFAULT_PATTERN
     compare: Place | None = None
@@ -119,7 +120,7 @@ class Shape:
 
     @property
     def words(self) -> list[bytes]:
-        """What the body must hold somewhere for the JSON conditions to be met, as senders write it."""
+        """Words that the body must contain to meet the JSON conditions, as senders write them."""
         return [
             (value if isinstance(value, str) else place.name.rpartition(".")[2]).encode()
             for place, value in self.conditions
@@ -128,7 +129,7 @@ class Shape:
 
     @property
     def needs_token(self) -> bool:
-        """Whether the route must name its `verify_token`."""
+        """Whether the route needs a `verify_token`."""
         return self.compare is not None or (self.computed is not None and "{token}" in self.computed.of)
 
     @property
@@ -138,7 +139,7 @@ class Shape:
 
 
 class HandshakeResponse(NamedTuple):
-    """What the provider is sent."""
+    """The response to the provider."""
 
     status: int
     headers: list[Header]
@@ -146,7 +147,7 @@ class HandshakeResponse(NamedTuple):
 
 
 class Handshakes:
-    """A route's shapes, with what they are answered with."""
+    """A route's handshakes, and the secrets that the responses need."""
 
     __slots__ = ("_oracles", "_secret", "_token", "_url", "mode", "signed", "unsigned")
 
@@ -160,10 +161,10 @@ class Handshakes:
         url: str = "",
         signs_body_alone: bool = False,
     ) -> None:
-        """`secret` computes, `token` is compared; `url` is what the provider calls, without query, for computed answers.
+        """`secret` keys computed responses, `token` is compared, `url` is the URL that the provider calls, without a query.
 
-        `signs_body_alone` says that deliveries are signed as an answer is: then no body may be one that an answer signs.
-        A shape that lacks the token or the URL it needs is left out, so that its requests are refused like any other.
+        With `signs_body_alone`, deliveries are signed in the way that responses are computed: then a body that could be a
+        challenge is rejected. A shape that lacks the token or the URL it needs is left out, so its requests are rejected.
         """
         self.mode = mode
         able = [
@@ -183,59 +184,57 @@ class Handshakes:
         self._url = url
 
     def responds_to(self, shape: Shape) -> bool:
-        """Whether it is answered here, and not by the receiver.
+        """Whether the response is made here, and not by the receiver.
 
-        Where the route doesn't say: what is unsigned, so that nothing unverified reaches the receiver, and what needs the
-        secret. Any other signed one is a verified delivery, and the receiver answers it as it did before.
+        By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
+        secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
         """
         if self.mode is None:
             return not shape.signed or shape.computed is not None
         return self.mode is HandshakeMode.ANSWER
 
     def find_unsigned(self, head: RequestHead) -> Shape | None:
-        """The unsigned handshake that a request is, by its head alone."""
+        """The unsigned handshake that a request is, by its head; None if it is a delivery."""
         for shape in self.unsigned:
-            if _fits(shape, head, None):
+            if _matches(shape, head, None):
                 return shape
         return None
 
     def find_signed(self, head: RequestHead, pieces: Sequence[bytes]) -> Shape | None:
-        """The signed handshake that a verified request is; its body is given in pieces.
+        """The signed handshake that a verified request is; None if it is a delivery. The body comes in pieces.
 
-        Raises `Rejected` for a body that a handshake's answer may have signed: its signature proves nothing.
+        Raises `Rejected` for a body that a response to a handshake may have signed: its signature proves nothing.
         """
         if not (self.signed or self._oracles) or sum(map(len, pieces)) > MAX_BODY:
             return None
         body = b"".join(pieces)
         if any(pattern.fullmatch(body) for pattern in self._oracles):
             raise Rejected(
-                Reason.SIGNATURE_MISMATCH, "the body could be a handshake's challenge, which anybody may have signed"
+                Reason.SIGNATURE_MISMATCH, "the body could be a handshake's challenge, which anyone can get signed"
             )
         for shape in self.signed:
-            # Reading JSON costs more than verifying it: only what holds the shape's words is looked at.
-            if _fits(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words):
-                document = _document(body)
-                if _fits(shape, head, document):
+            # Parsing JSON costs more than verifying it: only bodies that contain the words are parsed.
+            if _matches(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words):
+                document = _parse_body(body)
+                if _matches(shape, head, document):
                     return shape
         return None
 
     def respond(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
-        """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that is not of its kind."""
-        document = _document(b"".join(pieces)) if shape.signed else None
+        """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that its pattern doesn't allow."""
+        document = _parse_body(b"".join(pieces)) if shape.signed else None
         if shape.compare is not None:
             assert self._token is not None  # __init__ left the shape out otherwise
-            sent = _value(shape.compare, head, document)
+            sent = _find_value(shape.compare, head, document)
             if not isinstance(sent, str) or not self._token.matches(sent.encode()):
                 raise Rejected(Reason.TOKEN_MISMATCH, "the handshake's token is not the route's verify_token")
         values: dict[str, str] = {}
         if shape.challenge is not None:
-            challenge = _value(shape.challenge, head, document)
+            challenge = _find_value(shape.challenge, head, document)
             if not isinstance(challenge, str) or not (
                 _PRINTABLE.fullmatch(challenge) and re.fullmatch(shape.pattern, challenge)
             ):
-                raise Rejected(
-                    Reason.MALFORMED_REQUEST, f"the handshake's challenge is not of the form {shape.pattern}"
-                )
+                raise Rejected(Reason.MALFORMED_REQUEST, f"the handshake's challenge does not match {shape.pattern}")
             values["challenge"] = challenge
         if shape.computed is not None:
             values |= self._compute(shape.computed, values)
@@ -256,22 +255,22 @@ class Handshakes:
         return {"computed": text, "before_colon": public}
 
 
-def _fits(shape: Shape, head: RequestHead, document: Any, *, but: Source | None = None) -> bool:
-    """Whether a request is this handshake; `but` leaves out what stands there."""
+def _matches(shape: Shape, head: RequestHead, document: Any, *, but: Source | None = None) -> bool:
+    """Whether a request is this handshake; conditions on `but` are skipped."""
     if shape.method and head.method != shape.method:
         return False
     conditions = shape.conditions if shape.challenge is None else (*shape.conditions, Condition(shape.challenge, None))
     for place, wanted in conditions:
         if place.source is but:
             continue
-        found = _value(place, head, document)
+        found = _find_value(place, head, document)
         if found is None or (wanted is not None and (found != wanted or isinstance(found, bool))):
             return False
     return not (isinstance(document, dict) and any(name in document for name in shape.without))
 
 
-def _value(place: Place, head: RequestHead, document: Any) -> str | int | None:
-    """None if it is absent, repeated, or neither text nor a number."""
+def _find_value(place: Place, head: RequestHead, document: Any) -> str | int | None:
+    """None if it is absent, repeated, or neither a string nor an integer."""
     if place.source is Source.HEADER:
         sent = head.values(place.name.lower().encode())
         return sent[0].decode("latin-1") if len(sent) == 1 else None
@@ -290,8 +289,8 @@ def _value(place: Place, head: RequestHead, document: Any) -> str | int | None:
     return document if isinstance(document, str | int) else None
 
 
-def _document(body: bytes) -> Any:
-    """The body's JSON object; None if it is none."""
+def _parse_body(body: bytes) -> Any:
+    """The body's JSON object; None if it isn't one."""
     if len(body) > MAX_BODY or not body.lstrip().startswith(b"{"):
         return None
     try:

@@ -1,7 +1,7 @@
-"""The signed message: a scheme's template, filled from one delivery.
+"""The signed message: a scheme's template, filled from a delivery.
 
-What does not depend on the delivery is worked out when the configuration is read; the body is never joined or copied
-where the template only holds it.
+Everything that does not depend on the delivery is prepared when the configuration is loaded. The pieces of the body are
+never joined or copied if the template just contains the body.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 
 
 class PublicURL:
-    """What senders call: `public_url`, put before the target of a request.
+    """The URL that senders call: `public_url` and the target of a request.
 
-    A path of `public_url` is one that something before us takes off: it stands before the target, unless the target begins
-    with it already. With a query `public_url` is the whole URL of the one thing that is called.
+    The path of `public_url` is one that a proxy before us removes: it is put before the target, unless the target starts
+    with it. A `public_url` with a query is the whole URL.
     """
 
     __slots__ = ("_path", "_whole", "authority", "origin")
@@ -49,9 +49,8 @@ class PublicURL:
     def variants(self, target: bytes, scheme: Scheme) -> Sequence[bytes]:
         """The URLs that may have been signed for `target`."""
         urls = [self.of(target)]
-        if (
-            target[:2] in (b"/", b"/?") and not self._whole
-        ):  # whoever was told to call `https://host` signs that, and calls `/`
+        if target[:2] in (b"/", b"/?") and not self._whole:
+            # A sender that was given `https://host` signs that, and calls `/`.
             urls.append(self.of(b"") + target[1:])
         if scheme.any_port:
             urls = [variant for url in urls for variant in self.ports(url)]
@@ -61,7 +60,7 @@ class PublicURL:
 
     @staticmethod
     def ports(url: bytes) -> list[bytes]:
-        """`url` without its port, and with it or its scheme's own."""
+        """`url` without its port, and with it or the default port of its scheme."""
         scheme, authority, tail = _SPLIT_URL.fullmatch(url).groups()  # type: ignore[union-attr]  # made by `of`
         host, colon, port = authority.rpartition(b":")
         if not colon or not port.isdigit():
@@ -70,19 +69,19 @@ class PublicURL:
 
 
 def unescape(url: bytes, characters: str) -> bytes:
-    """`url` with the escapes of these ASCII characters undone, and no others."""
+    """`url` with the escapes of these ASCII characters decoded, and no others."""
     for character in characters.encode():
         escape = b"%%%02X" % character
         url = url.replace(escape, bytes([character])).replace(escape.lower(), bytes([character]))
     return url
 
 
-#: In place of a document that was not read yet; None is a document.
+#: Marks a document that was not read yet; None is a document.
 _UNREAD: Final[Any] = object()
 
 
 class Delivery:
-    """What a template is filled from."""
+    """The values that fill a template."""
 
     __slots__ = ("_document", "body", "form_field", "head", "timestamp", "url")
 
@@ -90,7 +89,7 @@ class Delivery:
         self.head = head
         self.body = body
         self.timestamp = timestamp
-        self.url = url  #: empty where no public URL is known
+        self.url = url  #: empty without a public URL
         self.form_field = form_field
         self._document: Any = _UNREAD
 
@@ -111,24 +110,24 @@ def make_writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
 
 
 def plain_parts(scheme: Scheme) -> tuple[bytes | Piece, ...]:
-    """The template's parts if it is made of body, timestamp and literal text alone, as most are; else nothing."""
+    """The template's parts if it has only body, timestamp and literal text, as most do; else empty."""
     plain = tuple(part for part in scheme.parts if isinstance(part, bytes) or part in (BODY, TIMESTAMP))
     return plain if len(plain) == len(scheme.parts) else ()
 
 
 def compose_plain(parts: tuple[bytes | Piece, ...], timestamp: bytes, body: Sequence[bytes]) -> Sequence[bytes]:
-    """The same as `compose`, for `plain_parts`: without the detour over a function for each."""
+    """The same as `compose`, for `plain_parts`: without a function call for each part."""
     pieces: list[bytes] = []
     for part in parts:
         if part is BODY:
             pieces.extend(body)
         else:
-            pieces.append(timestamp if part is TIMESTAMP else part)  # type: ignore[arg-type]  # what is left is text
+            pieces.append(timestamp if part is TIMESTAMP else part)  # type: ignore[arg-type]  # the rest is text
     return pieces
 
 
 def compose(writers: Sequence[Writer], delivery: Delivery) -> Sequence[bytes]:
-    """The pieces whose concatenation is signed. Raises `Rejected` where the delivery lacks one."""
+    """The pieces of the signed message. Raises `Rejected` if the delivery lacks one."""
     pieces: list[bytes] = []
     for write in writers:
         pieces.extend(write(delivery))
@@ -156,7 +155,8 @@ def signed_header(head: RequestHead, name: bytes) -> bytes:
     values = head.values(name)
     if len(values) != 1:
         raise Rejected(
-            Reason.SIGNATURE_MALFORMED, f"the signed header {name.decode()} stands there {len(values)} times"
+            Reason.SIGNATURE_MALFORMED,
+            f"signed header {name.decode()} appears {len(values)} times; expected exactly one",
         )
     return values[0]
 
@@ -164,7 +164,7 @@ def signed_header(head: RequestHead, name: bytes) -> bytes:
 def _json_value(delivery: Delivery, path: str) -> bytes:
     text = find_value(delivery.document, path)
     if text is None:
-        raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no text or whole number at {path}")
+        raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no string or integer at {path}")
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -202,7 +202,7 @@ def body_sha256_hex(body: Sequence[bytes]) -> bytes:
 
 
 def query_values(target: bytes, name: str) -> list[bytes]:
-    """Every value of the query parameter `name`, as it stands in the target."""
+    """All values of the query parameter `name`, as they are in the target."""
     wanted = name.encode() + b"="
     query = target.partition(b"?")[2]
     return [item[len(wanted) :] for item in query.split(b"&") if item.startswith(wanted)]

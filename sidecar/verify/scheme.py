@@ -1,6 +1,6 @@
 """What a provider signs, with what, and how it writes the result: a scheme, as data.
 
-A preset file and a user's own `verify:` have this one form; every part but `signature:` may be left out:
+Preset files and custom schemes under `verify:` have the same form; only `signature:` is required:
 
     signature: {header: X-Acme-Signature, algorithm: sha256, encoding: hex, prefix: "v1="}
     timestamp: {header: X-Acme-Timestamp, unit: s, tolerance: 5m}
@@ -8,8 +8,8 @@ A preset file and a user's own `verify:` have this one form; every part but `sig
     key: utf8
     delivery_id: {header: X-Acme-Delivery}
 
-Providers differ in these alone: where the signature stands, how the secret's text becomes key bytes, which clock counts,
-which pieces make the signed message. `docs/own-scheme.md` explains every key.
+Providers differ only in where the signature is, how the secret's text becomes a key, which timestamp counts, and which
+pieces form the signed message. `docs/own-scheme.md` explains every key.
 """
 
 from dataclasses import dataclass, field
@@ -35,26 +35,26 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureList:
-    """A field that holds several items. An item that begins with `tag` is a signature; others are not looked at.
+    """A field that holds several items. Items that start with `tag` are signatures; others are ignored.
 
-    `tag` lists *active secrets*: any may match. `versions` lists *scheme versions*, the newest first: only the newest that
-    stands there counts, so that a weak right one can't rescue a strong wrong one.
+    `tag` lists *active secrets*: any may match. `versions` lists *scheme versions*, newest first: only the newest one
+    present counts, so that a valid weak signature can't rescue an invalid strong one.
     """
 
     separator: str  #: any one of these characters ends an item
-    tag: str = ""  #: `*` in it stands for anything but a separator
+    tag: str = ""  #: `*` in it matches anything but a separator
     versions: tuple[str, ...] = ()
-    blanks: bool = True  #: whether blanks around an item are taken off
+    blanks: bool = True  #: whether spaces around an item are removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureField:
-    """Where the signature stands and how it is written."""
+    """Where the signature is and how it is written."""
 
-    header: str = ""  #: ends in `{n}` if numbered copies 1, 2, ... may each match
+    header: str = ""  #: ends in `{n}` if any of the copies numbered 1, 2, ... may match
     also: tuple[str, ...] = ()  #: further headers that may match
-    repeated: bool = False  #: whether the header may stand there several times, each copy may match
-    field: str = ""  #: instead of a header: where in the body's JSON document
+    repeated: bool = False  #: whether the header may appear several times; each copy may match
+    field: str = ""  #: instead of a header: its place in the body's JSON document
     kind: Kind = HMAC
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
@@ -69,14 +69,14 @@ class SignatureField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampField:
-    """The signed clock: in a header, an item of the signature's list, or a field of the body's JSON document."""
+    """The signed time: in a header, an item of the signature's list, or a field of the body's JSON document."""
 
     header: str = ""
-    tag: str = ""  #: the item of the signature's list that begins with this
+    tag: str = ""  #: the item of the signature's list that starts with this
     first: bool = False  #: the first item of the signature's list
     field: str = ""
     unit: Unit = Unit.SECONDS
-    tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is taken
+    tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is accepted
 
     @property
     def place(self) -> str:
@@ -97,32 +97,32 @@ class Scheme:
     key: KeyForm = KeyForm.UTF8
     require: tuple[tuple[str, str], ...] = ()  #: headers that must have this value
     body_hash: str = ""  #: the query parameter that must be the body's SHA-256 in hex
-    form_field: str = ""  #: the form field that holds the JSON document, where the body is a form
-    any_port: bool = False  #: whether the URL is tried with and without its scheme's port
-    url_unescaped: str = ""  #: characters whose escapes the URL is tried without as well
+    form_field: str = ""  #: the form field that holds the JSON document, if the body is a form
+    any_port: bool = False  #: whether the URL is tried with and without its scheme's default port
+    url_unescaped: str = ""  #: characters that may be unescaped in the signed URL
     delivery_id: str | None = None
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""
     docs: str = ""
     evidence: str = ""
     notes: str = ""
-    handshake: tuple[Shape, ...] = ()  #: what the provider asks once, and the answers
-    ip_ranges: str = ""  #: where the provider publishes the addresses it sends from
+    handshake: tuple[Shape, ...] = ()  #: the provider's handshakes
+    ip_ranges: str = ""  #: the page on which the provider publishes the addresses it sends from
 
     @property
     def summary(self) -> str:
-        """One line for people: `HMAC-SHA256 in X-Signature`, and what is not protected."""
+        """One line for people: `HMAC-SHA256 in X-Signature`, and a warning if the body isn't signed."""
         field = self.signature
         how = f"{field.kind.summarize(field)} in {field.place}"
         return how if self.binds_body else f"{how}, BODY NOT SIGNED"
 
     @property
     def binds_body(self) -> bool:
-        """Whether a change of the body is noticed."""
+        """Whether the signature covers the body."""
         return not self.signature.kind.bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
 
     def reads(self, name: bytes) -> bool:
-        """Whether verifying looks at the header `name` (lower case)."""
+        """Whether verification reads the header `name` (lower case)."""
         field = self.signature
         named = [field.header, *field.also, *(header for header, _ in self.require)]
         named += [self.timestamp.header if self.timestamp else "", self.delivery_id or ""]
@@ -136,5 +136,5 @@ class Scheme:
 
     @property
     def signs_id(self) -> bool:
-        """Whether the delivery id is part of what is signed."""
+        """Whether the delivery id is part of the signed message."""
         return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.parts

@@ -1,6 +1,6 @@
-"""sign(): what a provider would send, the counterpart of `Verifier`. For `sign`, `send`, the delivery test and tests.
+"""Signing as a provider does: the counterpart of the verifier, for `sign`, `send`, the delivery test and tests.
 
-With a public-key scheme the secret is the private key, in PEM, or the 32 bytes of an Ed25519 key in the scheme's form.
+For a public-key scheme the secret is the private key: in PEM, or for Ed25519 also its 32 bytes in the scheme's form.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from sidecar.verify.timestamp import format_timestamp
 
 
 class SigningError(ValueError):
-    """A delivery that can't be signed by this scheme; the message names the remedy."""
+    """A delivery that this scheme can't sign; the message names the remedy."""
 
 
 class Signed(NamedTuple):
-    """What to send. URL and body are those given, unless the scheme writes into them."""
+    """A signed delivery. URL and body are as given, unless the scheme writes into them."""
 
     url: str
-    headers: list[tuple[str, str]]  #: to add to those given
+    headers: list[tuple[str, str]]  #: to add to the given ones
     body: bytes
 
 
 def sign(
     scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """The headers that make `body` a valid delivery at `now`. Raises `SigningError` where headers are not enough."""
+    """The headers that make `body` a valid delivery at `now`. Raises `SigningError` if headers are not enough."""
     signed = sign_delivery(scheme, secret, body=body, now=now, headers=headers)
     if signed.body != body or signed.url:
-        raise SigningError("this scheme writes into the body or the URL")
+        raise SigningError("this scheme writes into the body or the URL; use sign_delivery")
     return signed.headers
 
 
@@ -52,13 +52,13 @@ def sign_delivery(
     headers: Sequence[tuple[str, str]] = (),
     delivery_id: str = "",
 ) -> Signed:
-    """A valid delivery at `now` (unix seconds) to `url`, which only schemes that sign it need.
+    """A valid delivery at `now` (unix seconds). Only schemes that sign the URL need `url`.
 
-    `headers` are those that will be sent anyway; signed ones that are not among them are made up. Raises `SigningError`, and
+    `headers` will be sent too; signed headers that are not among them get a made-up value. Raises `SigningError`, and
     `KeyFormError` for a secret that is not in the scheme's form.
     """
     if scheme.needs_url and not url:
-        raise SigningError("this scheme signs the URL; say which one is called")
+        raise SigningError("this scheme signs the URL; give the URL that is called")
     if scheme.body_hash:
         url = _with_body_hash(url, scheme.body_hash, body)
     made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
@@ -92,7 +92,7 @@ def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
 
 
 def _header(scheme: Scheme, signature: str, timestamp: str) -> str:
-    """The signature's header, as a list with its timestamp where the scheme has one."""
+    """The value of the signature's header: with the scheme's list and the timestamp in it, if it has them."""
     listed, clock = scheme.signature.list, scheme.timestamp
     if listed is None:
         return signature
@@ -124,7 +124,7 @@ def _with_body_hash(url: str, parameter: str, body: bytes) -> str:
     return f"{url}{glue}{parameter}={body_sha256_hex([body]).decode()}"
 
 
-# -- schemes that stand in, or look into, the body's JSON --
+# -- schemes that write into the body's JSON, or sign a part of it --
 
 
 def _writes_document(scheme: Scheme) -> bool:
@@ -139,7 +139,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise SigningError("this scheme stands in the body's JSON; give a body that is one JSON object")
+        raise SigningError("this scheme needs a body that is one JSON object; give one")
     return document
 
 
@@ -155,7 +155,7 @@ def _fill(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str
 
 
 def _put(document: dict[str, Any], path: str, value: Any, *, keep: bool = False) -> None:
-    """Sets `a.b` or, for each element of a list, `a[].b`. What stands in the way is replaced."""
+    """Sets `a.b` or, for each element of a list, `a[].b`. Other values on the path are replaced."""
     step, _, rest = path.partition(".")
     key = step.removesuffix("[]")
     if step.endswith("[]"):

@@ -1,7 +1,7 @@
-"""The other side of `verify:`: a delivery that was found genuine is signed for the receiver, as Standard Webhooks.
+"""Signing verified deliveries for the receiver, as Standard Webhooks.
 
-https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md: three headers, and in
-`webhook-signature` "v1," with the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+The standard (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md) has three headers.
+`webhook-signature` is "v1," and the base64 of an HMAC-SHA256 over `{id}.{timestamp}.{body}`.
 """
 
 import re
@@ -16,7 +16,7 @@ from sidecar.verify.keys import KeyForm, secret_bytes
 from sidecar.verify.kinds.hmac import Hmac
 from sidecar.verify.verifier import Verifier
 
-#: A provider's id that may stand in a header and in the signed message as it is: without the dot that ends it there.
+#: A provider's id that can be used in a header and in the signed message unchanged: without a dot, which ends it there.
 _PLAIN_ID = re.compile(rb"[!-\-/-~]{1,128}")
 
 
@@ -26,7 +26,7 @@ def signing_key(secret: Secret) -> bytes:
 
 
 class UpstreamSigner:
-    """A route's `sign:`, with its keys at work."""
+    """Signs with the keys of a route's `sign:`."""
 
     __slots__ = ("_keys",)
 
@@ -34,7 +34,7 @@ class UpstreamSigner:
         self._keys = [Hmac(Algorithm.SHA256, key) for key in keys]
 
     def lines(self, message_id: bytes, timestamp: int, body: Sequence[bytes]) -> bytes:
-        """The three header lines, with a signature by each key. `timestamp` is unix time in seconds; the body comes in pieces."""
+        """The three header lines, with a signature by each key. `timestamp` is in unix seconds; the body comes in pieces."""
         message = (b"%b.%d." % (message_id, timestamp), *body)
         return b"webhook-id: %b\r\nwebhook-timestamp: %d\r\nwebhook-signature: %b\r\n" % (
             message_id,
@@ -52,9 +52,9 @@ def message_id(
     scope: str,
     fresh: bytes,
 ) -> bytes:
-    """What stays the same when a provider sends one delivery again: its own id if it is signed, else a hash of what is signed.
+    """An id that stays the same when a provider resends a delivery: its own id if that is signed, else a hash of the message.
 
-    Where nothing of the delivery is signed, nothing tells a repetition from another one like it: it gets the id `fresh`.
+    If nothing is signed, a resent delivery looks like a new one with the same content, so each gets the id `fresh`.
     """
     if verifier is None or claim is None or verifier.scheme.signature.kind.bearer:
         return b"msg_" + fresh

@@ -1,4 +1,4 @@
-"""The template of a signed message: what `signed: "{timestamp}.{body}"` is made of.
+"""The template of a signed message, as in `signed: "{timestamp}.{body}"`.
 
 `message.py` fills it from a delivery.
 """
@@ -11,16 +11,18 @@ from enum import Enum
 
 
 class Piece(Enum):
-    """A place in a template that the delivery fills."""
+    """A placeholder that is filled from the delivery."""
 
     BODY = "body"
     TIMESTAMP = "timestamp"  # as the sender wrote it
     METHOD = "method"
-    URL = "url"  # what the sender called: `public_url` and the request's target
+    URL = "url"  # the URL that the sender called: `public_url` and the request's target
     URL_WITHOUT_QUERY = "url_without_query"
     PATH_QUERY = "path_query"
     HOST = "host"
-    FORM_SORTED = "form_sorted"  # names and values of the form in the body, sorted, each pair once, nothing between
+    FORM_SORTED = (
+        "form_sorted"  # the form in the body: pairs of name and value, sorted, without duplicates or separators
+    )
     BODY_SHA256_B64 = "body_sha256_b64"
     BODY_SHA512_B64 = "body_sha512_b64"
     SECRET = "secret"
@@ -28,22 +30,22 @@ class Piece(Enum):
 
 BODY = Piece.BODY
 TIMESTAMP = Piece.TIMESTAMP
-#: Places that are the public URL or a part of it.
+#: Placeholders that need the public URL.
 URL_PIECES = frozenset({Piece.URL, Piece.URL_WITHOUT_QUERY})
-#: Places that bind the body.
+#: Placeholders that cover the body.
 BODY_PIECES = frozenset({Piece.BODY, Piece.FORM_SORTED, Piece.BODY_SHA256_B64, Piece.BODY_SHA512_B64})
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderValue:
-    """The place of another header's value (lower-case name)."""
+    """A placeholder for another header's value (lower-case name)."""
 
     name: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class JsonValue:
-    """The place of a value of the body's JSON document."""
+    """A placeholder for a value of the body's JSON document."""
 
     path: str
 
@@ -60,7 +62,7 @@ PLACEHOLDERS = ", ".join(f"{{{piece.value}}}" for piece in Piece) + ", {id}, {he
 
 
 class TemplateError(ValueError):
-    """A template that can't be compiled; the message names the piece and the remedy."""
+    """An invalid template; the message names the placeholder and the remedy."""
 
 
 def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...]:
@@ -79,13 +81,13 @@ def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...
         raise TemplateError("is empty; for example '{body}'")
     for piece in BODY_PIECES:
         if parts.count(piece) > 1:
-            raise TemplateError(f"has {{{piece.value}}} {parts.count(piece)} times; sign it once")
+            raise TemplateError(f"has {{{piece.value}}} {parts.count(piece)} times; use it once")
     return tuple(parts)
 
 
 def _literal(text: str) -> list[Part]:
     if "{" in text or "}" in text:
-        raise TemplateError("has a brace that belongs to no placeholder; write {body}, {timestamp} or {header:NAME}")
+        raise TemplateError("has a brace outside a placeholder; write {body}, {timestamp} or {header:NAME}")
     return [text.encode()] if text else []
 
 
@@ -94,7 +96,7 @@ def _placeholder(name: str, delivery_id: str | None) -> Part:
         return _PIECES[name]
     if name == "id":
         if not delivery_id:
-            raise TemplateError("signs {id}, but there is no delivery_id: section that says which header holds it")
+            raise TemplateError("signs {id}, but there is no delivery_id: section; add one that names its header")
         return HeaderValue(delivery_id.lower().encode())
     if name.startswith("header:") and HEADER_NAME.fullmatch(name[7:]):
         return HeaderValue(name[7:].lower().encode())

@@ -1,6 +1,6 @@
-"""Signed timestamps: the text as it was sent → unix seconds, and whether it is near enough to our clock.
+"""Signed timestamps: from text to unix seconds, and whether they are within tolerance.
 
-Every form has bounded length and digits: what is longer is malformed before it is converted.
+Every form has a maximal length, which is checked before the text is converted.
 """
 
 import re
@@ -13,17 +13,17 @@ from sidecar.verify.scheme import TimestampField, Unit
 
 #: Enough digits for milliseconds until the year 33658.
 _NUMBER = re.compile(rb"[0-9]{1,15}")
-#: RFC 3339 with its fraction apart, because datetime takes six digits; the zone may be missing.
+#: RFC 3339. The fraction is a group of its own, because datetime accepts six digits; the zone may be absent.
 _ISO8601 = re.compile(
     rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
 )
-#: IMF-fixdate, the one form that RFC 9110 lets senders write.
+#: IMF-fixdate, the only form that RFC 9110 allows senders to write.
 _HTTP_DATE = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _FORMS = {
-    Unit.SECONDS: "one whole number of unix time (s)",
-    Unit.MILLISECONDS: "one whole number of unix time (ms)",
+    Unit.SECONDS: "one integer of unix time (s)",
+    Unit.MILLISECONDS: "one integer of unix time (ms)",
     Unit.ISO8601: "one ISO 8601 time, for example 2026-11-25T03:00:00Z",
     Unit.HTTP_DATE: "one HTTP date, for example Wed, 25 Nov 2026 03:00:00 GMT",
 }
@@ -62,7 +62,7 @@ def _http_date(text: bytes) -> float | None:
         return None
 
 
-#: From the text to unix seconds, None if it is malformed.
+#: From text to unix seconds; None if it is malformed.
 READERS: dict[Unit, Callable[[bytes], float | None]] = {
     Unit.SECONDS: _seconds,
     Unit.MILLISECONDS: _milliseconds,
@@ -72,13 +72,13 @@ READERS: dict[Unit, Callable[[bytes], float | None]] = {
 
 
 def age_of(clock: TimestampField, text: bytes, now: float | None) -> float | None:
-    """Seconds between the signed time and `now`; raises `Rejected` if it is malformed or beyond the tolerance.
+    """Seconds from the signed time to `now`. Raises `Rejected` if it is malformed or out of tolerance.
 
-    With `now` None any time is near enough, and the age is None.
+    With `now` None any time is accepted, and the age is None.
     """
     signed_at = READERS[clock.unit](text)
     if signed_at is None:
-        raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_form(clock))
+        raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_malformed(clock))
     if now is None:
         return None
     age = now - signed_at
@@ -93,13 +93,13 @@ def age_of(clock: TimestampField, text: bytes, now: float | None) -> float | Non
     return age
 
 
-def describe_form(clock: TimestampField) -> str:
-    """The form that was expected."""
+def describe_malformed(clock: TimestampField) -> str:
+    """Why a timestamp is malformed: the expected form."""
     return f"{clock.place} is not {_FORMS[clock.unit]}"
 
 
 def format_timestamp(unit: Unit, now: float) -> str:
-    """`now` (unix seconds) as a sender writes it."""
+    """`now` (unix seconds) as senders write it."""
     if unit is Unit.SECONDS:
         return str(int(now))
     if unit is Unit.MILLISECONDS:

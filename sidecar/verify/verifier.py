@@ -1,21 +1,20 @@
-"""Verifier: a scheme bound to a route's secrets, which decides whether a delivery is genuine.
+"""The verifier: a scheme with a route's secrets. It decides whether a delivery is genuine.
 
-Verification in two steps, so that what the head alone shows is refused before a byte of the body is read:
+It works in two steps, so that a delivery that can be rejected by its head costs no reading of its body:
 
-    read_claim   (1) the signature stands there and is well-formed
-                 (2) every header that must have a value, or is signed, stands there once
-                 (3) the timestamp stands there once, is well-formed and within tolerance
-    verify       (4) what stands in the body: signature, hash of the body in the URL
-                 (5) the message is put together by the scheme's template
-                 (6) each secret's MAC of it is compared, in constant time, with what was sent
-                 (7) a timestamp in the body, now that the body is genuine
+    read_claim   (1) the signature is present and well-formed
+                 (2) every header that is signed, or must have a value, appears once
+                 (3) the timestamp appears once, is well-formed and within tolerance
+    verify       (4) the parts in the body: a signature, the hash of the body in the URL
+                 (5) the message is composed from the scheme's template
+                 (6) the matcher checks the signatures with each key, in constant time
+                 (7) a timestamp in the body, which is genuine by now
 
-A `Verified` that exists was verified: only `match` and `verify` make one. What is forwarded without one is listed in
-`routes.Waived`.
+Only `match` and `verify` make a `Verified`, so one that exists was verified. Everything that is forwarded without one is
+listed in `routing.access.Waived`.
 
-For whoever asks why a signature does not match: `read_claim(head, now=None)` looks at no clock, a scheme that differs from
-another by one option is `dataclasses.replace(...)`, and `message.described` says what is signed without its values.
-`sidecar/verify/sign.py` is the counterpart.
+Diagnosis uses the verifier too: `read_claim(head, now=None)` ignores the clock, and `dataclasses.replace` makes a scheme that
+differs in one option. The counterpart is `sign.py`.
 """
 
 import hashlib
@@ -42,21 +41,21 @@ from sidecar.verify.message import (
 )
 from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue, JsonValue
-from sidecar.verify.timestamp import age_of, describe_form
+from sidecar.verify.timestamp import age_of, describe_malformed
 
-#: Secrets of one route: current, previous, and room. Bounds what one forged delivery may cost.
+#: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
 
 
 class Verified(NamedTuple):
-    """The proof that one of the route's secrets signed this delivery."""
+    """Proof that this delivery was signed with one of the route's secrets."""
 
-    secret_id: str  #: which secret matched
-    age: float | None = None  #: of a timestamp in the body, in seconds; else the claim has it
+    secret_id: str  #: the secret that matched
+    age: float | None = None  #: of a timestamp in the body, in seconds; the claim has the age of any other
 
 
 class Verifier:
-    """A scheme bound to its secrets, with everything that does not depend on the delivery worked out beforehand."""
+    """A scheme with its secrets, and everything prepared that does not depend on the delivery."""
 
     __slots__ = (
         "_body_clock",
@@ -83,10 +82,10 @@ class Verifier:
     ) -> None:
         """Raises `KeyFormError` for a secret that is not in the scheme's form.
 
-        With `resolved=False` the secrets are not looked at, and nothing verifies.
+        With `resolved=False` the secrets are not used, and nothing verifies.
         """
         if not secrets:
-            raise ValueError("a scheme without a secret verifies nothing")
+            raise ValueError("a verifier needs at least one secret")
         if scheme.needs_url and not public_url:
             raise ValueError("a scheme that signs the URL needs the public URL")
         kind = scheme.signature.kind
@@ -109,7 +108,7 @@ class Verifier:
         self._body_clock = clock if clock is not None and clock.field else None
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
-        #: The refusal of what no secret matches; to be returned, never raised.
+        #: The rejection of a delivery that no secret matches; to be returned, never raised.
         self.mismatch = Rejected(
             Reason.TOKEN_MISMATCH if kind.bearer else Reason.SIGNATURE_MISMATCH,
             f"no match with {len(self.secrets)} secret(s)",
@@ -121,11 +120,11 @@ class Verifier:
         return sent[0] if sent else b""
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
-        """The refusal of a delivery that plainly has no signature; None says nothing: `read_claim` looks again, and closer."""
+        """The rejection of a delivery that obviously has no signature. None means nothing: `read_claim` checks again, fully."""
         return None if self.scheme.signature.field else self._reader.unsigned(head)
 
     def read_claim(self, head: RequestHead, now: float | None) -> Claim:
-        """Steps (1) to (3). `now` is unix time in seconds; with None no age is too great. Raises `Rejected`."""
+        """Steps (1) to (3). `now` is unix time in seconds; with None any age is accepted. Raises `Rejected`."""
         # (1)
         signatures: Sequence[bytes] = ()
         stamps: Sequence[bytes] = ()
@@ -148,9 +147,9 @@ class Verifier:
                 f"no {clock.header} header" if clock.header else f"{self.scheme.signature.header} has no {clock.place}"
             )
             raise Rejected(Reason.TIMESTAMP_MISSING, what)
-        # A header stands there once. Copies in a list of groups must agree: there is one signed time.
+        # A header appears once. Copies in a list of groups must agree: there is one signed time.
         if len(stamps) > 1 and (self._clock_header or len(set(stamps)) > 1):
-            raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_form(clock))
+            raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_malformed(clock))
         return Claim(signatures, stamps[0], age_of(clock, stamps[0], now), now)
 
     def verify(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified:
@@ -161,7 +160,7 @@ class Verifier:
         return verified
 
     def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
-        """As `verify`; but None where no secret matches, which is the refusal `mismatch`."""
+        """Like `verify`, but returns None if no secret matches; that is the rejection `mismatch`."""
         if self._plain:
             message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
             secret_id = self._matcher.match(claim.signatures, message)
@@ -175,10 +174,10 @@ class Verifier:
         return Verified(secret_id, self._age_in_body(self._body_clock, head, body, claim.now))
 
     def fingerprint(self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str) -> bytes:
-        """What two copies of one verified delivery have in common, whichever signature each carries: 32 bytes, never a MAC.
+        """32 bytes that are the same for every copy of a verified delivery, whatever its signature; never a MAC.
 
-        The SHA-256 of the delivery id where it is signed, else of the signed message; of a scheme that signs nothing, of the
-        body. `scope` keeps apart what has nothing to do with each other.
+        The SHA-256 of the delivery id if it is signed, else of the signed message; for a bearer kind, of the body. Deliveries
+        of different `scope` have different fingerprints.
         """
         digest = hashlib.sha256(scope.encode() + b"\0")
         message: Sequence[bytes]
@@ -204,12 +203,13 @@ class Verifier:
         if self._reads_document and sum(map(len, delivery.body)) > MAX_UNVERIFIED:
             raise Rejected(
                 Reason.SIGNATURE_MALFORMED,
-                f"the body has more than {MAX_UNVERIFIED} bytes, and its signature is within",
+                f"the body is longer than {MAX_UNVERIFIED} bytes, too long for a signature inside it",
             )
         signatures = self._reader.read_body(delivery) if scheme.signature.field else claim.signatures
         if scheme.body_hash and query_values(head.target, scheme.body_hash) != [body_sha256_hex(delivery.body)]:
             raise Rejected(
-                Reason.SIGNATURE_MISMATCH, f"the query's {scheme.body_hash} is not the SHA-256 of the body, once"
+                Reason.SIGNATURE_MISMATCH,
+                f"query parameter {scheme.body_hash} is absent, repeated, or not the SHA-256 of the body",
             )
 
         # (5), (6)

@@ -151,7 +151,7 @@ def test_a_capture_that_is_none_is_exit_status_2(run: Run, tmp_path: Path) -> No
     file.write_bytes(b"HTTP/1.1 200 OK\r\n\r\n")
     unusable = run("explain", "--preset", "github", "--secret", "env:SECRET", str(file))
     assert unusable.status == 2
-    assert f"{file}: line 1: is an answer" in unusable.err
+    assert f"{file}: line 1: is a response" in unusable.err
 
 
 def test_a_secret_that_is_no_key_of_the_scheme_matches_nothing_and_says_so(run: Run, body: str, tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ def test_blank_lines_before_the_request_and_a_missing_one_behind_it_are_forgiven
     assert read(b"\r\n\n" + HEAD + b"\r\n")[0] == b""
     body, remarks, fault = read(HEAD)
     assert (body, fault) == (b"", "")
-    assert "no blank line" in remarks[0]
+    assert "no empty line" in remarks[0]
 
 
 def test_what_an_editor_added_behind_the_body_is_left_out() -> None:
     body, remarks, _ = read(HEAD + b"Content-Length: 4\r\n\r\nbody\n")
     assert body == b"body"
-    assert "1 byte(s) behind the 4" in remarks[0]
+    assert "1 byte(s) after the 4" in remarks[0]
 
 
 def test_chunks_are_put_together() -> None:
@@ -81,15 +81,15 @@ def test_where_only_the_signature_is_in_question_host_may_be_missing() -> None:
         (b"", "is empty; "),
         (b"\r\n\r\n", "is empty; "),
         (b'{"a":1}', "line 1: is a body without its head; "),
-        (b"HTTP/1.1 200 OK\r\n\r\n", "line 1: is an answer; "),
-        (b"POST /\r\n\r\n", "line 1: is no request line; "),
-        (b"> POST / HTTP/1.1\n> Host: a\n\n", "line 1: is no request line; "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "line 1: is a response; "),
+        (b"POST /\r\n\r\n", "line 1: is not a request line; "),
+        (b"> POST / HTTP/1.1\n> Host: a\n\n", "line 1: is not a request line; "),
         (b"POST / HTTP/2\r\nhost: a\r\n\r\n", "line 1: says HTTP/2 or 3; "),
-        (b"POST / HTTP/1.1\nHost: a\n{\n\n", "line 3: is no header field; "),
-        (b"\x16\x03\x01\x02", "line 1: is no request line; "),
+        (b"POST / HTTP/1.1\nHost: a\n{\n\n", "line 3: is not a header field; "),
+        (b"\x16\x03\x01\x02", "line 1: is not a request line; "),
         (HEAD + b"Content-Length: 9\r\n\r\nbody", "line 5: announces a body of 9 bytes, but 4 follow; "),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nbody", "the body is not the whole chunks "),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nbo", "the body is not the whole chunks "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nbody", "the body does not consist of whole chunks"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nbo", "the body does not consist of whole chunks"),
         (b"x" * (MAX_CAPTURE + 1), "is larger than "),
     ],
     ids=lambda value: repr(value[:24]),

@@ -26,7 +26,7 @@ def test_a_template_becomes_its_pieces_in_order(text: str, parts: tuple[Part, ..
 
 @pytest.mark.parametrize("text", ["{body}{body}", "{body}.{timestamp}.{body}"])
 def test_a_template_signs_the_body_once(text: str) -> None:
-    with pytest.raises(TemplateError, match=r"has \{body\} 2 times; sign it once"):
+    with pytest.raises(TemplateError, match=r"has \{body\} 2 times; use it once"):
         parse_template(text)
 
 
@@ -43,7 +43,7 @@ def test_the_id_is_the_header_that_holds_it() -> None:
 
 @pytest.mark.parametrize("text", ["{body", "body}", "{body}}", "{{body}}", "{body}{", "} {body}"])
 def test_a_stray_brace_is_an_error(text: str) -> None:
-    with pytest.raises(TemplateError, match="has a brace that belongs to no placeholder"):
+    with pytest.raises(TemplateError, match="has a brace outside a placeholder"):
         parse_template(text)
 
 
