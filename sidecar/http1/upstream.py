@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 
+from sidecar.http1.connect import connect
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, field_lines, field_names
@@ -61,9 +62,6 @@ RESPONSE_HIGH_WATER: Final = 256 * 1024
 #: A connection unused for longer is checked: the receiver may have just closed it. No server ends a kept connection
 #: sooner, and the check costs a system call.
 RECHECK_SECONDS: Final = 0.25
-#: First pause between attempts to connect to a receiver that refuses; it doubles up to the maximum.
-RETRY_PAUSE: Final = 0.02
-MAX_RETRY_PAUSE: Final = 0.5
 
 
 class Connection(asyncio.Protocol):
@@ -322,7 +320,9 @@ class Upstream:
         """
         connection = self._take()
         if connection is None:
-            connection = await self.loop.create_task(self._connect())
+            connection = await self.loop.create_task(
+                connect(self.loop, self.address, self.timeouts.connect, self._tls, lambda: Connection(self))
+            )
         connection.write(head, body, size, no_body=no_body)
         due = self._response_clock.add(connection)
         try:
@@ -387,44 +387,6 @@ class Upstream:
             del self._idle[connection]
             connection.abort()
 
-    async def _connect(self) -> Connection:
-        """A new connection. Retries while the receiver refuses, because it may be restarting."""
-        deadline = self.loop.time() + self.timeouts.connect
-        pause = RETRY_PAUSE
-        while True:
-            left = deadline - self.loop.time()
-            try:
-                async with asyncio.timeout(left):
-                    return await self._open()
-            except TimeoutError:
-                raise Rejected(
-                    Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address} within {self.timeouts.connect:g} s"
-                ) from None
-            except ssl.SSLError as error:
-                raise Rejected(
-                    Reason.UPSTREAM_UNREACHABLE, f"TLS with {self.address} failed: {_tls_problem(error)}"
-                ) from None
-            except OSError as error:
-                if self.loop.time() + pause >= deadline:
-                    problem = error.strerror or type(error).__name__
-                    raise Rejected(Reason.UPSTREAM_UNREACHABLE, f"no connection to {self.address}: {problem}") from None
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_RETRY_PAUSE)
-
-    async def _open(self) -> Connection:
-        address = self.address
-        if address.scheme == "unix":
-            _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address.path)
-        else:
-            _, connection = await self.loop.create_connection(
-                lambda: Connection(self),
-                address.host,
-                address.port,
-                ssl=self._tls,
-                server_hostname=address.host if self._tls else None,
-            )
-        return connection
-
     def _response_late(self, connection: Connection) -> None:
         connection.fail(Reason.UPSTREAM_TIMEOUT, f"no response within {self.timeouts.response:g} s")
 
@@ -437,7 +399,3 @@ def _readable(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _tls_problem(error: ssl.SSLError) -> str:
-    return getattr(error, "verify_message", "") or error.reason or type(error).__name__
