@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, TOOLS, helm, objects, of_kind, template
+from needs import needs
 
 from sidecar.config.loader import load_config
 
@@ -95,7 +96,7 @@ def test_the_admission_policy_adds_the_container_of_the_chart(parent: Path, vers
 
 def test_the_kustomize_component_has_the_container_of_the_chart() -> None:
     built = subprocess.run(
-        [TOOLS / "kubectl", "kustomize", ROOT / "kustomize/example"], capture_output=True, text=True, check=True
+        [needs(TOOLS / "kubectl"), "kustomize", ROOT / "kustomize/example"], capture_output=True, text=True, check=True
     )
     made = objects(built.stdout)
     pod = of_kind(made, "Deployment")["spec"]["template"]

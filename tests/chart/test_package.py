@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from chart import CHART, CI, HELMS, helm, objects
+from needs import needs
 
 from sidecar import __version__
 
@@ -35,7 +36,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     file = made / "config.yml"
     file.write_text(yaml.safe_dump(settings))
     with (made / "log").open("wb") as log:
-        running = subprocess.Popen(["docker-registry", "serve", file], stdout=log, stderr=log)
+        running = subprocess.Popen([needs("docker-registry"), "serve", file], stdout=log, stderr=log)
     try:
         for _ in range(100):
             try:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import leak_watch
 import pytest
 import yaml
+from needs import needs
 
 from sidecar.cli.main import main
 from sidecar.config.presets import load_preset, preset_names
@@ -397,8 +397,8 @@ def test_send_can_check_that_no_connection_is_accepted(run: Run, server: Any) ->
     assert run("send", "http://127.0.0.1:99999/", *common).status == 1
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_curl_line_sends_a_valid_delivery(run: Run, server: Any, body: str, tmp_path: Path) -> None:
+    needs("curl")
     url, seen = server
     for file in ((), ("--body", body)):
         line = run("sign", "--preset", "slack", "--secret", "env:SECRET", "--url", url, "--curl", *file)

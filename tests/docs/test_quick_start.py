@@ -16,6 +16,7 @@ from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
+from needs import needs
 from pages import ROOT, fences, read
 
 PAGE = {fence.mark: fence.text for fence in fences(read("docs/quick-start.md"))}
@@ -61,6 +62,8 @@ def answer(url: str) -> bytes:
 
 
 def test_the_walk_leads_to_a_protected_receiver_and_a_graph(tmp_path: Path) -> None:
+    needs("curl")
+    needs("prometheus")
     ports = dict(zip(("3000", "8080", "9090", "9091"), free_ports(4)))
 
     def here(text: str) -> str:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import site_of_docs as site
+from needs import needs
 from pages import ROOT
 
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    zensical = needs(ROOT / ".venv/site/bin/zensical")
     for name in ("docs", "config", "helm", "kustomize", "plugins", "tests/chart/parent", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     for name in ("zensical.toml", *site.OUTER):
         shutil.copy(ROOT / name, tmp_path)
-    assert site.build(tmp_path, ROOT / ".venv/site/bin/zensical") == 0, capfd.readouterr()
+    assert site.build(tmp_path, Path(zensical)) == 0, capfd.readouterr()
     made = site.Links((tmp_path / "build/site/reasons.html").read_text(encoding="utf-8"))
     assert {"reasons", "hints"} <= made.ids
     assert "troubleshooting.html#hints" in {link.removeprefix("./") for link in made.links}

@@ -7,6 +7,7 @@ from pathlib import Path
 from compiled import BOTH
 from hostile_cases import CASES, Case
 from hostile_wire import PATIENCE, Got, Receiver, Seen, address, config, digest, running, send
+from needs import needs_compiled_code
 
 #: Senders at a time.
 CROWD = 100
@@ -64,6 +65,7 @@ def test_every_case_has_its_own_name() -> None:
 
 @BOTH
 def test_every_hostile_request_ends_as_it_must(tmp_path: Path, pure: str) -> None:
+    needs_compiled_code(pure)
     failures = asyncio.run(_run(tmp_path, pure))
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures[:40])
 

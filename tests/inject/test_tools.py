@@ -9,6 +9,7 @@ import pytest
 import yaml
 from chart import ROOT, TOOLS
 from manifests import CONFIG, read, service, workload, written
+from needs import needs
 
 from sidecar import __version__
 
@@ -35,7 +36,7 @@ def run(place: Path, *command: str, **env: str) -> str:
     homes = {f"HELM_{name}_HOME": str(place / command[0] / name) for name in ("DATA", "CONFIG", "CACHE")}
     path = os.pathsep.join([str(ROOT / ".venv/bin"), os.environ["PATH"]])
     done = subprocess.run(
-        [TOOLS / command[0], *command[1:]],
+        [needs(TOOLS / command[0]), *command[1:]],
         cwd=place,
         env=os.environ | homes | {"PATH": path} | env,
         capture_output=True,

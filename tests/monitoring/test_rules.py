@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from needs import needs
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm/rules/webhook-sidecar.yaml"
@@ -18,7 +19,9 @@ def rules():
 
 
 def promtool(*arguments):
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [needs("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from needs import needs
 
 PATIENCE = 30.0
 PHONE = {"width": 375, "height": 740, "pixelRatio": 2.0}
@@ -130,11 +131,13 @@ class Driver:
 @contextlib.contextmanager
 def driver() -> Iterator[Driver]:
     """A running chromedriver, on a port of its own."""
+    needs("chromium")
+    program = needs("chromedriver")
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
     process = subprocess.Popen(
-        ["chromedriver", f"--port={port}"],
+        [program, f"--port={port}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

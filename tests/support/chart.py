@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from needs import needs
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm"
@@ -27,7 +28,7 @@ def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -
     place = TOOLS / "home" / tool
     env = os.environ | {f"HELM_{name}_HOME": str(place / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
     done = subprocess.run(
-        [TOOLS / tool, *arguments],
+        [needs(TOOLS / tool), *arguments],
         input=stdin,
         capture_output=True,
         text=True,

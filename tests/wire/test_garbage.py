@@ -8,6 +8,7 @@ import time
 
 import pytest
 from compiled import PROGRAMS
+from needs import needs_compiled_code
 
 #: Runs inside the sidecar: no collection by itself; one for each line that is asked, answered with how many objects it found.
 INSIDE = """
@@ -33,6 +34,7 @@ TIMES = 40
 @pytest.fixture(scope="module", params=PROGRAMS.values(), ids=list(PROGRAMS))
 def collecting(request, start_for_module, tmp_path_factory):
     """A sidecar, and how many objects in circles it holds."""
+    needs_compiled_code(request.param)
     directory = tmp_path_factory.mktemp("garbage")
     (directory / "sitecustomize.py").write_text(INSIDE)
     ask, told = directory / "ask", directory / "told"

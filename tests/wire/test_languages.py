@@ -3,10 +3,10 @@
 The secret goes in by the environment, the body by a file; what is printed is the header's value.
 """
 
-import shutil
 import subprocess
 
 import pytest
+from needs import needs
 
 SECRET = "CANARY-SECRET-begini-current-7f3a"
 BODY = b'{"name":"Zo\xc3\xab","mark":"CANARY-BODY-5e1d","quote":"\\"","n":1.50}\n'
@@ -39,8 +39,7 @@ def accepted(sidecar, receiver, craft, made):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_signature_made_by_another_language_is_accepted(sidecar, receiver, craft, tmp_path, program):
-    if shutil.which(program) is None:
-        pytest.skip(f"NOT TESTED: {program} is not installed here; install it to check Begini's signature made with it")
+    needs(program)
     body = tmp_path / "body"
     body.write_bytes(BODY)
     made = subprocess.run(
@@ -53,8 +52,7 @@ def test_a_signature_made_by_another_language_is_accepted(sidecar, receiver, cra
 
 
 def test_a_signature_made_by_openssl_is_accepted(sidecar, receiver, craft, tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("NOT TESTED: openssl is not installed here; install it to check Begini's signature made with it")
+    needs("openssl")
     body = tmp_path / "body"
     body.write_bytes(BODY)
     made = subprocess.run(

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import promql
 import pytest
 import yaml
+from needs import needs
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm/rules/webhook-sidecar.yaml"
@@ -64,6 +65,7 @@ class Prometheus:
     """A server with a configuration that scrapes one target twice a second and evaluates the rules."""
 
     def __init__(self, directory, target):
+        program = needs("prometheus")
         self.address = f"127.0.0.1:{free_port()}"
         scrape = {
             "job_name": "hooks",
@@ -75,7 +77,7 @@ class Prometheus:
         self.log = (directory / "log").open("wb")
         self.process = subprocess.Popen(
             [
-                "prometheus",
+                program,
                 f"--config.file={directory / 'prometheus.yaml'}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address={self.address}",
@@ -136,7 +138,7 @@ def store(tmp_path_factory):
         "--save",
         "",
     ]
-    server = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([needs("redis-server"), *arguments], stdout=subprocess.DEVNULL)
     yield
     server.terminate()
     server.wait(10)
@@ -288,5 +290,7 @@ def test_a_name_that_nothing_exports_is_found(watched, query, complaint):
 def test_promtool_finds_nothing_to_say_about_the_metrics(process):
     status, text = process.admin("/metrics")
     assert status == 200
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [needs("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

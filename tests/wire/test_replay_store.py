@@ -6,7 +6,6 @@ A real redis-server, Debian's; without disk, so that one which is started again 
 import contextlib
 import itertools
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import leak_watch
 import pytest
 import trustme
+from needs import needs
 
 PASSWORD, NEW_PASSWORD = "CANARY-SECRET-store-5512", "CANARY-SECRET-store-new-0be1"
 DELIVERED = b'{"detail":"Already delivered"}'
@@ -41,9 +41,7 @@ class Redis:
         self.process = None
 
     def start(self):
-        found = shutil.which("redis-server")
-        assert found, "redis-server is not installed; make test-tools"
-        self.process = subprocess.Popen([found, *self.arguments], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([needs("redis-server"), *self.arguments], stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
         while time.monotonic() < end:
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import leak_watch
 import pytest
+from needs import needs
 from standardwebhooks import Webhook, WebhookVerificationError
 
 ROOT = Path(__file__).parents[2]
@@ -219,12 +220,16 @@ def test_a_secret_file_that_changes_is_signed_with_from_then_on(start, receiver,
 # The receivers of docs/resign.md
 
 EXAMPLES = dict(re.findall(r"```(python|javascript|php)\n(.*?)```", (ROOT / "docs/resign.md").read_text(), re.DOTALL))
+NODE_MODULES = ROOT / ".venv/node/node_modules"
 COMMANDS = {"python": ("py", [sys.executable]), "javascript": ("js", ["node"]), "php": ("php", ["php", "-S"])}
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def example(request, tmp_path_factory, wait_until):
     """The port of a running example."""
+    needs(COMMANDS[request.param][1][0])
+    if request.param == "javascript":
+        needs(NODE_MODULES / "standardwebhooks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -232,7 +237,7 @@ def example(request, tmp_path_factory, wait_until):
     file = tmp_path_factory.mktemp("example") / f"receiver.{suffix}"
     file.write_text(EXAMPLES[request.param])
     where = [f"127.0.0.1:{port}"] if suffix == "php" else []
-    env = os.environ | {"PORT": str(port), "APP_SECRET": APP_SECRET, "NODE_PATH": str(ROOT / ".venv/node/node_modules")}
+    env = os.environ | {"PORT": str(port), "APP_SECRET": APP_SECRET, "NODE_PATH": str(NODE_MODULES)}
     running = subprocess.Popen([*command, *where, str(file)], env=env, stderr=subprocess.DEVNULL)
 
     def answers():

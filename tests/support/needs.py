@@ -1,0 +1,50 @@
+"""The programs that tests run, and what happens to a test whose program is missing: it is skipped, never failed.
+
+Every skip is raised here and nowhere else, so pytest's summary has one line for each missing program, with the number of
+its tests. `.ci/run` fails on any skip.
+"""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import sidecar
+
+ROOT = Path(__file__).parents[2]
+#: Where to get what `make test` installs into .venv, by the folder below .venv.
+INSTALLED = {"kubernetes": "make .venv/kubernetes/kubectl", "node": "make .venv/node/installed", "site": "make site"}
+#: The Debian packages whose name is not the program's.
+PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "node": "nodejs",
+    "php": "php-cli",
+    "promtool": "prometheus",
+}
+
+
+def needs(program: str | Path) -> str:
+    """The path of a program, or of a file below .venv; without it the test is skipped.
+
+    To be called before anything is started that the test would have to stop.
+    """
+    if isinstance(program, Path):
+        if program.exists():
+            return str(program)
+        place = program.relative_to(ROOT / ".venv")
+        remedy = INSTALLED[place.parts[0]]
+        pytest.skip(f"NOT TESTED: {place.name} is not installed; run `{remedy}`")
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(
+            f"NOT TESTED: {program} is not installed; on Debian: apt-get install {PACKAGES.get(program, program)}"
+        )
+    return found
+
+
+def needs_compiled_code(pure: str = "") -> None:
+    """The test is skipped where the data path was not compiled, unless it runs the source (`pure`: SIDECAR_PURE)."""
+    made = Path(sidecar.__file__).with_name("compiled__mypyc" + sysconfig.get_config_var("EXT_SUFFIX"))
+    if pure != "1" and not made.exists():
+        pytest.skip("NOT TESTED: the compiled data path; on Debian: apt-get install gcc python3-dev, then make test")
