@@ -27,7 +27,7 @@ EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null ||
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart clean python compiler test-tools bench-tools count-tools
+.PHONY: help demo test quick test-pythons test-extras coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart clean python compiler test-tools bench-tools count-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -41,9 +41,16 @@ PYTHON_H = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("inc
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
 	$(BIN)/sidecar demo
 
-TESTED = $(VENV)/installed-dev $(VENV)/kubernetes/kubectl test-tools $(VENV)/node/installed $(VENV)/site/installed
+# What can't be had is left out; pytest skips the tests that need it, and names it.
+TESTED = $(VENV)/installed-dev test-extras
 test: $(TESTED) ## run all tests, of the program as it is shipped: with its data path compiled
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets: unit, configuration and vectors; some 20 seconds
+	SIDECAR_PURE=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) tests/unit tests/config tests/vectors $(PYTEST_ARGS)
+
+test-pythons: python ## run the tests on Python 3.11 to 3.14, compiled and from source; as root in chroots of Debian: RELEASES="trixie sid"
+	$(PYTHON) tools/test_pythons.py $(if $(RELEASES),--releases $(RELEASES)) $(PYTHONS_ARGS)
 
 coverage: $(TESTED) ## run all tests of the source, which is not compiled then, with branch coverage
 	@rm -f .coverage .coverage.*
@@ -178,11 +185,16 @@ $(VENV)/installed: pyproject.toml setup.py $(COMPILED) requirements/runtime.txt 
 	@$(INSTALL)
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml setup.py $(COMPILED) requirements/dev.txt requirements/build.txt | $(BIN)/python compiler
-	@echo "Installing the program and what its tests and checks need ..."
-	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/dev.txt
+$(VENV)/installed-dev: setup.py $(COMPILED) $(VENV)/packages-dev | compiler
 	@$(INSTALL)
 	@touch $@ $(VENV)/installed
+
+# The program from source, which needs no compiler, and what its tests and checks need.
+$(VENV)/packages-dev: pyproject.toml requirements/dev.txt requirements/build.txt | $(BIN)/python
+	@echo "Installing the program and what its tests and checks need ..."
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	@SIDECAR_COMPILE=0 $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
 
 # In place, so that whoever changes a module of the data path has it compiled again by the next make; see CONTRIBUTING.md.
 define INSTALL
@@ -216,12 +228,16 @@ $(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python
 	@touch $@
 
 # npm, which Debian has a package of its own for, is among the tools.
-$(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | test-tools
-	@echo "Installing what the tests need from npm ..."
-	@mkdir -p $(VENV)/node
-	@cp tests/node/package.json tests/node/package-lock.json $(VENV)/node
-	@npm ci --prefix $(VENV)/node --no-audit --no-fund --loglevel=error
-	@touch $@
+$(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | $(BIN)/python
+	@command -v npm >/dev/null || exit 0; echo "Installing what the tests need from npm ..."; \
+	mkdir -p $(VENV)/node && cp tests/node/package.json tests/node/package-lock.json $(VENV)/node && \
+	npm ci --prefix $(VENV)/node --no-audit --no-fund --loglevel=error && touch $@
+
+# What tests need beside Python's packages. A part that can't be had stops nothing: its tests are skipped.
+test-extras: $(VENV)/installed-dev
+	@for part in kubernetes/kubectl node/installed site/installed; do \
+		$(MAKE) --no-print-directory $(VENV)/$$part || echo "That failed, so what needs $(VENV)/$${part%%/*} can't run."; \
+	done
 
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND-OR-FILE:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
@@ -230,21 +246,9 @@ TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openss
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux redis-server:redis-server \
 	/usr/lib/nginx/modules/ngx_http_js_module.so:libnginx-mod-http-js
 
-compiler: TOOLS = $(COMPILER)
-test-tools: TOOLS = $(TEST_TOOLS)
+compiler: TOOLS = --quiet $(COMPILER) $(if $(filter test coverage,$(MAKECMDGOALS)),$(TEST_TOOLS))
+test-tools: TOOLS = --quiet $(TEST_TOOLS)
 bench-tools: TOOLS = $(BENCH_TOOLS)
 count-tools: TOOLS = valgrind:valgrind
-compiler test-tools bench-tools count-tools:
-	@missing=; \
-	for pair in $(TOOLS); do \
-		[ -e "$${pair%%:*}" ] || command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
-	done; \
-	[ -n "$$missing" ] || exit 0; \
-	if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then \
-		echo "Installing:$$missing ..."; \
-		export DEBIAN_FRONTEND=noninteractive; \
-		apt-get -qq update && apt-get -qq install --no-install-recommends $$missing >/dev/null || \
-			echo "That failed, so what needs them can't run:$$missing"; \
-	else \
-		echo "Not installed, so what needs them can't run:$$missing"; \
-	fi
+compiler test-tools bench-tools count-tools: | python
+	@$(PYTHON) tools/debian_packages.py $(TOOLS)
