@@ -80,7 +80,8 @@ load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders ne
 check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.11
+	$(BIN)/mypy --python-version 3.14
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory audit
 

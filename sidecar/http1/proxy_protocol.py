@@ -85,7 +85,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    mapped = address.ipv4_mapped if address.version == 6 else None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
 
 

@@ -106,8 +106,9 @@ class Cidr(Value):
             network = None
         if network is None or "%" in text:
             raise ValidationError(f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32")
-        if network.version == 6 and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
-            meant = f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}"
+        first = network.network_address
+        if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= 96:
+            meant = f"{first.ipv4_mapped}/{network.prefixlen - 96}"
             raise ValidationError(f"{shown(text)} is an IPv4 network in IPv6's clothes; use '{meant}'")
         try:
             return ipaddress.ip_network(text)
