@@ -50,7 +50,7 @@ quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets:
 	SIDECAR_PURE=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) tests/unit tests/config tests/vectors $(PYTEST_ARGS)
 
 test-pythons: python ## run the tests on Python 3.11 to 3.14, compiled and from source; as root in chroots of Debian: RELEASES="trixie sid"
-	$(PYTHON) tools/test_pythons.py $(if $(RELEASES),--releases $(RELEASES)) $(PYTHONS_ARGS)
+	$(PYTHON) tools/pythons.py $(if $(RELEASES),--releases $(RELEASES)) $(PYTHONS_ARGS)
 
 coverage: $(TESTED) ## run all tests of the source, which is not compiled then, with branch coverage
 	@rm -f .coverage .coverage.*

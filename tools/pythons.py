@@ -1,4 +1,4 @@
-"""Runs the tests on other Pythons, from source and compiled: test_pythons.py [--releases NAME...] [--python PATH...]
+"""Runs the tests on other Pythons, from source and compiled: pythons.py [--releases NAME...] [--python PATH...]
 
 As root where mmdebstrap can be had, each Python is that of a Debian release, in a fresh chroot: bookworm has 3.11, trixie
 3.13 and sid 3.14. Otherwise, and for versions that no release has, the interpreters on the PATH are used (python3.11 to
