@@ -10,6 +10,7 @@ A chroot is given this machine's resolver, certificates, and settings of apt and
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--python", nargs="*", help="interpreters; default: python3.11 to python3.14 where they are")
     parser.add_argument("--suite", default=SUITE, help="what pytest runs; . for everything")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a chroot is removed
     root = os.geteuid() == 0
     if root and options.releases != []:
         debian_packages.main(["mmdebstrap:mmdebstrap"])
