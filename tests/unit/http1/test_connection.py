@@ -420,6 +420,12 @@ def test_requests_after_one_that_closes_the_connection_are_dropped(server: Serve
     assert (len(server.requests), peer.transport.closed) == (1, True)
 
 
+def test_they_are_dropped_even_if_garbage_follows_them(server: Server, peer: Peer) -> None:
+    server.listener.closing = True
+    assert peer.send(GET * 2 + b"GARBAGE\r\n\r\n") == response(close=True)
+    assert (len(server.requests), peer.transport.eof) == (1, True)
+
+
 @pytest.mark.parametrize("first", [request(b"GET / HTTP/1.1", b"Connection: close"), request(b"GET / HTTP/1.0")])
 def test_data_after_a_request_that_closes_is_discarded(server: Server, peer: Peer, first: bytes) -> None:
     """RFC 9112, 9.6. No leniency of the parser is set, so it reports such data, and the close can wait for the sender."""
@@ -595,6 +601,14 @@ def test_an_early_response_lingers_so_that_the_sender_can_read_it(server: Server
     assert peer.transport.aborted
     peer.leave()
     assert server.open == 0
+
+
+def test_after_an_early_response_a_large_body_is_read_and_discarded(server: Server, peer: Peer) -> None:
+    server.behaviour = respond_at_once
+    part = bytes(READ_HIGH_WATER + 1)
+    peer.send(request(b"POST / HTTP/1.1", b"Content-Length: %d" % (2 * len(part)), body=part))
+    assert peer.transport.reading
+    assert server.requests[0].pieces == []
 
 
 def test_a_sender_that_never_stops_is_cut_off_after_a_while(server: Server, peer: Peer) -> None:
@@ -773,6 +787,18 @@ def test_a_new_connection_replaces_an_unused_one(full: Server) -> None:
     unused.wait(1.0)
     assert full.connect().send(GET) == response()
     assert unused.transport.closed
+
+
+@pytest.mark.parametrize("slow", [GET[:9], POST[:-2]], ids=["head", "body"])
+def test_a_connection_makes_room_only_once(full: Server, slow: bytes) -> None:
+    first = full.connect()
+    first.send(slow)
+    first.wait(1.0)
+    full.behaviour = never_respond
+    assert full.connect().send(POST) == b""
+    first.wait(1.0)
+    assert full.connect().transport.take() == UNPARSED
+    assert full.open == 1
 
 
 def test_the_connection_that_has_waited_longest_is_replaced() -> None:
