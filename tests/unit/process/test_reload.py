@@ -186,3 +186,32 @@ def test_a_fetched_list_is_applied_once_and_logged(file: Path, fetch: Callable[[
         assert logged == [("stripe", 1, True), ("stripe", 1, False)]
 
     asyncio.run(run())
+
+
+def test_metrics_name_the_secrets_to_retire_and_the_lists_in_use(file: Path) -> None:
+    secret = '  - {path: /b, verify: begini, secrets: [{id: old, file: "%s", retire_by: 2030-01-01}, {id: new, file: "%s"}]}\n'
+    keys = [str(file.with_name(name)) for name in ("old", "new")]
+    for key in keys:
+        Path(key).write_text(key)
+    file.write_text(CONFIG + secret % tuple(keys))
+
+    async def run() -> None:
+        ranges = PublishedRanges(lambda: 2_000_000_000.0)
+        ranges.failures["stripe"] = 3
+        ranges.failures["github"] = 1  # not in use
+        setup = Setup(file, ranges.networks)
+        owners = (setup.reloader, RangesRefresher(ranges, setup.reloader, setup.log))
+        samples = {
+            (sample.name.removeprefix("webhook_sidecar_"), *sample.labels.values()): sample.value
+            for owner in owners
+            for metric in owner.collect()
+            for sample in metric.samples
+        }
+        retire_by = {key[1:]: value for key, value in samples.items() if key[0].startswith("secret_retire_by")}
+        assert retire_by == {("b", "old"): 1_893_542_400.0}, "the end of 1 January 2030"
+        lists = {key: value for key, value in samples.items() if key[0].startswith("ip_ranges")}
+        assert lists.keys() == {("ip_ranges_age_seconds", "stripe"), ("ip_ranges_fetch_failures_total", "stripe")}
+        assert lists["ip_ranges_fetch_failures_total", "stripe"] == 3
+        assert lists["ip_ranges_age_seconds", "stripe"] > 3 * 365 * 86400
+
+    asyncio.run(run())
