@@ -1,4 +1,4 @@
-"""From a secret's text to a key. Nearly everything that needs a secret's value gets it here, as a key."""
+"""From a secret's text to a key. Most code that needs a secret's value gets it here, as a key."""
 
 import binascii
 import hashlib

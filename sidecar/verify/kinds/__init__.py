@@ -11,12 +11,12 @@ from sidecar.verify.kinds.token import TOKEN
 
 __all__ = ["KINDS", "Kind", "register"]
 
-#: In the order in which people are shown them.
+#: In the order of the documentation.
 KINDS: dict[str, Kind] = {}
 
 
 def register(kind: Kind) -> None:
-    """Makes `kind` known to the configuration, and by it to everything else."""
+    """Adds a kind to those that the configuration accepts."""
     if kind.name in KINDS:
         raise ValueError(f"{kind.name} is registered already")
     KINDS[kind.name] = kind

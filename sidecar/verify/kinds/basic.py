@@ -22,6 +22,6 @@ BASIC = Kind(
     sign=show_token,
     bearer=True,
     prefix="Basic ",
-    text="user and password in base64",
+    shown_as="user and password in base64",
     other_prefixes=PREFIXES,
 )

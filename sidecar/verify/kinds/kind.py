@@ -64,17 +64,17 @@ class Kind:
     #: From the text to the key that signs, where that is another one. Raises `KeyFormError`.
     read_private_key: Callable[[KeyForm, bytes], Any] | None = None
     make_matcher: Callable[[Algorithm, Keys], Matcher]
-    sign: Callable[[Algorithm, Any, Pieces], bytes]  #: the signature that the matcher accepts, by a key that signs
+    sign: Callable[[Algorithm, Any, Pieces], bytes]  #: makes a signature, with a key that signs
 
-    bearer: bool = False  #: it signs nothing: anyone who saw one delivery can send any other
+    bearer: bool = False  #: nothing is signed: anyone who saw one delivery can send another one
     digest_sized: bool = False  #: the signature has the size of `algorithm:`
     message_holds_secret: bool = False  #: `signed:` must have the place {secret}
     prefix: str = ""  #: the default of `prefix:`
-    text: str = "the secret itself"  #: of a bearer kind: what the sender writes
+    shown_as: str = "the secret itself"  #: for people: the form in which a bearer kind sends the secret
 
     # What diagnosis tries, besides other encodings and other bodies.
     misread_as: tuple[KeyForm, ...] = ()  #: ways to read the secret's text that senders confuse
-    other_prefixes: tuple[str, ...] = ()  #: words that senders may put before it
+    other_prefixes: tuple[str, ...] = ()  #: words that senders may write before the secret
     constructions: Callable[[tuple[Part, ...]], Iterator[Construction]] = (
         _no_constructions  #: from the parts of the message
     )
@@ -104,7 +104,7 @@ class Kind:
     def describe_form(self, field: "SignatureField") -> str:
         """The expected form of a signature, for `explain`: `64 characters of hex`."""
         if self.bearer:
-            return self.text
+            return self.shown_as
         if size := self.size(field.algorithm):
             return f"{text_length(field.encoding, size)} characters of {field.encoding}"
         return f"a signature of kind {self.name} in {field.encoding}"

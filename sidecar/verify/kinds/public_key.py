@@ -40,14 +40,14 @@ class PublicKeyMatcher:
 
 
 def hash_algorithm(algorithm: Algorithm) -> Any:
-    """`cryptography`'s name for it."""
+    """The same algorithm, as an object of `cryptography`."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
 
     return getattr(hashes, algorithm.upper())()
 
 
 def read_public_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
-    """The key in a PEM, or in the base64 of its DER. Raises `wrong` if it can't be read, or `fits` says no."""
+    """The key in a PEM, or in the base64 of its DER. Raises `wrong` if it can't be read, or does not fit."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def read_public_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormErro
 
 
 def read_private_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
-    """The private key in a PEM. Raises `wrong` if it can't be read, or `fits` says no."""
+    """The private key in a PEM. Raises `wrong` if it can't be read, or does not fit."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 

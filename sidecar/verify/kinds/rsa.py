@@ -26,7 +26,7 @@ def _pkcs1(algorithm: Algorithm, *, signs: bool) -> Any:
 
 
 def _pss(algorithm: Algorithm, *, signs: bool) -> Any:
-    """A salt as long as the digest; what is verified may have any."""
+    """Signs with a salt as long as the digest; verifies a salt of any length."""
     from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
 
     length = padding.PSS.DIGEST_LENGTH if signs else padding.PSS.AUTO
