@@ -83,6 +83,7 @@ check: $(VENV)/installed-dev ## lint, check the format, the types and the import
 	$(BIN)/mypy --python-version 3.11
 	$(BIN)/mypy --python-version 3.14
 	$(BIN)/lint-imports
+	@$(PYTHON) tools/commit_subjects.py
 	@$(MAKE) --no-print-directory audit
 
 # pip-audit has an environment of its own, because it brings much along. Where it can't be had, audit.py says so.

@@ -15,6 +15,7 @@ import yaml
 from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
+import sidecar
 from sidecar.config.files import Remembered
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
@@ -274,26 +275,34 @@ def test_a_key_without_a_row_is_found() -> None:
     assert missing_keys(page.replace("| `drain` |", "| `drains` |")) == {"drain", "drains"}
 
 
-# -- the layers --
+# -- the map of the packages --
 
 
-def wrong_layers(page: str) -> set[str]:
-    """Files of the program without a layer, or in two, and names of none."""
-    told = [name.rstrip("/") for row in rows(page, "## Layers") for name in named(row[1])]
-    there = {path.stem for path in (ROOT / "sidecar").iterdir() if path.suffix == ".py" or path.is_dir()}
-    return (set(told) ^ (there - {"__init__", "__main__", "__pycache__"})) | {
-        name for name in told if told.count(name) > 1
+def wrong_packages(docstring: str) -> set[str]:
+    """Packages and modules of the program that the map leaves out or lists twice, and names that don't exist."""
+    entries = re.findall(r"^    ((?:\w+/?(?:, )?)+) {2,}\S", docstring, re.MULTILINE)
+    listed = [name.rstrip("/") for entry in entries for name in entry.split(", ")]
+    present = {path.stem for path in (ROOT / "sidecar").iterdir() if path.suffix == ".py" or path.is_dir()}
+    return (set(listed) ^ (present - {"__init__", "__main__", "__pycache__"})) | {
+        name for name in listed if listed.count(name) > 1
     }
 
 
-def test_every_file_of_the_program_has_its_layer() -> None:
-    assert wrong_layers(PAGES["docs/design.md"]) == set()
+def test_the_map_lists_every_package_once() -> None:
+    assert sidecar.__doc__ is not None
+    assert wrong_packages(sidecar.__doc__) == set()
 
 
-def test_a_file_without_a_layer_is_found() -> None:
-    page = PAGES["docs/design.md"]
-    assert wrong_layers(page.replace("`upstream`", "`downstream`")) == {"upstream", "downstream"}
-    assert wrong_layers(page.replace("`upstream`", "`upstream` `upstream`")) == {"upstream"}
+def test_a_wrong_map_is_found() -> None:
+    assert sidecar.__doc__ is not None
+    assert wrong_packages(sidecar.__doc__.replace("    routing/ ", "    router/ ")) == {"routing", "router"}
+    assert wrong_packages(sidecar.__doc__.replace("    routing/ ", "    verify/  ")) == {"routing", "verify"}
+
+
+def test_the_questions_of_the_design_page_name_files_that_exist() -> None:
+    files = {name for row in rows(PAGES["docs/design.md"], "## Packages") for name in named(row[1]) if ".py" in name}
+    assert len(files) > 8
+    assert {name for name in files if not (ROOT / "sidecar" / name).exists()} == set()
 
 
 # -- the admin listener --
