@@ -165,7 +165,7 @@ class HandshakeResult(StrEnum):
 
     ANSWERED = "answered"
     PASSED = "passed"
-    REFUSED = "refused"
+    REJECTED = "rejected"
 
 
 class Hint(StrEnum):

@@ -144,53 +144,53 @@ class Subject:
 
 def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  # noqa: PLR0912 - one straight line
     """Asks the stages. `now` is unix time in seconds. Raises `KeyFormError`, `ValueError` for unusable secrets or URLs."""
-    told = Explanation(remarks=capture.remarks)
+    explanation = Explanation(remarks=capture.remarks)
     head, body = capture.head, capture.body
-    told.passed(
+    explanation.passed(
         "request", f"{head.method} {_shown(head.path)}, {len(head.names.listed)} header fields, {_body(capture)}"
     )
     if capture.fault is not None:
-        return told.rejected("request", capture.fault)
+        return explanation.rejected("request", capture.fault)
     decisions = decide.Decisions(head)
     others: Sequence[tuple[str, Secret]] = ()
     if subject.config is None:
         assert subject.verifier is not None
-        told.remarks = [*capture.remarks, *(f"the secret {secret.id} {why}" for secret, why in subject.unusable)]
+        explanation.remarks = [*capture.remarks, *(f"the secret {secret.id} {why}" for secret, why in subject.unusable)]
         decisions.route = _route_of(subject.verifier, head)
     else:
-        decisions.client = _client(told, head, subject, subject.config)
+        decisions.client = _client(explanation, head, subject, subject.config)
         rejected = decide.find_route(decisions, subject.config.routes)
         if rejected is not None:
-            return told.rejected("route", rejected)
-        told.route, told.shadow = decisions.route.name, decisions.route.shadow
+            return explanation.rejected("route", rejected)
+        explanation.route, explanation.shadow = decisions.route.name, decisions.route.shadow
         others = [] if subject.secrets else foreign_secrets(subject.config.routes.routes, decisions.route)
         decisions.route = _with_given(decisions.route, subject)
 
     rejected = decide.admit(decisions, now)
     route = decisions.route
-    if subject.config is not None and not _tell_route(told, decisions, rejected):
+    if subject.config is not None and not _report_route(explanation, decisions, rejected):
         assert rejected is not None
-        return told.rejected(_stage_of(rejected), rejected)
+        return explanation.rejected(_stage_of(rejected), rejected)
     if rejected is None and decisions.handshake is None and len(body) > route.body_limit:
-        return told.rejected("body", Rejected(Reason.BODY_TOO_LARGE, f"the limit is {route.body_limit:,} bytes"))
+        return explanation.rejected("body", Rejected(Reason.BODY_TOO_LARGE, f"the limit is {route.body_limit:,} bytes"))
     if route.verifier is not None and (rejected is not None or decisions.claim is not None):
         if rejected is None:
-            _tell_claim(told, capture, route.verifier, decisions.claim)
+            _report_claim(explanation, capture, route.verifier, decisions.claim)
             rejected = decide.verify(decisions, [body])
         else:
-            _tell_claim(told, capture, route.verifier, None)
+            _report_claim(explanation, capture, route.verifier, None)
         if rejected is not None:
-            return _diagnose(told, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
-        _tell_verified(told, route.verifier, decisions.verified)
+            return _diagnose(explanation, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
+        _report_verified(explanation, route.verifier, decisions.verified)
     if decisions.handshake is not None:
-        return _tell_handshake(told, capture, decisions)
+        return _report_handshake(explanation, capture, decisions)
     if route.open:
-        told.skipped("verify", "the route is open: everything passes unverified")
+        explanation.skipped("verify", "the route is open: everything passes unverified")
     elif route.verifier is None:
-        told.skipped("verify", "verify: none; the address alone decides")
+        explanation.skipped("verify", "verify: none; the address alone decides")
     if route.replay is not None:
-        told.skipped("once", f"not checked: a copy within {route.replay.seconds:g} s is not forwarded")
-    return told
+        explanation.skipped("once", f"not checked: a copy within {route.replay.seconds:g} s is not forwarded")
+    return explanation
 
 
 def _route_of(verifier: Verifier, head: RequestHead) -> Route:
@@ -216,15 +216,15 @@ def _with_given(route: Route, subject: Subject) -> Route:
     return replace(route, verifier=given)
 
 
-def _client(told: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client | None:
+def _client(explanation: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client | None:
     """Stage 2. None where the capture does not say where the connection came from."""
     header = config.client_header
     hops = head.values(header.field)
     if not subject.peer_known:
-        told.skipped("client", "a capture has no sender's address; give --client-ip")
+        explanation.skipped("client", "a capture has no sender's address; give --client-ip")
         return None
     client = resolve_client(head.peer, hops, config.trusted_proxies, trust_unix=config.trust_unix, header=header)
-    told.client = client.text or None
+    explanation.client = client.text or None
     if client.unreadable:
         why = f"unreadable: {client.unreadable}"
     elif not client.trusted_peer:
@@ -234,65 +234,65 @@ def _client(told: Explanation, head: RequestHead, subject: Subject, config: Conf
         why = f"{client.text}, from {header.name} of the trusted proxy {head.peer}"
     else:
         why = f"{client.text}, a trusted proxy that names no client"
-    told.passed("client", why)
+    explanation.passed("client", why)
     return client
 
 
-def _tell_route(told: Explanation, decisions: decide.Decisions, rejected: Rejected | None) -> bool:
+def _report_route(explanation: Explanation, decisions: decide.Decisions, rejected: Rejected | None) -> bool:
     """Stage 3; whether it passed."""
     route, client = decisions.route, decisions.client
     stage = _stage_of(rejected) if rejected is not None else ""
     if stage == "route":
         return False
-    told.passed("route", f"{route.name} ({route.pattern}) accepts {decisions.head.method}")
+    explanation.passed("route", f"{route.name} ({route.pattern}) accepts {decisions.head.method}")
     if stage == "allowlist":
         return False
     if route.allow is not None and client is None:
-        told.skipped("allowlist", "not checked without --client-ip")
+        explanation.skipped("allowlist", "not checked without --client-ip")
     elif route.allow is not None and client is not None:
-        told.passed("allowlist", f"{client.text} is in a network of the route's allowlist")
+        explanation.passed("allowlist", f"{client.text} is in a network of the route's allowlist")
     return True
 
 
-def _tell_claim(told: Explanation, capture: Capture, verifier: Verifier, claim: Claim | None) -> None:
+def _report_claim(explanation: Explanation, capture: Capture, verifier: Verifier, claim: Claim | None) -> None:
     """Stage 4, if it passed, and what is signed."""
     scheme = verifier.scheme
-    told.passed("scheme", f"{scheme.name or 'custom scheme'}: {scheme.summary}")
+    explanation.passed("scheme", f"{scheme.name or 'custom scheme'}: {scheme.summary}")
     if claim is None:
         return
-    told.passed("signature", f"well-formed: {_expected(scheme)}")
+    explanation.passed("signature", f"well-formed: {_expected(scheme)}")
     if claim.age is not None:
-        told.passed("timestamp", _age(scheme, claim.age))
+        explanation.passed("timestamp", _age(scheme, claim.age))
     if not scheme.signature.kind.bearer:
-        told.passed("signed", _signed(verifier, capture))
+        explanation.passed("signed", _signed(verifier, capture))
 
 
-def _tell_verified(told: Explanation, verifier: Verifier, verified: Verified | None) -> None:
+def _report_verified(explanation: Explanation, verifier: Verifier, verified: Verified | None) -> None:
     """Stage 6, if it passed."""
     if verified is None:
         return
-    told.secret = verified.secret_id
+    explanation.secret = verified.secret_id
     if verified.age is not None:
-        told.passed("timestamp", _age(verifier.scheme, verified.age))
-    told.passed("verify", f"the secret {verified.secret_id} matches")
+        explanation.passed("timestamp", _age(verifier.scheme, verified.age))
+    explanation.passed("verify", f"the secret {verified.secret_id} matches")
 
 
-def _tell_handshake(told: Explanation, capture: Capture, decisions: decide.Decisions) -> Explanation:
+def _report_handshake(explanation: Explanation, capture: Capture, decisions: decide.Decisions) -> Explanation:
     handshakes, shape = decisions.route.handshakes, decisions.handshake
     assert handshakes is not None
     assert shape is not None
     if not handshakes.responds_to(shape):
-        told.handshake = "passed"
-        told.passed("handshake", "a handshake, passed on to the receiver")
-        return told
+        explanation.handshake = "passed"
+        explanation.passed("handshake", "a handshake, passed on to the receiver")
+        return explanation
     try:
         response = handshakes.respond(shape, capture.head, [capture.body])
     except Rejected as rejected:
-        told.handshake = "refused"
-        return told.rejected("handshake", rejected)
-    told.handshake = "answered"
-    told.passed("handshake", f"a handshake, answered here with {response.status} and {len(response.body)} bytes")
-    return told
+        explanation.handshake = "rejected"
+        return explanation.rejected("handshake", rejected)
+    explanation.handshake = "answered"
+    explanation.passed("handshake", f"a handshake, answered here with {response.status} and {len(response.body)} bytes")
+    return explanation
 
 
 class _Diagnosis(NamedTuple):
@@ -304,7 +304,7 @@ class _Diagnosis(NamedTuple):
 
 
 def _diagnose(
-    told: Explanation, capture: Capture, decisions: decide.Decisions, rejected: Rejected, given: _Diagnosis
+    explanation: Explanation, capture: Capture, decisions: decide.Decisions, rejected: Rejected, given: _Diagnosis
 ) -> Explanation:
     """A rejection by verification, and the mistake that explains it."""
     verifier = decisions.route.verifier
@@ -313,18 +313,20 @@ def _diagnose(
     unusable = [secret for secret, _ in given.unusable]
     if rejected.reason in DIAGNOSABLE:
         now = given.now
-        told.finding = diagnose(rejected.reason, verifier, head, body, now=now, effort=THOROUGH, others=given.others)
-        if unusable and told.finding is not None and told.finding.hint is Hint.UNKNOWN:
+        explanation.finding = diagnose(
+            rejected.reason, verifier, head, body, now=now, effort=THOROUGH, others=given.others
+        )
+        if unusable and explanation.finding is not None and explanation.finding.hint is Hint.UNKNOWN:
             read_otherwise = Verifier(scheme, unusable, verifier.public_url, resolved=False)
-            told.finding = diagnose(rejected.reason, read_otherwise, head, body, now=now, effort=THOROUGH)
+            explanation.finding = diagnose(rejected.reason, read_otherwise, head, body, now=now, effort=THOROUGH)
     stage = _stage_of(rejected)
     if stage == "signature" and decisions.claim is None:
-        told.skipped("expected", _expected(scheme))
+        explanation.skipped("expected", _expected(scheme))
     detail = rejected.detail
     if rejected is verifier.mismatch:
         ids = ", ".join(dict.fromkeys(secret.id for secret in [*verifier.secrets, *unusable]))
         detail = f"no match with {ids}"
-    return told.rejected(stage, Rejected(rejected.reason, detail))
+    return explanation.rejected(stage, Rejected(rejected.reason, detail))
 
 
 def _stage_of(rejected: Rejected) -> str:

@@ -38,7 +38,7 @@ def answer_handshake(delivery: Delivery) -> Rejected | None:
     try:
         status, headers, content = handshakes.respond(shape, delivery.head, delivery.body.pieces)
     except Rejected as rejected:
-        record.handshake = HandshakeResult.REFUSED
+        record.handshake = HandshakeResult.REJECTED
         return rejected
     record.handshake = HandshakeResult.ANSWERED
     record.status, record.answer_bytes = status, len(content)

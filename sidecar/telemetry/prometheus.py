@@ -128,7 +128,7 @@ METRICS: Final = (
         "webhook_sidecar_handshakes_total",
         "counter",
         ("route", "result"),
-        "Handshakes of providers: answered by the sidecar, passed on to the receiver, or refused.",
+        "Handshakes of providers: answered by the sidecar, passed on to the receiver, or rejected.",
         _handshakes,
     ),
     MetricInfo(

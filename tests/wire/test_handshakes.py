@@ -1,4 +1,4 @@
-"""Providers' handshakes on the wire: answered by the sidecar, passed on, or refused; signed ones only when verified."""
+"""Providers' handshakes on the wire: answered by the sidecar, passed on, or rejected; signed ones only when verified."""
 
 import base64
 import hmac
@@ -188,10 +188,10 @@ def test_zooms_token_is_signed_only_for_zoom_and_never_what_could_be_a_delivery(
     answer = answered(sidecar, receiver, "zoom", zoom("qgg8vlvZRS6UYooatFL8Aw"), method="POST")
     made = mac(b"qgg8vlvZRS6UYooatFL8Aw").hexdigest()
     assert json.loads(answer.body) == {"plainToken": "qgg8vlvZRS6UYooatFL8Aw", "encryptedToken": made}
-    refused = sidecar.metric("handshakes_total", route="zoom", result="refused")
+    rejected = sidecar.metric("handshakes_total", route="zoom", result="rejected")
     answer = sidecar.refused(zoom("v0:1:{}"), 400, "malformed_request", route="zoom", receiver=receiver)
     assert b"v0" not in answer.body
-    assert sidecar.metric("handshakes_total", route="zoom", result="refused") == refused + 1
+    assert sidecar.metric("handshakes_total", route="zoom", result="rejected") == rejected + 1
     forged = zoom("abc").replace(b'"abc"', b'"abd"')
     sidecar.refused(forged, 403, "signature_mismatch", route="zoom", receiver=receiver)
 
@@ -334,7 +334,7 @@ def test_in_shadow_mode_an_unverified_handshake_goes_to_the_receiver(sidecar, re
 def test_every_result_of_every_route_with_a_handshake_is_a_series_from_the_start(sidecar):
     with_handshake = {each["name"] for each in CONFIG["routes"]} - {"begini", "meta-without-token"}
     found = {(dict(labels)["route"], dict(labels)["result"]) for _, labels in sidecar.samples("handshakes_total")}
-    assert found == {(name, result) for name in with_handshake for result in ("answered", "passed", "refused")}
+    assert found == {(name, result) for name in with_handshake for result in ("answered", "passed", "rejected")}
 
 
 def test_what_a_challenge_had_signed_is_no_delivery(sidecar, receiver, craft):

@@ -108,7 +108,7 @@ def security() -> Dashboard:
         ),
         lines(
             "Handshakes",
-            "Requests by which providers check a webhook when it is set up. refused: the token or the form is wrong, and the provider "
+            "Requests by which providers check a webhook when it is set up. rejected: the token or the form is wrong, and the provider "
             "will not enable the webhook. Many of them while you set up none: somebody is probing.",
             (rate("webhook_sidecar_handshakes_total", by="route, result"), "{{route}} {{result}}"),
             unit="reqps",
