@@ -18,7 +18,7 @@ pytestmark = pytest.mark.image
 OLD, NEW, FORGED = (f"{word}-secret-that-nobody-guesses" for word in ("old", "new", "forged"))
 
 
-class AdminProgram(NamedTuple):
+class Running(NamedTuple):
     pod: Pod
     objects: list[dict[str, Any]]
     image: str
@@ -69,7 +69,7 @@ def without_tests(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", params=["sidecar", "gateway"])
 def running(
     request: pytest.FixtureRequest, image: str, receiver_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AdminProgram]:
+) -> Iterator[Running]:
     name = f"{request.param}-{uuid.uuid4().hex[:8]}"
     folder = tmp_path_factory.mktemp(request.param)
     images = {"receiver": receiver_image, "webhook-sidecar:0.1.0": image}
@@ -78,7 +78,7 @@ def running(
         objects = template(values("sidecar", name, receiver=receiver))
         with played([secret(name), *without_tests(objects)], images, folder) as pod:
             wait_for(lambda: pod.status("/readyz") == 200, pod)
-            yield AdminProgram(pod, objects, image, pod, f"{name}-secret")
+            yield Running(pod, objects, image, pod, f"{name}-secret")
         return
     # A receiver of somebody else's: a pod that answers everybody.
     container = {"name": "receiver", "image": "receiver", "env": [{"name": "ADDRESS", "value": "3000"}]}
@@ -91,10 +91,10 @@ def running(
         objects = template(values("gateway", name, config={"upstream": f"http://{app.address}:3000"}))
         with played([secret(name), *without_tests(objects)], images, folder) as pod:
             wait_for(lambda: pod.status("/readyz") == 200, pod)
-            yield AdminProgram(pod, objects, image, app, f"{name}-secret")
+            yield Running(pod, objects, image, app, f"{name}-secret")
 
 
-def test_a_signed_delivery_is_accepted_and_a_forged_one_refused(running: AdminProgram) -> None:
+def test_a_signed_delivery_is_accepted_and_a_forged_one_refused(running: Running) -> None:
     before = running.taken()
     assert running.deliver(OLD) == 200
     assert running.deliver(FORGED) == 403
@@ -102,7 +102,7 @@ def test_a_signed_delivery_is_accepted_and_a_forged_one_refused(running: AdminPr
     assert running.taken() == before + 1
 
 
-def test_helm_test_is_green_but_for_a_receiver_that_can_be_gone_around(running: AdminProgram, tmp_path: Path) -> None:
+def test_helm_test_is_green_but_for_a_receiver_that_can_be_gone_around(running: Running, tmp_path: Path) -> None:
     """Each test's own command, with addresses for the names that only a cluster knows. podman enforces no NetworkPolicy: the
     gateway's receiver answers everybody, and the test must say so."""
     for each in running.objects:
@@ -128,7 +128,7 @@ def test_helm_test_is_green_but_for_a_receiver_that_can_be_gone_around(running: 
     assert {name: status for name, (status, _) in results.items()} == expected, results
 
 
-def test_a_secret_is_exchanged_by_file_without_a_restart(running: AdminProgram) -> None:
+def test_a_secret_is_exchanged_by_file_without_a_restart(running: Running) -> None:
     """And no delivery is refused meanwhile: the sender changes when both are known."""
     started = re.findall(r'"event": "serving"', running.pod.log("webhook-sidecar"))
     folder = mounted(running.secret)
@@ -144,7 +144,7 @@ def test_a_secret_is_exchanged_by_file_without_a_restart(running: AdminProgram) 
     wait_for(lambda: running.deliver(OLD) == 200, running.pod)
 
 
-def test_a_pod_runs_under_the_restricted_profile_with_a_limit_of_memory(running: AdminProgram) -> None:
+def test_a_pod_runs_under_the_restricted_profile_with_a_limit_of_memory(running: Running) -> None:
     (inspected,) = yaml.safe_load(running.pod.inspect("webhook-sidecar"))
     assert inspected["HostConfig"]["ReadonlyRootfs"] is True
     assert inspected["HostConfig"]["Memory"] == 256 * 1024**2
@@ -152,7 +152,7 @@ def test_a_pod_runs_under_the_restricted_profile_with_a_limit_of_memory(running:
     assert inspected["EffectiveCaps"] in ([], None)
 
 
-def test_a_stop_under_load_loses_nothing(running: AdminProgram) -> None:
+def test_a_stop_under_load_loses_nothing(running: Running) -> None:
     """Senders go on until the pod says that it is not ready, as a load balancer does; the last of this module's tests."""
     before = running.taken()
     with load_while_ready(running.pod, OLD) as answers:
