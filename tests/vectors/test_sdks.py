@@ -28,7 +28,6 @@ from sidecar.secret import Secret
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.verifier import Verifier
 
-NOW = int(time.time())
 ORIGIN = "https://hooks.example.com"
 URL = ORIGIN + "/webhooks/in?a=1&b=%20x"
 FORM = urlencode(
@@ -46,6 +45,11 @@ PRIVATE = SIGNING_KEY.private_bytes(
 Headers = dict[str, str]
 
 
+def now() -> int:
+    """Unix time when a delivery is signed. Not a constant: libraries reject one that is five minutes old."""
+    return int(time.time())
+
+
 @dataclass(frozen=True)
 class Library:
     """How a provider's library signs and verifies. `verifies` raises or returns False for what it refuses."""
@@ -61,20 +65,28 @@ class Library:
 
 def _ecdsa(body: str) -> Headers:
     """SendGrid's library only verifies; its counterpart, by `cryptography`."""
-    signature = SIGNING_KEY.sign(f"{NOW}{body}".encode(), ec.ECDSA(hashes.SHA256()))
+    stamp = str(now())
+    signature = SIGNING_KEY.sign(f"{stamp}{body}".encode(), ec.ECDSA(hashes.SHA256()))
     prefix = "X-Twilio-Email-Event-Webhook"
-    return {f"{prefix}-Signature": base64.b64encode(signature).decode(), f"{prefix}-Timestamp": str(NOW)}
+    return {f"{prefix}-Signature": base64.b64encode(signature).decode(), f"{prefix}-Timestamp": stamp}
 
 
 def _standard(body: str) -> Headers:
-    moment = datetime.fromtimestamp(NOW, UTC)
-    signature = standardwebhooks.Webhook(WHSEC).sign("msg_1", moment, body)
-    return {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": signature}
+    stamp = now()
+    signature = standardwebhooks.Webhook(WHSEC).sign("msg_1", datetime.fromtimestamp(stamp, UTC), body)
+    return {"webhook-id": "msg_1", "webhook-timestamp": str(stamp), "webhook-signature": signature}
 
 
 def _svix(body: str) -> Headers:
-    signature = svix.Webhook(WHSEC).sign("msg_1", datetime.fromtimestamp(NOW, UTC), body)
-    return {"svix-id": "msg_1", "svix-timestamp": str(NOW), "svix-signature": signature}
+    stamp = now()
+    signature = svix.Webhook(WHSEC).sign("msg_1", datetime.fromtimestamp(stamp, UTC), body)
+    return {"svix-id": "msg_1", "svix-timestamp": str(stamp), "svix-signature": signature}
+
+
+def _sign_slack(body: str) -> Headers:
+    stamp = str(now())
+    signature = _slack.generate_signature(timestamp=stamp, body=body) or ""
+    return {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signature}
 
 
 def _params(body: str) -> Any:
@@ -102,10 +114,7 @@ LIBRARIES = [
     Library(
         "slack",
         "slack-signing-secret",
-        lambda body: {
-            "X-Slack-Request-Timestamp": str(NOW),
-            "X-Slack-Signature": _slack.generate_signature(timestamp=str(NOW), body=body) or "",
-        },
+        _sign_slack,
         lambda body, headers, url: _slack.is_valid_request(body, headers),
     ),
     Library(

@@ -38,7 +38,8 @@ ENV = {
 #: JSON as a careful sender writes it; CANARY-BODY must never be shown.
 BODY = '{"mark":"CANARY-BODY-5e1d","name":"Jörg","list":[1,2],"a":{"z":1,"b":"x/y"}}\r\n'.encode()
 DOCUMENT = json.loads(BODY)
-NOW = int(time.time())
+#: Unix time for `explain`, which gets it as --now.
+FIXED = 1_800_000_000
 
 
 def route(name, verify, secret):
@@ -108,9 +109,9 @@ def slack(stamp, secret="CANARY-SECRET-slack-90fe"):
     return [("X-Slack-Request-Timestamp", stamp), ("X-Slack-Signature", "v0=" + text)]
 
 
-def standard(key):
-    text = b64(mac(key, b"msg_1.%d." % NOW + BODY))
-    return [("webhook-id", "msg_1"), ("webhook-timestamp", str(NOW)), ("webhook-signature", "v1," + text)]
+def standard(key, now):
+    text = b64(mac(key, b"msg_1.%d." % now + BODY))
+    return [("webhook-id", "msg_1"), ("webhook-timestamp", str(now)), ("webhook-signature", "v1," + text)]
 
 
 def square(url):
@@ -128,79 +129,92 @@ def own(hint, route, key):
 
 MALFORMED = "signature_malformed"
 SQUARE = "https://hooks.example.com/hint/square"
-MISTAKES = {
-    "sha1 for sha256": github("wrong_algorithm", "sha1=" + mac(GITHUB, algorithm="sha1").hex(), reason=MALFORMED),
-    "sha512 for sha256": github("wrong_algorithm", "sha256=" + mac(GITHUB, algorithm="sha512").hex(), reason=MALFORMED),
-    "a plain hash of secret and body": github(
-        "wrong_algorithm", "sha256=" + hashlib.sha256(GITHUB.encode() + BODY).hexdigest()
-    ),
-    "an HMAC for a keyed hash": Mistake(
-        "wrong_algorithm", "hubspot", [("X-HubSpot-Signature", mac(ENV["HINT_TOKEN"]).hex())]
-    ),
-    "hex for base64 of a public-key signature": Mistake(
-        "wrong_encoding", "wise", [("X-Signature-SHA256", RSA.sign(BODY, PKCS1v15(), SHA256()).hex())]
-    ),
-    "base64 for hex": github("wrong_encoding", "sha256=" + b64(mac(GITHUB)), reason=MALFORMED),
-    "hex in upper case": github("wrong_encoding", "sha256=" + mac(GITHUB).hex().upper(), reason=MALFORMED),
-    "hex for base64": Mistake(
-        "wrong_encoding",
-        "shopify",
-        [("X-Shopify-Hmac-Sha256", mac("CANARY-SECRET-shopify-42aa").hex())],
-        reason=MALFORMED,
-    ),
-    "no prefix": github("prefix_missing", mac(GITHUB).hex(), reason=MALFORMED),
-    "a token behind Bearer": Mistake(
-        "prefix_missing", "gitlab", [("X-Gitlab-Token", "Bearer " + ENV["HINT_TOKEN"])], reason="token_mismatch"
-    ),
-    "the sender's secret ends with a newline": github("secret_has_whitespace", "sha256=" + mac(GITHUB + "\n").hex()),
-    "our secret ends with a blank": own("secret_has_whitespace", "blank", ENV["HINT_BLANK"].strip()),
-    "whsec_ used as text": Mistake("secret_decoded_differently", "standard", standard(ENV["HINT_WHSEC"])),
-    "whsec_ decoded where it is text": Mistake(
-        "secret_decoded_differently",
-        "stripe",
-        [("Stripe-Signature", f"t={NOW},v1={mac(base64.b64decode(BASE64_SECRET), b'%d.' % NOW + BODY).hex()}")],
-    ),
-    "the secret decoded from hex": own("secret_decoded_differently", "hex", bytes.fromhex(HEX_SECRET)),
-    "the secret decoded from base64": own("secret_decoded_differently", "base64", base64.b64decode(BASE64_SECRET)),
-    "the secret of another route": github("secret_of_another_route", "sha256=" + mac(HEX_SECRET).hex()),
-    "a newline was added": signed("body_newline_changed", BODY[:-2], BODY[:-2] + b"\n"),
-    "the final newline was taken": signed("body_newline_changed", BODY, BODY[:-2]),
-    "CR LF became LF": signed("body_line_endings_changed", b"a\r\nb\r\nc", b"a\nb\nc"),
-    "LF became CR LF": signed("body_line_endings_changed", b"a\nb\nc", b"a\r\nb\r\nc"),
-    "JSON was compact": signed(
-        "body_json_reserialised", BODY.strip(), json.dumps(DOCUMENT, ensure_ascii=False).encode()
-    ),
-    "JSON had blanks": signed("body_json_reserialised", json.dumps(DOCUMENT).encode(), BODY.strip()),
-    "JSON had its keys sorted": signed("body_json_reserialised", json.dumps(DOCUMENT, sort_keys=True).encode(), BODY),
-    "JSON was indented": signed("body_json_reserialised", json.dumps(DOCUMENT, indent=2).encode(), BODY),
-    "JSON was escaped to ASCII": signed(
-        "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).encode(), BODY
-    ),
-    "JSON was PHP's": signed(
-        "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).replace("/", "\\/").encode(), BODY
-    ),
-    "an empty body was signed": signed("body_empty", b""),
-    "the body was lost": signed("body_empty", BODY, b""),
-    "milliseconds for seconds": Mistake(
-        "timestamp_unit", "slack", slack(str(NOW * 1000)), reason="timestamp_in_future"
-    ),
-    "a fraction of a second": Mistake("timestamp_unit", "slack", slack(f"{NOW}.25"), reason="timestamp_malformed"),
-    "ISO 8601 for seconds": Mistake(
-        "timestamp_unit",
-        "slack",
-        slack(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW))),
-        reason="timestamp_malformed",
-    ),
-    "http for https": url("http://hooks.example.com/hint/square?x=1"),
-    "a URL with the port": url("https://hooks.example.com:443/hint/square?x=1"),
-    "a URL without its query": url(SQUARE),
-    "a URL with a final slash": url(SQUARE + "/?x=1"),
-    "the host of the connection": url("https://hooks.test/hint/square?x=1"),
-    "path and query alone": url("/hint/square?x=1"),
-    "a secret that nobody knows": github("unknown", "sha256=" + mac("somebody else's").hex()),
-    "a body that somebody changed": signed("unknown", BODY, BODY.replace(b"[1,2]", b"[1,3]")),
-    "no signature at all in its place": github("unknown", "sha256=not-a-signature", reason=MALFORMED),
-}
+
+
+def mistakes(now):
+    """One of each kind, signed at `now`, unix time in seconds."""
+    return {
+        "sha1 for sha256": github("wrong_algorithm", "sha1=" + mac(GITHUB, algorithm="sha1").hex(), reason=MALFORMED),
+        "sha512 for sha256": github(
+            "wrong_algorithm", "sha256=" + mac(GITHUB, algorithm="sha512").hex(), reason=MALFORMED
+        ),
+        "a plain hash of secret and body": github(
+            "wrong_algorithm", "sha256=" + hashlib.sha256(GITHUB.encode() + BODY).hexdigest()
+        ),
+        "an HMAC for a keyed hash": Mistake(
+            "wrong_algorithm", "hubspot", [("X-HubSpot-Signature", mac(ENV["HINT_TOKEN"]).hex())]
+        ),
+        "hex for base64 of a public-key signature": Mistake(
+            "wrong_encoding", "wise", [("X-Signature-SHA256", RSA.sign(BODY, PKCS1v15(), SHA256()).hex())]
+        ),
+        "base64 for hex": github("wrong_encoding", "sha256=" + b64(mac(GITHUB)), reason=MALFORMED),
+        "hex in upper case": github("wrong_encoding", "sha256=" + mac(GITHUB).hex().upper(), reason=MALFORMED),
+        "hex for base64": Mistake(
+            "wrong_encoding",
+            "shopify",
+            [("X-Shopify-Hmac-Sha256", mac("CANARY-SECRET-shopify-42aa").hex())],
+            reason=MALFORMED,
+        ),
+        "no prefix": github("prefix_missing", mac(GITHUB).hex(), reason=MALFORMED),
+        "a token behind Bearer": Mistake(
+            "prefix_missing", "gitlab", [("X-Gitlab-Token", "Bearer " + ENV["HINT_TOKEN"])], reason="token_mismatch"
+        ),
+        "the sender's secret ends with a newline": github(
+            "secret_has_whitespace", "sha256=" + mac(GITHUB + "\n").hex()
+        ),
+        "our secret ends with a blank": own("secret_has_whitespace", "blank", ENV["HINT_BLANK"].strip()),
+        "whsec_ used as text": Mistake("secret_decoded_differently", "standard", standard(ENV["HINT_WHSEC"], now)),
+        "whsec_ decoded where it is text": Mistake(
+            "secret_decoded_differently",
+            "stripe",
+            [("Stripe-Signature", f"t={now},v1={mac(base64.b64decode(BASE64_SECRET), b'%d.' % now + BODY).hex()}")],
+        ),
+        "the secret decoded from hex": own("secret_decoded_differently", "hex", bytes.fromhex(HEX_SECRET)),
+        "the secret decoded from base64": own("secret_decoded_differently", "base64", base64.b64decode(BASE64_SECRET)),
+        "the secret of another route": github("secret_of_another_route", "sha256=" + mac(HEX_SECRET).hex()),
+        "a newline was added": signed("body_newline_changed", BODY[:-2], BODY[:-2] + b"\n"),
+        "the final newline was taken": signed("body_newline_changed", BODY, BODY[:-2]),
+        "CR LF became LF": signed("body_line_endings_changed", b"a\r\nb\r\nc", b"a\nb\nc"),
+        "LF became CR LF": signed("body_line_endings_changed", b"a\nb\nc", b"a\r\nb\r\nc"),
+        "JSON was compact": signed(
+            "body_json_reserialised", BODY.strip(), json.dumps(DOCUMENT, ensure_ascii=False).encode()
+        ),
+        "JSON had blanks": signed("body_json_reserialised", json.dumps(DOCUMENT).encode(), BODY.strip()),
+        "JSON had its keys sorted": signed(
+            "body_json_reserialised", json.dumps(DOCUMENT, sort_keys=True).encode(), BODY
+        ),
+        "JSON was indented": signed("body_json_reserialised", json.dumps(DOCUMENT, indent=2).encode(), BODY),
+        "JSON was escaped to ASCII": signed(
+            "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).encode(), BODY
+        ),
+        "JSON was PHP's": signed(
+            "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).replace("/", "\\/").encode(), BODY
+        ),
+        "an empty body was signed": signed("body_empty", b""),
+        "the body was lost": signed("body_empty", BODY, b""),
+        "milliseconds for seconds": Mistake(
+            "timestamp_unit", "slack", slack(str(now * 1000)), reason="timestamp_in_future"
+        ),
+        "a fraction of a second": Mistake("timestamp_unit", "slack", slack(f"{now}.25"), reason="timestamp_malformed"),
+        "ISO 8601 for seconds": Mistake(
+            "timestamp_unit",
+            "slack",
+            slack(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))),
+            reason="timestamp_malformed",
+        ),
+        "http for https": url("http://hooks.example.com/hint/square?x=1"),
+        "a URL with the port": url("https://hooks.example.com:443/hint/square?x=1"),
+        "a URL without its query": url(SQUARE),
+        "a URL with a final slash": url(SQUARE + "/?x=1"),
+        "the host of the connection": url("https://hooks.test/hint/square?x=1"),
+        "path and query alone": url("/hint/square?x=1"),
+        "a secret that nobody knows": github("unknown", "sha256=" + mac("somebody else's").hex()),
+        "a body that somebody changed": signed("unknown", BODY, BODY.replace(b"[1,2]", b"[1,3]")),
+        "no signature at all in its place": github("unknown", "sha256=not-a-signature", reason=MALFORMED),
+    }
+
+
+NAMES = list(mistakes(0))
 
 
 def explain(*arguments, raw):
@@ -230,17 +244,17 @@ def secrets_at_hand(monkeypatch):
     monkeypatch.setenv("SLACK_SECRET", "CANARY-SECRET-slack-90fe")
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", NAMES)
 def test_explain_names_the_mistake(config_file, name):
-    mistake = MISTAKES[name]
-    status, said = explain("--config", config_file, "--now", str(NOW), raw=mistake.raw)
+    mistake = mistakes(FIXED)[name]
+    status, said = explain("--config", config_file, "--now", str(FIXED), raw=mistake.raw)
     assert (status, said["verdict"], said["reason"], said["hint"]) == (1, "rejected", mistake.reason, mistake.hint)
     assert said["try"]
     assert said["secret"] is None
 
 
 def test_explain_with_a_preset_alone_names_the_mistake_too():
-    said = explain("--preset", "github", "--secret", "env:GITHUB_SECRET", raw=MISTAKES["JSON had blanks"].raw)[1]
+    said = explain("--preset", "github", "--secret", "env:GITHUB_SECRET", raw=mistakes(FIXED)["JSON had blanks"].raw)[1]
     assert said["hint"] == "body_json_reserialised"
 
 
@@ -252,17 +266,17 @@ def test_what_is_right_has_no_hint(config_file):
 
 
 def test_what_is_merely_old_has_no_hint(config_file):
-    raw = Mistake("", "slack", slack(str(NOW - 1000))).raw
-    said = explain("--config", config_file, "--now", str(NOW), raw=raw)[1]
+    raw = Mistake("", "slack", slack(str(FIXED - 1000))).raw
+    said = explain("--config", config_file, "--now", str(FIXED), raw=raw)[1]
     assert (said["reason"], said["hint"]) == ("timestamp_too_old", None)
 
 
 # -- on live traffic --
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", NAMES)
 def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar, receiver, name):
-    mistake = MISTAKES[name]
+    mistake = mistakes(int(time.time()))[name]
     time.sleep(0.11)  # so many refusals of a second are looked into, and not more
     labels = {"route": mistake.route, "hint": mistake.hint}
     before = sidecar.metric("mismatch_hints_total", **labels)
@@ -273,7 +287,7 @@ def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar, receiver, nam
 
 
 def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar):
-    hints = {mistake.hint for mistake in MISTAKES.values()}
+    hints = {mistake.hint for mistake in mistakes(FIXED).values()}
     assert len(hints) == 13
     found = {dict(labels)["route"]: 0 for _, labels in sidecar.samples("mismatch_hints_total")}
     for _, labels in sidecar.samples("mismatch_hints_total"):
@@ -285,12 +299,12 @@ def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar):
 def test_what_is_accepted_or_merely_old_has_no_hint(sidecar, receiver, craft):
     mark = sidecar.mark()
     assert sidecar.ask(github("", "sha256=" + mac(GITHUB).hex()).raw).status == 200
-    assert sidecar.ask(Mistake("", "slack", slack(str(NOW - 1000))).raw).status == 403
+    assert sidecar.ask(Mistake("", "slack", slack(str(int(time.time()) - 1000))).raw).status == 403
     assert all("hint" not in line for line in sidecar.lines[mark:])
 
 
 def test_of_many_refusals_at_once_few_are_looked_into_and_all_are_logged(sidecar, receiver):
-    mark, raw = sidecar.mark(), MISTAKES["JSON had blanks"].raw
+    mark, raw = sidecar.mark(), mistakes(FIXED)["JSON had blanks"].raw
     with sidecar.connect() as client:
         began = time.monotonic()
         for _ in range(100):

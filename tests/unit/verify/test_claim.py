@@ -172,12 +172,19 @@ def test_a_cap_on_signatures_items_and_bytes() -> None:
 
 
 @pytest.mark.parametrize("item", [b",", b"v1=,", b"v1=%b," % HEX[A], b"t=1,"])
-def test_a_list_of_ten_thousand_costs_no_more_than_one(item: bytes) -> None:
+def test_a_list_of_ten_thousand_costs_no_more_than_one_of_a_hundred(item: bytes) -> None:
     made = listed()
-    began = time.process_time()
-    for _ in range(200):
-        assert refused(made, item * 10_000) is Reason.SIGNATURE_MALFORMED
-    assert (time.process_time() - began) / 200 < 0.002
+
+    def cost(count: int) -> float:
+        """CPU seconds of the cheapest of many runs, so that other processes' load doesn't count."""
+        seconds = []
+        for _ in range(200):
+            began = time.process_time()
+            assert refused(made, item * count) is Reason.SIGNATURE_MALFORMED
+            seconds.append(time.process_time() - began)
+        return min(seconds)
+
+    assert cost(10_000) < 10 * cost(100)
 
 
 # -- encodings and kinds --
