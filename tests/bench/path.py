@@ -22,7 +22,6 @@ import socket
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import uvloop
 
@@ -174,40 +173,41 @@ async def main() -> None:
     os._exit(0)
 
 
-#: Which stage of proxy.py's straight line a module belongs to.
+#: Beginnings of paths below sidecar/, and the stage whose time their modules take.
 STAGES = {
-    "server: parse, answer, turns of the loop": (
-        "connection",
-        "incoming",
-        "transport",
-        "admission",
-        "head",
-        "light_task",
-        "deadlines",
-        "proxy_protocol",
-    ),
-    "client, route, allowlist": ("client_ip", "routes", "reload"),
-    "body": ("body",),
-    "verify": ("signature", "claim", "proof", "message", "clock", "scheme"),
-    "replay": ("replay", "once"),
-    "upstream: head, write, parse": ("upstream", "forwarded"),
-    "record: metrics, log": ("metrics", "log", "exchange", "refusals", "outcomes"),
-    "hints": ("hints", "diagnosis", "alternatives", "document"),
-    "the straight line itself": ("proxy",),
+    "http1/upstream": "forward",
+    "http1/": "server: parse, respond, turns of the loop",
+    "routing/": "client, route, allowlist",
+    "delivery/body": "body",
+    "verify/": "verify",
+    "replay/": "replay",
+    "delivery/upstream_head": "forward",
+    "delivery/forward": "forward",
+    "delivery/responses": "forward",
+    "delivery/": "the straight line itself",
+    "diagnosis/": "hints",
+    "telemetry/": "record",
+    "delivery/recorder": "record",
 }
 
 
 def shares(stats: pstats.Stats) -> dict[str, float]:
     """Each stage's share of the program's own time, what it calls of others' (C functions, mostly) included."""
-    stage_of = {module: stage for stage, modules in STAGES.items() for module in modules}
-    seconds = dict.fromkeys(STAGES, 0.0)
+
+    def stage_of(file: str) -> str:
+        """By the longest name that the file's path begins with."""
+        path = file.rpartition("/sidecar/")[2]
+        begins = max((begin for begin in STAGES if path.startswith(begin)), key=len, default="delivery/")
+        return STAGES[begins]
+
+    seconds = dict.fromkeys(STAGES.values(), 0.0)
     for (file, _, _), (_, _, own, _, callers) in stats.stats.items():
         if "/sidecar/" in file:
-            seconds[stage_of.get(Path(file).stem, "the straight line itself")] += own
+            seconds[stage_of(file)] += own
             continue
         for (calling, _, _), called in callers.items():
             if "/sidecar/" in calling:
-                seconds[stage_of.get(Path(calling).stem, "the straight line itself")] += called[2]
+                seconds[stage_of(calling)] += called[2]
     return {stage: spent / sum(seconds.values()) for stage, spent in seconds.items() if spent}
 
 
