@@ -5,7 +5,7 @@ import os
 import sys
 
 from sidecar.cli.arguments import add_config, config_file
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.loader import load_config
 from sidecar.process.serve import ListenError, serve
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = Remembered()
+    files = FileRecorder()
     config = load_config(config_file(arguments), os.environ, read=files)
     try:
         return serve(config, files, os.environ)

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.settings import Config
 from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log import Log
@@ -42,7 +42,7 @@ class DataProcesses(Protocol):
         """Returns when deliveries are accepted, or `ended` is done."""
         ...
 
-    async def apply(self, config: Config, files: Remembered) -> None:
+    async def apply(self, config: Config, files: FileRecorder) -> None:
         """Returns when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
         ...
 
@@ -75,7 +75,7 @@ class SingleProcess:
         self._data_plane.start(self._data_socket)
         self.ended = self._data_plane.ended
 
-    async def apply(self, config: Config, files: Remembered) -> None:
+    async def apply(self, config: Config, files: FileRecorder) -> None:
         self._data_plane.apply(config)
 
     async def drain(self, *, accepting: float, until: float) -> None:

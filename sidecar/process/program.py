@@ -21,7 +21,7 @@ from typing import Any
 from sidecar import __version__, is_compiled
 from sidecar.admin.app import admin_app
 from sidecar.admin.live_page import LivePage
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.http1.sockets import bound_address, remove
@@ -49,7 +49,7 @@ class Program:
         env: Mapping[str, str],
         loop: asyncio.AbstractEventLoop,
         *,
-        files: Remembered,
+        files: FileRecorder,
         log: Log,
         data_processes: DataProcesses,
     ) -> None:

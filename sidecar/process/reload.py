@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from sidecar.config.files import ReadFile, Recalled, Remembered
+from sidecar.config.files import FileRecorder, ReadFile, RecordedFiles
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
@@ -39,7 +39,7 @@ class Reloader(Collector):
     def __init__(
         self,
         config: Config,
-        files: Remembered,
+        files: FileRecorder,
         env: Mapping[str, str],
         *,
         networks: Mapping[str, Networks],
@@ -86,7 +86,7 @@ class Reloader(Collector):
     async def use_fetched_networks(self) -> None:
         """Applies the current configuration with the fetched lists. Its files are not read: they may be half written."""
         async with self._lock:
-            read, ranges = Recalled(self._valid_files.texts), dict(self._networks)
+            read, ranges = RecordedFiles(self._valid_files.texts), dict(self._networks)
             config = await asyncio.to_thread(load_config, self.config.file, self._env, read=read, ranges=ranges)
             await self._processes.apply(config, self._valid_files)
             self.config = config
@@ -121,7 +121,7 @@ class Reloader(Collector):
 
 def read_again(
     old: Config, env: Mapping[str, str], ranges: Mapping[str, Networks]
-) -> tuple[Config | ConfigError, Remembered]:
+) -> tuple[Config | ConfigError, FileRecorder]:
     """The configuration as its files are now, or the mistakes in it, and the files that were read. Call it in a thread.
 
     If a file changes in the meantime, all of them are read again, so that the configuration is never a mix of old and new.
@@ -130,7 +130,7 @@ def read_again(
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         for _ in range(MAX_READS):
-            files = Remembered()
+            files = FileRecorder()
             read = _read(old, env, files, ranges)
             if files.current_states() == files.states:
                 break
@@ -140,7 +140,7 @@ def read_again(
 
 
 def _read(
-    old: Config, env: Mapping[str, str], files: Remembered, ranges: Mapping[str, Networks]
+    old: Config, env: Mapping[str, str], files: FileRecorder, ranges: Mapping[str, Networks]
 ) -> Config | ConfigError:
     try:
         return _load(old, env, files, ranges)
@@ -171,7 +171,7 @@ def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[s
     return new
 
 
-async def wait_for_change(current: Callable[[], Remembered]) -> None:
+async def wait_for_change(current: Callable[[], FileRecorder]) -> None:
     """Returns when a file's content differs from what was last read, and the files are no longer being written.
 
     `current()` is what was last read; it may change while this waits. Files are read in a thread, because a network file

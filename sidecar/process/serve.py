@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import uvloop
 
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.settings import Config
 from sidecar.http1.sockets import ListenError, bind, bind_shared, bound_address, remove
 from sidecar.http1.uvicorn_server import quiet_uvicorn
@@ -18,7 +18,7 @@ from sidecar.telemetry.log import Log, to_shared_stdout
 __all__ = ["ListenError", "serve"]
 
 
-def serve(config: Config, files: Remembered, env: Mapping[str, str]) -> int:
+def serve(config: Config, files: FileRecorder, env: Mapping[str, str]) -> int:
     """Runs until stopped; returns the exit status. Raises `ListenError` before anything is served.
 
     `files` are those that the configuration was read from.
@@ -39,7 +39,7 @@ def serve(config: Config, files: Remembered, env: Mapping[str, str]) -> int:
 
 async def _run(
     config: Config,
-    files: Remembered,
+    files: FileRecorder,
     env: Mapping[str, str],
     data_sockets: list[socket.socket],
     admin_socket: socket.socket,

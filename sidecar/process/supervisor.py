@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.process.channel import Channel
@@ -138,7 +138,7 @@ class Supervisor:
     def __init__(
         self,
         config: Config,
-        files: Remembered,
+        files: FileRecorder,
         loop: asyncio.AbstractEventLoop,
         log: Log,
         data_sockets: Sequence[socket.socket],
@@ -181,7 +181,7 @@ class Supervisor:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
 
-    async def apply(self, config: Config, files: Remembered) -> None:
+    async def apply(self, config: Config, files: FileRecorder) -> None:
         """Returns when every worker uses this configuration. Raises `ConfigError` if it can't be used."""
         self._prepare(config)
         self._setup = message = self._message(config, files)
@@ -250,7 +250,7 @@ class Supervisor:
             detail = "more routes since the start than there is room to count; restart to apply"
             raise ConfigError([Problem(config.file, 1, "routes", detail)]) from None
 
-    def _message(self, config: Config, files: Remembered) -> dict[str, Any]:
+    def _message(self, config: Config, files: FileRecorder) -> dict[str, Any]:
         self._number += 1
         return {
             "do": "configure",

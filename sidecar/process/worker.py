@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from sidecar.config.files import Recalled
+from sidecar.config.files import RecordedFiles
 from sidecar.config.loader import load_config
 from sidecar.config.settings import Config
 from sidecar.http1.uvicorn_server import quiet_uvicorn
@@ -87,7 +87,7 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
 
 def _load(message: dict[str, Any]) -> Config:
     ranges = {name: Networks(map(ip_network, cidrs)) for name, cidrs in message["ranges"].items()}
-    return load_config(message["file"], os.environ, read=Recalled(message["texts"]), ranges=ranges)
+    return load_config(message["file"], os.environ, read=RecordedFiles(message["texts"]), ranges=ranges)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.files import Recalled, Remembered, read_file_state
+from sidecar.config.files import FileRecorder, RecordedFiles, read_file_state
 from sidecar.process import reload
 
 
@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_read_once_however_often_it_is_asked_for(file: Path) -> None:
-    files = Remembered()
+    files = FileRecorder()
     assert files(str(file), 10) == b"one"
     file.write_text("two")
     assert files(str(file), 10) == b"one"
@@ -27,11 +27,11 @@ def test_a_file_is_read_once_however_often_it_is_asked_for(file: Path) -> None:
 
 
 def test_what_was_read_is_recalled_the_absence_of_a_file_included(file: Path, tmp_path: Path) -> None:
-    files = Remembered()
+    files = FileRecorder()
     files(str(file), 10)
     with pytest.raises(FileNotFoundError):
         files(str(tmp_path / "b"), 10)
-    recalled = Recalled(files.texts)
+    recalled = RecordedFiles(files.texts)
     (tmp_path / "b").write_text("late")
     file.unlink()
     assert recalled(str(file), 10) == b"one"
@@ -50,7 +50,7 @@ def test_what_was_read_is_recalled_the_absence_of_a_file_included(file: Path, tm
     ],
 )
 def test_another_content_is_a_change(file: Path, change: object) -> None:
-    files = Remembered()
+    files = FileRecorder()
     files(str(file), 10)
     assert callable(change)
     change(file)
@@ -60,7 +60,7 @@ def test_another_content_is_a_change(file: Path, change: object) -> None:
 
 
 def test_another_time_or_another_file_of_the_same_content_is_no_change(file: Path) -> None:
-    files = Remembered()
+    files = FileRecorder()
     files(str(file), 10)
     os.utime(file, (1, 1))
     file.rename(file.with_name("b"))
@@ -71,7 +71,7 @@ def test_another_time_or_another_file_of_the_same_content_is_no_change(file: Pat
 
 
 def test_a_file_that_was_absent_changes_by_appearing(tmp_path: Path) -> None:
-    files = Remembered()
+    files = FileRecorder()
     with pytest.raises(FileNotFoundError):
         files(str(tmp_path / "b"), 10)
     assert files.current_states() == files.states
@@ -88,7 +88,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quick: None) -> None:
-    files = Remembered()
+    files = FileRecorder()
     files(str(file), 100)
 
     async def run() -> None:
@@ -110,7 +110,7 @@ def test_a_file_that_is_written_without_end_is_read_all_the_same(
     file: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.01)
-    files = Remembered()
+    files = FileRecorder()
     files(str(file), 100)
 
     async def run() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
@@ -35,7 +35,7 @@ class Processes:
         self.applied: list[Config] = []
         self.problem: Problem | None = None
 
-    async def apply(self, config: Config, files: Remembered) -> None:
+    async def apply(self, config: Config, files: FileRecorder) -> None:
         if self.problem is not None:
             raise ConfigError([self.problem])
         self.applied.append(config)
@@ -45,7 +45,7 @@ class Setup:
     """A reloader with everything around it, inside a running loop."""
 
     def __init__(self, file: Path, networks: Mapping[str, Networks]) -> None:
-        files = Remembered()
+        files = FileRecorder()
         config = load_config(str(file), {}, read=files)
         self.lines: list[str] = []
         self.log = Log(config.log, asyncio.get_running_loop(), self.lines.append)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.process.supervisor import Supervisor
@@ -24,15 +24,15 @@ def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_r
 
     async def reloads() -> None:
         loop = asyncio.get_running_loop()
-        workers = Supervisor(config, Remembered(), loop, Log(config.log, loop), [])
-        await workers.apply(replace(config, routes=RouteTable(made[:15_000])), Remembered())
+        workers = Supervisor(config, FileRecorder(), loop, Log(config.log, loop), [])
+        await workers.apply(replace(config, routes=RouteTable(made[:15_000])), FileRecorder())
         with pytest.raises(ConfigError) as refused:
-            await workers.apply(replace(config, routes=RouteTable(made[15_000:])), Remembered())
+            await workers.apply(replace(config, routes=RouteTable(made[15_000:])), FileRecorder())
         (problem,) = refused.value.problems
         assert (problem.file, problem.path) == (str(file), "routes")
         assert "more routes since the start than there is room to count; restart to apply" in problem.message
         await workers.apply(
-            replace(config, routes=RouteTable(made[:15_000])), Remembered()
+            replace(config, routes=RouteTable(made[:15_000])), FileRecorder()
         )  # what was at work still is
 
     asyncio.run(reloads())
