@@ -23,14 +23,12 @@ HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
 #: Keys, and keys below them, whose patterns are left out because templates/_check.tpl has a better message.
 CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
+    "listen": (), "admin": (), "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
+    "allow": (), "trusted_proxies": (),
     "limits": ("body", "buffer", "header_timeout", "body_timeout", "refusals"),
     "timeouts": ("connect", "response", "total", "idle"),
     "ip_ranges": ("refresh",),
 }  # fmt: skip
-PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-HOST = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])"
-URL = f"^https?://{HOST}(:{PORT})?([/?#][!-~]*)?$"
 #: Keys that decide whether a scheme is valid, and those that a test delivery needs.
 PRESET_KEYS = (
     "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
@@ -59,12 +57,13 @@ def config_schema() -> dict[str, Any]:
     schema["properties"]["routes"].pop("minItems", None)
     for keys in (schema["properties"], route["properties"]):
         for key, inner in CHECKED_BY_TEMPLATES.items():
-            keys.get(key, {}).pop("pattern", None)
-            for below, each in keys.get(key, {}).get("properties", {}).items():
-                if below in inner:
-                    each.pop("pattern")
+            checked = keys.get(key, {})
+            below = (checked.get("properties", {}).get(name, {}) for name in inner)
+            for each in (checked, checked.get("items", {}), *below):
+                each.pop("pattern", None)
+                each.pop("not", None)
     schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
-    _tighten(schema)
+    _open_secrets(schema)
     # One alternative instead of three (a preset's name, a scheme, a preset with changes), so that errors name the wrong key.
     *_, changed = route["properties"]["verify"]["anyOf"]
     changed["properties"]["preset"].pop("enum")
@@ -72,22 +71,13 @@ def config_schema() -> dict[str, Any]:
     return schema
 
 
-def _tighten(schema: Any) -> None:
-    """Adds patterns that the published schema leaves to the program.
-
-    References to secrets accept anything here: the templates check them, without repeating what may be the secret itself.
-    """
+def _open_secrets(schema: Any) -> None:
+    """Lets references to secrets be anything: the templates check them, without repeating what may be the secret itself."""
     for key, below in list(schema.items() if isinstance(schema, dict) else enumerate(schema)):
-        if not isinstance(below, dict | list):
-            continue
         if isinstance(below, dict) and {"env", "file"} <= set(below.get("properties", ())):
             schema[key] = {"description": "a reference to a secret: {file: ...} or {env: ...}"}
-            continue
-        if isinstance(below, dict) and below.get("pattern") == "^https?://":
-            below["pattern"] = URL
-        if isinstance(below, dict) and below.get("minLength") == 1 and "pattern" not in below:
-            below["pattern"] = r"^[\x00-\x7f]+$" if "maxLength" in below else r"\S"
-        _tighten(below)
+        elif isinstance(below, dict | list):
+            _open_secrets(below)
 
 
 def presets() -> dict[str, Any]:

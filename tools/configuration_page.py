@@ -33,6 +33,9 @@ $ sidecar schema > sidecar.schema.json
 # yaml-language-server: $schema=sidecar.schema.json
 ```
 
+The schema and `sidecar check` have the same rules for every value. Only `sidecar check` knows the rules for several keys together, such as
+paths that overlap, and finds networks with host bits.
+
 Nothing is ignored: unknown keys, duplicate keys and empty values are errors. The column *default* shows the value of a key that
 is left out. The file is read again when it changes; a change of `listen`, `admin`,
 `workers`, `proxy_protocol`, `replay_store` or `tracing` needs a restart.
@@ -43,8 +46,8 @@ is left out. The file is read again when it changes; a change of `listen`, `admi
 |---|---|---|
 | duration | a number and `ms`, `s`, `m` or `h`; seconds if there is no unit; never 0 | `500ms`, `30s`, `5m`, `1h` |
 | rate | a number per second, minute or hour (`s`, `m`, `h`) | `10/s`, `60/m`, `500/h` |
-| share | a number above 0 and at most 1 | `0.1` |
-| size | a number and `KiB`, `MiB`, `GiB` (1024), `KB`, `MB`, `GB` (1000) or `B`; bytes if there is no unit | `64KiB`, `5MiB`, `1GB` |
+| fraction | a number above 0 and at most 1 | `0.1` |
+| size | a number and `KiB`, `MiB`, `GiB` (1024), `KB`, `MB` or `GB` (1000); bytes if there is no unit | `64KiB`, `5MiB`, `1GB` |
 | address | `HOST:PORT`, or a unix socket | `0.0.0.0:8080`, `[::]:8080`, `unix:/run/sidecar.sock` |
 | network | an address, or a network without host bits | `203.0.113.0/24`, `2001:db8::/32`, `198.51.100.7` |
 | name | up to 63 letters, digits, `.`, `_` and `-` | `github-main` |
@@ -129,7 +132,7 @@ def value_type(section: Section, name: str) -> str:
         word = f"[{item.get('title', 'keys')}](#{anchor(below.path)})"
     else:
         word = item["title"]
-    if "minimum" in item and "maximum" in item:
+    if item.get("type") == "integer" and "maximum" in item:
         word += f", {item['minimum']} to {item['maximum']}"
     return f"list of: {word}" if is_list(schema) else word
 

@@ -1,7 +1,7 @@
-{{- /* What a schema can't say, or not in a sentence. Whatever renders is a configuration that `sidecar check` takes.
+{{- /* Checks that a schema can't express, or not with a clear message. A configuration that renders also passes `sidecar check`.
 
-The checks are those of sidecar/config/loader.py and sidecar/config/keys.py, and tests/chart feeds the chart every file of tests/config/invalid.
-Each template writes one problem to a line; `sidecar.check` fails with all of them at once. */ -}}
+The rules and messages are those of sidecar/config/checks.py and sidecar/config/fields/; tests/chart renders every file of tests/config/invalid.
+Each template writes one problem per line; `sidecar.check` fails with all of them at once. */ -}}
 
 {{- define "sidecar.check" -}}
 {{- $presets := .Files.Get "files/presets.json" | fromJson -}}
@@ -14,20 +14,20 @@ Each template writes one problem to a line; `sidecar.check` fails with all of th
 {{- end -}}
 {{- end }}
 
-{{- /* Names that values don't have, and what is meant. A value that is renamed gets a line here. */ -}}
+{{- /* Names of values that don't exist, and the right ones. A renamed value gets a line here. */ -}}
 {{- define "sidecar.check.removed" -}}
 {{- $now := dict
-  "existingSecret" "it is a list: existingSecrets: [NAME]"
-  "secrets" "secrets are never values; make a Secret and name it: existingSecrets: [NAME]"
-  "env" "for the sidecar it is extraEnv, for the receiver receiver.env"
-  "routes" "it is a part of the configuration: config.routes"
-  "upstream" "it is a part of the configuration: config.upstream"
-  "replicas" "it is replicaCount"
-  "metrics" "they are always there; for the Prometheus operator set serviceMonitor.enabled: true"
-  "gateway" "for the Gateway API it is httpRoute" -}}
+  "existingSecret" "use the list existingSecrets: [NAME]"
+  "secrets" "secrets are never values; create a Secret and use its name: existingSecrets: [NAME]"
+  "env" "use extraEnv for the sidecar, receiver.env for the receiver"
+  "routes" "use config.routes, a part of the configuration"
+  "upstream" "use config.upstream, a part of the configuration"
+  "replicas" "use replicaCount"
+  "metrics" "metrics are always on; for the Prometheus operator set serviceMonitor.enabled: true"
+  "gateway" "use httpRoute for the Gateway API" -}}
 {{- range $name, $remedy := $now }}
 {{- if hasKey $.Values $name }}
-{{ $name }}: is no value of this chart; {{ $remedy }}
+{{ $name }}: is not a value of this chart; {{ $remedy }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -36,24 +36,24 @@ Each template writes one problem to a line; `sidecar.check` fails with all of th
 {{- $receiver := .Values.receiver }}
 {{- if eq .Values.mode "sidecar" }}
 {{- if not $receiver.image }}
-receiver.image: is empty; in sidecar mode it is your receiver's image, for example registry.example/shop:1.2 (mode: gateway puts the sidecar in front of a receiver that is already there)
+receiver.image: is empty; set your receiver's image, for example registry.example/shop:1.2, or use `mode: gateway` for a receiver that already runs
 {{- end }}
 {{- if has (int $receiver.port) (list (include "sidecar.dataPort" . | int) (include "sidecar.adminPort" . | int)) }}
-receiver.port: {{ $receiver.port }} is a port of the sidecar; move it with config.listen or config.admin, for example config.listen: 0.0.0.0:8081
+receiver.port: {{ $receiver.port }} is also a port of the sidecar; change it with config.listen or config.admin, for example `config.listen: 0.0.0.0:8081`
 {{- end }}
 {{- if $receiver.loopback }}
 {{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
 {{- range $kind := list "httpGet" "tcpSocket" "grpc" }}
 {{- with dig $probe $kind "port" "" $receiver }}
 {{- if eq (toString .) (toString $receiver.port) }}
-receiver.{{ $probe }}: the kubelet can't reach port {{ . }}, because the receiver listens on 127.0.0.1 only; use exec, or an open route and the sidecar's port: {path: /healthz, open: true} in config.routes, and port: {{ include "sidecar.dataPort" $ }} here
+receiver.{{ $probe }}: the kubelet can't reach port {{ . }}, because the receiver listens on 127.0.0.1 only; use exec, or add {path: /healthz, open: true} to config.routes and use the sidecar's port {{ include "sidecar.dataPort" $ }} here
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- else if $receiver.image }}
-receiver.image: is for mode: sidecar, and mode is {{ .Values.mode }}; set the one or remove the other
+receiver.image: can't be used with `mode: {{ .Values.mode }}`; remove it, or set `mode: sidecar`
 {{- end }}
 {{- end }}
 
@@ -63,13 +63,13 @@ receiver.image: is for mode: sidecar, and mode is {{ .Values.mode }}; set the on
 {{- $text := ternary (get $.config $key) $default (hasKey $.config $key) | toString }}
 {{- $port := splitList ":" $text | last }}
 {{- if hasPrefix "unix:" $text }}
-config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; write {{ $default }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use {{ $default }}
 {{- else if not (regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):[1-9][0-9]{0,4}$" $text) }}
-config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; write 0.0.0.0:PORT, or [::]:PORT for IPv6, for example {{ $default }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use 0.0.0.0:PORT, or [::]:PORT for IPv6, for example {{ $default }}
 {{- else if gt (int $port) 65535 }}
-config.{{ $key }}: {{ squote $text }} has no possible port; write 0.0.0.0:PORT, for example {{ $default }}
+config.{{ $key }}: {{ squote $text }} is not a valid address to listen on; use 0.0.0.0:PORT, for example {{ $default }}
 {{- else if has $port $ports }}
-config: listen and admin both have port {{ $port }}; give each its own, for example listen: 0.0.0.0:8080 and admin: 0.0.0.0:9090
+config: listen and admin both use port {{ $port }}; use different ports, for example `listen: 0.0.0.0:8080` and `admin: 0.0.0.0:9090`
 {{- end }}
 {{- $ports = append $ports $port }}
 {{- end }}
@@ -81,7 +81,7 @@ config: listen and admin both have port {{ $port }}; give each its own, for exam
 {{- include "sidecar.check.upstream" (list . "config.upstream" $config.upstream) }}
 {{- if and (eq .root.Values.mode "sidecar") (regexMatch "^http://(127\\.0\\.0\\.1|localhost|\\[::1\\]):[0-9]+/?$" $config.upstream) }}
 {{- if not (hasSuffix (printf ":%v" .root.Values.receiver.port) (trimSuffix "/" $config.upstream)) }}
-config.upstream: {{ squote $config.upstream }} is not where the receiver listens, receiver.port: {{ .root.Values.receiver.port }}; remove the one or change the other
+config.upstream: {{ squote $config.upstream }} is not the receiver's port, receiver.port: {{ .root.Values.receiver.port }}; remove one or change the other
 {{- end }}
 {{- end }}
 {{- end }}
@@ -92,16 +92,16 @@ config.upstream: {{ squote $config.upstream }} is not where the receiver listens
 {{- if ne $network "unix:" }}
 {{- include "sidecar.check.network" (list (printf "config.trusted_proxies[%d]" $index) $network) }}
 {{- if hasSuffix "/0" $network }}
-config.trusted_proxies[{{ $index }}]: {{ squote $network }} would believe anybody's X-Forwarded-For; name the proxies' own networks
+config.trusted_proxies[{{ $index }}]: {{ squote $network }} would trust X-Forwarded-For from anyone; use your proxies' own networks
 {{- end }}
 {{- end }}
 {{- end }}
 {{- if and (hasKey $config "trusted_proxies") (not $config.trusted_proxies) }}
-config.trusted_proxies: is an empty list; remove the key, or list what it should hold
+config.trusted_proxies: is an empty list; add an item or remove the key
 {{- end }}
 {{- range $key := list "client_ip_header" "proxy_protocol" }}
 {{- if and (get $config $key) (not (hasKey $config "trusted_proxies")) }}
-config.{{ $key }}: is believed of trusted proxies only; name them: trusted_proxies: [their networks]
+config.{{ $key }}: is used from trusted proxies only; add `trusted_proxies: [their networks]`
 {{- end }}
 {{- end }}
 {{- range $path := list "drain" "limits.header_timeout" "limits.body_timeout" "timeouts.connect" "timeouts.response" "timeouts.total" "timeouts.idle" "ip_ranges.refresh" }}
@@ -118,18 +118,12 @@ config.{{ $key }}: is believed of trusted proxies only; name them: trusted_proxi
 {{- end }}
 {{- with default dict $config.limits }}
 {{- if and (hasKey . "refusals") (not (regexMatch "^[1-9][0-9]{0,8}/[smh]\\z" .refusals)) }}
-config.limits.refusals: {{ squote .refusals }} is not a rate; write a number and a second, a minute or an hour: 10/s, 60/m, 500/h
+config.limits.refusals: {{ squote .refusals }} is not a valid rate; use a number for each second, minute or hour: 10/s, 60/m, 500/h
 {{- end }}
 {{- end }}
 {{- with $config.ip_ranges }}
 {{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
-config.ip_ranges.refresh: {{ squote .refresh }} is too often; lists change in weeks, so use 1m at least, for example 24h
-{{- end }}
-{{- range $name, $url := .sources }}
-{{- if not (has $name $.ranges) }}
-config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version; there are {{ join ", " $.ranges }}
-{{- end }}
-{{- include "sidecar.check.url" (list (printf "config.ip_ranges.sources.%s" $name) $url) }}
+config.ip_ranges.refresh: {{ squote .refresh }} is not a valid refresh interval; use at least 1m, for example 24h
 {{- end }}
 {{- end }}
 {{- if hasKey $config "admin_token" }}
@@ -140,14 +134,14 @@ config.ip_ranges.sources.{{ $name }}: is not a list of networks in this version;
 {{- $section := ternary $store dict (kindIs "map" $store) }}
 {{- $url := ternary $store (toString $section.url) (kindIs "string" $store) }}
 {{- if not (or (kindIs "string" $store) (kindIs "map" $store)) }}
-config.replay_store: must be memory, an address such as redis://redis.namespace:6379/0, or {url: ..., password: {file: ...}}
+config.replay_store: is not a valid store; use memory, an address such as redis://redis.namespace:6379/0, or {url: ..., password: {file: ...}}
 {{- else if or (kindIs "map" $store) (ne $url "memory") }}
 {{- $user := ternary "([^:@/]+@)?" "" (kindIs "map" $store) }}
-{{- $host := "([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" }}
+{{- $host := (include "sidecar.hostPattern" .) }}
 {{- if not (regexMatch (printf "^(rediss?://%s%s(:[1-9][0-9]{0,4})?(/[0-9]{0,4})?|unix:/.+)$" $user $host) $url) }}
-config.replay_store: is no address of a store; for example redis://redis.namespace:6379/0, rediss:// for TLS, or unix:/run/redis.sock; a password stands in a Secret: {url: ..., password: {file: ...}}
+config.replay_store: is not a valid store; use memory, or for example redis://redis.namespace:6379/0, rediss:// for TLS, or unix:/run/redis.sock, and a Secret for the password: {url: ..., password: {file: ...}}
 {{- else if gt (regexFind ":[0-9]+(/[0-9]*)?$" $url | trimPrefix ":" | splitList "/" | first | int) 65535 }}
-config.replay_store: has no possible port; for example redis://redis.namespace:6379/0
+config.replay_store: is not a valid store; use a port up to 65535, for example redis://redis.namespace:6379/0
 {{- end }}
 {{- range $key, $_ := omit $section "url" "password" }}
 config.replay_store.{{ $key }}: unknown key; known keys are url, password
@@ -160,61 +154,63 @@ config.replay_store.{{ $key }}: unknown key; known keys are url, password
 {{- range $index, $account := (default dict $config.delivery_test).accounts }}
 {{- $at := printf "config.delivery_test.accounts[%d]" $index }}
 {{- include "sidecar.check.secret" (list $.root (printf "%s.api_key" $at) $account.api_key) }}
-{{- if hasKey $account "webhook_url" }}
-{{- include "sidecar.check.url" (list (printf "%s.webhook_url" $at) $account.webhook_url) }}
 {{- end }}
 {{- end }}
+
+{{- /* A regular expression: a host name or IPv4 address, or an IPv6 address in brackets. */ -}}
+{{- define "sidecar.hostPattern" -}}
+([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])
 {{- end }}
 
 {{- /* (list context AT VALUE) */ -}}
 {{- define "sidecar.check.upstream" -}}
 {{- $at := index . 1 -}}{{- $text := index . 2 | toString -}}{{- $root := (index . 0).root -}}
-{{- $host := "([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" -}}
+{{- $host := (include "sidecar.hostPattern" .) -}}
 {{- $port := ternary "443" "80" (hasPrefix "https:" $text) -}}
 {{- with regexFind ":[0-9]+/?$" $text }}{{ $port = trimAll ":/" . }}{{ end -}}
 {{- $local := regexMatch "^https?://(localhost|127\\.[0-9.]+|0\\.0\\.0\\.0|\\[::1?\\])(:|/|$)" $text -}}
 {{- if hasPrefix "unix:" $text }}
 {{- if not (hasPrefix "unix:/" $text) }}
-{{ $at }}: {{ squote $text }} needs an absolute path; for example unix:/run/app/app.sock
+{{ $at }}: {{ squote $text }} is not a valid socket; use an absolute path: unix:/run/app/app.sock
 {{- else if eq $root.Values.mode "gateway" }}
-{{ $at }}: {{ squote $text }} is a socket in the gateway's own pod, where no receiver is; name its Service, for example http://receiver.namespace:3000
+{{ $at }}: {{ squote $text }} is a socket in the gateway's own pod; use the receiver's Service, for example http://receiver.namespace:3000
 {{- end }}
 {{- else if contains "@" $text }}
-{{ $at }}: has credentials; the receiver's own authentication passes through in the delivery's headers
+{{ $at }}: has credentials; remove them: the receiver's own authentication passes through in the delivery's headers
 {{- else if regexMatch "^https?://[^/?#]+(/[^/]|/?[?#]|//)" $text }}
-{{ $at }}: {{ squote $text }} has a path; deliveries keep the path they came with, so write {{ regexFind "^https?://[^/?#]+" $text }}
+{{ $at }}: {{ squote $text }} has a path; deliveries keep the path they came with, so use {{ regexFind "^https?://[^/?#]+" $text }}
 {{- else if not (regexMatch (printf "^https?://%s(:[1-9][0-9]{0,4})?/?$" $host) $text) }}
-{{ $at }}: {{ squote $text }} is not a receiver's address; for example http://receiver.namespace:3000
+{{ $at }}: {{ squote $text }} is not a valid receiver address; use one such as http://receiver.namespace:3000
 {{- else if gt (int $port) 65535 }}
-{{ $at }}: {{ squote $text }} has no possible port; for example http://receiver.namespace:3000
+{{ $at }}: {{ squote $text }} is not a valid receiver address; use a port up to 65535, for example http://receiver.namespace:3000
 {{- else if and $local (has $port (list (include "sidecar.dataPort" $root) (include "sidecar.adminPort" $root))) }}
-{{ $at }}: {{ squote $text }} is the sidecar's own listener; name the receiver's address
+{{ $at }}: {{ squote $text }} is the sidecar's own listener; use the receiver's address
 {{- else if and $local (eq $root.Values.mode "gateway") }}
-{{ $at }}: {{ squote $text }} is the gateway's own pod, where no receiver is; name its Service, for example http://receiver.namespace:3000 (mode: sidecar puts both into one pod)
+{{ $at }}: {{ squote $text }} is the gateway's own pod; use the receiver's Service, for example http://receiver.namespace:3000, or `mode: sidecar` for both in one pod
 {{- end }}
 {{- end }}
 
 {{- /* (list AT VALUE) */ -}}
 {{- define "sidecar.check.url" -}}
 {{- $text := index . 1 | toString -}}
-{{- $rest := regexReplaceAll "^https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\\])" $text "" -}}
+{{- $rest := regexReplaceAll (printf "^https?://%s" (include "sidecar.hostPattern" .)) $text "" -}}
 {{- $port := trimPrefix ":" (regexFind "^:[0-9]{0,9}" $rest) -}}
 {{- if or (eq $rest $text) (not (regexMatch "^(:[1-9][0-9]{0,4})?([/?#][!-~]*)?$" $rest)) (gt (int $port) 65535) }}
-{{ index . 0 }}: {{ squote $text }} is not a URL; for example https://hooks.example.com/path
+{{ index . 0 }}: {{ squote $text }} is not a valid URL; use one such as https://hooks.example.com/path
 {{- end }}
 {{- end }}
 
 {{- define "sidecar.check.duration" -}}
 {{- $text := include "sidecar.text" (index . 1) -}}
 {{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(ms|s|m|h)?\\z" $text)) (not (regexMatch "[1-9]" $text)) }}
-{{ index . 0 }}: {{ squote $text }} is not a duration; write seconds or a unit: 500ms, 30s, 5m, 1h
+{{ index . 0 }}: {{ squote $text }} is not a valid duration; use seconds or a unit: 500ms, 30s, 5m, 1h
 {{- end }}
 {{- end }}
 
 {{- define "sidecar.check.size" -}}
 {{- $text := include "sidecar.text" (index . 1) -}}
 {{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(B|[KMG]i?B)?\\z" $text)) (not (regexMatch "^0*[1-9]" $text)) }}
-{{ index . 0 }}: {{ squote $text }} is not a size; write bytes or a unit: 64KiB, 5MiB, 1GB
+{{ index . 0 }}: {{ squote $text }} is not a valid size; use bytes or a unit: 64KiB, 5MiB, 1GB
 {{- end }}
 {{- end }}
 
@@ -222,7 +218,7 @@ config.replay_store.{{ $key }}: unknown key; known keys are url, password
 {{- $context := . -}}
 {{- $names := dict -}}{{- $keys := list -}}
 {{- if not .config.routes }}
-config.routes: names no route, so nothing would be let through; for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]
+config.routes: is empty, so nothing would be accepted; add a route, for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]
 {{- end }}
 {{- range $index, $route := .config.routes }}
 {{- $at := printf "config.routes[%d]" $index }}
@@ -232,17 +228,22 @@ config.routes: names no route, so nothing would be let through; for example conf
 {{- $made := regexReplaceAll "[^A-Za-z0-9._-]+" . "-" | trimAll "-._" | trunc 63 | default "root" }}
 {{- $name := $route.name | default $made }}
 {{- if hasKey $names $name }}
-{{ $at }}.name: {{ squote $name }} is the name of {{ get $names $name }} too; give each its own name:
+{{ $at }}.name: this route and {{ get $names $name }} are both named {{ squote $name }}; set `name:` so that each is unique
 {{- end }}
 {{- $_ := set $names $name $at }}
 {{- end }}
+{{- end }}
+{{- $remember := false }}
+{{- range .config.routes }}{{ if hasKey . "replay" }}{{ $remember = true }}{{ end }}{{ end }}
+{{- if and $remember (gt (int (default 1 .config.workers)) 1) (eq (toString (default "memory" .config.replay_store)) "memory") }}
+config.workers: don't share the replay memory, so a copy may reach another worker; use `replay_store: redis://redis.namespace:6379/0` or `workers: 1`
 {{- end }}
 {{- $above := "" }}{{ $of := "" }}{{ $prefix := false }}
 {{- range sortAlpha $keys }}
 {{- $parts := splitList "\t" . }}
 {{- $path := index $parts 0 }}
 {{- if and $above (or (eq $path $above) (and $prefix (hasPrefix $above $path))) }}
-config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of }}]; each path must belong to one route, because receivers read paths more loosely than routes do
+config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of }}]; change one, because receivers may read a path as another one and every path must have one route
 {{- else }}
 {{- $above = $path }}{{ $of = index $parts 2 }}{{ $prefix = eq (index $parts 1) "0" }}
 {{- end }}
@@ -254,22 +255,17 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- if not $route.path }}
 {{ $at }}.path: is required
 {{- else if not (regexMatch "^/([!\"$-)+->@-~]*/)?\\*?$|^/[!\"$-)+->@-~]*$" $route.path) }}
-{{ $at }}.path: {{ squote $route.path }} is not a path: begin with '/', escape as a URL does, no query; a final '/*' takes all below
+{{ $at }}.path: {{ squote $route.path }} is not a valid path; begin with '/', escape as in a URL, leave out the query, and use '*' only at the end, after '/'
 {{- else if regexMatch "(^|/)\\.{1,2}(/|$)|//" $route.path }}
 {{ $at }}.path: {{ squote $route.path }} has empty or dot segments; write the path as senders call it
 {{- end }}
 {{- if and (hasKey $route "name") (not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\z" $route.name)) }}
-{{ $at }}.name: {{ squote $route.name }} is not a name; use up to 63 letters, digits, '.', '_' and '-'
+{{ $at }}.name: {{ squote $route.name }} is not a valid name; use up to 63 letters, digits, '.', '_' and '-', and begin with a letter or digit
 {{- end }}
 {{- if hasKey $route "upstream" }}
 {{- include "sidecar.check.upstream" (list $context (printf "%s.upstream" $at) $route.upstream) }}
 {{- else if and (not (hasKey $config "upstream")) (ne $context.root.Values.mode "sidecar") }}
-{{ $at }}: has no upstream; set config.upstream for all routes or upstream for this one, for example http://receiver.namespace:3000
-{{- end }}
-{{- range $method := $route.methods }}
-{{- if or (eq $method "CONNECT") (not (regexMatch "^[A-Z][A-Z-]{0,31}\\z" $method)) }}
-{{ $at }}.methods: {{ squote $method }} is not a method; for example POST (upper case)
-{{- end }}
+{{ $at }}: has no upstream; set `config.upstream` for all routes or `upstream` for this one, for example http://receiver.namespace:3000
 {{- end }}
 {{- if hasKey $route "replay" }}
 {{- include "sidecar.check.duration" (list (printf "%s.replay" $at) $route.replay) }}
@@ -277,18 +273,15 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- if hasKey (default dict $route.limits) "body" }}
 {{- include "sidecar.check.size" (list (printf "%s.limits.body" $at) $route.limits.body) }}
 {{- end }}
-{{- if eq (dig "reject" "status" 403 $route | int) 410 }}
-{{ $at }}.reject.status: at 410 providers disable the endpoint; use 400 to 499, not 410, for example 403
-{{- end }}
 {{- range $key := list "allow" "methods" "secrets" }}
 {{- if and (hasKey $route $key) (not (get $route $key)) }}
-{{ $at }}.{{ $key }}: is an empty list; remove the key, or list what it should hold
+{{ $at }}.{{ $key }}: is an empty list; add an item or remove the key
 {{- end }}
 {{- end }}
 {{- range $index, $network := $route.allow }}
 {{- if hasPrefix "preset:" $network }}
 {{- if not (has (trimPrefix "preset:" $network) $context.ranges) }}
-{{ $at }}.allow[{{ $index }}]: {{ squote $network }} is not a list of networks in this version; there are preset:{{ join ", preset:" $context.ranges }}; for others list the networks
+{{ $at }}.allow[{{ $index }}]: {{ squote $network }} is not a published list of networks; use one of preset:{{ join ", preset:" $context.ranges }}, or list the networks
 {{- end }}
 {{- else }}
 {{- include "sidecar.check.network" (list (printf "%s.allow[%d]" $at $index) $network) }}
@@ -305,70 +298,56 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- $made := $reference.env | default ($reference.file | default "" | toString | base) | toString }}
 {{- $id := $reference.id | default (regexReplaceAll "[^A-Za-z0-9._-]" $made "_" | trunc 63) | toString }}
 {{- if hasKey $ids $id }}
-{{ $where }}: {{ squote $id }} is the id of another secret too; the id says which one matched, so give each its own id:
+{{ $where }}: another secret has the id {{ squote $id }} too; set `id:` so that each is unique
 {{- end }}
 {{- $_ := set $ids $id true }}
-{{- end }}
-{{- if gt (len (default list $route.secrets)) 10 }}
-{{ $at }}.secrets: are {{ len $route.secrets }}; 10 is the most, so remove those that are no longer used
-{{- end }}
-{{- with $route.sign }}
-{{- $needed := list }}
-{{- range $index, $secret := include "sidecar.signSecrets" . | fromJsonArray }}
-{{- $where := ternary (printf "%s.sign.secret[%d]" $at $index) (printf "%s.sign.secret" $at) (kindIs "slice" $route.sign.secret) }}
-{{- include "sidecar.check.secret" (list $context.root $where $secret) }}
-{{- if not $secret.optional }}{{ $needed = append $needed $where }}{{ end }}
-{{- end }}
-{{- if not $needed }}
-{{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
-{{- end }}
 {{- end }}
 {{- if hasKey $route "verify_token" }}
 {{- include "sidecar.check.secret" (list $context.root (printf "%s.verify_token" $at) $route.verify_token) }}
 {{- end }}
-{{- with dig "sign" "secret" "" $route }}
-{{- $references := ternary . (list .) (kindIs "slice" .) }}
-{{- $needed := 0 }}
-{{- range $index, $secret := $references }}
-{{- include "sidecar.check.secret" (list $context.root (printf "%s.sign.secret[%d]" $at $index) $secret) }}
-{{- if not (and (kindIs "map" $secret) (dig "optional" false (ternary $secret dict (kindIs "map" $secret)))) }}{{ $needed = add1 $needed }}{{ end }}
+{{- with $route.sign }}
+{{- $needed := false }}
+{{- range $index, $secret := include "sidecar.signSecrets" . | fromJsonArray }}
+{{- $where := ternary (printf "%s.sign.secret[%d]" $at $index) (printf "%s.sign.secret" $at) (kindIs "slice" $route.sign.secret) }}
+{{- include "sidecar.check.secret" (list $context.root $where $secret) }}
+{{- if not (and (kindIs "map" $secret) (dig "optional" false (ternary $secret dict (kindIs "map" $secret)))) }}{{ $needed = true }}{{ end }}
 {{- end }}
 {{- if not $needed }}
-{{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove optional: of one that is always there
+{{ $at }}.sign.secret: is optional, and without it nothing would be signed; remove `optional` from one that is always present
 {{- end }}
 {{- end }}
-{{- /* A route verifies something, or says plainly that it does not. */}}
+{{- /* A route verifies something, or says explicitly that it does not. */}}
 {{- $scheme := dict }}
 {{- if $route.open }}
 {{- range $key := list "verify" "secrets" "mode" "sign" "reject" }}
 {{- if and (hasKey $route $key) (not (and (eq $key "reject") (hasKey $route "allow"))) }}
-{{ $at }}.{{ $key }}: has no meaning on a route that is open: true; remove one of the two
+{{ $at }}.{{ $key }}: can't be used with `open: true`; remove one of the two
 {{- end }}
 {{- end }}
 {{- else if not (hasKey $route "verify") }}
-{{ $at }}: verifies nothing; add verify: with a preset or a scheme, or open: true if everything may pass unverified
+{{ $at }}: verifies nothing; add `verify` with a preset or a scheme, or `open: true` to forward everything unverified
 {{- else if eq (toString $route.verify) "none" }}
 {{- if not (hasKey $route "allow") }}
-{{ $at }}.verify: none lets everybody in; add allow: with the networks that may send
+{{ $at }}.verify: none accepts every sender; add `allow` with the networks that may send
 {{- end }}
 {{- if hasKey $route "secrets" }}
-{{ $at }}.secrets: are not used with verify: none; remove them, or name the scheme they belong to
+{{ $at }}.secrets: can't be used with `verify: none`; remove them, or use their scheme
 {{- end }}
 {{- else }}
 {{- $scheme = include "sidecar.scheme" (list $context.presets $route.verify) | fromJson }}
 {{- if $scheme.unknown }}
-{{ $at }}.verify: {{ squote $scheme.unknown }} is not a preset; `sidecar presets` lists them; or write the scheme out: signature: {header: ...}
+{{ $at }}.verify: {{ squote $scheme.unknown }} is not a preset; run `sidecar presets` for the list, or write out a scheme: signature: {header: ...}
 {{- $scheme = dict }}
 {{- else }}
 {{- if kindIs "map" $route.verify }}
 {{- include "sidecar.check.scheme" (list (printf "%s.verify" $at) $scheme) }}
 {{- end }}
 {{- if not (hasKey $route "secrets") }}
-{{ $at }}: has no secrets; add secrets: [{file: /run/secrets/NAME/KEY}], with the Secret's name in existingSecrets: [NAME]
+{{ $at }}: has no secrets; add `secrets: [{file: /run/secrets/NAME/KEY}]`, with the Secret's name in existingSecrets: [NAME]
 {{- end }}
 {{- if regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed) }}
 {{- if not (or $route.public_url $config.public_url) }}
-{{ $at }}.verify: signs the URL that senders call, and no public_url says it; add public_url: https://your.host here or in config
+{{ $at }}.verify: signs the URL that senders use, which is unknown; add `public_url: https://your.host` here or for all routes
 {{- end }}
 {{- end }}
 {{- end }}
@@ -376,16 +355,13 @@ config.routes[{{ index $parts 2 }}].path: overlaps that of config.routes[{{ $of 
 {{- $bearer := has (dig "signature" "kind" "hmac" $scheme) (list "token" "basic") }}
 {{- if hasKey $route "replay" }}
 {{- if or (not $scheme) $bearer }}
-{{ $at }}.replay: needs a signature: nothing else tells a delivery sent again from another one like it; remove it
-{{- end }}
-{{- if and (gt (int (default 1 $config.workers)) 1) (eq (toString (default "memory" $config.replay_store)) "memory") }}
-config.workers: would each remember deliveries by itself, and a copy may reach another one; with replay: use workers: 1
+{{ $at }}.replay: needs a signature, because nothing else tells a replayed delivery from a similar one; remove it
 {{- end }}
 {{- else if hasKey $route "replay_fail_open" }}
-{{ $at }}.replay_fail_open: has no meaning without replay:; remove it, or add replay: 10m
+{{ $at }}.replay_fail_open: can't be used without `replay`; remove it, or add `replay: 10m`
 {{- end }}
 {{- if and (hasKey $route "handshake") (not $scheme.handshake) }}
-{{ $at }}.handshake: has no meaning: the scheme has no handshake; remove it
+{{ $at }}.handshake: is not used, because the scheme has no handshake; remove it
 {{- end }}
 {{- if hasKey $route "verify_token" }}
 {{- $token := false }}
@@ -393,20 +369,20 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- if or .compare (contains "{token}" (dig "computed" "of" "" .)) }}{{ $token = true }}{{ end }}
 {{- end }}
 {{- if not $token }}
-{{ $at }}.verify_token: is compared with nothing: the scheme has no handshake with a token
+{{ $at }}.verify_token: is not used, because the scheme has no handshake with a token; remove it
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{- /* The secrets of a route's `sign:` as a JSON list, also where there is one and no list. */ -}}
+{{- /* The secrets of a route's `sign:` as a JSON list, also if a single one is given without a list. */ -}}
 {{- define "sidecar.signSecrets" -}}
 {{- kindIs "slice" .secret | ternary .secret (list .secret) | toJson -}}
 {{- end }}
 
-{{- /* Where a secret stands: (list root AT REFERENCE). What is no reference may be the secret itself, and is not repeated. */ -}}
+{{- /* A reference to a secret: (list root AT REFERENCE). Anything else may be the secret itself, and is not repeated. */ -}}
 {{- define "sidecar.check.secret" -}}
 {{- $values := (index . 0).Values -}}{{- $at := index . 1 -}}{{- $secret := index . 2 -}}
-{{- $inline := "holds the secret itself; keep it out of the values and write where it stands: {file: /run/secrets/NAME/KEY}, with the Secret's name in existingSecrets: [NAME]" -}}
+{{- $inline := "holds the secret itself; move it out of the values and refer to it: {file: /run/secrets/NAME/KEY}, with the Secret's name in existingSecrets: [NAME]" -}}
 {{- $wrong := "" -}}
 {{- if not (kindIs "map" $secret) -}}
 {{- $wrong = $inline -}}
@@ -417,11 +393,11 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- else if not (has $key (list "id" "env" "file" "optional" "retire_by")) -}}
 {{- $wrong = printf "has the unknown key %s; known keys are id, env, file, optional, retire_by" $key -}}
 {{- else if ne (kindOf $value) (ternary "bool" "string" (eq $key "optional")) -}}
-{{- $wrong = printf "%s must be %s" $key (ternary "true or false" "text; write it in quotes" (eq $key "optional")) -}}
+{{- $wrong = printf "%s must be %s" $key (ternary "true or false" "text; quote it" (eq $key "optional")) -}}
 {{- else if and (has $key (list "env" "file")) (not (trim $value)) -}}
-{{- $wrong = printf "%s is empty; give it a value or remove the key" $key -}}
+{{- $wrong = printf "%s is empty; set a value or remove the key" $key -}}
 {{- else if and (eq $key "id") (not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\z" $value)) -}}
-{{- $wrong = printf "id: '%s' is not a name; use up to 63 letters, digits, '.', '_' and '-'" $value -}}
+{{- $wrong = printf "id: '%s' is not a valid name; use up to 63 letters, digits, '.', '_' and '-', and begin with a letter or digit" $value -}}
 {{- end -}}
 {{- end -}}
 {{- if and (not $wrong) (eq (hasKey $secret "env") (hasKey $secret "file")) -}}
@@ -442,25 +418,25 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- if and (not $mounted) (regexMatch "^/run/secrets/[^/]+/[^/]+$" .) }}
 {{ $at }}.file: {{ squote . }} is in a Secret that is not mounted; add its name: existingSecrets: [{{ . | dir | base }}]
 {{- else if not $mounted }}
-{{ $at }}.file: {{ squote . }} is on no volume; write /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
+{{ $at }}.file: {{ squote . }} is not on a volume; use /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
 {{- end }}
 {{- end }}
 {{- if hasKey $secret "retire_by" }}
 {{- if ne $secret.retire_by ($secret.retire_by | toDate "2006-01-02" | date "2006-01-02") }}
-{{ $at }}.retire_by: {{ squote $secret.retire_by }} is no day; for example 2026-12-31
+{{ $at }}.retire_by: {{ squote $secret.retire_by }} is not a valid day; use the form 2026-12-31
 {{- end }}
 {{- end }}
 {{- with $secret.env }}
 {{- $names := list }}
 {{- range $values.extraEnv }}{{ $names = append $names .name }}{{ end }}
 {{- if not (or $secret.optional $values.extraEnvFrom (has . $names)) }}
-{{ $at }}.env: nothing sets the variable {{ . }}; add it to extraEnv: [{name: {{ . }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
+{{ $at }}.env: the variable {{ . }} is not set; add it to extraEnv: [{name: {{ . }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{- /* The scheme of `verify:` as JSON, with a preset's own keys under it: (list presets VERIFY). */ -}}
+{{- /* The scheme of `verify:` as JSON, with a preset's keys filled in: (list presets VERIFY). */ -}}
 {{- define "sidecar.scheme" -}}
 {{- $presets := index . 0 -}}{{- $verify := index . 1 -}}
 {{- $name := ternary $verify "" (kindIs "string" $verify) | toString -}}
@@ -490,7 +466,7 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- toJson $scheme -}}
 {{- end }}
 
-{{- /* A scheme of one's own, or a preset that was changed: (list AT SCHEME). */ -}}
+{{- /* A custom scheme, or a preset with changes: (list AT SCHEME). */ -}}
 {{- define "sidecar.check.scheme" -}}
 {{- $at := index . 0 -}}{{- $scheme := index . 1 -}}
 {{- $signature := default dict $scheme.signature -}}
@@ -507,11 +483,11 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- end }}
 {{- range $name := list "also" "list" "repeated" }}
 {{- if and (hasKey $signature "field") (get $signature $name) }}
-{{ $at }}.signature.{{ $name }}: is for a signature in a header; remove it, or field:
+{{ $at }}.signature.{{ $name }}: can't be used with `field`; remove one of the two
 {{- end }}
 {{- end }}
 {{- if and $bearer $signature.list }}
-{{ $at }}.signature.list: is for signatures; a token stands alone
+{{ $at }}.signature.list: can't be used with `kind: {{ $kind }}`; remove it
 {{- end }}
 {{- /* What is signed. */}}
 {{- $places := list }}
@@ -539,18 +515,18 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $binds := true }}{{ if hasKey $scheme "binds_body" }}{{ $binds = $scheme.binds_body }}{{ end }}
 {{- if $bearer }}
 {{- if ne $signed "{body}" }}
-{{ $at }}.signed: has no meaning with signature.kind {{ $kind }}, which signs nothing; remove it
+{{ $at }}.signed: can't be used with `kind: {{ $kind }}`, which signs nothing; remove it
 {{- end }}
 {{- else }}
 {{- if and $binds (not $bound) }}
-{{ $at }}.signed: must contain {body}, or the body would not be signed; for example '{timestamp}.{body}'; if the provider really signs no part of it, say so with binds_body: false
+{{ $at }}.signed: must contain {body}, or the body would not be signed; use for example '{timestamp}.{body}', or `binds_body: false` if the provider really signs no part of the body
 {{- end }}
 {{- if and $bound (not $binds) }}
-{{ $at }}.binds_body: is false, but the body is part of what is signed; remove it
+{{ $at }}.binds_body: is false, but the body is part of the signed message; remove it
 {{- end }}
 {{- range $name := list "any_port" "url_unescaped" "body_hash" }}
 {{- if and (get $scheme $name) (not (has "url" $places)) }}
-{{ $at }}.{{ $name }}: is for schemes that sign {url}; remove it
+{{ $at }}.{{ $name }}: can't be used without {url} in `signed`; remove it
 {{- end }}
 {{- end }}
 {{- end }}
@@ -558,7 +534,7 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $clock := $scheme.timestamp }}
 {{- $in_body := and $clock (hasKey $clock "field") }}
 {{- if and (has "timestamp" $places) (or (not $clock) $in_body) }}
-{{ $at }}.signed: signs {timestamp}, but there is no timestamp: section that says where it stands
+{{ $at }}.signed: contains {timestamp}; add a `timestamp` section with its header or tag
 {{- end }}
 {{- if hasKey $scheme "timestamp" }}
 {{- $there := 0 }}
@@ -571,43 +547,38 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $held := has "timestamp" $places }}
 {{- if $in_body }}{{ $held = or (has "body" $places) (has (printf "json:%s" $clock.field) $places) }}{{ end }}
 {{- if or $bearer (not $held) }}
-{{ $at }}.timestamp: is not part of what is signed, so anybody could renew it; put {{ ternary (printf "{body} or {json:%s}" (default "" $clock.field)) "{timestamp}" (not (not $in_body)) }} into signed:, or remove the section
+{{ $at }}.timestamp: is not signed, so anyone could change it; add {{ ternary (printf "{body} or {json:%s}" (default "" $clock.field)) "{timestamp}" (not (not $in_body)) }} to `signed`, or remove the section
 {{- end }}
 {{- if and (or $clock.tag $clock.first) (not $signature.list) }}
-{{ $at }}.timestamp: is an item of a list, but the signature has no list: section that says what ends one
+{{ $at }}.timestamp: is an item of a list; add a `list` section to `signature`
 {{- end }}
 {{- end }}
 {{- /* The key. */}}
 {{- if and (has "secret" $places) (ne $kind "hash") }}
-{{ $at }}.signed: holds {secret}, which {{ $kind }} keys with, not signs; remove it
+{{ $at }}.signed: can't contain {secret} with `kind: {{ $kind }}`; remove it
 {{- end }}
 {{- if and (eq $kind "hash") (not (has "secret" $places)) }}
-{{ $at }}.signed: must hold {secret}, or anybody could make the hash; for example '{secret}{body}'
+{{ $at }}.signed: must contain {secret}, or anyone could make the hash; use for example '{secret}{body}'
 {{- end }}
 {{- if not (has $key $forms) }}
-{{ $at }}.key: {{ $key }} can't be used with signature.kind {{ $kind }}; use {{ if rest $forms }}{{ join ", " (initial $forms) }} or {{ end }}{{ last $forms }}
-{{- end }}
-{{- range $name, $value := $scheme.require }}
-{{- if not (and (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" $name) (regexMatch "^[ -~]*[!-~][ -~]*$" $value)) }}
-{{ $at }}.require.{{ $name }}: must be a header's name with visible ASCII characters as its value
-{{- end }}
+{{ $at }}.key: {{ $key }} can't be used with `kind: {{ $kind }}`; use {{ if rest $forms }}{{ join ", " (initial $forms) }} or {{ end }}{{ last $forms }}
 {{- end }}
 {{- /* Handshakes. */}}
 {{- range $index, $shape := $scheme.handshake }}
 {{- $where := printf "%s.handshake[%d]" $at $index }}
 {{- $request := default dict $shape.request }}
 {{- if and (not $shape.signed) (or $request.json (dig "challenge" "json" "" $shape) (kindIs "map" $shape.compare | ternary (dig "compare" "json" "" $shape) "")) }}
-{{ $where }}: looks into the body, which is read of verified requests only; add signed: true
+{{ $where }}: needs the body, which is read of verified requests only; add `signed: true`
 {{- end }}
 {{- if and $shape.answer (not $shape.signed) (not $shape.challenge) (not (has (default "" $request.method) (list "GET" "HEAD"))) }}
-{{ $where }}.request: would take deliveries too; name a challenge, or method: GET or HEAD
+{{ $where }}.request: would also match deliveries; add a challenge, or `method: GET` or HEAD
 {{- end }}
 {{- if and $shape.computed (not (dig "challenge" "pattern" "" $shape)) }}
-{{ $where }}.challenge: signs what its sender chose; give the challenge a pattern that no delivery's signed message can have
+{{ $where }}.challenge: would let the sender choose what is signed; add a `pattern` that no delivery's signed message can match
 {{- end }}
 {{- with $shape.answer }}
 {{- if and .text .json }}
-{{ $where }}.answer.json: stands beside text; an answer has one body, so remove one of them
+{{ $where }}.answer.json: can't be used with `text`, because a response has one body; remove one of the two
 {{- end }}
 {{- end }}
 {{- with dig "challenge" "pattern" "" $shape }}
@@ -653,7 +624,7 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $digits = printf "%s%s" $digits (trunc -4 (printf "0000%s" (lower .))) -}}
 {{- end -}}
 {{- if not $right_form }}
-{{ $at }}: {{ squote $text }} is not a network; for example 203.0.113.0/24 or 2001:db8::/32
+{{ $at }}: {{ squote $text }} is not a valid network; use one such as 203.0.113.0/24 or 2001:db8::/32
 {{- else -}}
 {{- $whole := div $bits 4 | int -}}
 {{- $rest := substr $whole 32 $digits -}}
@@ -665,13 +636,13 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- $rest = substr 1 (len $rest) $rest -}}
 {{- end -}}
 {{- if or $set (regexMatch "[^0]" $rest) }}
-{{ $at }}: {{ squote $text }} has host bits set; write the network's own address before the slash
+{{ $at }}: {{ squote $text }} has host bits set; use the network's own address before the slash
 {{- else if and (hasPrefix "00000000000000000000ffff" $digits) (ge $bits 96) }}
-{{ $at }}: {{ squote $text }} is an IPv4 network in IPv6's clothes; write it as IPv4
+{{ $at }}: {{ squote $text }} is an IPv4-mapped IPv6 network; use the IPv4 network
 {{- end }}
 {{- end }}
 {{- else }}
-{{ $at }}: {{ squote $text }} is not a network; for example 203.0.113.0/24 or 2001:db8::/32
+{{ $at }}: {{ squote $text }} is not a valid network; use one such as 203.0.113.0/24 or 2001:db8::/32
 {{- end }}
 {{- end }}
 
@@ -680,22 +651,22 @@ config.workers: would each remember deliveries by itself, and a copy may reach a
 {{- range .Values.existingSecrets }}
 {{- $volume := include "sidecar.secretVolume" . }}
 {{- if hasKey $volumes $volume }}
-existingSecrets: {{ . }} and {{ get $volumes $volume }} would be the same volume, {{ $volume }}; rename one of the Secrets
+existingSecrets: {{ . }} and {{ get $volumes $volume }} would use the same volume, {{ $volume }}; rename one of the Secrets
 {{- end }}
 {{- $_ := set $volumes $volume . }}
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
-ingress.hosts: is empty; name the host that senders call, for example [hooks.example.com]
+ingress.hosts: is empty; add the host that senders use, for example [hooks.example.com]
 {{- end }}
 {{- if gt (len (include "sidecar.config" .)) 1000000 }}
-config: is larger than a ConfigMap may be, 1 MB; divide the routes between two releases
+config: is larger than a ConfigMap can be, 1 MB; split the routes between two releases
 {{- end }}
 {{- if .Values.httpRoute.enabled }}
 {{- if gt (len (include "sidecar.publicPaths" . | trim | splitList "\n")) 128 }}
-httpRoute.enabled: an HTTPRoute takes 128 paths, and config.routes has more; set it to false and write one for a common prefix yourself (extraObjects)
+httpRoute.enabled: an HTTPRoute can have 128 paths, and config.routes has more; set it to false and add your own HTTPRoute for a common prefix (extraObjects)
 {{- end }}
 {{- if not .Values.httpRoute.parentRefs }}
-httpRoute.parentRefs: is empty; name the Gateway, for example [{name: public, namespace: gateways}]
+httpRoute.parentRefs: is empty; add the Gateway, for example [{name: public, namespace: gateways}]
 {{- end }}
 {{- end }}
 {{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not (include "sidecar.publicPaths" .)) }}
@@ -703,31 +674,31 @@ config.routes: are all open, so an Ingress or HTTPRoute would have no path; set 
 {{- end }}
 {{- if .Values.autoscaling.enabled }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
-autoscaling.minReplicas: is more than maxReplicas
+autoscaling.minReplicas: is more than maxReplicas; change one of the two
 {{- end }}
 {{- if not (dig "requests" "cpu" "" .Values.resources) }}
-resources.requests.cpu: is missing, and autoscaling.targetCPU is a percentage of it; set it, for example 50m
+resources.requests.cpu: is required, because autoscaling.targetCPU is a percentage of it; set it, for example 50m
 {{- end }}
 {{- end }}
 {{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int }}
 {{- with .Values.terminationGracePeriodSeconds }}
 {{- if le (int .) $drain }}
-terminationGracePeriodSeconds: {{ . }} is not more than config.drain ({{ $drain }} s), so deliveries would be cut off; make it {{ add $drain 10 }} or more, or leave it out
+terminationGracePeriodSeconds: {{ . }} is not more than config.drain ({{ $drain }} s), so deliveries would be cut off; use at least {{ add $drain 10 }}, or leave it out
 {{- end }}
 {{- end }}
 {{- if and (ne .Values.mode "library") (or .Values.serviceMonitor.enabled) .Values.podMonitor.enabled }}
-podMonitor.enabled: is true beside serviceMonitor.enabled, and every sample would be counted twice; set one of them to false
+podMonitor.enabled: can't be used with serviceMonitor.enabled, because every sample would be counted twice; set one of them to false
 {{- end }}
 {{- if and (eq .Values.mode "library") (or .Values.serviceMonitor.enabled .Values.ingress.enabled .Values.httpRoute.enabled .Values.autoscaling.enabled) }}
-mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRoute and autoscaling have nothing to belong to; set them to false, and take podMonitor
+mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRoute and autoscaling can't be used; set them to false, and use podMonitor
 {{- end }}
 {{- if .Values.admissionPolicy.enabled }}
 {{- if ne .Values.mode "library" }}
-admissionPolicy.enabled: needs mode: library; this mode makes pods of its own
+admissionPolicy.enabled: needs `mode: library`; this mode makes its own pods
 {{- else if not .Values.nativeSidecar }}
-nativeSidecar: is false, and admissionPolicy.enabled puts a native sidecar into pods; set one of them to its default
+nativeSidecar: is false, but admissionPolicy.enabled injects native sidecars; set one of them to its default
 {{- else if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version }}
-admissionPolicy.enabled: needs Kubernetes 1.36 or newer, and this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
+admissionPolicy.enabled: needs Kubernetes 1.36 or newer, but this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
 {{- end }}
 {{- end }}
 {{- end }}
@@ -738,18 +709,18 @@ admissionPolicy.enabled: needs Kubernetes 1.36 or newer, and this is {{ .Capabil
 {{- range $key := list "accepted" "refused" }}
 {{- range get $.Values.tests $key }}
 {{- if not (has . $ids) }}
-tests.{{ $key }}: there is no account {{ squote . }} in config.delivery_test.accounts; {{ ternary (printf "there are %s" (join ", " $ids)) "add it there" (gt (len $ids) 0) }}
+tests.{{ $key }}: {{ squote . }} is not an account of config.delivery_test.accounts; {{ ternary (printf "use one of %s" (join ", " $ids)) "add it there" (gt (len $ids) 0) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- if eq .Values.mode "library" }}
 {{- if and (or .Values.tests.accepted .Values.tests.refused) (not (and .Values.tests.url .Values.tests.podSelector)) }}
-tests: accepted and refused ask the admin listener of pods that this mode does not make; name them: tests.url and tests.podSelector
+tests: accepted and refused need the admin listener of pods that this mode does not make; set tests.url and tests.podSelector
 {{- end }}
 {{- else if or .Values.tests.url .Values.tests.podSelector }}
-tests: url and podSelector are for mode: library; this mode knows its own pods, so remove them
+tests: url and podSelector can't be used with this mode, which knows its own pods; remove them
 {{- end }}
 {{- if and .Values.tests.enabled .Values.tests.route (not (include "sidecar.tests.route" .)) }}
-tests.route: no route {{ squote .Values.tests.route }} verifies a signature that can be made here (a public key can't sign) and takes POST; name another one, or none
+tests.route: no route {{ squote .Values.tests.route }} verifies a signature that can be made here (a public key can't sign) and accepts POST; use another route, or none
 {{- end }}
 {{- end }}

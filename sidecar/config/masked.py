@@ -1,49 +1,80 @@
-"""The configuration as the admin listener shows it: without secrets."""
+"""The configuration as the admin listener shows it: without secrets.
+
+The view is made from the settings themselves, so that a new setting appears without further work, and a `Secret` is masked
+wherever it is. Only what a file writes differently from how the program holds it is named here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from sidecar.config.settings import Config
+from sidecar.routing.networks import Networks
+from sidecar.routing.routes import Route
+from sidecar.secret import Secret
+
+MASK = "<secret>"
+
+#: Keys of the file that are not fields of `Config`.
+_FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
+    "client_ip_header": lambda config: config.client_header.name,
+    "trusted_proxies": lambda config: [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],
+    "replay_store": lambda config: str(config.replay_store or "memory"),
+    "routes": lambda config: [_mask_route(route) for route in config.routes.routes],
+    "delivery_test": lambda config: {
+        "accounts": [mask(account) | {"webhook_url": account.webhook_url or None} for account in config.accounts]
+    },
+    "warnings": lambda config: [str(warning) for warning in config.warnings],
+}
+#: Fields of `Config` that the keys above show, or that are no settings.
+_FILE_REST = frozenset({"client_header", "trust_unix", "replay_password", "ranges", "accounts"})
+
+#: Keys of a route that are not fields of `Route`.
+_ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
+    "path": lambda route: route.pattern,
+    "verify": lambda route: "open" if route.open else route.preset or ("scheme" if route.verifier else "none"),
+    "secrets": lambda route: [{"id": ident, "value": MASK} for ident in route.secret_ids],
+    "methods": lambda route: sorted(route.methods),
+    "mode": lambda route: "shadow" if route.shadow else "enforce",
+    "body": lambda route: route.body_limit,
+    "sign": lambda route: "standard-webhooks" if route.upstream_signer is not None else None,
+    "replay": lambda route: route.replay.seconds if route.replay is not None else None,
+    "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},
+}
+#: Fields of `Route` that the keys above show.
+_ROUTE_REST = frozenset(
+    {"prefix", "verifier", "preset", "open", "shadow", "body_limit", "rejection", "handshakes", "upstream_signer"}
+)
 
 
-def masked_config(config: Config) -> dict[str, object]:
-    """The configuration as it works now. Secrets appear by id only: their values have no way into this."""
-    return {
-        "file": config.file,
-        "listen": str(config.listen),
-        "admin": str(config.admin),
-        "admin_token": "<secret>" if config.admin_token is not None else None,
-        "ip_ranges": {"refresh": config.ip_ranges.refresh, "sources": dict(config.ip_ranges.sources)},
-        "client_ip_header": config.client_header.name,
-        "proxy_protocol": config.proxy_protocol,
-        "trusted_proxies": [*config.trusted_proxies.cidrs, *(["unix:"] if config.trust_unix else [])],
-        "limits": {key: getattr(config.limits, key) for key in config.limits.__slots__}
-        | {"refusals": str(config.limits.refusals) if config.limits.refusals is not None else None},
-        "timeouts": {key: getattr(config.timeouts, key) for key in config.timeouts.__slots__},
-        "drain": config.drain,
-        "tracing": {"endpoint": config.tracing.endpoint, "sample": config.tracing.sample} if config.tracing else None,
-        "replay_store": str(config.replay_store or "memory"),
-        "workers": config.workers,
-        "log": {key: getattr(config.log, key) for key in config.log.__slots__},
-        "routes": [
-            {
-                "name": route.name,
-                "path": route.pattern,
-                "upstream": str(route.upstream),
-                "verify": "open" if route.open else route.preset or ("scheme" if route.verifier else "none"),
-                "secrets": [{"id": secret_id, "value": "<secret>"} for secret_id in route.secret_ids],
-                "allow": list(route.allow.cidrs) if route.allow is not None else None,
-                "methods": sorted(route.methods),
-                "mode": "shadow" if route.shadow else "enforce",
-                "body": route.body_limit,
-                "sign": "standard-webhooks" if route.upstream_signer is not None else None,
-                "replay": route.replay.seconds if route.replay is not None else None,
-                "reject": {"status": route.rejection.status, "body": route.rejection.body.decode()},
-            }
-            for route in config.routes.routes
-        ],
-        "delivery_test": {
-            "accounts": [
-                {"id": account.id, "api_key": "<secret>", "webhook_url": account.webhook_url or None}
-                for account in config.accounts
-            ]
-        },
-        "warnings": [str(warning) for warning in config.warnings],
-    }
+def masked_config(config: Config) -> dict[str, Any]:
+    """The configuration as it works now. Secrets appear by id only."""
+    return _mask_fields(config, _FILE_KEYS, _FILE_REST)
+
+
+def mask(value: Any) -> Any:
+    """`value` as JSON can hold it. Raises `TypeError` for a kind of value that it does not know."""
+    if isinstance(value, Secret):
+        return MASK
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Networks):
+        return list(value.cidrs)
+    if isinstance(value, Mapping):
+        return {key: mask(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return {each.name: mask(getattr(value, each.name)) for each in fields(value)}
+    if hasattr(value, "_fields") and "__str__" in vars(type(value)):  # an address or a rate, as it is written
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [mask(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no masked form")
+
+
+def _mask_route(route: Route) -> dict[str, Any]:
+    return _mask_fields(route, _ROUTE_KEYS, _ROUTE_REST)
+
+
+def _mask_fields(value: Any, keys: Mapping[str, Callable[[Any], Any]], rest: frozenset[str]) -> dict[str, Any]:
+    plain = [each.name for each in fields(value) if each.name not in keys and each.name not in rest]
+    return {name: mask(getattr(value, name)) for name in plain} | {key: show(value) for key, show in keys.items()}

@@ -1,34 +1,38 @@
 """Presets by name, and what `verify:` can hold."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from typing import Any, TypeVar
 
-from marshmallow import ValidationError
-
 from sidecar import SHIPPED
-from sidecar.config.fields.mapping import alike, json_schema_of
-from sidecar.config.fields.text import JSONSchema, Value, shown
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
+from sidecar.config.fields.mapping import find_close
 from sidecar.config.files import read_file
 from sidecar.config.problems import ConfigError, Problem
-from sidecar.config.scheme_keys import SchemeKeys, scheme_from
-from sidecar.config.yaml_source import MAX_BYTES, read_yaml, report_messages
+from sidecar.config.scheme_keys import SCHEME
+from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
 from sidecar.verify.scheme import Scheme
+
+#: The value of `verify:` on a route without signatures.
+NO_SCHEME = "none"
 
 
 def load_scheme(file: str) -> Scheme:
-    """A scheme from a file of its own, in the form of `verify:`. Raises `ConfigError` with every mistake."""
+    """A scheme from its own file, in the form of `verify:`. Raises `ConfigError` with every mistake."""
     try:
-        source = read_yaml(read_file(file, MAX_BYTES + 1), file)
+        source = read_yaml(read_file(file, MAX_YAML_BYTES + 1), file)
     except OSError as error:
         raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
     if not source.problems:
         try:
-            if isinstance(source.value, dict) and (scheme := Verify().read(source.value)) is not None:
+            if isinstance(source.value, dict) and isinstance(scheme := Verify().read(source.value), Scheme):
                 return scheme
             source.problem((), "holds no scheme; begin with signature: {header: ...}")
-        except ValidationError as error:
-            report_messages(source, error.messages, ())
+        except InvalidValueError as error:
+            for path, message in error.mistakes:
+                source.problem(path, message)
     raise ConfigError(source.problems)
 
 
@@ -40,11 +44,12 @@ def preset_names() -> tuple[str, ...]:
 
 @cache
 def load_preset(name: str) -> Scheme:
-    """The preset `name`, read like a user's own scheme. Raises `KeyError` for an unknown name."""
-    return scheme_from(SchemeKeys().load(_preset_values(name)), name)
+    """The preset `name`, read like a user's custom scheme. Raises `KeyError` for an unknown name."""
+    return replace(SCHEME.read(read_preset(name)), name=name)
 
 
-def _preset_values(name: str) -> dict[str, Any]:
+def read_preset(name: str) -> dict[str, Any]:
+    """The keys of the preset `name` as written. Raises `KeyError` for an unknown name."""
     if name not in preset_names():
         raise KeyError(name)
     source = read_yaml((SHIPPED / "presets" / f"{name}.yaml").read_bytes(), f"presets/{name}.yaml")
@@ -54,66 +59,84 @@ def _preset_values(name: str) -> dict[str, Any]:
     return values
 
 
-#: Where a signature or a timestamp stands: a scheme that changes the place of a preset's replaces all of it.
+#: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
 _PLACES = ("header", "field", "tag", "first")
+#: Sections of a preset that are changed key by key. Others are replaced.
+_MERGED = ("signature", "timestamp")
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def apply_changes(preset: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a preset with those of `{preset: NAME, ...}`."""
+    return _merge(preset, {key: item for key, item in value.items() if key != "preset"})
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`, section by section."""
     if any(key in changes for key in _PLACES):
         base = {key: value for key, value in base.items() if key not in _PLACES}
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        nested = key in ("signature", "timestamp") and isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(below, value) if nested and below is not None else value
+        nested = key in _MERGED and isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(below, value) if nested and below is not None else value
     return merged
 
 
 Loaded = TypeVar("Loaded")
 
 
-class Verify(Value):
-    """A preset's name, `none`, a scheme of one's own, or `preset: NAME` and what differs from it.
+class Verify(ValueType[Scheme | str]):
+    """The name of a preset, `none`, a custom scheme, or `preset: NAME` with changes.
 
-    Read to a `Scheme`, or to None for `none`.
+    Read as a `Scheme`, or as the text `none`.
     """
 
-    def read(self, value: Any) -> Scheme | None:
-        if isinstance(value, Mapping) and "preset" in value:
-            changes = {key: item for key, item in value.items() if key != "preset"}
-            name = value["preset"]
-            return scheme_from(SchemeKeys().load(_merged(self._named(name, _preset_values), changes)), name)
-        if isinstance(value, Mapping):
-            return scheme_from(SchemeKeys().load(value))
-        if value == "none":
-            return None
-        return self._named(value, load_preset)
+    title = "preset, scheme or none"
 
-    def _named(self, value: Any, load: Callable[[str], Loaded]) -> Loaded:
-        if not isinstance(value, str):
-            raise ValidationError("must be a preset's name, a scheme, or none")
+    def read(self, value: Any) -> Scheme | str:
+        if isinstance(value, Mapping) and "preset" in value:
+            name = value["preset"]
+            return replace(SCHEME.read(apply_changes(self._load(name, read_preset), value)), name=name)
+        if isinstance(value, Mapping):
+            return SCHEME.read(value)
+        if value == NO_SCHEME:
+            return NO_SCHEME
+        return self._load(value, load_preset)
+
+    def _load(self, name: Any, load: Callable[[str], Loaded]) -> Loaded:
+        if not isinstance(name, str):
+            raise InvalidValueError("must be the name of a preset, a scheme, or none")
         try:
-            return load(value)
+            return load(name)
         except KeyError:
-            close = alike(value, preset_names())
-            hint = (
-                f"did you mean '{close[0]}'?"
+            close = find_close(name, preset_names())
+            remedy = (
+                f"did you mean '{close}'?"
                 if close
-                else "`sidecar presets` lists them; or write the scheme out: signature: {header: ...}"
+                else "run `sidecar presets` for the list, or write out a scheme: signature: {header: ...}"
             )
-            raise ValidationError(f"{shown(value)} is not a preset; {hint}") from None
+            raise InvalidValueError(f"{quote(name)} is not a preset; {remedy}") from None
 
     def json_schema(self) -> JSONSchema:
-        scheme = json_schema_of(SchemeKeys())
+        scheme = SCHEME.json_schema()
         preset = {
             "preset": {
                 "title": "preset",
                 "enum": list(preset_names()),
-                "description": "a preset that the other keys differ from; then none of them is required",
+                "description": "the preset that the other keys change; none of them is then required",
                 "examples": ["stripe"],
             }
         }
-        changes = {key: {k: v for k, v in value.items() if k != "oneOf"} for key, value in scheme["properties"].items()}
+        changes = {
+            key: _partial(section) if key in _MERGED else section for key, section in scheme["properties"].items()
+        }
         changed = scheme | {"properties": preset | changes, "required": ["preset"]}
-        return {"title": "preset, scheme or none", "anyOf": [{"enum": ["none", *preset_names()]}, scheme, changed]}
+        return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *preset_names()]}, scheme, changed]}
+
+
+def _partial(section: JSONSchema) -> JSONSchema:
+    """A section of changes: at most one of the keys of which the whole section needs exactly one."""
+    pairs = [{"required": [*one["required"], *other["required"]]} for one, other in combinations(section["oneOf"], 2)]
+    return {key: value for key, value in section.items() if key not in ("oneOf", "required")} | {
+        "not": {"anyOf": pairs}
+    }

@@ -1,4 +1,4 @@
-"""The networks that providers say they send from: dated snapshots in the package, and how to read what they publish.
+"""The networks that providers say they send from: dated snapshots in the package, and reading the published lists.
 
 A provider is a data file, `ranges/NAME.yaml`, with the day and the evidence of its snapshot. `allow: ["preset:NAME"]`.
 """
@@ -16,30 +16,30 @@ from sidecar.config.yaml_source import read_yaml
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.verify.document import find_values
 
-#: A list with more is not a provider's webhooks.
+#: A list with more networks is not one of webhook senders.
 MAX_NETWORKS = 10_000
-#: The widest networks that are believed, by IP version. What is wider lets in whoever rents a machine there, or everybody.
+#: The widest networks that are accepted, by IP version. A wider one would admit anyone who rents a machine there, or everyone.
 WIDEST = {4: 10, 6: 24}
 _ENTRY = re.compile(r"[0-9A-Fa-f.:/]{2,50}")
 
 
 class RangesError(Exception):
-    """What was published can't be used; the message says why, in our words."""
+    """A published list that can't be used. The message says why, and repeats nothing of the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranges:
-    """What a provider publishes."""
+    """The networks that a provider publishes."""
 
     name: str
     docs: str
     sources: tuple[str, ...]  #: https URLs; all of them together are the list
-    json: str  #: where in the JSON of each the networks stand; empty for text with one network a line
+    json: str  #: the place of the networks in the JSON of each; empty for text with one network on each line
     date: float  #: of the snapshot, unix time
     networks: Networks  #: the snapshot
 
     def read(self, published: Sequence[bytes]) -> Networks:
-        """The networks in what `sources` answered. Raises `RangesError`; never a part of them."""
+        """The networks in the responses of `sources`: all of them, or `RangesError`."""
         listed = [network for text in published for network in _networks(_entries(text, self.json))]
         if len(listed) > MAX_NETWORKS:
             raise RangesError(f"more than {MAX_NETWORKS} networks")
@@ -77,13 +77,13 @@ def _entries(text: bytes, path: str) -> list[str]:
             return find_values(json.loads(text), path)
         lines = [line.partition("#")[0].strip() for line in text.decode("ascii").splitlines()]
     except (ValueError, RecursionError):
-        raise RangesError("the answer is not JSON" if path else "the answer is not plain text") from None
+        raise RangesError("the response is not JSON" if path else "the response is not plain text") from None
     return [line for line in lines if line]
 
 
 def _networks(entries: Sequence[str]) -> list[IPNetwork]:
     if not entries:
-        raise RangesError("no networks in the answer")
+        raise RangesError("no networks in the response")
     return [_network(entry) for entry in entries]
 
 

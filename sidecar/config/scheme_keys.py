@@ -1,35 +1,30 @@
 """The keys of a scheme: a preset file, or a mapping under `verify:`."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from marshmallow import ValidationError, validates_schema
-
 from sidecar.config.fields.address import WebURL
-from sidecar.config.fields.mapping import Items, Keys, Section
-from sidecar.config.fields.number import AnswerStatus, Tolerance
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
+from sidecar.config.fields.mapping import Items, Key, Section
+from sidecar.config.fields.number import SuccessStatus, Tolerance
 from sidecar.config.fields.text import (
     Choice,
     Flag,
     HeaderName,
     HeaderValues,
     JsonPath,
-    JSONSchema,
     Method,
     NonEmpty,
     OnlyTrue,
-    Pattern,
+    RegularExpression,
     Scalars,
     Separator,
     SignatureHeader,
     Text,
-    Value,
-    shown,
 )
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import (
-    DEFAULT_PATTERN,
     Computed,
     Condition,
     Hash,
@@ -41,411 +36,386 @@ from sidecar.verify.handshake import (
 )
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import KINDS, Kind
-from sidecar.verify.kinds.hmac import HMAC
 from sidecar.verify.scheme import Scheme, SignatureField, SignatureList, TimestampField, Unit
-from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Piece, TemplateError, parse_template
+from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Part, Piece, TemplateError, parse_template
 
 
-class ListKeys(Keys):
-    one_of = ("tag", "versions")
-    example = "{separator: ',', tag: 'v1='}"
-
-    separator = Separator(
-        required=True, metadata={"about": "what ends an item; any one of these characters", "examples": [","]}
-    )
-    tag = Text(
-        metadata={"about": "what a signature begins with, for example 'v1='; any may match", "examples": ["v1="]}
-    )
-    versions = Items(
-        NonEmpty(),
-        metadata={
-            "about": "instead of tag: the scheme's versions, newest first; only the newest that stands there counts",
-            "examples": [["v2=", "v1="]],
-        },
-    )
-    blanks = Flag(load_default=True, metadata={"about": "whether blanks around an item are taken off"})
-
-
-class SignatureKind(Value):
+class SignatureKind(ValueType[Kind]):
     """The name of a registered kind."""
+
+    title = "one of"
 
     def read(self, value: Any) -> Kind:
         kind = KINDS.get(value) if isinstance(value, str) else None
         if kind is None:
-            raise ValidationError(f"{shown(value)} is not one of {', '.join(KINDS)}")
+            raise InvalidValueError(f"{quote(value)} is not valid; use one of {', '.join(KINDS)}")
         return kind
 
-    def json_schema(self) -> JSONSchema:
-        return {"title": "one of", "type": "string", "enum": list(KINDS)}
-
-    def write(self, value: Any) -> str:
+    def write(self, value: Kind) -> str:
         return str(value)
 
-
-class SignatureKeys(Keys):
-    one_of = ("header", "field")
-    example = "{header: X-Signature}"
-
-    header = SignatureHeader(
-        metadata={
-            "about": "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2, ...",
-            "examples": ["X-Acme-Signature"],
-        }
-    )
-    also = Items(
-        HeaderName(),
-        metadata={
-            "about": "further headers that may match, as while a secret is changed",
-            "examples": [["X-Acme-Signature-2"]],
-        },
-    )
-    repeated = Flag(
-        load_default=False, metadata={"about": "true: the header may stand there several times, each may match"}
-    )
-    field = JsonPath(
-        metadata={
-            "about": "instead of header: where in the body's JSON, for example signature.signature",
-            "examples": ["signature.signature"],
-        }
-    )
-    kind = SignatureKind(load_default=HMAC, metadata={"about": "what proves the sender"})
-    algorithm = Choice(
-        Algorithm, load_default=Algorithm.SHA256, metadata={"about": "hash function of the HMAC or hash"}
-    )
-    encoding = Choice(Encoding, load_default=Encoding.HEX, metadata={"about": "how the signature is written"})
-    prefix = Text(
-        load_default="",
-        metadata={"about": "what stands before the signature, for example 'sha256='", "examples": ["sha256="]},
-    )
-    list = Section(ListKeys, metadata={"about": "where the header holds several items"})
-
-    @validates_schema
-    def check_place(self, data: dict[str, Any], **kwargs: Any) -> None:
-        for key in ("also", "list", "repeated"):
-            if "field" in data and data.get(key):
-                raise ValidationError("is for a signature in a header; remove it, or field:", key)
-        if "list" in data and "kind" in data and data["kind"].bearer:
-            raise ValidationError("is for signatures; a token stands alone", "list")
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "string", "enum": list(KINDS)}
 
 
-class TimestampKeys(Keys):
-    one_of = ("header", "tag", "first", "field")
-    example = "{header: X-Timestamp}"
-
-    header = HeaderName(metadata={"about": "the header that holds the signed time", "examples": ["X-Acme-Timestamp"]})
-    tag = NonEmpty(
-        metadata={
-            "about": "instead: what its item of the signature's list begins with, for example 't='",
-            "examples": ["t="],
-        }
-    )
-    first = OnlyTrue(
-        metadata={"about": "instead: true if it is the first item of the signature's list", "examples": [True]}
-    )
-    field = JsonPath(
-        metadata={
-            "about": "instead: where in the body's JSON, for example webhookTimestamp",
-            "examples": ["webhookTimestamp"],
-        }
-    )
-    unit = Choice(
-        Unit,
-        load_default=Unit.SECONDS,
-        metadata={"about": "how the time is written: s or ms of unix time, iso8601, http-date"},
-    )
-    tolerance = Tolerance(
-        load_default=300.0,
-        metadata={"about": "how far it may be from our clock, either way; none: not compared"},
-    )
+def _make_signature(given: dict[str, Any]) -> SignatureField:
+    signature = SignatureField(**given)
+    return signature if signature.prefix else replace(signature, prefix=signature.kind.prefix)
 
 
-class DeliveryIdKeys(Keys):
-    header = HeaderName(
-        required=True,
-        metadata={
-            "about": "the header that holds the provider's id of the delivery; logged",
-            "examples": ["X-Acme-Delivery"],
-        },
-    )
+def _check_signature(signature: SignatureField) -> None:
+    for key in ("also", "list", "repeated"):
+        if signature.field and getattr(signature, key):
+            raise InvalidValueError("can't be used with `field`; remove one of the two", key)
+    if signature.list is not None and signature.kind.bearer:
+        raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; remove it", "list")
 
 
-class IpRangesKeys(Keys):
-    docs = WebURL(
-        required=True,
-        metadata={
-            "about": "where the provider publishes the addresses it sends from",
-            "examples": ["https://acme.example/ips"],
-        },
-    )
+LIST = Section(
+    SignatureList,
+    {
+        "separator": Key(Separator(), "the characters that each end an item", [","]),
+        "tag": Key(
+            Text(), "the text that a signature begins with, for example 'v1='; any such item may match", ["v1="]
+        ),
+        "versions": Key(
+            Items(NonEmpty()),
+            "instead of tag: the tags of the scheme's versions, newest first; only the newest one that is present counts",
+            [["v2=", "v1="]],
+        ),
+        "blanks": Key(Flag(), "whether spaces around an item are removed"),
+    },
+    one_of=("tag", "versions"),
+    example="{separator: ',', tag: 'v1='}",
+)
+
+SIGNATURE = Section(
+    SignatureField,
+    {
+        "header": Key(
+            SignatureHeader(),
+            "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2 and so on",
+            ["X-Acme-Signature"],
+        ),
+        "also": Key(
+            Items(HeaderName()),
+            "further headers that may match, for example while a secret is replaced",
+            [["X-Acme-Signature-2"]],
+        ),
+        "repeated": Key(Flag(), "true: the header may appear several times, and each one may match"),
+        "field": Key(
+            JsonPath(),
+            "instead of header: the place in the body's JSON, for example signature.signature",
+            ["signature.signature"],
+        ),
+        "kind": Key(SignatureKind(), "what proves that the sender knows the secret"),
+        "algorithm": Key(Choice(Algorithm), "the hash function of the HMAC or hash"),
+        "encoding": Key(Choice(Encoding), "how the signature is encoded"),
+        "prefix": Key(Text(), "the text before the signature, for example 'sha256='; default: none", ["sha256="]),
+        "list": Key(LIST, "how several items are held in the one header"),
+    },
+    one_of=("header", "field"),
+    example="{header: X-Signature}",
+    make=_make_signature,
+    check=_check_signature,
+)
+
+TIMESTAMP_SECTION = Section(
+    TimestampField,
+    {
+        "header": Key(HeaderName(), "the header that holds the signed time", ["X-Acme-Timestamp"]),
+        "tag": Key(
+            NonEmpty(),
+            "instead of header: the text that its item in the signature's list begins with, for example 't='",
+            ["t="],
+        ),
+        "first": Key(OnlyTrue(), "instead of header: true if it is the first item of the signature's list", [True]),
+        "field": Key(
+            JsonPath(),
+            "instead of header: the place in the body's JSON, for example webhookTimestamp",
+            ["webhookTimestamp"],
+        ),
+        "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
+        "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
+    },
+    one_of=("header", "tag", "first", "field"),
+    example="{header: X-Timestamp}",
+)
+
+#: One value of a request.
+_PLACE_KEYS = {
+    "query": Key(NonEmpty(), "the query parameter", ["challenge"]),
+    "header": Key(HeaderName(), "the header", ["X-Hook-Secret"]),
+    "json": Key(JsonPath(), "the place in the body's JSON, for signed handshakes", ["challenge"]),
+}
 
 
-class PlaceKeys(Keys):
-    """One value of a request."""
-
-    one_of = ("query", "header", "json")
-    example = "{query: challenge}"
-
-    query = NonEmpty(metadata={"about": "the query parameter", "examples": ["challenge"]})
-    header = HeaderName(metadata={"about": "the header", "examples": ["X-Hook-Secret"]})
-    json = JsonPath(metadata={"about": "where in the body's JSON; for signed handshakes", "examples": ["challenge"]})
+def _make_place(given: dict[str, Any]) -> Place:
+    return next(Place(source, given[source]) for source in Source if source in given)
 
 
-class ChallengeKeys(PlaceKeys):
-    pattern = Pattern(
-        metadata={
-            "about": "a regular expression for all of it; default: 1 to 512 of letters, digits and ._~+/=-",
-            "examples": ["[A-Za-z0-9]{1,64}"],
-        }
-    )
+PLACE = Section(None, _PLACE_KEYS, one_of=tuple(_PLACE_KEYS), example="{query: challenge}", make=_make_place)
+
+CHALLENGE: Section[dict[str, Any]] = Section(
+    None,
+    _PLACE_KEYS
+    | {
+        "pattern": Key(
+            RegularExpression(),
+            "a regular expression for the whole challenge; default: 1 to 512 letters, digits and ._~+/=-",
+            ["[A-Za-z0-9]{1,64}"],
+        )
+    },
+    one_of=tuple(_PLACE_KEYS),
+    example="{query: challenge}",
+)
+
+HANDSHAKE_REQUEST: Section[dict[str, Any]] = Section(
+    None,
+    {
+        "method": Key(Method(), "the request's method; default: any", ["GET"]),
+        "query": Key(Scalars(), "query parameters and the value that each must have", [{"mode": "subscribe"}]),
+        "header": Key(HeaderValues(), "headers and the value that each must have", [{"X-Event": "ping"}]),
+        "json": Key(
+            Scalars(),
+            "fields of the body's JSON and the value that each must have, for signed handshakes",
+            [{"type": "url_verification"}],
+        ),
+        "without": Key(
+            Items(NonEmpty()),
+            "fields that the body's JSON must not have, where events look like handshakes",
+            [["event"]],
+        ),
+    },
+)
+
+COMPUTED = Section(
+    Computed,
+    {
+        "hash": Key(Choice(Hash), "the hash; an HMAC is keyed with the route's first secret"),
+        "of": Key(NonEmpty(), "the text that is hashed, made of {challenge}, {token} (verify_token) and {url}"),
+        "encoding": Key(Choice(ResponseEncoding), "how the hash is encoded"),
+        "key": Key(Choice(KeyPart), "which bytes of the secret are the key"),
+    },
+)
 
 
-class HandshakeRequestKeys(Keys):
-    method = Method(metadata={"about": "the request's method; default: any", "examples": ["GET"]})
-    query = Scalars(
-        metadata={"about": "query parameters that must have this value", "examples": [{"mode": "subscribe"}]}
-    )
-    header = HeaderValues(metadata={"about": "headers that must have this value", "examples": [{"X-Event": "ping"}]})
-    json = Scalars(
-        metadata={
-            "about": "fields of the body's JSON that must have this value; for signed handshakes",
-            "examples": [{"type": "url_verification"}],
-        }
-    )
-    without = Items(
-        NonEmpty(),
-        metadata={
-            "about": "fields that the body's JSON must not have, where events look alike",
-            "examples": [["event"]],
-        },
-    )
+def _check_answer(answer: dict[str, Any]) -> None:
+    if "text" in answer and "json" in answer:
+        raise InvalidValueError(
+            "can't be used with `text`, because a response has one body; remove one of the two", "json"
+        )
 
 
-class ComputedKeys(Keys):
-    hash = Choice(Hash, required=True, metadata={"about": "HMACs are keyed with the route's first secret"})
-    of = NonEmpty(
-        load_default="{challenge}",
-        metadata={"about": "what is hashed, made of {challenge}, {token} (verify_token) and {url}"},
-    )
-    encoding = Choice(
-        ResponseEncoding, load_default=ResponseEncoding.HEX, metadata={"about": "how the answer is written"}
-    )
-    key = Choice(KeyPart, load_default=KeyPart.WHOLE, metadata={"about": "which bytes of the secret are the key"})
+HANDSHAKE_ANSWER: Section[dict[str, Any]] = Section(
+    None,
+    {
+        "status": Key(SuccessStatus(), "the status of the response", default=Shape(method="").status),
+        "text": Key(NonEmpty(), "sent as text/plain, for example '{challenge}'", ["{challenge}"]),
+        "json": Key(
+            Scalars(),
+            "sent as application/json, for example {challenge: '{challenge}'}",
+            [{"challenge": "{challenge}"}],
+        ),
+        "headers": Key(
+            HeaderValues(),
+            "sent as headers, for example {X-Hook-Secret: '{challenge}'}",
+            [{"X-Hook-Secret": "{challenge}"}],
+        ),
+    },
+    check=_check_answer,
+)
 
 
-class HandshakeAnswerKeys(Keys):
-    status = AnswerStatus(load_default=200, metadata={"about": "the answer's status"})
-    text = NonEmpty(metadata={"about": "sent as text/plain, for example '{challenge}'", "examples": ["{challenge}"]})
-    json = Scalars(
-        metadata={
-            "about": "sent as application/json, for example {challenge: '{challenge}'}",
-            "examples": [{"challenge": "{challenge}"}],
-        }
-    )
-    headers = HeaderValues(
-        metadata={
-            "about": "sent as headers, for example {X-Hook-Secret: '{challenge}'}",
-            "examples": [{"X-Hook-Secret": "{challenge}"}],
-        }
-    )
-
-    @validates_schema
-    def check_one_body(self, data: dict[str, Any], **kwargs: Any) -> None:
-        if "text" in data and "json" in data:
-            raise ValidationError("stands beside text; an answer has one body, so remove one of them", "json")
-
-
-class HandshakeKeys(Keys):
-    """What a provider asks once, and the answer."""
-
-    request = Section(HandshakeRequestKeys, metadata={"about": "what marks it, besides its challenge"})
-    challenge = Section(ChallengeKeys, metadata={"about": "what is to be sent back"})
-    compare = Section(PlaceKeys, metadata={"about": "what must be the route's verify_token"})
-    computed = Section(ComputedKeys, metadata={"about": "an answer made with a secret, {computed} in answer"})
-    signed = Flag(load_default=False, metadata={"about": "true: its signature is verified first, like a delivery's"})
-    answer = Section(HandshakeAnswerKeys, required=True, metadata={"about": "what is answered"})
-
-    @validates_schema
-    def check_handshake(self, data: dict[str, Any], **kwargs: Any) -> None:
-        request, challenge = data.get("request", {}), data.get("challenge", {})
-        for key, section in (("request", request), ("challenge", challenge), ("compare", data.get("compare", {}))):
-            if "json" in section and not data["signed"]:
-                raise ValidationError(
-                    "looks into the body, which is read of verified requests only; add signed: true", key
-                )
-        if not data["signed"] and not challenge and request.get("method") not in ("GET", "HEAD"):
-            raise ValidationError("would take deliveries too; name a challenge, or method: GET or HEAD", "request")
-        if "computed" in data and "pattern" not in challenge:
-            raise ValidationError(
-                "signs what its sender chose; give the challenge a pattern that no delivery's signed message can have",
-                "challenge",
-            )
-
-
-class SchemeKeys(Keys):
-    """A preset file, or a mapping under `verify:`."""
-
-    title = NonEmpty(metadata={"about": "the provider's name, for people", "examples": ["Acme"]})
-    docs = WebURL(
-        metadata={
-            "about": "the provider's page that describes the scheme",
-            "examples": ["https://acme.example/webhooks"],
-        }
-    )
-    evidence = NonEmpty(metadata={"about": "what the description rests on", "examples": ["the documentation page"]})
-    notes = NonEmpty(
-        metadata={
-            "about": "what a user should know, above all what is not protected",
-            "examples": ["There is no signed timestamp."],
-        }
-    )
-    signature = Section(
-        SignatureKeys, required=True, metadata={"about": "where the signature stands and how it is made"}
-    )
-    timestamp = Section(TimestampKeys, metadata={"about": "the signed time; default: the scheme has none"})
-    signed = NonEmpty(
-        load_default="{body}",
-        metadata={
-            "about": "the signed message: places like {body}, {timestamp}, {url}, {header:NAME}, and literal text"
-        },
-    )
-    binds_body = Flag(load_default=True, metadata={"about": "false where the provider signs no part of the body"})
-    key = Choice(
-        KeyForm,
-        metadata={
-            "about": "how the secret's text becomes the key; default: utf8, and pem for a public key",
-            "examples": ["hex"],
-        },
-    )
-    require = HeaderValues(
-        metadata={
-            "about": "headers that must have this value, besides the signature",
-            "examples": [{"X-Acme-Version": "1"}],
-        }
-    )
-    body_hash = NonEmpty(
-        metadata={"about": "the query parameter that must be the body's SHA-256 in hex", "examples": ["bodySHA256"]}
-    )
-    form_field = NonEmpty(
-        metadata={"about": "the form field that holds the JSON, where the body is a form", "examples": ["json"]}
-    )
-    any_port = Flag(load_default=False, metadata={"about": "true: the URL may be signed with or without its port"})
-    url_unescaped = NonEmpty(
-        metadata={"about": "characters that may stand unescaped in the signed URL", "examples": [":,@"]}
-    )
-    delivery_id = Section(DeliveryIdKeys, metadata={"about": "the provider's id of a delivery"})
-    ip_ranges = Section(IpRangesKeys, metadata={"about": "for people: where the provider publishes its addresses"})
-    handshake = Items(Section(HandshakeKeys), metadata={"about": "what the provider asks once, and the answer"})
-
-    @validates_schema
-    def check_whole(self, data: dict[str, Any], **kwargs: Any) -> None:
-        kind = data["signature"]["kind"]
-        try:
-            parts = parse_template(data["signed"], data.get("delivery_id", {}).get("header"))
-        except TemplateError as error:
-            raise ValidationError(str(error), "signed") from None
-        self._check_binding(data, kind, parts)
-        self._check_clock(data, kind, parts)
-        if Piece.SECRET in parts and not kind.message_holds_secret:
-            raise ValidationError(f"holds {{secret}}, which {kind} keys with, not signs; remove it", "signed")
-        if Piece.SECRET not in parts and kind.message_holds_secret:
-            raise ValidationError(
-                "must hold {secret}, or anybody could make the hash; for example '{secret}{body}'", "signed"
-            )
-        if data.get("key", kind.key_forms[0]) not in kind.key_forms:
-            *forms, last = kind.key_forms
-            use = f"{', '.join(forms)} or {last}" if forms else last
-            raise ValidationError(f"{data['key']} can't be used with signature.kind {kind}; use {use}", "key")
-
-    def _check_binding(self, data: dict[str, Any], kind: Kind, parts: tuple[Any, ...]) -> None:
-        if kind.bearer:
-            if "signed" in data and data["signed"] != "{body}":
-                raise ValidationError(
-                    f"has no meaning with signature.kind {kind}, which signs nothing; remove it", "signed"
-                )
-            return
-        bound = BODY_PIECES & set(parts) or "body_hash" in data
-        if not bound and data["binds_body"]:
-            raise ValidationError(
-                "must contain {body}, or the body would not be signed; for example '{timestamp}.{body}'; "
-                "if the provider really signs no part of it, say so with binds_body: false",
-                "signed",
-            )
-        if bound and not data["binds_body"]:
-            raise ValidationError("is false, but the body is part of what is signed; remove it", "binds_body")
-        for key in ("any_port", "url_unescaped"):
-            if data.get(key) and Piece.URL not in parts:
-                raise ValidationError("is for schemes that sign {url}; remove it", key)
-        if "body_hash" in data and Piece.URL not in parts:
-            raise ValidationError("stands in the URL, which is not signed; put {url} into signed:", "body_hash")
-
-    def _check_clock(self, data: dict[str, Any], kind: Kind, parts: tuple[Any, ...]) -> None:
-        clock = data.get("timestamp")
-        if TIMESTAMP in parts and (clock is None or "field" in clock):
-            raise ValidationError(
-                "signs {timestamp}, but there is no timestamp: section that says where it stands", "signed"
-            )
-        if clock is None:
-            return
-        in_body = "field" in clock
-        bound = Piece.BODY in parts or JsonValue(clock["field"]) in parts if in_body else TIMESTAMP in parts
-        if not bound or kind.bearer:
-            place = f"{{body}} or {{json:{clock['field']}}}" if in_body else "{timestamp}"
-            raise ValidationError(
-                f"is not part of what is signed, so anybody could renew it; put {place} into signed:, or remove the section",
-                "timestamp",
-            )
-        if ("tag" in clock or "first" in clock) and "list" not in data["signature"]:
-            raise ValidationError(
-                "is an item of a list, but the signature has no list: section that says what ends one", "timestamp"
-            )
-
-
-def scheme_from(data: Mapping[str, Any], name: str = "") -> Scheme:
-    """A `Scheme` from what `SchemeKeys().load` returned."""
-    signature = dict(data["signature"])
-    if "list" in signature:
-        signature["list"] = SignatureList(**_tuples(signature["list"]))
-    kind: Kind = signature["kind"]
-    signature["prefix"] = signature["prefix"] or kind.prefix
-    delivery_id = data["delivery_id"]["header"] if "delivery_id" in data else None
-    plain = ("title", "docs", "evidence", "notes", "body_hash", "form_field", "any_port", "url_unescaped")
-    return Scheme(
-        signature=SignatureField(**_tuples(signature)),
-        timestamp=TimestampField(**data["timestamp"]) if "timestamp" in data else None,
-        signed=data["signed"],
-        parts=parse_template(data["signed"], delivery_id),
-        key=data.get("key", kind.key_forms[0]),
-        require=tuple(data.get("require", {}).items()),
-        delivery_id=delivery_id,
-        name=name,
-        handshake=tuple(_shape(item) for item in data.get("handshake", ())),
-        ip_ranges=data["ip_ranges"]["docs"] if "ip_ranges" in data else "",
-        **{key: data[key] for key in plain if key in data},
-    )
-
-
-def _shape(data: Mapping[str, Any]) -> Shape:
-    """A handshake from what `HandshakeKeys().load` returned."""
-    request, answer = data.get("request", {}), data["answer"]
+def _make_shape(given: dict[str, Any]) -> Shape:
+    request, challenge = given.get("request", {}), given.get("challenge", {})
+    _check_handshake(given, request, challenge)
     conditions = [
         Condition(Place(source, name), value) for source in Source for name, value in request.get(source, {}).items()
     ]
+    same: dict[str, Any] = {key: given[key] for key in ("compare", "computed", "signed") if key in given}
+    if "pattern" in challenge:
+        same["pattern"] = challenge["pattern"]
     return Shape(
         method=request.get("method", ""),
         conditions=tuple(conditions),
-        without=tuple(request.get("without", ())),
-        challenge=_place(data.get("challenge", {})),
-        pattern=data.get("challenge", {}).get("pattern", DEFAULT_PATTERN),
-        compare=_place(data.get("compare", {})),
-        computed=Computed(**data["computed"]) if "computed" in data else None,
-        signed=data["signed"],
-        **answer,
+        without=request.get("without", ()),
+        challenge=_make_place(challenge) if challenge else None,
+        **same,
+        **given["answer"],
     )
 
 
-def _place(data: Mapping[str, Any]) -> Place | None:
-    return next((Place(source, data[source]) for source in Source if source in data), None)
+def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: dict[str, Any]) -> None:
+    compare: Place | None = given.get("compare")
+    for key, reads_body in (
+        ("request", "json" in request),
+        ("challenge", "json" in challenge),
+        ("compare", compare is not None and compare.source is Source.JSON),
+    ):
+        if reads_body and not given.get("signed"):
+            raise InvalidValueError("needs the body, which is read of verified requests only; add `signed: true`", key)
+    if not given.get("signed") and not challenge and request.get("method") not in ("GET", "HEAD"):
+        raise InvalidValueError("would also match deliveries; add a challenge, or `method: GET` or HEAD", "request")
+    if "computed" in given and "pattern" not in challenge:
+        raise InvalidValueError(
+            "would let the sender choose what is signed; add a `pattern` that no delivery's signed message can match",
+            "challenge",
+        )
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+#: What a provider asks once, and the response.
+HANDSHAKE = Section(
+    Shape,
+    {
+        "request": Key(HANDSHAKE_REQUEST, "how a handshake is recognized, besides its challenge"),
+        "challenge": Key(CHALLENGE, "the value that is sent back"),
+        "compare": Key(PLACE, "the value that must be the route's verify_token"),
+        "computed": Key(COMPUTED, "a value made with a secret, {computed} in answer"),
+        "signed": Key(Flag(), "true: its signature is verified first, like a delivery's"),
+        "answer": Key(HANDSHAKE_ANSWER, "the response", required=True),
+    },
+    make=_make_shape,
+)
+
+
+def _make_scheme(given: dict[str, Any]) -> Scheme:
+    signed = given.get("signed", Scheme(signature=given["signature"]).signed)
+    delivery_id: str | None = given.get("delivery_id")
+    try:
+        parts = parse_template(signed, delivery_id)
+    except TemplateError as error:
+        raise InvalidValueError(str(error), "signed") from None
+    made = {"key": given["signature"].kind.key_forms[0]} | given
+    made |= {"parts": parts, "require": tuple(given.get("require", {}).items())}
+    scheme = Scheme(**{key: value for key, value in made.items() if key != "binds_body"})
+    _check_binding(scheme, given)
+    _check_clock(scheme)
+    _check_key(scheme)
+    return scheme
+
+
+def _check_binding(scheme: Scheme, given: dict[str, Any]) -> None:
+    kind, parts, claims_to_bind = scheme.signature.kind, scheme.parts, given.get("binds_body", True)
+    if kind.bearer:
+        if scheme.signed != "{body}":
+            raise InvalidValueError(f"can't be used with `kind: {kind}`, which signs nothing; remove it", "signed")
+        return
+    bound = BODY_PIECES & set(parts) or scheme.body_hash
+    if not bound and claims_to_bind:
+        raise InvalidValueError(
+            "must contain {body}, or the body would not be signed; use for example '{timestamp}.{body}', "
+            "or `binds_body: false` if the provider really signs no part of the body",
+            "signed",
+        )
+    if bound and not claims_to_bind:
+        raise InvalidValueError("is false, but the body is part of the signed message; remove it", "binds_body")
+    for key in ("any_port", "url_unescaped"):
+        if getattr(scheme, key) and Piece.URL not in parts:
+            raise InvalidValueError("can't be used without {url} in `signed`; remove it", key)
+    if scheme.body_hash and Piece.URL not in parts:
+        raise InvalidValueError("is part of the URL, which is not signed; add {url} to `signed`", "body_hash")
+
+
+def _check_clock(scheme: Scheme) -> None:
+    clock, parts = scheme.timestamp, scheme.parts
+    if TIMESTAMP in parts and (clock is None or clock.field):
+        raise InvalidValueError("contains {timestamp}; add a `timestamp` section with its header or tag", "signed")
+    if clock is None:
+        return
+    bound = _binds_field(parts, clock.field) if clock.field else TIMESTAMP in parts
+    if not bound or scheme.signature.kind.bearer:
+        place = f"{{body}} or {{json:{clock.field}}}" if clock.field else "{timestamp}"
+        raise InvalidValueError(
+            f"is not signed, so anyone could change it; add {place} to `signed`, or remove the section", "timestamp"
+        )
+    if (clock.tag or clock.first) and scheme.signature.list is None:
+        raise InvalidValueError("is an item of a list; add a `list` section to `signature`", "timestamp")
+
+
+def _binds_field(parts: tuple[Part, ...], field: str) -> bool:
+    return Piece.BODY in parts or JsonValue(field) in parts
+
+
+def _check_key(scheme: Scheme) -> None:
+    kind, parts = scheme.signature.kind, scheme.parts
+    if Piece.SECRET in parts and not kind.message_holds_secret:
+        raise InvalidValueError(f"can't contain {{secret}} with `kind: {kind}`; remove it", "signed")
+    if Piece.SECRET not in parts and kind.message_holds_secret:
+        raise InvalidValueError(
+            "must contain {secret}, or anyone could make the hash; use for example '{secret}{body}'", "signed"
+        )
+    if scheme.key not in kind.key_forms:
+        *forms, last = kind.key_forms
+        use = f"{', '.join(forms)} or {last}" if forms else last
+        raise InvalidValueError(f"{scheme.key} can't be used with `kind: {kind}`; use {use}", "key")
+
+
+#: A preset file, or a mapping under `verify:`.
+SCHEME = Section(
+    Scheme,
+    {
+        "title": Key(NonEmpty(), "the provider's name, for people", ["Acme"]),
+        "docs": Key(WebURL(), "the provider's page about the scheme", ["https://acme.example/webhooks"]),
+        "evidence": Key(NonEmpty(), "the evidence for the description", ["the documentation page"]),
+        "notes": Key(
+            NonEmpty(),
+            "what a user should know, above all what is not protected",
+            ["There is no signed timestamp."],
+        ),
+        "signature": Key(SIGNATURE, "where the signature is and how it is made"),
+        "timestamp": Key(TIMESTAMP_SECTION, "the signed time; default: the scheme has none"),
+        "signed": Key(
+            NonEmpty(),
+            "the signed message: placeholders such as {body}, {timestamp}, {url} and {header:NAME}, and literal text",
+        ),
+        "binds_body": Key(Flag(), "false if the provider signs no part of the body", default=True),
+        "key": Key(
+            Choice(KeyForm),
+            "how the secret's text becomes the key; default: utf8, and pem for a public key",
+            ["hex"],
+            default=None,
+        ),
+        "require": Key(
+            HeaderValues(),
+            "headers that must have this value, besides the signature",
+            [{"X-Acme-Version": "1"}],
+        ),
+        "body_hash": Key(NonEmpty(), "the query parameter that must be the body's SHA-256 in hex", ["bodySHA256"]),
+        "form_field": Key(NonEmpty(), "the form field that holds the JSON, if the body is a form", ["json"]),
+        "any_port": Key(Flag(), "true: the URL may be signed with or without its port"),
+        "url_unescaped": Key(NonEmpty(), "characters that may be unescaped in the signed URL", [":,@"]),
+        "delivery_id": Key(
+            Section(
+                None,
+                {
+                    "header": Key(
+                        HeaderName(),
+                        "the header that holds the provider's id of the delivery; logged",
+                        ["X-Acme-Delivery"],
+                        required=True,
+                    )
+                },
+                make=lambda given: given["header"],
+            ),
+            "the provider's id of a delivery",
+        ),
+        "ip_ranges": Key(
+            Section(
+                None,
+                {
+                    "docs": Key(
+                        WebURL(),
+                        "the page on which the provider publishes the addresses it sends from",
+                        ["https://acme.example/ips"],
+                        required=True,
+                    )
+                },
+                make=lambda given: given["docs"],
+            ),
+            "for people: where the provider publishes its addresses",
+        ),
+        "handshake": Key(Items(HANDSHAKE), "what the provider asks once, and the response"),
+    },
+    make=_make_scheme,
+)

@@ -1,13 +1,20 @@
-"""Where secrets are kept, and reading them."""
+"""References to secrets, and reading what they refer to."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from sidecar.config.files import ReadFile, read_file
+from sidecar.config.problems import Path, Report
+from sidecar.secret import Secret
+
+#: A secret file is one line of text; anything larger is the wrong file.
+MAX_SECRET_BYTES = 64 * 1024
+#: Shorter secrets are guessed, not broken: below 16 bytes we warn.
+SHORT_SECRET = 16
 
 
 class SecretRef(NamedTuple):
-    """Where a secret stands; `id` is what logs and metrics call it."""
+    """Where a secret is. `id` is its name in logs and metrics."""
 
     id: str
     env: str
@@ -20,12 +27,8 @@ class SecretRef(NamedTuple):
         return f"env:{self.env}" if self.env else f"file:{self.file}"
 
 
-#: A secret file is one line of text; anything larger is the wrong file.
-MAX_SECRET_BYTES = 64 * 1024
-
-
 class SecretUnavailableError(Exception):
-    """A secret that can't be had; `absent` if there simply is none."""
+    """A secret that can't be read; `absent` if its variable or file does not exist."""
 
     def __init__(self, message: str, *, absent: bool) -> None:
         super().__init__(message)
@@ -33,7 +36,7 @@ class SecretUnavailableError(Exception):
 
 
 def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_file) -> bytes:
-    """The bytes of a secret, from where `ref` says. Raises `SecretUnavailableError`."""
+    """The bytes of a secret. Raises `SecretUnavailableError`."""
     if ref.env:
         text = env.get(ref.env)
         if text is None:
@@ -42,16 +45,49 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
     try:
         value = read(ref.file, MAX_SECRET_BYTES + 1)
     except ValueError:
-        raise SecretUnavailableError(
-            "the secret file's name holds a character that no file name has", absent=False
-        ) from None
+        raise SecretUnavailableError("the name of the secret file is not a valid file name", absent=False) from None
     except OSError as error:
         absent = isinstance(error, FileNotFoundError)
         raise SecretUnavailableError(
             f"the secret file {ref.file} can't be read: {error.strerror}", absent=absent
         ) from None
     if len(value) > MAX_SECRET_BYTES:
-        problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; is it the right one?"
+        problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; check that it is the right file"
         raise SecretUnavailableError(problem, absent=False)
     # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
     return value.removesuffix(b"\n").removesuffix(b"\r") if value.endswith(b"\n") else value
+
+
+class SecretResolver:
+    """Resolves the references of one configuration, and reports those that can't be resolved."""
+
+    def __init__(self, env: Mapping[str, str], read: ReadFile, report: Report, *, resolves: bool) -> None:
+        """Without `resolves` no variable or file is read, and every secret is a placeholder."""
+        self.resolves = resolves
+        self._env = env
+        self._read = read
+        self._report = report
+
+    def resolve(self, at: Path, ref: SecretRef) -> Secret | None:
+        """The secret of the reference at `at`; None if it is absent and optional, or if a mistake was reported."""
+        if not self.resolves:
+            return Secret(ref.id, b"not resolved", retire_by=ref.retire_by)
+        try:
+            value = read_secret(ref, self._env, self._read)
+        except SecretUnavailableError as error:
+            if not (ref.optional and error.absent):
+                self._report.add(at, str(error))
+            return None
+        if not value.strip():
+            self._report.add(at, f"the secret in {ref.where} is empty; anyone could sign with it")
+            return None
+        if value != value.strip():
+            self._report.warn(
+                at, f"the secret in {ref.where} begins or ends with spaces or newlines; they are part of the secret"
+            )
+        if len(value) < SHORT_SECRET:
+            self._report.warn(
+                at,
+                f"the secret in {ref.where} has only {len(value)} bytes; use at least {SHORT_SECRET}, which can't be guessed",
+            )
+        return Secret(ref.id, value, retire_by=ref.retire_by)

@@ -1,30 +1,48 @@
-"""The finished configuration: frozen values, checked as a whole."""
+"""The settings: as a file holds them (`FileSettings`, `RouteSettings`), and as the program runs by them (`Config`).
+
+The defaults of all keys are here and in the dataclasses of the parts that use them (`Timeouts`, `LogSettings`, ...).
+keys.py adds how each key is written and what it is about.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
 
+from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.problems import Problem
+from sidecar.config.secrets import SecretRef
 from sidecar.http1.sockets import ListenAddress
-from sidecar.http1.upstream import Timeouts
+from sidecar.http1.upstream import Timeouts, UpstreamAddress
 from sidecar.replay.store import StoreAddress
 from sidecar.routing.client_ip import ClientHeader
-from sidecar.routing.networks import Networks
+from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.refusal_limit import Rate
-from sidecar.routing.routes import RouteTable
+from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse, RouteTable
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
+from sidecar.verify.handshake import HandshakeMode
+from sidecar.verify.scheme import Scheme
+
+DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8080)  # noqa: S104 - published
+DEFAULT_ADMIN = ListenAddress("0.0.0.0", 9090)  # noqa: S104 - published
+
+
+class RouteMode(StrEnum):
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes in bytes, durations in seconds."""
 
-    body: int
-    buffer: int
-    connections: int
-    header_timeout: float
-    body_timeout: float
+    body: int = 5 * 1024**2
+    buffer: int = 64 * 1024**2
+    connections: int = 1000
+    header_timeout: float = 10.0
+    body_timeout: float = 30.0
     refusals: Rate | None = None
 
 
@@ -37,8 +55,92 @@ class RangesSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteLimits:
+    body: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignSettings:
+    """`sign:` of a route."""
+
+    secret: tuple[SecretRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """One entry of `routes:` as written. None and empty mean that the key is absent, or that its value is not valid."""
+
+    name: str = ""
+    path: str = ""
+    verify: Scheme | str | None = None  #: the text `none` for a route without signatures
+    secrets: tuple[SecretRef, ...] = ()
+    allow: tuple[IPNetwork | str, ...] = ()
+    methods: tuple[str, ...] = ()
+    mode: RouteMode = RouteMode.ENFORCE
+    open: bool = False
+    upstream: UpstreamAddress | None = None
+    public_url: str = ""
+    limits: RouteLimits = RouteLimits()
+    sign: SignSettings | None = None
+    replay: float | None = None
+    replay_fail_open: bool | None = None
+    handshake: HandshakeMode | None = None
+    verify_token: SecretRef | None = None
+    reject: RejectionResponse = DEFAULT_REJECTION
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The scheme that verifies deliveries; None if there is none."""
+        return self.verify if isinstance(self.verify, Scheme) else None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """One entry of `delivery_test.accounts:`."""
+
+    id: str
+    api_key: SecretRef
+    webhook_url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """The settings that need nothing else to take effect: they are the same in the file and in the program."""
+
+    listen: ListenAddress = DEFAULT_LISTEN
+    admin: ListenAddress = DEFAULT_ADMIN
+    proxy_protocol: bool = False
+    ip_ranges: RangesSettings = RangesSettings()
+    limits: Limits = Limits()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    drain: float = 20.0
+    log: LogSettings = field(default_factory=LogSettings)
+    tracing: TracingSettings | None = None
+    workers: int = 1
+
+    def common(self) -> dict[str, Any]:
+        """These settings by name, to make a `Config` of."""
+        return {each.name: getattr(self, each.name) for each in fields(CommonSettings)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings(CommonSettings):
+    """A configuration file as written: secrets are references, and routes know nothing of each other."""
+
+    admin_token: SecretRef | None = None
+    upstream: UpstreamAddress | None = None
+    public_url: str = ""
+    trusted_proxies: tuple[IPNetwork | str, ...] = ()
+    client_ip_header: str = "X-Forwarded-For"
+    replay_store: ReplayStoreRef = PROCESS_MEMORY
+    replay_fail_open: bool = False
+    routes: tuple[RouteSettings, ...] = ()
+    delivery_test: tuple[AccountSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Who may ask for a test delivery, and where it goes. `webhook_url` is empty if none is set."""
+    """An account that may request a test delivery, and where the delivery goes. `webhook_url` is empty if none is set."""
 
     id: str
     api_key: Secret
@@ -46,27 +148,17 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Config:
-    """One configuration, whole and checked. Requests in flight keep the one they began with."""
+class Config(CommonSettings):
+    """One configuration, complete and checked. Requests in flight keep the one that they began with."""
 
     file: str
-    listen: ListenAddress
-    admin: ListenAddress
     admin_token: Secret | None
     trusted_proxies: Networks
     trust_unix: bool
     client_header: ClientHeader
-    proxy_protocol: bool
-    ip_ranges: RangesSettings
     ranges: Mapping[str, Networks]  #: the published networks that routes admit, by preset
-    limits: Limits
-    timeouts: Timeouts
-    drain: float
     replay_store: StoreAddress | None  #: None: each process's own memory
     replay_password: Secret | None
-    log: LogSettings
-    tracing: TracingSettings | None
-    workers: int
     routes: RouteTable
     accounts: tuple[Account, ...]
     warnings: tuple[Problem, ...]

@@ -1,12 +1,11 @@
-"""YAML text to plain values, with the line of every path kept, and YAML's own traps shut.
+"""YAML text to plain values with the line of every path, and without YAML's traps.
 
-PyYAML composes the nodes; the values are made here by YAML 1.2's core rules. So `no` is a string and not False,
+PyYAML composes the nodes; the values are made here by the core rules of YAML 1.2. So `no` is a string and not False,
 `012` is a string and not 10, `12:30` is a string and not 750; duplicate keys, aliases and anchors, several documents,
 and nesting deep enough for a RecursionError are errors with their line.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +14,18 @@ import yaml
 from sidecar.config.problems import Path, Problem, format_path
 
 #: A configuration of a thousand routes is about 300 KiB.
-MAX_BYTES = 1024 * 1024
+MAX_YAML_BYTES = 1024 * 1024
 MAX_DEPTH = 20
 
 
-#: Longer ones are left as text: no setting needs them, and int() refuses beyond 4,300 digits.
+#: Longer numbers stay text: no setting needs them, and int() raises an error beyond 4,300 digits.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
 
 
 @dataclass(slots=True)
 class YamlSource:
-    """A parsed file: plain values, the line of each path, and the mistakes of the YAML itself."""
+    """A parsed file: plain values, the line of each path, and the mistakes in the YAML itself."""
 
     file: str
     value: Any = None
@@ -34,7 +33,7 @@ class YamlSource:
     problems: list[Problem] = field(default_factory=list)
 
     def line_of(self, path: Path) -> int:
-        """The line of `path`, or of the nearest thing above it that is written in the file."""
+        """The line of `path`, or of its nearest parent that is in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -46,13 +45,15 @@ class YamlSource:
 def read_yaml(text: bytes, file: str) -> YamlSource:
     """Parses one document. Never raises on bad input: mistakes are in `.problems`, and `.value` is then unusable."""
     source = YamlSource(file)
-    if len(text) > MAX_BYTES:
-        source.problems.append(Problem(file, 1, "", f"the file is larger than {MAX_BYTES} bytes; is it the right one?"))
+    if len(text) > MAX_YAML_BYTES:
+        source.problems.append(
+            Problem(file, 1, "", f"the file is larger than {MAX_YAML_BYTES} bytes; check that it is the right file")
+        )
         return source
     try:
         _check_events(text)
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
-    except _RefusedError as error:
+    except _UnsupportedError as error:
         source.problems.append(Problem(file, error.line, "", error.message))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -67,25 +68,25 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
     return source
 
 
-class _RefusedError(Exception):
+class _UnsupportedError(Exception):
     def __init__(self, line: int, message: str) -> None:
         self.line = line
         self.message = message
 
 
 def _check_events(text: bytes) -> None:
-    """Looks at the event stream before anything recursive does."""
+    """Checks the event stream before any recursive code runs."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _RefusedError(line, "anchors and aliases (&, *) are not taken; write the value out")
+            raise _UnsupportedError(line, "anchors and aliases (&, *) are not supported; write the value out")
         if getattr(event, "tag", None) is not None:
-            raise _RefusedError(line, "tags (!) are not taken; quote the value if it is text")
+            raise _UnsupportedError(line, "tags (!) are not supported; quote the value if it is text")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _RefusedError(line, f"nested deeper than {MAX_DEPTH} levels; a configuration is flatter")
+                raise _UnsupportedError(line, f"nested deeper than {MAX_DEPTH} levels; check the indentation")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -107,7 +108,7 @@ def _mapping(node: yaml.MappingNode, path: Path, source: YamlSource) -> dict[str
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            source.problem(path, "a key must be plain text")
+            source.problem(path, "a key must be plain text; quote it")
             continue
         key = str(key_node.value)
         at = (*path, key)
@@ -118,7 +119,7 @@ def _mapping(node: yaml.MappingNode, path: Path, source: YamlSource) -> dict[str
                     source.file,
                     key_node.start_mark.line + 1,
                     format_path(at),
-                    f"given twice, first in line {first}; keep one",
+                    f"appears twice, first on line {first}; keep one",
                 )
             )
             continue
@@ -140,13 +141,3 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
-
-
-def report_messages(source: YamlSource, messages: Any, path: Path) -> None:
-    """Marshmallow's tree of messages, flattened."""
-    if isinstance(messages, Mapping):
-        for key, below in messages.items():
-            report_messages(source, below, path if key == "_schema" else (*path, key))
-        return
-    for message in messages:
-        source.problem(path, message)

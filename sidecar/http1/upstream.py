@@ -48,10 +48,10 @@ class UpstreamAddress(NamedTuple):
 class Timeouts:
     """Limits towards the upstream, in seconds."""
 
-    connect: float
-    response: float
-    total: float
-    idle: float
+    connect: float = 5.0
+    response: float = 30.0
+    total: float = 60.0
+    idle: float = 1.0
 
 
 #: Largest head of a response, bytes, with all informational ones before it; also the largest trailer section.

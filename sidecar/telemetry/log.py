@@ -35,9 +35,9 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    level: Level
-    accepted: bool
-    format: LogFormat
+    level: Level = Level.INFO
+    accepted: bool = True
+    format: LogFormat = LogFormat.JSON
 
 
 _RANKS: Final = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}

@@ -74,7 +74,7 @@ class TracingSettings:
     """The collector's endpoint, and the share of deliveries that are traced."""
 
     endpoint: str
-    sample: float
+    sample: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.endpoint} (sample: {self.sample:g})"

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from needs import needs
 
 from sidecar.cli.main import main
 from sidecar.config.presets import load_preset, preset_names
-from sidecar.config.scheme_keys import SchemeKeys, scheme_from
+from sidecar.config.scheme_keys import SCHEME
 
 SECRET = "CANARY-SECRET-of-the-commands-81c2"
 
@@ -77,7 +78,7 @@ def test_presets_lists_every_preset_with_its_scheme(run: Run) -> None:
 def test_a_printed_preset_is_a_scheme_that_verify_takes(run: Run, name: str) -> None:
     printed = run("presets", name)
     assert printed.status == 0
-    scheme = scheme_from(SchemeKeys().load(yaml.safe_load(printed.out)), name)
+    scheme = replace(SCHEME.read(yaml.safe_load(printed.out)), name=name)
     assert scheme == load_preset(name)
 
 

@@ -5,16 +5,16 @@ import hmac
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import providers_page
 import pytest
 import yaml
-from marshmallow import Schema
-from marshmallow.fields import Nested
 
 from sidecar.cli.main import main
+from sidecar.config.fields.mapping import Section
 from sidecar.config.presets import preset_names
-from sidecar.config.scheme_keys import HandshakeKeys, SchemeKeys
+from sidecar.config.scheme_keys import HANDSHAKE, SCHEME
 from sidecar.diagnosis.diagnose import REMEDIES
 from sidecar.outcomes import HandshakeResult, Hint
 from sidecar.verify.algorithms import Algorithm
@@ -53,13 +53,13 @@ def test_what_stays_out_has_no_preset_and_says_what_would_let_it_in() -> None:
     assert not set(names) & set(preset_names())
 
 
-@pytest.mark.parametrize("keys", [SchemeKeys(), HandshakeKeys()], ids=["scheme", "handshake"])
-def test_every_key_of_a_scheme_is_explained(keys: Schema) -> None:
+@pytest.mark.parametrize("section", [SCHEME, HANDSHAKE], ids=["scheme", "handshake"])
+def test_every_key_of_a_scheme_is_explained(section: Section[Any]) -> None:
     text = page("own-scheme.md")
-    for name, field in keys.fields.items():
+    for name, key in section.keys.items():
         assert f"`{name}`" in text or f"`{name}." in text or f"`{name}:`" in text, name
-        if isinstance(field, Nested):
-            for below in field.schema.fields:
+        if isinstance(key.type, Section):
+            for below in key.type.keys:
                 assert f"`{below}`" in text or f"`{name}.{below}`" in text or f"`{below}: " in text, f"{name}.{below}"
     words = [word.value for listed in (Piece, KeyForm, Unit, Encoding, Algorithm) for word in listed]
     for word in [*words, *KINDS]:

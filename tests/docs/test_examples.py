@@ -8,8 +8,9 @@ import yaml
 from pages import NAMES, ROOT, Fence, fences, read
 
 from sidecar.cli.main import main
-from sidecar.config.keys import ConfigKeys, RouteKeys
-from sidecar.config.scheme_keys import SchemeKeys
+from sidecar.config.keys import CONFIG
+from sidecar.config.keys import ROUTE as ROUTE_SECTION
+from sidecar.config.scheme_keys import SCHEME
 
 #: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values.
 OTHERS = ("values", "from ci/")
@@ -34,8 +35,8 @@ def whole(fence: Fence) -> str | None:
         return None
     if {"upstream", "routes"} <= value.keys():
         return fence.text
-    for keys, place in ((ConfigKeys, _in_file), (RouteKeys, _in_route), (SchemeKeys, _in_verify)):
-        if value.keys() <= keys().fields.keys():
+    for section, place in ((CONFIG, _in_file), (ROUTE_SECTION, _in_route), (SCHEME, _in_verify)):
+        if value.keys() <= section.keys.keys():
             return yaml.safe_dump(place(value))
     raise ValueError(f"this is neither a configuration nor a part of one: {', '.join(value)}")
 

@@ -16,7 +16,7 @@ from pages import NAMES, ROOT, code, fences, named, read, rows
 from prometheus_client.core import Metric
 
 import sidecar
-from sidecar.config.files import Remembered
+from sidecar.config.files import FileRecorder
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
 from sidecar.config.presets import preset_names
@@ -65,7 +65,7 @@ def families() -> list[Metric]:
     metrics.configure(config.routes.routes)
     scraper = Scraper(Totals([metrics]), shared_store=True)
     ranges, processes, log = PublishedRanges(time.time), Processes(), NoLog()
-    reloader = Reloader(config, Remembered(), {}, networks={}, processes=processes, log=log)
+    reloader = Reloader(config, FileRecorder(), {}, networks={}, processes=processes, log=log)
     for owner in (reloader, RangesRefresher(ranges, reloader, log), ProcessMetrics(processes, 1)):
         scraper.registry.register(owner)
     return [family for family in scraper.collect() if family.name.startswith("webhook_sidecar_")]

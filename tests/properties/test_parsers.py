@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from marshmallow import ValidationError
 
+from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.number import Duration, Size
 from sidecar.diagnosis.capture import Capture, UnusableCaptureError, read_capture
 from sidecar.http1.deadlines import DeadlineQueue
@@ -28,12 +28,12 @@ SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 @given(st.integers(1, 10**6), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "]))
 def test_a_size_is_its_number_times_its_unit(number: int, unit: str, blank: str) -> None:
-    assert Size().deserialize(f"{number}{blank}{unit}") == number * UNITS[unit]
+    assert Size().read(f"{number}{blank}{unit}") == number * UNITS[unit]
 
 
 @given(st.integers(1, 10**6), st.sampled_from(sorted(SECONDS)))
 def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None:
-    assert abs(Duration().deserialize(f"{number}{unit}") - number * SECONDS[unit]) < 1e-6
+    assert abs(Duration().read(f"{number}{unit}") - number * SECONDS[unit]) < 1e-6
 
 
 #: Near misses: what Python's own int() and float() would take among them.
@@ -53,8 +53,8 @@ quantities = st.one_of(
 def test_any_value_is_a_quantity_or_a_mistake(value: Any) -> None:
     for kind, units in ((Size(), UNITS), (Duration(), SECONDS)):
         try:
-            read = kind.deserialize(value)
-        except ValidationError:
+            read = kind.read(value)
+        except InvalidValueError:
             continue
         assert 0 < read < float("inf")
         if isinstance(value, str):

@@ -147,7 +147,9 @@ def test_a_list_that_can_not_be_used_leaves_the_packages(start, receivers, recei
 def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(start, receivers, receiver, craft):
     running = start({"routes": [listed_by("stripe")]})
     warning = running.line(event="config_warning")
-    assert "allow[0]: the list of 2026-05-15 is used; ip_ranges: {refresh: 24h} keeps it current" in warning["detail"]
+    assert (
+        "allow[0]: uses the list of 2026-05-15; add `ip_ranges: {refresh: 24h}` to keep it current" in warning["detail"]
+    )
     assert reason_of(running, craft, b"3.18.12.63") == ""
     assert reason_of(running, craft, b"3.18.12.64") == "ip_not_allowed"
     assert running.metric("ip_ranges_age_seconds", preset="stripe") > 86400

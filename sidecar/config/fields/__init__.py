@@ -1,1 +1,4 @@
-"""The kinds of value a configuration holds: each reads itself, says what is wrong, and has its JSON Schema."""
+"""The kinds of value that a configuration holds.
+
+Each kind is a `ValueType`. Its grammar is written once: `read` checks a value with it, and `json_schema` publishes it.
+"""

@@ -4,174 +4,212 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
-from marshmallow import ValidationError
-
-from sidecar.config.fields.text import JSONSchema, Value, shown
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, Mistake, ValueType, quote
 from sidecar.config.ranges import range_names
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.networks import IPNetwork
 
-HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|(?=.*:.*:)[0-9A-Fa-f:.]+")
+#: A host name or IPv4 address, or an IPv6 address in brackets. Without capturing groups.
+HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])"
+#: 1 to 65535.
+PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+#: A unix socket: an absolute path without control characters.
+SOCKET = r"unix:(/[^\x00-\x1f\x7f]+)"
+#: Any text but what ends a URL's user and password.
+_USER = r"""[!"$-.0->A-~]*@"""
+
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}(?:/(?:3[0-2]|[12]?[0-9]))?"
+_GROUP = "[0-9A-Fa-f]{1,4}"
+#: RFC 4291, 2.2: eight groups, or fewer with one `::`. The form with an IPv4 address at its end is left out.
+_IPV6 = (
+    f"(?:(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,7}}:|:(?::{_GROUP}){{1,7}}|::|"
+    + "|".join(f"(?:{_GROUP}:){{1,{left}}}(?::{_GROUP}){{1,{7 - left}}}" for left in range(1, 7))
+    + ")(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+)
 
 
-class Listen(Value):
-    schema: ClassVar[JSONSchema] = {
-        "title": "address",
-        "type": "string",
-        "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"],
-    }
+def _without_brackets(host: str) -> str:
+    return host.removeprefix("[").removesuffix("]")
+
+
+class Listen(ValueType[ListenAddress]):
+    title = "address"
+    grammar = Grammar(f"({HOST}):(0|{PORT})|{SOCKET}")
 
     def read(self, value: Any) -> ListenAddress:
-        text = str(value)
-        if text.startswith("unix:"):
-            if not text.startswith("unix:/"):
-                raise ValidationError(f"{shown(text)} needs an absolute path; for example unix:/run/sidecar.sock")
-            return ListenAddress("", 0, text[5:])
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-        if (
-            not colon
-            or not port.isdecimal()
-            or not port.isascii()
-            or len(port) > 5
-            or int(port) > 65535
-            or not HOST.fullmatch(host)
-        ):
-            raise ValidationError(
-                f"{shown(text)} is no address to listen on; for example 0.0.0.0:8080 or unix:/run/sidecar.sock"
+        match = self.grammar.match(value)
+        if match is None:
+            if str(value).startswith("unix:"):
+                raise InvalidValueError(
+                    f"{quote(value)} is not a valid socket; use an absolute path: unix:/run/sidecar.sock"
+                )
+            raise InvalidValueError(
+                f"{quote(value)} is not a valid address to listen on; "
+                "use HOST:PORT, for example 0.0.0.0:8080, or unix:/run/sidecar.sock"
             )
-        return ListenAddress(host, int(port))
+        host, port, path = match.groups()
+        return ListenAddress("", 0, path) if path else ListenAddress(_without_brackets(host), int(port))
 
-    def write(self, value: Any) -> str:
+    def write(self, value: ListenAddress) -> str:
         return str(value)
 
+    def json_schema(self) -> JSONSchema:
+        examples = {"examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"]}
+        return {"title": self.title} | self.grammar.json_schema() | examples
 
-class UpstreamURL(Value):
-    schema: ClassVar[JSONSchema] = {"title": "URL", "type": "string", "pattern": "^(https?://[^/]+/?|unix:/.+)$"}
+
+class UpstreamURL(ValueType[UpstreamAddress]):
+    title = "URL"
+    grammar = Grammar(f"(https?)://({HOST})(?::({PORT}))?/?|{SOCKET}")
 
     def read(self, value: Any) -> UpstreamAddress:
-        text = str(value)
-        if text.startswith("unix:/"):
-            return UpstreamAddress("unix", "localhost", 0, text[5:])
-        try:
-            url = urlsplit(text)
-            host, port = url.hostname or "", url.port
-        except ValueError:
-            raise ValidationError(f"{shown(text)} is not a URL; for example http://127.0.0.1:3000") from None
-        if url.username is not None:
-            raise ValidationError(
-                "has credentials; the receiver's own authentication passes through in the delivery's headers"
-            )
-        if url.scheme not in ("http", "https") or not HOST.fullmatch(host) or port == 0:
-            raise ValidationError(
-                f"{shown(text)} is not a receiver's address; for example http://127.0.0.1:3000 or unix:/run/app.sock"
-            )
-        if url.path not in ("", "/") or url.query or url.fragment:
-            raise ValidationError(
-                f"{shown(text)} has a path; deliveries keep the path they came with, so write {url.scheme}://{url.netloc}"
-            )
-        return UpstreamAddress(url.scheme, host, port or (443 if url.scheme == "https" else 80), "")
+        match = self.grammar.match(value)
+        if match is None:
+            raise InvalidValueError(self._explain(str(value)))
+        scheme, host, port, path = match.groups()
+        if path:
+            return UpstreamAddress("unix", "localhost", 0, path)
+        return UpstreamAddress(scheme, _without_brackets(host), int(port or (443 if scheme == "https" else 80)), "")
+
+    @staticmethod
+    def _explain(text: str) -> str:
+        if re.match("https?://[^/?#]*@", text):
+            return "has credentials; remove them: the receiver's own authentication passes through in the delivery's headers"
+        if address := re.match(rf"https?://{HOST}(:{PORT})?(?=[/?#])", text):
+            return f"{quote(text)} has a path; deliveries keep the path they came with, so use {address[0]}"
+        return f"{quote(text)} is not a valid receiver address; use one such as http://127.0.0.1:3000 or unix:/run/app.sock"
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
 
 
-class WebURL(Value):
-    schema: ClassVar[JSONSchema] = {"title": "URL", "type": "string", "pattern": "^https?://"}
+class WebURL(ValueType[str]):
+    """An absolute URL in ASCII."""
+
+    title = "URL"
+    schemes: ClassVar[str] = "https?"
+    expected: ClassVar[str] = "a valid URL; use one such as https://hooks.example.com/path"
+
+    @property
+    def grammar(self) -> Grammar:
+        return Grammar(f"{self.schemes}://({_USER})?{HOST}(:{PORT})?([/?#][!-~]*)?")
 
     def read(self, value: Any) -> str:
-        text = str(value)
-        try:
-            url = urlsplit(text)
-            valid = url.scheme in ("http", "https") and bool(HOST.fullmatch(url.hostname or "")) and url.port != 0
-        except ValueError:
-            valid = False
-        if not valid or not text.isascii() or not text.isprintable() or " " in text:
-            raise ValidationError(f"{shown(text)} is not a URL; for example https://hooks.example.com/path")
-        return text
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(f"{quote(value)} is not {self.expected}")
+        return str(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
 
 
-class Cidr(Value):
-    schema: ClassVar[JSONSchema] = {
-        "title": "network",
-        "type": "string",
-        "examples": ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"],
-    }
+class SecureURL(WebURL):
+    """A URL whose answer nobody can change on its way."""
 
-    def read(self, value: Any) -> IPNetwork:
-        text = str(value)
-        try:
-            network = ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            network = None
-        if network is None or "%" in text:
-            raise ValidationError(f"{shown(text)} is not a network; for example 203.0.113.0/24 or 2001:db8::/32")
+    schemes = "https"
+    expected = "a valid https URL; use https, because whoever can change the list in transit opens the allowlist"
+
+
+class Network(ValueType[IPNetwork]):
+    title = "network"
+    grammar: ClassVar[Grammar] = Grammar(f"{_IPV4}|{_IPV6}")
+    examples: ClassVar[list[str]] = ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"]
+
+    def read(self, value: Any) -> Any:
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(
+                f"{quote(value)} is not a valid network; use one such as 203.0.113.0/24 or 2001:db8::/32"
+            )
+        network = ipaddress.ip_network(value, strict=False)
         first = network.network_address
         if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= 96:
-            meant = f"{first.ipv4_mapped}/{network.prefixlen - 96}"
-            raise ValidationError(f"{shown(text)} is an IPv4 network in IPv6's clothes; use '{meant}'")
+            ipv4 = f"{first.ipv4_mapped}/{network.prefixlen - 96}"
+            raise InvalidValueError(f"{quote(value)} is an IPv4-mapped IPv6 network; use '{ipv4}'")
         try:
-            return ipaddress.ip_network(text)
+            return ipaddress.ip_network(value)
         except ValueError:
-            raise ValidationError(f"{shown(text)} has host bits set; use '{network}'") from None
+            raise InvalidValueError(f"{quote(value)} has host bits set; use '{network}'") from None
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema() | {"examples": self.examples}
 
 
-class Sender(Cidr):
-    """A network, or `preset:NAME`: what a provider publishes, read to the whole text."""
+class AllowedSender(Network):
+    """A network, or `preset:NAME` for the networks that a provider publishes, read as this text."""
 
-    schema: ClassVar[JSONSchema] = Cidr.schema | {
-        "title": "network or preset:NAME",
-        "examples": [*Cidr.schema["examples"], "preset:github"],
-    }
+    title = "network or preset:NAME"
+    examples = [*Network.examples, "preset:github"]  # noqa: RUF012 - as in the class above
 
     def read(self, value: Any) -> Any:
         text = str(value)
         if not text.startswith("preset:"):
             return super().read(value)
         if text.removeprefix("preset:") not in range_names():
-            raise ValidationError(
-                f"{shown(text)} is not a list of networks in this version; there are "
-                f"{', '.join(f'preset:{name}' for name in range_names())}; for others list the networks"
+            raise InvalidValueError(
+                f"{quote(text)} is not a published list of networks; use one of "
+                f"{', '.join(f'preset:{name}' for name in range_names())}, or list the networks"
             )
         return text
 
-
-class RangeSources(Value):
-    """Where to fetch the list of each preset from, in place of the provider's own address."""
-
-    schema: ClassVar[JSONSchema] = {
-        "title": "names and URLs",
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": {"type": "string", "pattern": "^https://"},
-    }
-
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping) or not value:
-            raise ValidationError("must be a mapping; for example {github: https://mirror.example/meta}")
-        problems: dict[str, list[str]] = {}
-        for name, url in value.items():
-            try:
-                if name not in range_names():
-                    raise ValidationError(f"is no list of networks; there are {', '.join(range_names())}")
-                if not WebURL().read(url).startswith("https://"):
-                    raise ValidationError("must be https: who can change the list on its way opens the allowlist")
-            except ValidationError as error:
-                problems[name] = list(error.messages)
-        if problems:
-            raise ValidationError(problems)
-        return dict(value)
+    def json_schema(self) -> JSONSchema:
+        names = "|".join(range_names())
+        grammar = self.grammar._replace(pattern=f"preset:({names})|{self.grammar.pattern}")
+        return {"title": self.title} | grammar.json_schema() | {"examples": self.examples}
 
 
-class TrustedProxy(Cidr):
-    """A network, or `unix:` for a proxy on our unix socket."""
+class TrustedProxy(Network):
+    """A network, or `unix:` for a proxy that connects through our unix socket."""
+
+    title = "network or unix:"
+    grammar = Network.grammar._replace(excluded="/0$")
 
     def read(self, value: Any) -> Any:
         if value == "unix:":
             return value
-        network = super().read(value)
-        if network.prefixlen == 0:
-            raise ValidationError(
-                f"{shown(value)} would believe anybody's X-Forwarded-For; name the proxies' own networks"
+        if self.grammar.match(value) is None and Network.grammar.match(value) is not None:
+            raise InvalidValueError(
+                f"{quote(value)} would trust X-Forwarded-For from anyone; use your proxies' own networks"
             )
-        return network
+        return super().read(value)
+
+    def json_schema(self) -> JSONSchema:
+        grammar = self.grammar._replace(pattern=f"unix:|{self.grammar.pattern}")
+        return {"title": self.title} | grammar.json_schema() | {"examples": [*self.examples, "unix:"]}
+
+
+class RangeSources(ValueType[dict[str, str]]):
+    """Where to fetch published lists of networks from, instead of from the providers."""
+
+    title = "names and URLs"
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidValueError(
+                "must be a mapping of names to URLs, for example {github: https://mirror.example/meta}"
+            )
+        mistakes: list[Mistake] = []
+        for name, url in value.items():
+            if name not in range_names():
+                mistakes.append(
+                    ((name,), f"is not a published list of networks; use one of {', '.join(range_names())}")
+                )
+                continue
+            try:
+                SecureURL().read(url)
+            except InvalidValueError as error:
+                mistakes += error.below(name)
+        if mistakes:
+            raise InvalidValueError(mistakes)
+        return dict(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {
+            "title": self.title,
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"enum": list(range_names())},
+            "additionalProperties": SecureURL().json_schema(),
+        }

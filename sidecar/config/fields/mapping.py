@@ -1,110 +1,195 @@
-"""Mappings and lists of a configuration, and the JSON Schema of them all."""
+"""Sections and lists, which hold other values.
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+A section is declared by the class it becomes and its keys:
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing, validates_schema
+    Section(Timeouts, {"connect": Key(Duration(), "until the receiver accepts a connection"), ...})
 
-from sidecar.config.fields.text import _MESSAGES, JSONSchema, Value
+The class is the source of each key's default: a field without one is a required key. The declaration adds how the key is
+written and what it is about. From both come reading, the JSON Schema and the documentation.
+"""
 
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
-class Keys(Schema):
-    """A mapping of known keys; an unknown one is an error that names what was probably meant."""
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, Mistake, ValueType
 
-    error_messages: dict[str, str] = {"type": "must be a mapping (key: value)"}  # noqa: RUF012 - marshmallow's own form
-    #: Keys of the public contract that this version does not have yet.
-    later: ClassVar[frozenset[str]] = frozenset()
-    #: Keys of which exactly one must be there, and an example; for sections where there is no default.
-    one_of: ClassVar[tuple[str, ...]] = ()
-    example: ClassVar[str] = ""
-
-    class Meta:
-        unknown = EXCLUDE  # so that the hook below reports them, with a suggestion
-
-    @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def refuse_unknown_keys(self, data: Any, original: Any, **kwargs: Any) -> None:
-        if not isinstance(original, Mapping):
-            return
-        known = [item.data_key or name for name, item in self.fields.items()]
-        problems = {key: [self._unknown(key, known)] for key in original if key not in known}
-        if problems:
-            raise ValidationError(problems)
-
-    @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def refuse_another_number(self, data: Any, original: Any, **kwargs: Any) -> None:
-        if self.one_of and isinstance(original, Mapping) and sum(key in original for key in self.one_of) != 1:
-            *some, last = self.one_of
-            raise ValidationError(f"needs exactly one of {', '.join(some)} and {last}; for example {self.example}")
-
-    def _unknown(self, key: str, known: list[str]) -> str:
-        if key in self.later:
-            return "is not available in this version; remove it"
-        close = alike(key, known)
-        return (
-            f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known keys are {', '.join(known)}"
-        )
+T = TypeVar("T")
+#: The default of a key that has none.
+MISSING: Any = object()
 
 
-def alike(word: str, known: Iterable[str]) -> list[str]:
+class Key(NamedTuple):
+    """One key of a section."""
+
+    type: ValueType[Any]
+    about: str
+    examples: list[Any] = []  # noqa: RUF012 - never changed
+    required: bool = False  #: for a key whose field has a default that no file can hold
+    default: Any = MISSING  #: for a key that is no field
+
+
+class Section(ValueType[T], Generic[T]):
+    """A mapping of known keys."""
+
+    title = "keys"
+
+    def __init__(
+        self,
+        made: type[T] | None,
+        keys: Mapping[str, Key],
+        *,
+        one_of: tuple[str, ...] = (),
+        example: str = "",
+        make: Callable[[dict[str, Any]], T] | None = None,
+        check: Callable[[T], None] | None = None,
+    ) -> None:
+        """`made` is the dataclass whose defaults hold; None if the section has no defaults of its own.
+
+        `one_of` are keys of which exactly one must be there, and `example` shows such a section.
+        `make` builds the value from the keys that are given, if `made(**keys)` does not. `check` raises
+        `InvalidValueError` for keys that contradict each other.
+        """
+        defaults = _defaults_of(made) if made is not None else {}
+        self.keys = {
+            name: key._replace(
+                default=defaults.get(name, MISSING) if key.default is MISSING else key.default,
+                required=key.required or (name in defaults and defaults[name] is MISSING),
+            )
+            for name, key in keys.items()
+        }
+        if made is not None and make is None and (unknown := keys.keys() - defaults.keys()):
+            raise TypeError(f"{made.__name__} has no field for {', '.join(sorted(unknown))}")
+        self.one_of = one_of
+        self._example = example
+        self._make = make if make is not None or made is None else lambda given: made(**given)
+        self._check = check
+
+    def read(self, value: Any) -> T:
+        given, mistakes = self.read_keys(value)
+        if mistakes:
+            raise InvalidValueError(mistakes)
+        made = self._make(given) if self._make is not None else given
+        if self._check is not None:
+            self._check(made)  # type: ignore[arg-type]
+        return made  # type: ignore[return-value]
+
+    def read_valid(self, value: Any) -> tuple[T, list[Mistake]]:
+        """What the valid keys make, and the mistakes in the others. For a class with a default for every field."""
+        given, mistakes = self.read_keys(value)
+        assert self._make is not None
+        return self._make(given), mistakes
+
+    def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Mistake]]:
+        """The valid keys that are given, and every mistake: each key by itself, without what several of them say together."""
+        if not isinstance(value, Mapping):
+            return {}, [((), "must be a mapping (key: value)")]
+        given: dict[str, Any] = {}
+        mistakes: list[Mistake] = [((name,), self.explain_unknown(name)) for name in value if name not in self.keys]
+        for name, key in self.keys.items():
+            if name not in value:
+                if key.required:
+                    mistakes.append(((name,), "is required"))
+                continue
+            try:
+                given[name] = read_present(key.type, value[name])
+            except InvalidValueError as error:
+                mistakes += error.below(name)
+        if self.one_of and sum(name in value for name in self.one_of) != 1:
+            *others, last = self.one_of
+            mistakes.append(((), f"needs exactly one of {', '.join(others)} and {last}; for example {self._example}"))
+        return given, mistakes
+
+    def explain_unknown(self, name: str) -> str:
+        if close := find_close(name, self.keys):
+            return f"unknown key; did you mean '{close}'?"
+        return f"unknown key; known keys are {', '.join(self.keys)}"
+
+    def write(self, value: T) -> Any:
+        return None  # a section's default is what its keys' defaults say
+
+    def json_schema(self) -> JSONSchema:
+        schema: JSONSchema = {
+            "type": "object",
+            "properties": {name: _key_schema(key) for name, key in self.keys.items()},
+            "additionalProperties": False,
+        }
+        if self.one_of:
+            schema["oneOf"] = [{"required": [name]} for name in self.one_of]
+        if required := [name for name, key in self.keys.items() if key.required]:
+            schema["required"] = required
+        return schema
+
+
+class Items(ValueType[tuple[T, ...]]):
+    """A list of at least one item. An empty list is a mistake, because it could be taken for an absent key."""
+
+    def __init__(self, item: ValueType[T], most: int | None = None) -> None:
+        self.item = item
+        self.most = most
+
+    def read(self, value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise InvalidValueError("must be a list: [a, b]")
+        if not value:
+            raise InvalidValueError("is an empty list; add an item or remove the key")
+        if self.most is not None and len(value) > self.most:
+            raise InvalidValueError(f"has {len(value)} items; use at most {self.most}")
+        items: list[T] = []
+        mistakes: list[Mistake] = []
+        for index, each in enumerate(value):
+            try:
+                items.append(read_present(self.item, each))
+            except InvalidValueError as error:
+                mistakes += error.below(index)
+        if mistakes:
+            raise InvalidValueError(mistakes)
+        return tuple(items)
+
+    def json_schema(self) -> JSONSchema:
+        most = {"maxItems": self.most} if self.most is not None else {}
+        return {"type": "array", "minItems": 1} | most | {"items": self.item.json_schema()}
+
+
+class OneOrMore(Items[T]):
+    """A list, or a single item without one."""
+
+    def read(self, value: Any) -> tuple[T, ...]:
+        return super().read(value) if isinstance(value, list) else (self.item.read(value),)
+
+    def json_schema(self) -> JSONSchema:
+        return {"anyOf": [self.item.json_schema(), super().json_schema()]}
+
+
+def read_present(type_: ValueType[T], value: Any) -> T:
+    """Reads a value that is written in the file, where `key:` without a value is a mistake."""
+    if value is None:
+        raise InvalidValueError("has no value; set one or remove the key")
+    return type_.read(value)
+
+
+def find_close(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant, if there is one."""
-    import difflib  # noqa: PLC0415 - memory that a right configuration does without
+    import difflib  # noqa: PLC0415 - memory that a valid configuration does without
 
-    return difflib.get_close_matches(word, list(known), n=1)
-
-
-class Section(fields.Nested):
-    """A mapping with its own schema."""
-
-    default_error_messages = _MESSAGES
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
-class Items(fields.List[Any]):
-    """A list; empty is a mistake, because absent and empty must never mean the same."""
-
-    default_error_messages = _MESSAGES | {"invalid": "must be a list: [a, b]"}
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        if value == []:
-            raise ValidationError("is an empty list; remove the key, or list what it should hold")
-        return super()._deserialize(value, attr, data, **kwargs)
+def _key_schema(key: Key) -> JSONSchema:
+    schema = key.type.json_schema() | {"description": key.about}
+    if key.examples:
+        schema["examples"] = key.examples
+    if key.default is not MISSING and key.default is not None and (default := key.type.write(key.default)) is not None:
+        schema["default"] = default
+    return schema
 
 
-class OneOrMore(Items):
-    """A list, or its only item as it is."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        if isinstance(value, list):
-            return super()._deserialize(value, attr, data, **kwargs)
-        return [self.inner.deserialize(value, attr, data, **kwargs)]
-
-
-def json_schema_of(schema: Schema) -> JSONSchema:
-    """JSON Schema (2020-12) of a marshmallow schema made of the fields above."""
-    properties = {}
-    for name, item in schema.fields.items():
-        properties[item.data_key or name] = _field_schema(item)
-    required = [item.data_key or name for name, item in schema.fields.items() if item.required]
-    result: JSONSchema = {"type": "object", "properties": properties, "additionalProperties": False}
-    if one_of := getattr(schema, "one_of", ()):
-        result["oneOf"] = [{"required": [name]} for name in one_of]
-    return result | ({"required": required} if required else {})
-
-
-def _field_schema(item: fields.Field[Any]) -> JSONSchema:
-    if isinstance(item, fields.Nested):
-        made = json_schema_of(item.schema)
-    elif isinstance(item, fields.List):
-        one = _field_schema(item.inner)
-        made = {"type": "array", "minItems": 1, "items": one}
-        if isinstance(item, OneOrMore):
-            made = {"anyOf": [one, made]}
-    else:
-        assert isinstance(item, Value)
-        made = item.json_schema()
-    if "about" in item.metadata:
-        made["description"] = item.metadata["about"]
-    if "examples" in item.metadata:
-        made["examples"] = item.metadata["examples"]
-    if isinstance(item, Value) and item.load_default is not missing:
-        made["default"] = item.write(item.load_default)
-    return made
+def _defaults_of(made: type) -> dict[str, Any]:
+    return {
+        field.name: field.default
+        if field.default is not dataclasses.MISSING
+        else MISSING
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in dataclasses.fields(made)
+    }

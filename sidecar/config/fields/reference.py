@@ -2,156 +2,156 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
-from marshmallow import ValidationError
-
-from sidecar.config.fields.address import HOST
+from sidecar.config.fields.address import HOST, PORT, SOCKET
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote
+from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.number import Day
-from sidecar.config.fields.text import Flag, JSONSchema, Label, NonEmpty, Value, shown
+from sidecar.config.fields.text import Flag, Label, NonEmpty
 from sidecar.config.secrets import SecretRef
 from sidecar.replay.store import StoreAddress
 
+_INLINE = "holds the secret itself; move it out of the file and refer to it: {env: NAME} or {file: /path}"
+#: Keys that somebody might expect to hold the secret. Their values are never repeated in messages.
+_INLINE_KEYS = frozenset({"value", "secret", "key", "inline", "plain", "text", "literal"})
 
-class SecretReference(Value):
-    """`{id, env}` or `{id, file, optional}`, with `retire_by` if it has one; never the secret itself."""
 
-    schema: ClassVar[JSONSchema] = {
-        "title": "secret",
-        "type": "object",
-        "properties": {
-            "id": Label.schema
-            | {
-                "description": "what logs and metrics call it; default: made from the variable's or the file's name",
-                "examples": ["current"],
-            },
-            "env": NonEmpty.schema
-            | {"description": "the environment variable that holds it", "examples": ["ACME_SECRET"]},
-            "file": NonEmpty.schema
-            | {
-                "description": "instead: the file that holds it; a final newline is no part of it",
-                "examples": ["/run/secrets/acme"],
-            },
-            "optional": Flag.schema | {"description": "true: the variable or file may be absent", "default": False},
-            "retire_by": Day.schema
-            | {
-                "description": "the last day of its use: an alert says if it is used after, nothing is refused",
-                "examples": ["2026-12-31"],
-            },
-        },
-        "examples": [{"env": "ACME_SECRET"}, {"file": "/run/secrets/acme"}],
-        "oneOf": [{"required": ["env"]}, {"required": ["file"]}],
-        "additionalProperties": False,
-    }
-    _INLINE = "holds the secret itself; keep it out of the file and write where it stands: {env: NAME} or {file: /path}"
+class SecretReference(Section[SecretRef]):
+    """`{id, env}` or `{id, file, optional}`, and possibly `retire_by`. Never the secret itself."""
 
-    def read(self, value: Any) -> SecretRef:
-        if not isinstance(value, Mapping):
-            raise ValidationError(self._INLINE)
-        problems: dict[str, list[str]] = {}
-        kinds = {"id": Label(), "env": NonEmpty(), "file": NonEmpty(), "optional": Flag(), "retire_by": Day()}
-        for key in value:
-            if key in ("value", "secret", "key", "inline", "plain", "text", "literal"):
-                problems[key] = [self._INLINE]
-            elif key not in kinds:
-                problems[key] = [f"unknown key; known keys are {', '.join(kinds)}"]
-        result: dict[str, Any] = {"id": "", "env": "", "file": "", "optional": False}
-        for key, kind in kinds.items():
-            if key in value:
-                try:
-                    result[key] = kind.deserialize(value[key])
-                except ValidationError as error:
-                    problems[key] = list(error.messages)
-        if problems:
-            raise ValidationError(problems)
-        if bool(result["env"]) == bool(result["file"]):
-            raise ValidationError("needs exactly one of env and file; for example {env: BEGINI_API_KEY}")
-        result["id"] = (
-            result["id"] or re.sub(r"[^A-Za-z0-9._-]", "_", result["env"] or result["file"].rsplit("/", 1)[-1])[:63]
+    title = "secret"
+
+    def __init__(self) -> None:
+        super().__init__(
+            None,
+            {
+                "id": Key(
+                    Label(),
+                    "what logs and metrics call it; default: made from the name of the variable or file",
+                    ["current"],
+                ),
+                "env": Key(NonEmpty(), "the environment variable that holds it", ["ACME_SECRET"]),
+                "file": Key(
+                    NonEmpty(),
+                    "instead of env: the file that holds it; one final newline is not part of the secret",
+                    ["/run/secrets/acme"],
+                ),
+                "optional": Key(Flag(), "true: the variable or file may be absent", default=False),
+                "retire_by": Key(
+                    Day(),
+                    "the last day on which it should be used; later use raises an alert and rejects nothing",
+                    ["2026-12-31"],
+                ),
+            },
+            one_of=("env", "file"),
+            example="{env: BEGINI_API_KEY}",
+            make=_make_reference,
         )
-        return SecretRef(**result)
+
+    def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Any]]:
+        if not isinstance(value, Mapping):
+            return {}, [((), _INLINE)]
+        given, mistakes = super().read_keys(value)
+        of_keys = [mistake for mistake in mistakes if mistake[0]]
+        return given, of_keys or mistakes  # a wrong key says more than that the right one is missing
+
+    def explain_unknown(self, name: str) -> str:
+        return _INLINE if name in _INLINE_KEYS else super().explain_unknown(name)
+
+    def json_schema(self) -> JSONSchema:
+        examples = [{"env": "ACME_SECRET"}, {"file": "/run/secrets/acme"}]
+        return {"title": self.title} | super().json_schema() | {"examples": examples}
+
+
+def _make_reference(given: dict[str, Any]) -> SecretRef:
+    place = given.get("env") or given["file"].rsplit("/", 1)[-1]
+    return SecretRef(
+        id=given.get("id") or re.sub(r"[^A-Za-z0-9._-]", "_", place)[:63],
+        env=given.get("env", ""),
+        file=given.get("file", ""),
+        optional=given.get("optional", False),
+        retire_by=given.get("retire_by"),
+    )
 
 
 class ReplayStoreRef(NamedTuple):
-    """Where `replay:` remembers. Without an address in the process's own memory."""
+    """Where `replay:` remembers deliveries; without an address, in the process's own memory."""
 
     address: StoreAddress | None
     password: SecretRef | None
 
 
-class ReplayStore(Value):
-    """`memory`, `redis://host:6379/0`, or `{url, password}`; the password is never in the URL."""
+PROCESS_MEMORY = ReplayStoreRef(None, None)
 
-    schema: ClassVar[JSONSchema] = {
-        "title": "store",
-        "anyOf": [
-            {"const": "memory"},
-            {"type": "string", "pattern": r"^(rediss?://[^@/]+(/[0-9]{0,4})?|unix:/.+)$"},
-            {
-                "type": "object",
-                "properties": {
-                    "url": {
-                        "title": "URL",
-                        "type": "string",
-                        "pattern": r"^(rediss?://([^:@/]+@)?[^@/]+(/[0-9]{0,4})?|unix:/.+)$",
-                        "description": "where it is; rediss:// for TLS",
-                        "examples": ["rediss://redis.example:6379/0"],
-                    },
-                    "password": SecretReference.schema | {"description": "the password of the URL's user"},
-                },
-                "required": ["url"],
-                "additionalProperties": False,
-            },
-        ],
-    }
-    _EXAMPLE = "for example redis://127.0.0.1:6379/0, rediss:// for TLS, or unix:/run/redis.sock"
 
-    def write(self, value: Any) -> str:
-        return str(value.address or "memory")
+_USER = r"""[!"$-.0-9;->A-~]+"""  # any visible ASCII character but # / : ? @
+_PLACE = f"{HOST}(?::{PORT})?(?:/[0-9]{{0,4}})?"
+_EXAMPLE = "for example redis://127.0.0.1:6379/0, rediss:// for TLS, or unix:/run/redis.sock"
+
+
+class _StoreURL(ValueType[StoreAddress]):
+    """`redis://host:6379/0`, also with a user before the host. The password is never in the URL."""
+
+    title = "URL"
+    grammar = Grammar(f"rediss?://(?:{_USER}@)?{_PLACE}|{SOCKET}")
+    _parts = f"(rediss?)://(?:({_USER})@)?({HOST})(?::({PORT}))?(?:/([0-9]{{0,4}}))?"
+
+    def read(self, value: Any) -> StoreAddress:
+        match = self.grammar.match(value)
+        if match is None:
+            raise InvalidValueError(self._explain(str(value)))
+        if match[1]:
+            return StoreAddress(False, "", 0, match[1], 0, "")
+        parts = re.fullmatch(self._parts, match[0])
+        assert parts is not None
+        scheme, user, host, port, database = parts.groups()
+        host = host.removeprefix("[").removesuffix("]")
+        return StoreAddress(scheme == "rediss", host, int(port or 6379), "", int(database or 0), user or "")
+
+    @staticmethod
+    def _explain(text: str) -> str:
+        if re.match("rediss?://[^@/]*:[^@/]*@", text):
+            return (
+                "holds the password itself; move it out of the file: {url: redis://host:6379/0, password: {env: NAME}}"
+            )
+        shown = "this URL" if "@" in text else quote(text)  # a password may be before the @
+        if re.match(f"rediss?://(?:{_USER}@)?{HOST}(?::{PORT})?/[^?#]*$", text):
+            return f"{shown} does not end in the number of a database; use a store, {_EXAMPLE}"
+        return f"{shown} is not a valid store; use memory, or {_EXAMPLE}"
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
+class ReplayStore(ValueType[ReplayStoreRef]):
+    """`memory`, `redis://host:6379/0`, or `{url, password}`."""
+
+    title = "store"
+    grammar = Grammar(f"memory|rediss?://{_PLACE}|{SOCKET}")
+    section = Section(
+        None,
+        {
+            "url": Key(_StoreURL(), "where it is; rediss:// for TLS", ["rediss://redis.example:6379/0"], required=True),
+            "password": Key(SecretReference(), "the password of the user in the URL"),
+        },
+        make=lambda given: ReplayStoreRef(given["url"], given.get("password")),
+    )
 
     def read(self, value: Any) -> ReplayStoreRef:
+        if isinstance(value, Mapping):
+            return self.section.read(value)
         if value == "memory":
-            return ReplayStoreRef(None, None)
-        if not isinstance(value, Mapping):
-            address = self._address(value)
-            if address.username:
-                raise ValidationError(
-                    "has a user and no password; write {url: redis://user@host:6379/0, password: {env: NAME}}"
-                )
-            return ReplayStoreRef(address, None)
-        problems = {
-            key: ["unknown key; known keys are url, password"] for key in value if key not in ("url", "password")
-        }
-        if "url" not in value:
-            problems["url"] = [f"is required; {self._EXAMPLE}"]
-        read: dict[str, Any] = {}
-        for key, kind in (("url", self._address), ("password", SecretReference().read)):
-            try:
-                read[key] = kind(value[key]) if key in value else None
-            except ValidationError as error:
-                problems[key] = error.messages  # type: ignore[assignment]  # a tree, for a reference
-        if problems:
-            raise ValidationError(problems)
-        return ReplayStoreRef(read["url"], read["password"])
-
-    def _address(self, value: Any) -> StoreAddress:
-        text = str(value)
-        written = shown(text) if "@" not in text else "this URL"  # before an @ a password may stand
-        if text.startswith("unix:/"):
-            return StoreAddress(False, "", 0, text[5:], 0, "")
-        try:
-            url = urlsplit(text)
-            host, port = url.hostname or "", url.port
-        except ValueError:
-            raise ValidationError(f"is not a URL; {self._EXAMPLE}") from None
-        if url.password is not None:
-            raise ValidationError(
-                "holds the password itself; keep it out of the file and write {url: redis://host:6379/0, password: {env: NAME}}"
+            return PROCESS_MEMORY
+        address = _StoreURL().read(value)
+        if address.username:
+            raise InvalidValueError(
+                "has a user but no password; use {url: redis://user@host:6379/0, password: {env: NAME}}"
             )
-        database = url.path.strip("/") or "0"
-        if url.scheme not in ("redis", "rediss") or not HOST.fullmatch(host) or port == 0 or url.query or url.fragment:
-            raise ValidationError(f"{written} is no store; use memory, or {self._EXAMPLE}")
-        if not database.isascii() or not database.isdigit() or len(database) > 4:
-            raise ValidationError(f"{written} has no number of a database as its path; {self._EXAMPLE}")
-        return StoreAddress(url.scheme == "rediss", host, port or 6379, "", int(database), url.username or "")
+        return ReplayStoreRef(address, None)
+
+    def write(self, value: ReplayStoreRef) -> str:
+        return str(value.address or "memory")
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [self.grammar.json_schema(), self.section.json_schema()]}

@@ -1,255 +1,241 @@
-"""The kinds of value a configuration holds: each knows how to read itself, what to say when it can't, and its JSON Schema."""
+"""Texts, names, words and flags."""
 
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from marshmallow import ValidationError, fields
-
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, Mistake, ValueType, quote
+from sidecar.config.fields.number import whole_number
 from sidecar.verify.template import HEADER_NAME, JSON_PATH
 
-JSONSchema = dict[str, Any]
+Word = TypeVar("Word", bound=StrEnum)
 
-_MESSAGES: dict[str, str | list[Any] | dict[Any, Any]] = {
-    "required": "is required",
-    "null": "has no value; give it one or remove the key",
-    "invalid": "is not valid",
-    "type": "must be a mapping (key: value)",
-}
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+#: A character that shows. Text without one is empty to a reader.
+_VISIBLE = r"[^ \t\r\n]"
 
 
-class Value(fields.Field[Any]):
-    """A leaf: `read` returns the value or raises `ValidationError` with a sentence that names the remedy."""
+class Text(ValueType[str]):
+    """Any text."""
 
-    default_error_messages = _MESSAGES
-    schema: ClassVar[JSONSchema] = {}
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return self.read(value)
-
-    def read(self, value: Any) -> Any:
-        raise NotImplementedError
-
-    def write(self, value: Any) -> Any:
-        """What stands in a file for a value that was read; for defaults."""
-        return value
-
-    def json_schema(self) -> JSONSchema:
-        return dict(self.schema)
-
-
-def shown(value: Any) -> str:
-    """A configured value as it may stand in an error: short, quoted."""
-    text = value if isinstance(value, str) else str(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-class Text(Value):
-    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string"}
+    title = "text"
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise ValidationError(f'must be text; write it in quotes: "{value}"')
+            raise InvalidValueError(f'must be text; quote it: "{value}"')
         return value
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "string"}
 
 
 class NonEmpty(Text):
-    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string", "minLength": 1}
+    """Text with at least one visible character."""
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        if not text.strip():
-            raise ValidationError("is empty; give it a value or remove the key")
+        if not re.search(_VISIBLE, text):
+            raise InvalidValueError("is empty; set a value or remove the key")
         return text
 
+    def json_schema(self) -> JSONSchema:
+        return super().json_schema() | {"pattern": _VISIBLE}
 
-class Label(Text):
+
+class PatternText(Text):
+    """Text with a grammar."""
+
+    grammar: ClassVar[Grammar]
+    expected: ClassVar[str]  #: completes "'...' is not ..."
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if self.grammar.match(text) is None:
+            raise InvalidValueError(f"{quote(text)} is not {self.expected}")
+        return text
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
+class Label(PatternText):
     """A name that becomes a metric label and a header value."""
 
-    schema: ClassVar[JSONSchema] = {"title": "name", "type": "string", "pattern": f"^{_LABEL.pattern}$"}
-
-    def read(self, value: Any) -> str:
-        text = super().read(value)
-        if not _LABEL.fullmatch(text):
-            raise ValidationError(f"{shown(text)} is not a name; use up to 63 letters, digits, '.', '_' and '-'")
-        return text
+    title = "name"
+    grammar = Grammar("[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+    expected = "a valid name; use up to 63 letters, digits, '.', '_' and '-', and begin with a letter or digit"
 
 
-class HeaderName(Text):
-    schema: ClassVar[JSONSchema] = {
-        "title": "header name",
-        "type": "string",
-        "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-    }
-
-    def read(self, value: Any) -> str:
-        text = super().read(value)
-        if not HEADER_NAME.fullmatch(text):
-            raise ValidationError(f"{shown(text)} is not a header name; for example X-Signature")
-        return text
+class HeaderName(PatternText):
+    title = "header name"
+    grammar = Grammar(HEADER_NAME.pattern)
+    expected = "a valid header name; use one such as X-Signature"
 
 
 class SignatureHeader(HeaderName):
-    """A header's name; a final `{n}` stands for 1, 2, 3 ..."""
+    """A header name. A final `{n}` means 1, 2, 3 and so on."""
 
-    schema: ClassVar[JSONSchema] = {
-        "title": "header name",
-        "type": "string",
-        "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(\{n\})?$",
-    }
+    grammar = Grammar(HEADER_NAME.pattern + r"(\{n\})?")
+
+
+class JsonPath(PatternText):
+    """A place in a JSON document: `a.b`, with `a[]` for each element of a list."""
+
+    title = "place in JSON"
+    grammar = Grammar(JSON_PATH.pattern)
+    expected = "a valid place in a JSON document; use one such as signature.timestamp"
+
+
+class Separator(PatternText):
+    """Characters that each end an item of a list."""
+
+    grammar = Grammar("[ -~]{1,4}")
+    expected = "a valid separator; use one to four ASCII characters, for example ','"
+
+
+class RoutePath(PatternText):
+    title = "path"
+    grammar = Grammar(
+        r"""/[!"$-)+->@-~]*|/([!"$-)+->@-~]*/)?\*""",
+        excluded=r"(^|/)\.{1,2}(/|$)|//",
+    )
 
     def read(self, value: Any) -> str:
-        text = Text.read(self, value)
-        return super().read(text.removesuffix("{n}")) + "{n}" * text.endswith("{n}")
+        text = str(value)
+        if self.grammar.match(text) is not None:
+            return text
+        if Grammar(self.grammar.pattern).match(text) is not None:
+            raise InvalidValueError(f"{quote(text)} has empty or dot segments; write the path as senders call it")
+        raise InvalidValueError(
+            f"{quote(text)} is not a valid path; begin with '/', escape as in a URL, leave out the query, "
+            "and use '*' only at the end, after '/'"
+        )
 
 
-class HeaderValues(Value):
-    """Header names and the value that each must have."""
+class Method(PatternText):
+    title = "method"
+    grammar = Grammar("[A-Z][A-Z-]{0,31}", excluded="^CONNECT$")
+    expected = "a valid method; use upper case, for example POST"
 
-    schema: ClassVar[JSONSchema] = {
-        "title": "header names and values",
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": {"type": "string"},
-    }
-
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping) or not value:
-            raise ValidationError("must be a mapping of header names to values; for example {X-Version: '1'}")
-        problems: dict[str, list[str]] = {}
-        for name, text in value.items():
-            try:
-                HeaderName().read(name)
-                if not NonEmpty().read(text).isascii() or not text.isprintable():
-                    raise ValidationError(f"{shown(text)} is no header's value; use visible ASCII characters")
-            except ValidationError as error:
-                problems[name] = list(error.messages)
-        if problems:
-            raise ValidationError(problems)
-        return dict(value)
+    def read(self, value: Any) -> str:
+        return super().read(str(value))
 
 
-class Scalars(Value):
-    """Names, and a text or whole number for each."""
+class RegularExpression(NonEmpty):
+    """A regular expression in Python's syntax."""
 
-    schema: ClassVar[JSONSchema] = {
-        "title": "names and values",
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": {"type": ["string", "integer"]},
-    }
-
-    def read(self, value: Any) -> dict[str, str | int]:
-        if not isinstance(value, Mapping) or not value:
-            raise ValidationError("must be a mapping of names to values; for example {type: url_verification}")
-        problems = {
-            name: ["must be text or a whole number"]
-            for name, item in value.items()
-            if not isinstance(item, str | int) or isinstance(item, bool)
-        }
-        if problems:
-            raise ValidationError(problems)
-        return dict(value)
-
-
-class Pattern(NonEmpty):
-    """A regular expression."""
-
-    schema: ClassVar[JSONSchema] = NonEmpty.schema | {"title": "regular expression", "format": "regex"}
+    title = "regular expression"
 
     def read(self, value: Any) -> str:
         text = super().read(value)
         try:
             re.compile(text)
         except re.error as error:
-            raise ValidationError(f"{shown(text)} is not a regular expression: {error}") from None
+            raise InvalidValueError(f"{quote(text)} is not a valid regular expression: {error}") from None
         return text
 
-
-class JsonPath(Text):
-    """Where in a JSON document: `a.b`, with `a[]` for each element of a list."""
-
-    schema: ClassVar[JSONSchema] = {"title": "place in JSON", "type": "string", "pattern": f"^{JSON_PATH.pattern}$"}
-
-    def read(self, value: Any) -> str:
-        text = super().read(value)
-        if not JSON_PATH.fullmatch(text):
-            raise ValidationError(f"{shown(text)} is not a place in a JSON document; for example signature.timestamp")
-        return text
+    def json_schema(self) -> JSONSchema:
+        return super().json_schema() | {"format": "regex"}
 
 
-class Flag(Value):
-    schema: ClassVar[JSONSchema] = {"title": "true or false", "type": "boolean"}
+class Flag(ValueType[bool]):
+    title = "true or false"
 
     def read(self, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise ValidationError(f"{shown(value)} is neither true nor false")
+            raise InvalidValueError(f"{quote(value)} is not valid; use true or false")
         return value
 
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "boolean"}
 
-class OnlyTrue(Flag):
-    """A key that is there or not."""
 
-    schema: ClassVar[JSONSchema] = {"title": "true", "const": True}
+class OnlyTrue(ValueType[bool]):
+    """A flag that is either true or left out."""
+
+    title = "true"
 
     def read(self, value: Any) -> bool:
         if value is not True:
-            raise ValidationError(f"{shown(value)} is not true; remove the key instead")
+            raise InvalidValueError(f"{quote(value)} is not valid; use true, or remove the key")
         return True
 
-
-class Separator(Text):
-    """One to four characters that end an item of a list."""
-
-    schema: ClassVar[JSONSchema] = {"title": "text", "type": "string", "minLength": 1, "maxLength": 4}
-
-    def read(self, value: Any) -> str:
-        text = super().read(value)
-        if not 1 <= len(text) <= 4 or not text.isascii():
-            raise ValidationError(f"{shown(text)} is not one to four separators; for example ','")
-        return text
-
-
-class Choice(Value):
-    """One word of an enumeration."""
-
-    def __init__(self, kind: type[StrEnum], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kind = kind
-
-    def read(self, value: Any) -> StrEnum:
-        try:
-            return self.kind(value)
-        except ValueError:
-            raise ValidationError(f"{shown(value)} is not one of {', '.join(self.kind)}") from None
+    def write(self, value: bool) -> Any:
+        return True if value else None
 
     def json_schema(self) -> JSONSchema:
-        return {"title": "one of", "type": "string", "enum": [str(word) for word in self.kind]}
+        return {"title": self.title, "const": True}
 
-    def write(self, value: Any) -> str:
+
+class Choice(ValueType[Word]):
+    """One word of an enumeration."""
+
+    title = "one of"
+
+    def __init__(self, words: type[Word]) -> None:
+        self.words = words
+
+    def read(self, value: Any) -> Word:
+        try:
+            return self.words(value)
+        except ValueError:
+            raise InvalidValueError(f"{quote(value)} is not valid; use one of {', '.join(self.words)}") from None
+
+    def write(self, value: Word) -> Any:
         return str(value)
 
-
-class RoutePath(Value):
-    schema: ClassVar[JSONSchema] = {"title": "path", "type": "string", "pattern": r"^/[!\"$-)+->@-~]*\*?$"}
-
-    def read(self, value: Any) -> str:
-        text = str(value)
-        if not re.fullmatch(r"/[!\"$-)+->@-~]*(?<=/)\*|/[!\"$-)+->@-~]*", text):
-            raise ValidationError(
-                f"{shown(text)} is not a path: begin with '/', escape as a URL does, no query; a final '/*' takes all below"
-            )
-        if re.search(r"(^|/)\.{1,2}(/|$)|//", text):
-            raise ValidationError(f"{shown(text)} has empty or dot segments; write the path as senders call it")
-        return text
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "string", "enum": [str(word) for word in self.words]}
 
 
-class Method(Value):
-    schema: ClassVar[JSONSchema] = {"title": "method", "type": "string", "pattern": "^[A-Z-]+$"}
+class HeaderValues(ValueType[dict[str, str]]):
+    """Header names, with the value of each."""
 
-    def read(self, value: Any) -> str:
-        if not re.fullmatch(r"[A-Z][A-Z-]{0,31}", str(value)) or value == "CONNECT":
-            raise ValidationError(f"{shown(value)} is not a method; for example POST (upper case)")
-        return str(value)
+    title = "header names and values"
+    value_grammar = Grammar("[ -~]*[!-~][ -~]*")
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidValueError("must be a mapping of header names to values, for example {X-Version: '1'}")
+        mistakes: list[Mistake] = []
+        for name, text in value.items():
+            try:
+                HeaderName().read(name)
+                if self.value_grammar.match(NonEmpty().read(text)) is None:
+                    raise InvalidValueError(f"{quote(text)} is not a valid header value; use visible ASCII characters")
+            except InvalidValueError as error:
+                mistakes += error.below(name)
+        if mistakes:
+            raise InvalidValueError(mistakes)
+        return dict(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {
+            "title": self.title,
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": HeaderName.grammar.json_schema(),
+            "additionalProperties": self.value_grammar.json_schema(),
+        }
+
+
+class Scalars(ValueType[dict[str, str | int]]):
+    """Names, with a text or whole number for each."""
+
+    title = "names and values"
+
+    def read(self, value: Any) -> dict[str, str | int]:
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidValueError("must be a mapping of names to values, for example {type: url_verification}")
+        read = {name: item if isinstance(item, str) else whole_number(item) for name, item in value.items()}
+        if mistakes := [((name,), "must be text or a whole number") for name, item in read.items() if item is None]:
+            raise InvalidValueError(mistakes)
+        return {name: item for name, item in read.items() if item is not None}
+
+    def json_schema(self) -> JSONSchema:
+        return {
+            "title": self.title,
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": ["string", "integer"]},
+        }

@@ -1,4 +1,4 @@
-"""Published networks: the snapshots in the package, and what is believed of what a provider publishes."""
+"""Published networks: the snapshots in the package, and which published lists are accepted."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_networks_are_read_from_text_and_json(ranges, published: list[bytes], ci
         (BELOW, [b'{"items": [{"cidr": "203.0.113.0/24"}, {}]}']),
     ],
 )
-def test_a_list_is_believed_whole_or_not_at_all(ranges, published: list[bytes]) -> None:  # type: ignore[no-untyped-def]
+def test_a_list_is_accepted_whole_or_not_at_all(ranges, published: list[bytes]) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(RangesError):
         ranges.read(published)
 

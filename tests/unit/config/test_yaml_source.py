@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.config.problems import format_path
-from sidecar.config.yaml_source import MAX_BYTES, MAX_DEPTH, YamlSource, read_yaml
+from sidecar.config.yaml_source import MAX_DEPTH, MAX_YAML_BYTES, YamlSource, read_yaml
 
 
 def value(text: str) -> Any:
@@ -111,14 +111,16 @@ def problems(text: bytes) -> list[str]:
 
 
 def test_the_largest_file_is_read_and_one_byte_more_is_refused() -> None:
-    text = b"a: 1\n#".ljust(MAX_BYTES, b"x")
+    text = b"a: 1\n#".ljust(MAX_YAML_BYTES, b"x")
     assert problems(text) == []
-    assert problems(text + b"x") == [f"a.yaml:1: the file is larger than {MAX_BYTES} bytes; is it the right one?"]
+    assert problems(text + b"x") == [
+        f"a.yaml:1: the file is larger than {MAX_YAML_BYTES} bytes; check that it is the right file"
+    ]
 
 
 def test_nesting_is_taken_to_its_limit_and_no_deeper() -> None:
     assert problems(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) == []
-    refused = [f"a.yaml:1: nested deeper than {MAX_DEPTH} levels; a configuration is flatter"]
+    refused = [f"a.yaml:1: nested deeper than {MAX_DEPTH} levels; check the indentation"]
     assert problems(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)) == refused
     assert problems(b"[" * 200_000) == refused
 

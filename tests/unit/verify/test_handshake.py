@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.scheme_keys import SchemeKeys, scheme_from
+from sidecar.config.scheme_keys import SCHEME
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
@@ -16,7 +16,7 @@ from sidecar.verify.handshake import HandshakeMode, Handshakes, Shape
 
 def shapes(*listed: dict[str, Any]) -> tuple[Shape, ...]:
     """As they stand in a preset."""
-    return scheme_from(SchemeKeys().load({"signature": {"header": "X-Signature"}, "handshake": list(listed)})).handshake
+    return SCHEME.read({"signature": {"header": "X-Signature"}, "handshake": list(listed)}).handshake
 
 
 def head(target: bytes = b"/hook", *headers: tuple[bytes, bytes], method: str = "GET") -> RequestHead:

@@ -209,7 +209,7 @@ def test_a_registered_kind_checks_secrets_and_is_in_the_json_schema(config_file:
         load_config(config_file, {"KEY": "secret"})
     with_pem = Path(config_file).with_name("pem.yaml")
     with_pem.write_text(CONFIG.replace("}}\n", "}, key: pem}\n"))
-    with pytest.raises(ConfigError, match=r"pem can't be used with signature\.kind reversed; use utf8"):
+    with pytest.raises(ConfigError, match=r"pem can't be used with `kind: reversed`; use utf8"):
         load_config(str(with_pem), {"KEY": "SECRET"})
     schema = Draft202012Validator(json_schema())
     document = yaml.safe_load(CONFIG)

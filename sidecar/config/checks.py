@@ -1,0 +1,224 @@
+"""What only several settings together can show: routes that overlap, that verify nothing, ports that are used twice.
+
+Each function checks one thing and reports it. Values with a mistake of their own are skipped, so that every message is
+about one mistake.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sidecar.config.presets import NO_SCHEME
+from sidecar.config.problems import Path, Report
+from sidecar.config.secrets import SecretRef
+from sidecar.config.settings import FileSettings, RouteSettings
+from sidecar.http1.sockets import ListenAddress
+from sidecar.http1.upstream import UpstreamAddress
+from sidecar.routing.routes import Route, find_overlaps
+from sidecar.verify.handshake import HandshakeMode
+from sidecar.verify.scheme import Scheme
+
+# -- the whole file --
+
+
+def check_listeners(file: FileSettings, report: Report) -> None:
+    """Each listener has its own address, and no upstream is one of them."""
+    valid = {key: address for key, address in _listeners(file) if not report.is_wrong((key,))}
+    if len(valid) == 2 and _collide(file.listen, file.admin):
+        report.add(("admin",), f"{file.admin} is also the data listener ({file.listen}); use different ports")
+    for at, upstream in _upstreams(file):
+        for listener in valid.values():
+            if _is_ourselves(upstream, listener):
+                report.add(at, f"{upstream} is this sidecar's own listener ({listener}); use the receiver's address")
+
+
+def check_proxies(file: FileSettings, report: Report) -> None:
+    """What only trusted proxies can say needs trusted proxies."""
+    if report.is_given(("trusted_proxies",)):
+        return
+    for key, used in (
+        ("client_ip_header", report.is_given(("client_ip_header",))),
+        ("proxy_protocol", file.proxy_protocol),
+    ):
+        if used:
+            report.add((key,), "is used from trusted proxies only; add `trusted_proxies: [their networks]`")
+
+
+def check_workers(file: FileSettings, report: Report) -> None:
+    """Several processes that remember deliveries share one store."""
+    remembers = any(route.replay is not None and can_replay(route.scheme) for route in file.routes)
+    if file.workers > 1 and remembers and file.replay_store.address is None and not report.is_wrong(("replay_store",)):
+        report.add(
+            ("workers",),
+            "don't share the replay memory, so a copy may reach another worker; "
+            "use `replay_store: redis://host:6379/0` or `workers: 1`",
+        )
+
+
+# -- one route --
+
+
+def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
+    """Everything that one route can have wrong, with the settings of the whole file."""
+    _check_upstream(at, report)
+    _check_purpose(at, route, report)
+    _check_public_url(at, route, file, report)
+    _check_secret_ids((*at, "secrets"), route.secrets, report)
+    _check_replay(at, route, report)
+    _check_handshake(at, route, report)
+
+
+def _check_upstream(at: Path, report: Report) -> None:
+    if not report.is_given((*at, "upstream")) and not report.is_given(("upstream",)):
+        report.add(
+            at, "has no upstream; set `upstream` for all routes or for this one, for example http://127.0.0.1:3000"
+        )
+
+
+def _check_purpose(at: Path, route: RouteSettings, report: Report) -> None:
+    """A route verifies something, or says explicitly that it does not."""
+    if route.open:
+        for key in ("verify", "secrets", "mode", "sign", "reject"):
+            needless = key != "reject" or not report.is_given((*at, "allow"))
+            if needless and report.is_given((*at, key)):
+                report.add((*at, key), "can't be used with `open: true`; remove one of the two")
+    elif not report.is_given((*at, "verify")):
+        report.add(
+            at,
+            "verifies nothing; add `verify` with a preset or a scheme, or `open: true` to forward everything unverified",
+        )
+    elif route.verify == NO_SCHEME:
+        if not report.is_given((*at, "allow")):
+            report.add((*at, "verify"), "none accepts every sender; add `allow` with the networks that may send")
+        if report.is_given((*at, "secrets")):
+            report.add((*at, "secrets"), "can't be used with `verify: none`; remove them, or use their scheme")
+    elif not report.is_given((*at, "secrets")):
+        report.add(at, "has no secrets; add `secrets: [{env: NAME}]` or `secrets: [{file: /path}]`")
+
+
+def _check_public_url(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
+    known = report.is_given((*at, "public_url")) or report.is_given(("public_url",))
+    if route.scheme is not None and route.scheme.needs_url and not known:
+        report.add(
+            (*at, "verify"),
+            "signs the URL that senders use, which is unknown; add `public_url: https://your.host` here or for all routes",
+        )
+
+
+def _check_secret_ids(at: Path, refs: Sequence[SecretRef], report: Report) -> None:
+    for ident, count in Counter(ref.id for ref in refs).items():
+        if count > 1:
+            report.add(at, f"{count_word(count)} secrets have the id {ident!r}; set `id:` so that each is unique")
+
+
+def can_replay(scheme: Scheme | None) -> bool:
+    """Whether deliveries can be told apart: only a signature differs between any two of them."""
+    return scheme is not None and not scheme.signature.kind.bearer
+
+
+def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
+    if route.replay is None:
+        if route.replay_fail_open is not None and not report.is_given((*at, "replay")):
+            report.add((*at, "replay_fail_open"), "can't be used without `replay`; remove it, or add `replay: 10m`")
+        return
+    scheme = route.scheme
+    if scheme is None or not can_replay(scheme):
+        if not report.is_wrong((*at, "verify")):
+            report.add(
+                (*at, "replay"),
+                "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
+            )
+        return
+    tolerance = scheme.timestamp.tolerance if scheme.timestamp is not None else None
+    if tolerance is not None and route.replay < 2 * tolerance:
+        # No error: it still stops what a provider sends twice, and a sidecar that doesn't start loses every delivery.
+        report.warn(
+            (*at, "replay"),
+            f"forgets a delivery after {route.replay:g} s, but its signature is valid for up to {2 * tolerance:g} s, "
+            f"the timestamp's tolerance in both directions; use at least {2 * tolerance:g}s to reject every replay",
+        )
+    if not scheme.binds_body:
+        report.warn(
+            (*at, "replay"),
+            f"treats deliveries with the same {scheme.signed} as copies, because the provider signs nothing else",
+        )
+
+
+def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
+    shapes = route.scheme.handshake if route.scheme is not None else ()
+    wants_token = any(shape.needs_token for shape in shapes)
+    if not report.is_wrong((*at, "verify")):
+        if route.verify_token is not None and not wants_token:
+            report.add(
+                (*at, "verify_token"), "is not used, because the scheme has no handshake with a token; remove it"
+            )
+        if route.handshake is not None and not shapes:
+            report.add((*at, "handshake"), "is not used, because the scheme has no handshake; remove it")
+    if wants_token and route.handshake is not HandshakeMode.PASS and not report.is_given((*at, "verify_token")):
+        report.warn(
+            at,
+            "can't respond to the provider's handshake; add `verify_token: {env: NAME}`, or `handshake: pass` for the receiver",
+        )
+
+
+# -- all routes together --
+
+
+def check_overlaps(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:
+    """No request has two routes. `places` are the routes' indices in the file."""
+    for first, second in find_overlaps(routes):
+        report.add(
+            ("routes", places[second], "path"),
+            f"'{routes[second].pattern}' overlaps '{routes[first].pattern}' of routes[{places[first]}]; "
+            "change one, because receivers may read a path as another one and every path must have one route",
+        )
+
+
+def check_names(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:
+    for name, count in Counter(route.name for route in routes).items():
+        if count > 1:
+            last = max(place for place, route in zip(places, routes, strict=True) if route.name == name)
+            report.add(
+                ("routes", last, "name"),
+                f"{count_word(count)} routes are named {name!r}; set `name:` so that each is unique",
+            )
+
+
+def count_word(count: int) -> str:
+    """`two` to `ten`, else digits."""
+    words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[count - 2] if 2 <= count <= 10 else str(count)
+
+
+# -- addresses --
+
+
+def _listeners(file: FileSettings) -> list[tuple[str, ListenAddress]]:
+    return [("listen", file.listen), ("admin", file.admin)]
+
+
+def _upstreams(file: FileSettings) -> Iterable[tuple[Path, UpstreamAddress]]:
+    if file.upstream is not None:
+        yield ("upstream",), file.upstream
+    for index, route in enumerate(file.routes):
+        if route.upstream is not None:
+            yield ("routes", index, "upstream"), route.upstream
+
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+def _collide(one: ListenAddress, other: ListenAddress) -> bool:
+    if one.path or other.path:
+        return one.path == other.path
+    same_host = one.host == other.host or bool({one.host, other.host} & _EVERYWHERE)
+    return one.port != 0 and one.port == other.port and same_host
+
+
+def _is_ourselves(upstream: UpstreamAddress, listener: ListenAddress) -> bool:
+    if upstream.path or listener.path:
+        return upstream.path == listener.path
+    same_host = upstream.host == listener.host or (
+        upstream.host in _LOOPBACK and listener.host in _LOOPBACK | _EVERYWHERE
+    )
+    return upstream.port == listener.port and same_host

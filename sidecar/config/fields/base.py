@@ -1,0 +1,70 @@
+"""What every kind of value has: reading, its JSON Schema, and the error for a value that is not valid."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from sidecar.config.problems import Path
+
+T = TypeVar("T")
+JSONSchema = dict[str, Any]
+#: Where it is below the value, and the message.
+Mistake = tuple[Path, str]
+
+
+class InvalidValueError(Exception):
+    """A value that is not valid, with every mistake in it."""
+
+    def __init__(self, message: str | Sequence[Mistake], *at: str | int) -> None:
+        """One message, at a place below the value or at the value itself; or several mistakes."""
+        self.mistakes: list[Mistake] = [(at, message)] if isinstance(message, str) else list(message)
+        super().__init__("; ".join(text for _, text in self.mistakes))
+
+    def below(self, step: str | int) -> list[Mistake]:
+        """The mistakes as seen from the mapping or list that holds the value at `step`."""
+        return [((step, *path), message) for path, message in self.mistakes]
+
+
+class ValueType(Generic[T]):
+    """A kind of value. It has no state: one object can read any number of values."""
+
+    title: ClassVar[str] = "value"
+
+    def read(self, value: Any) -> T:
+        """The value as the program uses it. Raises `InvalidValueError` with the remedy."""
+        raise NotImplementedError
+
+    def write(self, value: T) -> Any:
+        """The text or number that a file holds for `value`; None if a file would leave the key out. For defaults."""
+        return None if value in ("", (), {}) else value
+
+    def json_schema(self) -> JSONSchema:
+        """The same grammar as JSON Schema."""
+        raise NotImplementedError
+
+
+class Grammar(NamedTuple):
+    """What a text on one line can be.
+
+    Both expressions are in the syntax that Python, JSON Schema (ECMA-262) and Helm (RE2) share: no lookaround, and
+    characters written out, because `\\d`, `\\s` and `\\w` differ between them.
+    """
+
+    pattern: str  #: the whole text
+    excluded: str = ""  #: is found nowhere in the text
+
+    def match(self, value: Any) -> re.Match[str] | None:
+        if not isinstance(value, str) or "\n" in value or (self.excluded and re.search(self.excluded, value)):
+            return None
+        return re.fullmatch(self.pattern, value)
+
+    def json_schema(self) -> JSONSchema:
+        # Python's `$` also matches before a final newline, so newlines are excluded explicitly.
+        excluded = rf"\n|{self.excluded}" if self.excluded else r"\n"
+        return {"type": "string", "pattern": f"^(?:{self.pattern})$", "not": {"type": "string", "pattern": excluded}}
+
+
+def quote(value: Any) -> str:
+    """A configured value as an error message shows it: quoted, and not longer than 60 characters."""
+    text = value if isinstance(value, str) else str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
