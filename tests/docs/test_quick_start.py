@@ -40,7 +40,11 @@ def running(command: str, where: Path) -> Iterator[subprocess.Popen[str]]:
         yield process  # type: ignore[misc]
     finally:
         process.send_signal(signal.SIGINT)  # as Ctrl-C; at SIGTERM the sidecar goes on for some seconds
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # a signal that comes while bash starts the program is lost
+            process.kill()
+            process.wait()
 
 
 def environment() -> dict[str, str]:

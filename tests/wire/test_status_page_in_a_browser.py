@@ -58,7 +58,7 @@ def test_what_happens_is_seen_without_looking_again_and_the_console_stays_silent
     assert sidecar.ask(craft.request(b"/an-unheard-of-path")).status == 404
     window.wait(lambda: "/an-unheard-of-path" in window.text("#refusals"), "the refusal")
     sidecar.write(json.dumps(sidecar.config, indent=1).replace('"mode": "shadow"', '"mode": "<script>"'))
-    window.wait(lambda: "routes[2].mode: '<script>' is not one of" in window.text("#problems"), "the failed reload")
+    window.wait(lambda: "routes[2].mode: '<script>' is not valid" in window.text("#problems"), "the failed reload")
     sidecar.write(sidecar.config)
     window.wait(lambda: window.text("#problems") == "", "the reload")
     assert window.console() == []

@@ -1,173 +1,164 @@
-"""The straight line, with a fake sender and a fake receiver: no sockets, no clock."""
+"""The straight line in one process: the sender is a fake transport, the receiver a script, the clock stands still."""
 
 import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_loop import FakeTransport
 
 from sidecar.config.loader import load_config
 from sidecar.config.settings import Config
 from sidecar.delivery.body import Budget
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
-from sidecar.http1.head import make_head
-from sidecar.outcomes import Aborted, Reason, Rejected
+from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
+from sidecar.http1.connection import DataProtocol
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import GAUGES_SIZE, IN_FLIGHT, Metrics
+from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 
 KEY = "the-api-key-of-begini"
 OTHER = "another-key-altogether"
 BODY = b'{"score":712}'
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class FakeIncoming:
-    """A request whose body comes when the test says so."""
-
-    def __init__(self, *, body: bytes = BODY, key: str = KEY, path: bytes = b"/hooks/begini") -> None:
-        mac = hmac.new(key.encode(), body, hashlib.sha512).hexdigest().encode()
-        headers = [(b"Host", b"a"), (b"X-Signature", mac), (b"Content-Length", b"%d" % len(body))]
-        self.head = make_head("POST", path, headers, "203.0.113.7")
-        self.fault: Rejected | None = None
-        self.disconnected = False
-        self.response_started = False
-        self.status = 0
-        self.sent = b""
-        self.aborted = False
-        self.on_body: Callable[[], None] = lambda: None
-        self._body = body
-
-    def take(self) -> tuple[bytes, bool]:
-        self.on_body()
-        return self._body, False
-
-    async def news(self) -> None:
-        raise AssertionError("the body is whole")
-
-    def start(self, status: int, lines: bytes, *, sized: bool, hold: bool) -> None:
-        self.response_started, self.status = True, status
-
-    def write(self, body: bytes, *, more: bool) -> None:
-        self.sent += body
-
-    async def writable(self) -> None: ...
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
-class FakeConnection:
-    status, lines, has_length, complete = 200, b"", True, True
-    has_piece = True
-
-    def take(self) -> tuple[bytes, bool]:
-        return b"ok", False
-
-
-class FakeUpstream:
-    """A receiver that keeps what it gets, and fails if it is told to."""
-
-    longest = 60.0
-    timeouts = None
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[bytes, bytes]] = []
-        self.fails: Exception | None = None
-
-    async def send(self, head: bytes, pieces: list[bytes], size: int, *, no_body: bool) -> FakeConnection:
-        if self.fails is not None:
-            raise self.fails
-        self.seen.append((head, b"".join(pieces)))
-        return FakeConnection()
-
-    def finish(self, connection: FakeConnection) -> None: ...
-
-    def close(self) -> None: ...
+def delivery(key: str = KEY, path: bytes = b"/hooks/begini") -> tuple[bytes, bytes]:
+    """Head and body."""
+    mac = hmac.new(key.encode(), BODY, hashlib.sha512).hexdigest().encode()
+    fields = b"Host: a\r\nX-Signature: %b\r\nContent-Length: %d\r\n" % (mac, len(BODY))
+    return b"POST %b HTTP/1.1\r\n%b\r\n" % (path, fields), BODY
 
 
 class Line:
-    """The proxy with everything around it replaced."""
+    """The proxy between a sender and a receiver. `respond` is what the receiver sends; None: nothing, ever."""
 
     def __init__(self, tmp_path: Path, **options: Any) -> None:
         self._file = tmp_path / "sidecar.yaml"
-        self._loop = asyncio.new_event_loop()
-        self.upstream = FakeUpstream()
+        self.loop = asyncio.new_event_loop()
+        self.respond: bytes | None = OK
+        self.seen: list[tuple[bytes, bytes]] = []
         self.log: list[dict[str, Any]] = []
+        self._receiver = self.loop.run_until_complete(asyncio.start_server(self._receive, "127.0.0.1", 0))
+        self._port = self._receiver.sockets[0].getsockname()[1]
+        config = self.config(**options)
         self.rejections = RecentRejections()
         self.metrics = Metrics()
-        self.budget = Budget(10**9, [0.0] * GAUGES_SIZE)
-        config = self.config(**options)
-        self.current = CurrentSnapshot(config, self._loop)
+        self.budget = Budget(10**9, self.metrics.gauges)
+        self.current = CurrentSnapshot(config, self.loop)
         self.apply(config)
         self.proxy = Proxy(
             self.current,
             budget=self.budget,
             metrics=self.metrics,
-            log=Log(config.log, self._loop, write=self._write),
+            log=Log(config.log, self.loop, write=self._write),
             rejections=self.rejections,
             replays=MemoryStore(lambda: 0.0),
             now=lambda: 1_800_000_000.0,
             monotonic=lambda: 0.0,
         )
 
-    def _write(self, text: str) -> None:
-        self.log += [json.loads(line) for line in text.splitlines()]
-
-    def config(self, *, key: str = KEY, limits: dict[str, Any] | None = None, **route: Any) -> Config:
+    def config(
+        self, *, key: str = KEY, limits: dict[str, Any] | None = None, down: bool = False, **route: Any
+    ) -> Config:
         listed = {"path": "/hooks/begini", "name": "begini", "verify": "begini", "secrets": [{"env": "KEY"}]} | route
-        text = {"upstream": "http://127.0.0.1:3000", "routes": [listed]} | ({"limits": limits} if limits else {})
-        self._file.write_text(json.dumps(text))
+        settings = {
+            "upstream": f"http://127.0.0.1:{1 if down else self._port}",
+            "timeouts": {"connect": "50ms", "response": "100ms"},
+            "routes": [listed],
+        } | ({"limits": limits} if limits else {})
+        self._file.write_text(json.dumps(settings))
         return load_config(str(self._file), {"KEY": key})
 
     def apply(self, config: Config) -> None:
         self.current.apply(config)
-        self.current.snapshot.upstreams = dict.fromkeys(self.current.snapshot.upstreams, self.upstream)  # type: ignore[arg-type]
         self.metrics.configure(config.routes.routes)
 
-    def run(self, incoming: FakeIncoming) -> dict[str, Any]:
-        """Takes one request to its end; returns its log line."""
+    def run(
+        self, head: bytes, body: bytes, between: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, Any], FakeTransport]:
+        """Sends a delivery on a new connection, with `between` head and body; returns its log line and the connection."""
+        deadlines = Deadlines(self.loop, head=10, body=10)
+        tasks: set[Any] = set()
+        protocol = DataProtocol(
+            self.proxy,
+            deadlines=deadlines,
+            listener=Listener(deadlines, 9, ConnectionCount([0.0], 0)),
+            connections=set(),
+            tasks=tasks,
+        )
+        transport = FakeTransport(peername=("203.0.113.7", 4000))
+        logged = len(self.log)
 
-        async def deliver() -> None:
-            await self.proxy(incoming)  # type: ignore[arg-type]
-            await asyncio.sleep(0)  # a diagnosis runs in the loop's next turn, and so does the log
+        async def send() -> None:
+            protocol.connection_made(transport)
+            protocol.data_received(head)
             await asyncio.sleep(0)
+            between()
+            if not transport.closed:
+                protocol.data_received(body)
+            async with asyncio.timeout(10):
+                while tasks or len(self.log) == logged:
+                    await asyncio.sleep(0.001)
+            protocol.connection_lost(None)
 
-        self._loop.run_until_complete(deliver())
-        return self.log[-1]
+        self.loop.run_until_complete(send())
+        assert len(self.log) == logged + 1, "a delivery has one record"
+        return self.log[-1], transport
 
     def close(self) -> None:
-        self._loop.close()
+        self.current.close()
+        self._receiver.close()
+        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.loop.close()
+
+    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.seen.append((head, await reader.readexactly(len(BODY))))
+                if self.respond is None:
+                    await reader.read()
+                writer.write(self.respond or b"")
+                if self.respond is not OK:
+                    break
+        except asyncio.IncompleteReadError:
+            pass  # the connection is not used again
+        finally:
+            writer.close()
+
+    def _write(self, text: str) -> None:
+        self.log += [line for line in map(json.loads, text.splitlines()) if line["event"] == "delivery"]
 
 
 @pytest.fixture
-def line(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    made = Line(tmp_path, **getattr(request, "param", {}))
-    yield made
-    made.close()
+def line(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Line]:
+    line = Line(tmp_path, **getattr(request, "param", {}))
+    yield line
+    line.close()
 
 
 def test_a_genuine_delivery_reaches_the_receiver_byte_for_byte(line: Line) -> None:
-    incoming = FakeIncoming()
-    logged = line.run(incoming)
-    (head, body), *more = line.upstream.seen
-    assert (body, more) == (BODY, [])
+    logged, sender = line.run(*delivery())
+    ((head, body),) = line.seen
+    assert body == BODY
     assert b"X-Webhook-Verified: begini\r\nX-Webhook-Secret-Id: KEY\r\n" in head
-    assert (incoming.status, incoming.sent) == (200, b"ok")
+    assert sender.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sender.sent.endswith(b"\r\n\r\nok")
     assert (logged["outcome"], logged["secret"], logged["status"]) == ("accepted", "KEY", 200)
     assert (line.budget.held, line.metrics.gauges[IN_FLIGHT]) == (0, 0)
 
 
 def test_a_forged_delivery_is_rejected_and_the_receiver_sees_nothing(line: Line) -> None:
-    incoming = FakeIncoming(key=OTHER)
-    logged = line.run(incoming)
-    assert line.upstream.seen == []
-    assert (incoming.status, incoming.sent) == (403, b'{"detail":"Validation Failure"}')
+    logged, sender = line.run(*delivery(OTHER))
+    assert line.seen == []
+    assert sender.sent.startswith(b"HTTP/1.1 403 ")
+    assert sender.sent.endswith(b'{"detail":"Validation Failure"}')
     assert (logged["outcome"], logged["reason"]) == ("rejected", "signature_mismatch")
     assert not logged["secret"]
     assert [rejection.reason for rejection in line.rejections.since(0)] == ["signature_mismatch"]
@@ -175,92 +166,92 @@ def test_a_forged_delivery_is_rejected_and_the_receiver_sees_nothing(line: Line)
 
 @pytest.mark.parametrize("line", [{"mode": "shadow"}], indirect=True)
 def test_in_shadow_mode_it_is_forwarded_and_marked(line: Line) -> None:
-    logged = line.run(FakeIncoming(key=OTHER))
-    assert b"X-Webhook-Verified: shadow-rejected\r\n" in line.upstream.seen[0][0]
+    logged, _ = line.run(*delivery(OTHER))
+    assert b"X-Webhook-Verified: shadow-rejected\r\n" in line.seen[0][0]
     assert (logged["outcome"], logged["shadow_reason"]) == ("accepted", "signature_mismatch")
 
 
 @pytest.mark.parametrize("line", [{"replay": "10m"}], indirect=True)
 def test_a_copy_is_a_duplicate(line: Line) -> None:
-    line.run(FakeIncoming())
-    incoming = FakeIncoming()
-    logged = line.run(incoming)
-    assert len(line.upstream.seen) == 1
-    assert (incoming.status, incoming.sent) == (200, b'{"detail":"Already delivered"}')
+    line.run(*delivery())
+    logged, sender = line.run(*delivery())
+    assert len(line.seen) == 1
+    assert sender.sent.startswith(b"HTTP/1.1 200 ")
+    assert sender.sent.endswith(b'{"detail":"Already delivered"}')
     assert (logged["outcome"], logged["reason"]) == ("duplicate", "replayed")
 
 
 @pytest.mark.parametrize("line", [{"replay": "10m"}], indirect=True)
 def test_after_a_failure_at_the_receiver_a_copy_is_forwarded_again(line: Line) -> None:
-    line.upstream.fails = Rejected(Reason.UPSTREAM_UNREACHABLE, "refused")
-    incoming = FakeIncoming()
-    assert line.run(incoming)["outcome"] == "failed"
-    assert incoming.status == 502
-    line.upstream.fails = None
-    assert line.run(FakeIncoming())["outcome"] == "accepted"
+    line.respond = b""  # it closes
+    assert line.run(*delivery())[0]["outcome"] == "failed"
+    line.respond = OK
+    assert line.run(*delivery())[0]["outcome"] == "accepted"
+    assert len(line.seen) == 2
 
 
 def test_a_delivery_is_judged_to_its_end_by_the_configuration_that_it_began_with(line: Line) -> None:
     """A reload in the middle of the body brings another secret: the next delivery needs it, this one doesn't."""
-    incoming = FakeIncoming()
-    incoming.on_body = lambda: line.apply(line.config(key=OTHER))
-    assert line.run(incoming)["outcome"] == "accepted"
-    assert line.run(FakeIncoming())["reason"] == "signature_mismatch"
-    assert line.run(FakeIncoming(key=OTHER))["outcome"] == "accepted"
+    logged, _ = line.run(*delivery(), between=lambda: line.apply(line.config(key=OTHER)))
+    assert logged["outcome"] == "accepted"
+    assert line.run(*delivery())[0]["reason"] == "signature_mismatch"
+    assert line.run(*delivery(OTHER))[0]["outcome"] == "accepted"
 
 
 @pytest.mark.parametrize("line", [{"limits": {"refusals": "1/m"}}], indirect=True)
 def test_a_rejection_counts_against_its_sender_in_the_configuration_that_it_began_with(line: Line) -> None:
-    incoming = FakeIncoming(key=OTHER)
-    incoming.on_body = lambda: line.apply(line.config(limits={"refusals": "1/m"}))
-    assert line.run(incoming)["reason"] == "signature_mismatch"
-    assert line.run(FakeIncoming())["outcome"] == "accepted"  # the reload began counting again
-    assert line.run(FakeIncoming(key=OTHER))["reason"] == "signature_mismatch"
-    assert line.run(FakeIncoming())["reason"] == "rate_limited"
+    def reload() -> None:
+        line.apply(line.config(limits={"refusals": "1/m"}))
+
+    assert line.run(*delivery(OTHER), between=reload)[0]["reason"] == "signature_mismatch"
+    assert line.run(*delivery())[0]["outcome"] == "accepted"  # the reload started the count again
+    assert line.run(*delivery(OTHER))[0]["reason"] == "signature_mismatch"
+    assert line.run(*delivery())[0]["reason"] == "rate_limited"
 
 
 @pytest.mark.parametrize(
-    ("end", "status", "outcome", "reason"),
-    [
-        (RuntimeError("a bug that quotes the sender"), 500, "failed", "internal_error"),
-        (Rejected(Reason.UPSTREAM_TIMEOUT, "late"), 504, "failed", "upstream_timeout"),
-    ],
+    ("respond", "status", "reason"),
+    [(None, 504, "upstream_timeout"), (b"", 502, "upstream_broke"), (b"no HTTP\r\n\r\n", 502, "upstream_broke")],
 )
-def test_whatever_the_receiver_does_the_delivery_is_recorded_once(
-    line: Line, end: Exception, status: int, outcome: str, reason: str
+def test_whatever_the_receiver_does_the_sender_gets_a_response(
+    line: Line, respond: bytes | None, status: int, reason: str
 ) -> None:
-    line.upstream.fails = end
-    incoming = FakeIncoming()
-    logged = line.run(incoming)
-    assert (incoming.status, logged["outcome"], logged["reason"]) == (status, outcome, reason)
-    assert "quotes" not in json.dumps(logged)
-    assert len(line.log) == 1
+    line.respond = respond
+    logged, sender = line.run(*delivery())
+    assert sender.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert (logged["outcome"], logged["reason"], logged["status"]) == ("failed", reason, status)
     assert line.metrics.gauges[IN_FLIGHT] == 0
 
 
-def test_what_breaks_after_the_response_began_closes_the_connection(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def breaks(self: FakeConnection) -> tuple[bytes, bool]:
-        raise Aborted(Reason.UPSTREAM_BROKE, "cut")
+@pytest.mark.parametrize("line", [{"down": True}], indirect=True)
+def test_a_receiver_that_is_down_is_unreachable(line: Line) -> None:
+    logged, sender = line.run(*delivery())
+    assert sender.sent.startswith(b"HTTP/1.1 502 ")
+    assert (logged["outcome"], logged["reason"]) == ("failed", "upstream_unreachable")
 
-    monkeypatch.setattr(FakeConnection, "take", breaks)
-    incoming = FakeIncoming()
-    logged = line.run(incoming)
-    assert incoming.aborted
+
+def test_what_breaks_after_the_response_began_closes_the_connection(line: Line) -> None:
+    line.respond = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut"
+    logged, sender = line.run(*delivery())
+    assert sender.aborted
     assert (logged["outcome"], logged["reason"], logged["status"]) == ("failed", "upstream_broke", 200)
 
 
 def test_a_request_that_the_listener_found_wrong_gets_no_further(line: Line) -> None:
-    incoming = FakeIncoming()
-    incoming.fault = Rejected(Reason.MALFORMED_REQUEST, "two Host fields")
-    incoming.on_body = lambda: pytest.fail("its body was read")
-    assert line.run(incoming)["reason"] == "malformed_request"
-    assert (incoming.status, line.upstream.seen) == (400, [])
+    head, body = delivery()
+    logged, sender = line.run(head.replace(b"Host: a\r\n", b"Host: a\r\nHost: b\r\n"), body)
+    assert sender.sent.startswith(b"HTTP/1.1 400 ")
+    assert (logged["reason"], line.seen) == ("malformed_request", [])
+
+
+def test_a_path_without_a_route_gets_no_further(line: Line) -> None:
+    logged, sender = line.run(*delivery(path=b"/hooks/other"))
+    assert sender.sent.startswith(b"HTTP/1.1 404 ")
+    assert (logged["reason"], line.seen) == ("no_route", [])
 
 
 def test_when_the_program_ends_new_requests_are_sent_away(line: Line) -> None:
     line.proxy.draining = True
-    incoming = FakeIncoming()
-    assert line.run(incoming)["reason"] == "draining"
-    assert (incoming.status, line.upstream.seen) == (503, [])
+    logged, sender = line.run(*delivery())
+    assert sender.sent.startswith(b"HTTP/1.1 503 ")
+    assert (logged["reason"], line.seen) == ("draining", [])
