@@ -368,8 +368,7 @@ class DataProtocol(asyncio.Protocol):
             self.transport.close()
 
     def body_expired(self) -> None:
-        self._set_fault(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
-        self._unfinished().wake()
+        self.reject_body(Rejected(Reason.BODY_TIMEOUT, f"no whole body within {self.deadlines.body.seconds:g} s"))
 
     def keep_alive_expired(self) -> None:
         """Checks once per keep-alive time, so an unused connection is closed after one to two times that.
@@ -401,8 +400,7 @@ class DataProtocol(asyncio.Protocol):
         for queue in self.deadlines.all:
             queue.discard(self)
         if in_body:
-            self._set_fault(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
-            self._unfinished().wake()
+            self.reject_body(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
         elif in_head:
             self._reject_unparsable(
                 Rejected(Reason.OVERLOADED, "limits.connections reached, and this head was the slowest")
@@ -411,6 +409,13 @@ class DataProtocol(asyncio.Protocol):
             self.close_after_response(unread=False)
 
     # Faults
+
+    def reject_body(self, rejected: Rejected) -> None:
+        """Rejects the request whose body is being read, without waiting for more of it."""
+        self.body_timed = False
+        self.deadlines.body.discard(self)
+        self._set_fault(rejected)
+        self._unfinished().wake()
 
     def _set_fault(self, rejected: Rejected) -> None:
         """Rejects the request whose body is being read: its next `take` raises."""

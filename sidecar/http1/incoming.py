@@ -73,6 +73,10 @@ class Incoming:
         self.has_news = True
         self._signal.set()
 
+    def evict(self, rejected: Rejected) -> None:
+        """Rejects this request, whose body is still on its way, to make room for others."""
+        self.protocol.reject_body(rejected)
+
     async def news(self) -> None:
         """Waits until `has_news`. Sends `100 Continue` first if the sender waits for it (RFC 9110, 10.1.1)."""
         if not self._continued and not self.http_1_0 and self.head.values(b"expect"):

@@ -257,17 +257,33 @@ def test_a_body_of_exactly_the_limit_is_taken(sidecar, receiver, craft):
     )
 
 
-def test_bodies_over_the_common_buffer_are_503_with_retry_after(sidecar, receiver, craft, wait_until):
+def test_announced_bodies_take_nothing_from_the_common_buffer(start, receiver, craft, wait_until):
+    sidecar = start({"limits": {"body": "1MiB", "buffer": "2MiB", "body_timeout": "20s"}})
     raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Content-Length", b"%d" % MEBIBYTE)])
-    holders = [sidecar.connect() for _ in range(2)]
+    holders = [sidecar.connect().send(raw + b"x") for _ in range(9)]
+    wait_until(lambda: sidecar.metric("buffered_bytes") == 9, "the first bytes")
+    for body in (b"small", bytes(MEBIBYTE)):
+        assert sidecar.ask(craft.begini(body)).status == 200
+    assert sidecar.metric("buffered_bytes") == 9
     for holder in holders:
-        holder.send(raw + b"x")
-    wait_until(lambda: sidecar.metric("buffered_bytes") == 2 * MEBIBYTE, "the budget being taken")
+        holder.leave()
+    sidecar.healthy()
+
+
+def test_when_the_common_buffer_runs_out_the_slowest_body_makes_room(start, receiver, craft, wait_until):
+    sidecar = start({"limits": {"body": "1MiB", "buffer": "2MiB", "body_timeout": "20s"}})
+    raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Transfer-Encoding", b"chunked")])
+    stalled = [sidecar.connect().send(raw + b"ffff8\r\n" + bytes(size)) for size in (700_000, 600_000, 790_000)]
+    wait_until(lambda: sidecar.metric("buffered_bytes") == 2_090_000, "the budget being used")
+    time.sleep(0.4)
     mark = sidecar.mark()
-    answer = sidecar.ask(raw)
-    assert answer.values(b"retry-after") == [b"1"]
-    sidecar.was_refused(answer, 503, "overloaded", receiver=receiver, mark=mark)
-    for holder in holders:
+    assert sidecar.ask(craft.begini(bytes(300_000))).status == 200
+    answer = stalled[1].answer()
+    assert (answer.status, answer.values(b"retry-after")) == (503, [b"1"])
+    assert sidecar.delivery(mark, reason="overloaded")["status"] == 503
+    wait_until(lambda: sidecar.metric("buffered_bytes") == 1_490_000, "what was evicted being free")
+    assert [seen.body for seen in receiver.requests] == [bytes(300_000)]
+    for holder in stalled:
         holder.leave()
     sidecar.healthy()
 
