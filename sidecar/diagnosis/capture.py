@@ -88,11 +88,13 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
         checked = make_head(head.method, head.target, [*events.fields, (b"Host", b"")], peer)
         remarks.append("no Host header; live traffic must have one")
     fault = fault or check_head(checked, version=parser.get_http_version())
-    if fault is None and parser.should_upgrade():
-        fault = Rejected(Reason.MALFORMED_REQUEST, "Upgrade and CONNECT are not supported")
     if fault is not None:
         return Capture(head, b"", fault, tuple(remarks))
     if head.values(b"transfer-encoding"):
+        if parser.should_upgrade():  # ignored, as in live traffic; this parser has stopped
+            events = _Events()
+            parser = httptools.HttpRequestParser(events)
+            parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
         body = _read_chunked(parser, events, rest)
         if events.trailers:
             fault = Rejected(Reason.MALFORMED_REQUEST, "trailer fields after the body")
@@ -122,7 +124,7 @@ def _parse_head(parser: "httptools.HttpRequestParser", lines: list[bytes]) -> Re
     try:
         parser.feed_data(b"\r\n".join([*lines, b"", b""]))
     except httptools.HttpParserUpgrade:
-        pass  # rejected by the caller
+        pass  # the head is whole
     except httptools.HttpParserError as error:
         return Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}")
     return None

@@ -86,14 +86,15 @@ class Listener:
     """The state that all connections of one data listener share, besides their clocks.
 
     When `max_connections` are open, a new one replaces the one that has waited longest for its sender, if that is longer
-    than a moment: unused between two requests, or with an incomplete head or body. So a peer that holds connections open
-    without using them (slowloris) loses them to others, and a complete request is never cut off. Otherwise the new
-    connection is rejected.
+    than a moment: unused between two requests, with an incomplete head or body, or with responses that it doesn't read.
+    So a peer that holds connections open without using them (slowloris) loses them to others, and a complete request is
+    never cut off before its response has begun. Otherwise the new connection is rejected.
     """
 
     def __init__(self, deadlines: Deadlines, max_connections: int, count: ConnectionCount) -> None:
         self.max_connections = max_connections
         self.closing = False  #: responses close their connections
+        self.unparsed = 0  #: bytes that connections keep until a request before them has had its turn
         #: Whether a connection from this address must begin with a PROXY header. None: no connection does.
         self.wants_proxy_header: Callable[[str | None], bool] | None = None
         self._deadlines = deadlines
@@ -104,7 +105,13 @@ class Listener:
         self._count.add(1)
         if self._count.total <= self.max_connections:
             return True
-        waiting = [self._deadlines.head.oldest(), self._deadlines.body.oldest(), self._longest_unused()]
+        deadlines = self._deadlines
+        waiting = [
+            deadlines.head.oldest(),
+            deadlines.body.oldest(),
+            deadlines.write.oldest(),
+            self._longest_unused(),
+        ]
         connection, seconds = max(filter(None, waiting), key=lambda it: it[1], default=(None, 0.0))
         if connection is None or seconds < PATIENCE_SECONDS:
             return False

@@ -4,7 +4,10 @@ httptools' parser (llhttp) leaves these to its user:
 
 - Trailer fields arrive like header fields, so a signature or an X-Forwarded-For sent after the body could count.
   Rejected here.
-- An Upgrade or CONNECT request ends HTTP: the parser would take its body for the next request. Rejected here.
+- An Upgrade or CONNECT request ends HTTP: the parser would take its body for the next request. Here an Upgrade is
+  ignored (RFC 9110, 7.8) and a new parser reads the body; CONNECT is rejected.
+- All that arrived in one read is parsed at once, however many requests or header fields it has. Here a segment with more
+  than one head is parsed in slices, until a request waits for its turn, and a head only up to its limits.
 - Nothing limits the head's size or time, the body's time, or how long a sender may leave a response unread.
   Limited here.
 - Two Host fields, odd versions, fragments and underscore aliases of framing fields are accepted: `head.check_head`
@@ -27,12 +30,18 @@ import httptools
 from sidecar.http1.admission import LINGER_SECONDS, Deadlines, Listener
 from sidecar.http1.head import RequestHead, check_head
 from sidecar.http1.incoming import Incoming
+from sidecar.http1.other_protocols import name_protocol
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER, ProxyHeaderError, read_proxy_header
 from sidecar.http1.transport import FlowControl
 from sidecar.outcomes import TARGET_TOO_LONG, Reason, Rejected
 
 #: Longest request target, bytes.
 MAX_TARGET: Final = 16 * 1024
+#: A segment with more than one head is parsed in slices of about this size: a slice has room for a dozen requests.
+SLICE: Final = 256
+END_OF_HEAD: Final = b"\r\n\r\n"
+#: Bytes that all connections together may keep unparsed because a request before them waits for its turn.
+MAX_UNPARSED: Final = 16 * 1024 * 1024
 #: Whole head, bytes; and its number of fields.
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 200
@@ -48,6 +57,10 @@ LINGER_BYTES: Final = 64 * 1024 * 1024
 SMALL_CHUNK: Final = 1024
 #: Unread body bytes held for the application before reading pauses.
 READ_HIGH_WATER: Final = 64 * 1024
+
+
+class StopParsing(Exception):
+    """Raised in the parser's callbacks: the head exceeds a limit, so the rest of it is not parsed."""
 
 
 class Application(Protocol):
@@ -97,14 +110,16 @@ class DataProtocol(asyncio.Protocol):
         self.names: list[bytes] = []  # of the head's fields, and their values
         self.values: list[bytes] = []
         self.segment = b""  # the data being parsed
-        self.earlier: list[bytes] = []  # the segments before it, if this head began in them
+        self.earlier = bytearray()  # the data before it, if this head began in it
+        self.rest = b""  # data of which the part from `rest_at` on is parsed when no request waits any more
+        self.rest_at = 0
         self.in_head = False
         self.head_timed = False
         self.body_timed = False
         self.head_bytes = 0
         self.wire_bytes = 0  # of the current body, framing included
         self.body_bytes = 0
-        self.head_fault: Rejected | None = None
+        self.upgrading = False  # the parser will stop after this head, because it has an Upgrade
         self.discarding = False
         self.discarded = 0
         self.discarded_before = 0  # at the last check
@@ -144,6 +159,7 @@ class DataProtocol(asyncio.Protocol):
         # The parser and the requests hold the protocol. These circles would wait for the collector, which rarely runs.
         self.parser = self.latest = self.active = None
         self.pipeline.clear()
+        self._keep_rest(b"")
         self.segment = b""
         self.earlier.clear()
 
@@ -157,26 +173,97 @@ class DataProtocol(asyncio.Protocol):
             data = self._after_proxy_header(data)
             if not data:
                 return
-        self.wire_bytes += len(data)
-        self.segment = data
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # rejected in on_headers_complete
-        except httptools.HttpParserError as error:
-            if not self.discarding:  # else the first fault in this segment counts
-                self._reject_unparsable(Rejected(Reason.MALFORMED_REQUEST, f"not HTTP/1.1: {str(error)[:80]}"))
+        if self.rest:  # the transport had read this before it was paused
+            self._keep_rest(self.rest[self.rest_at :] + data)
+            return
+        end = data.find(END_OF_HEAD)
+        if end < 0 or data.find(END_OF_HEAD, end + len(END_OF_HEAD)) < 0:
+            self._parse(data)
         else:
-            if self.in_head:
-                self._unfinished_head(data)
-            elif self.latest is not None and self.latest.more_body:
-                self._unfinished_body()
+            self._keep_rest(data)
+            self._parse_rest()
         if self.active is not None:
             self.active.go_on()
 
+    def _parse_rest(self) -> None:
+        """Parses data in slices, each up to the end of a head, until a request waits for its turn."""
+        rest, at = self.rest, self.rest_at
+        while at < len(rest) and not self.pipeline and not self.discarding:
+            end = rest.find(END_OF_HEAD, at + SLICE)
+            end = len(rest) if end < 0 else end + len(END_OF_HEAD)
+            self._parse(rest[at:end])
+            at = end
+        self.rest_at = at
+        if at >= len(rest) or self.discarding:
+            self._keep_rest(b"")
+        elif self.listener.unparsed > MAX_UNPARSED:
+            self._unfinished().keep_alive = (
+                False  # the response to the last request that was parsed closes the connection
+            )
+            self.discarding = True
+            self._keep_rest(b"")
+
+    def _keep_rest(self, data: bytes) -> None:
+        self.listener.unparsed += len(data) - len(self.rest)
+        self.rest, self.rest_at = data, 0
+
+    def _parse(self, data: bytes) -> None:
+        """Parses data that ends at most one head, or about `SLICE` bytes of more."""
+        self.wire_bytes += len(data)
+        before = self.latest
+        in_body = before is not None and before.more_body
+        try:
+            self.segment = data
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._ignore_upgrades(data, upgrade.args[0])
+        except httptools.HttpParserError as error:
+            if not self.discarding:  # else the first fault in this segment counts
+                self._reject_unparsable(Rejected(Reason.MALFORMED_REQUEST, self._problem(error)))
+        else:
+            if self.in_head:
+                self._unfinished_head(data, only_head=self.latest is before and not in_body)
+            elif self.latest is not None and self.latest.more_body:
+                self._unfinished_body()
+
+    def _ignore_upgrades(self, data: bytes, at: int) -> None:
+        """Parses on at `at`, after a head with an Upgrade, as if it had none (RFC 9110, 7.8)."""
+        while not self.discarding:
+            self.upgrading = False
+            incoming = self._unfinished()
+            names = incoming.head.names
+            framing = b"transfer-encoding: chunked" if names.chunked else b"content-length: 0"
+            if names.sized:
+                framing = b"content-length: " + incoming.head.values(b"content-length")[0]
+            close = b"" if incoming.keep_alive else b"connection: close\r\n"
+            # A parser that stopped has forgotten the framing. A new one learns it from a head that nobody else sees.
+            self.parser = httptools.HttpRequestParser(self)
+            self.discarding = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b%b\r\n\r\n" % (close, framing))
+            self.discarding = False
+            if not names.chunked and not incoming.head.content_length:
+                self.on_message_complete()
+            data = self.segment = data[at:]
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                at = upgrade.args[0]
+            else:
+                return
+
+    def _problem(self, error: Exception) -> str:
+        """What is wrong with bytes that are not HTTP/1.1; another protocol is named."""
+        if self.latest is None:
+            protocol = name_protocol(bytes(self.earlier) + self.segment)
+            if protocol:
+                return f"not HTTP/1.1: {protocol}"
+        return f"not HTTP/1.1: {str(error)[:80]}"
+
     def pause_writing(self) -> None:
         self.flow.pause_writing()
-        self.deadlines.write.add(self)
+        if self.counted:
+            self.deadlines.write.add(self)
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
@@ -211,12 +298,13 @@ class DataProtocol(asyncio.Protocol):
             self.peer = header.source or UNKNOWN_PEER
         return rest
 
-    def _unfinished_head(self, data: bytes) -> None:
+    def _unfinished_head(self, data: bytes, *, only_head: bool) -> None:
+        """`only_head`: otherwise other requests come first in the data, and how much of it is head is not known."""
         if self.discarding:
             return
-        if self.earlier:  # how much of the first segment is head is not known yet
+        if only_head:
             self.head_bytes += len(data)
-        self.earlier.append(data)
+        self.earlier += data
         if self.head_bytes > MAX_HEAD:
             self._reject_unparsable(Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes"))
         elif not self.head_timed:
@@ -241,18 +329,20 @@ class DataProtocol(asyncio.Protocol):
             return
         self.url = b""
         self.names, self.values = [], []
-        self.head_fault = None
         self.head_bytes = 0
         self.earlier.clear()
         self.in_head = True
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > MAX_TARGET and self.head_fault is None:
-            self.head_fault = Rejected(
-                Reason.HEADERS_TOO_LARGE,
-                f"the request target is longer than {MAX_TARGET} bytes",
-                response=TARGET_TOO_LONG,
+        if len(self.url) > MAX_TARGET and not self.discarding:
+            self.url = self.url[:MAX_TARGET]
+            self._stop_in_head(
+                Rejected(
+                    Reason.HEADERS_TOO_LARGE,
+                    f"the request target is longer than {MAX_TARGET} bytes",
+                    response=TARGET_TOO_LONG,
+                )
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -262,24 +352,42 @@ class DataProtocol(asyncio.Protocol):
             return
         self.names.append(name)
         self.values.append(value)
+        if len(self.names) > MAX_FIELDS and not self.discarding:
+            self._stop_in_head(Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields"))
+
+    def _stop_in_head(self, rejected: Rejected) -> None:
+        """Rejects a request whose head exceeds a limit, and parses no more of it."""
+        method = self.parser.get_method().decode("ascii")
+        head = RequestHead(method, self.url, self.names, self.values, self.peer)
+        self._head_ended()
+        self._take_turn(Incoming(self, head, rejected, keep_alive=False, http_1_0=False))
+        raise StopParsing
 
     def on_headers_complete(self) -> None:
         if self.discarding:
             return
-        self.in_head = False
-        if self.head_timed:
-            self.head_timed = False
-            self.deadlines.head.discard(self)
+        self._head_ended()
         parser = self.parser
         version = parser.get_http_version()
         method = parser.get_method()
         head = RequestHead(method.decode("ascii"), self.url, self.names, self.values, self.peer)
         self.body_bytes = self.wire_bytes = 0
-        fault = self.head_fault or self._check_head(head, method, version)
+        self.upgrading = parser.should_upgrade()
+        fault = self._check_head(head, method, version)
         keep_alive = fault is None and version == "1.1" and parser.should_keep_alive()
         incoming = Incoming(self, head, fault, keep_alive=keep_alive, http_1_0=version == "1.0")
+        self._take_turn(incoming)
+
+    def _head_ended(self) -> None:
+        self.in_head = False
+        if self.head_timed:
+            self.head_timed = False
+            self.deadlines.head.discard(self)
+
+    def _take_turn(self, incoming: Incoming) -> None:
+        """Makes a request the one that is handled, or lets it wait for those before it."""
         self.latest = incoming
-        if fault is not None:
+        if incoming.fault is not None:
             self.discarding = True
         if self.active is None and not self.flow.write_paused:
             self.active = incoming
@@ -288,25 +396,18 @@ class DataProtocol(asyncio.Protocol):
             self.pipeline.append(incoming)
 
     def _check_head(self, head: RequestHead, method: bytes, version: str) -> Rejected | None:
-        if len(self.names) > MAX_FIELDS:
-            return Rejected(Reason.HEADERS_TOO_LARGE, f"more than {MAX_FIELDS} header fields")
         if fault := self._check_raw(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), head):
             return fault
-        if self.parser.should_upgrade():
-            return Rejected(
-                Reason.MALFORMED_REQUEST,
-                "Upgrade and CONNECT are not supported; a Java sender must turn off HTTP/2 upgrade",
-            )
         return check_head(head, version=version)
 
     def _check_raw(self, line: bytes, head: RequestHead) -> Rejected | None:
         """Checks the bytes that the parser hides: it accepts RTSP as HTTP, and skips spaces without counting them."""
-        raw = b"".join((*self.earlier, self.segment)) if self.earlier else self.segment
+        raw = bytes(self.earlier) + self.segment if self.earlier else self.segment
         start = raw.find(line)
         if start < 0:
             return Rejected(Reason.MALFORMED_REQUEST, "not a request line of HTTP")
         if len(raw) > MAX_HEAD or head.names.chunked:
-            end = raw.find(b"\r\n\r\n", start) + 4
+            end = raw.find(END_OF_HEAD, start) + len(END_OF_HEAD)
             if end - start > MAX_HEAD:
                 return Rejected(Reason.HEADERS_TOO_LARGE, f"the head is larger than {MAX_HEAD} bytes")
             if head.names.chunked:
@@ -329,7 +430,7 @@ class DataProtocol(asyncio.Protocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self.discarding:
+        if self.discarding or self.upgrading:  # of a head with an Upgrade, only the head has ended
             return
         if self.body_timed:
             self.body_timed = False
@@ -397,9 +498,12 @@ class DataProtocol(asyncio.Protocol):
     def evict(self) -> None:
         """Makes room for another connection: this one has waited longest for its sender."""
         in_head, in_body = self in self.deadlines.head, self in self.deadlines.body
+        unread = self in self.deadlines.write
         for queue in self.deadlines.all:
             queue.discard(self)
-        if in_body:
+        if unread:
+            self.transport.abort()
+        elif in_body:
             self.reject_body(Rejected(Reason.OVERLOADED, "limits.connections reached, and this body was the slowest"))
         elif in_head:
             self._reject_unparsable(
@@ -462,6 +566,8 @@ class DataProtocol(asyncio.Protocol):
         """Waits while responses are unread: a sender that never reads could otherwise make us hold any number of them."""
         if self.pipeline and self.active is None and not self.flow.write_paused:
             self.active = incoming = self.pipeline.popleft()
+            if not self.pipeline and self.rest:
+                self._parse_rest()
             if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
                 self.flow.resume_reading()
                 if incoming.more_body and not self.discarding:
@@ -474,6 +580,9 @@ class DataProtocol(asyncio.Protocol):
             return
         if unread:
             self.discarding = True
+            self._keep_rest(b"")
+            for queue in self.deadlines.all:  # from now on it makes no room for others, and has another deadline
+                queue.discard(self)
             self.flow.resume_reading()
             self.transport.write_eof()
             self.linger_until = self.deadlines.now() + MOST_LINGER_SECONDS

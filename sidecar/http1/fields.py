@@ -15,6 +15,7 @@ HOP_BY_HOP: Final = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        b"http2-settings",  # beside `Upgrade: h2c` (RFC 7540, 3.2.1)
     }
 )
 

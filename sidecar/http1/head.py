@@ -16,8 +16,8 @@ Header = tuple[bytes, bytes]
 
 #: Origin-form only (RFC 9112, 3.2.1), visible ASCII without `#`: a fragment is never sent by a client.
 _TARGET: Final = re.compile(rb"/[!\"$-~]*")
-#: uri-host [":" port] (RFC 9110, 7.2); no userinfo. An empty value is legal.
-_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
+#: uri-host [":" port] (RFC 9110, 7.2); no userinfo, and no comma, which some receivers read as a list. Empty is legal.
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
 #: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
 _FRAMING_ALIASES: Final = frozenset({b"content_length", b"transfer_encoding"})
 NO_HOST: Final = "exactly one Host field is required"
@@ -144,10 +144,10 @@ _kept: Final[dict[tuple[bytes, ...], FieldNames]] = {}
 def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
     if not names.repeated:
         return dict(zip(names.lower, zip(values)))
-    fields: dict[bytes, tuple[bytes, ...]] = {}
+    lists: dict[bytes, list[bytes]] = {}
     for name, value in zip(names.lower, values, strict=True):
-        fields[name] = (*fields.get(name, ()), value)
-    return fields
+        lists.setdefault(name, []).append(value)
+    return {name: tuple(listed) for name, listed in lists.items()}
 
 
 def check_head(head: RequestHead, *, version: str) -> Rejected | None:

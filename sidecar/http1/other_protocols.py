@@ -7,7 +7,7 @@ def name_protocol(data: bytes) -> str:
         return "the sender speaks TLS; this port expects plain HTTP"
     if data.startswith(b"PRI * HTTP/2"):
         return "the sender speaks HTTP/2 without TLS; it must use HTTP/1.1"
-    if data.startswith((b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")):
+    if data.startswith((b"PROX", b"\r\n\r\n\0")):
         return "a PROXY protocol header; set proxy_protocol: true and name the proxy in trusted_proxies"
     return ""
 

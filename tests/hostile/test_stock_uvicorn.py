@@ -83,7 +83,7 @@ def test_it_hands_an_upgrade_on_without_its_body() -> None:
     raw = request([(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")])
     _, _, requests = told(raw)
     lost = bool(requests) and requests[0][1] != BODY
-    assert lost, DONE % ("keeps the body of an Upgrade", "should_upgrade() in DataProtocol._check_head")
+    assert lost, DONE % ("keeps the body of an Upgrade", "DataProtocol._ignore_upgrades")
 
 
 def test_it_sets_no_deadline_for_head_or_body() -> None:

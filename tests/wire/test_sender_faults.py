@@ -45,6 +45,7 @@ P, H = b"POST /webhooks/begini HTTP/1.1", b"Host: hooks.test"
         pytest.param(head(P, b"Host: a b", b"Content-Length: 0"), id="blank in Host"),
         pytest.param(head(P, b"Host: user@hooks.test", b"Content-Length: 0"), id="userinfo in Host"),
         pytest.param(head(P, b"Host: hooks.test/x", b"Content-Length: 0"), id="path in Host"),
+        pytest.param(head(P, b"Host: hooks.test,other", b"Content-Length: 0"), id="list in Host"),
         pytest.param(head(P, H, b"Content-Length: 3", b"Transfer-Encoding: chunked") + b"0\r\n\r\n", id="CL and TE"),
         pytest.param(head(P, H, b"Transfer-Encoding: chunked", b"Content-Length: 3") + b"0\r\n\r\n", id="TE and CL"),
         pytest.param(head(P, H, b"Content-Length: 3", b"Content-Length: 3") + b"abc", id="CL twice"),
@@ -120,19 +121,6 @@ P, H = b"POST /webhooks/begini HTTP/1.1", b"Host: hooks.test"
         pytest.param(
             head(b"CONNECT /webhooks/begini HTTP/1.1", H, b"Content-Length: 3") + b"abc", id="CONNECT with a path"
         ),
-        pytest.param(head(P, H, b"Connection: Upgrade", b"Upgrade: websocket", b"Content-Length: 0"), id="websocket"),
-        pytest.param(
-            head(
-                P,
-                H,
-                b"Connection: Upgrade, HTTP2-Settings",
-                b"Upgrade: h2c",
-                b"HTTP2-Settings: x",
-                b"Content-Length: 3",
-            )
-            + b"abc",
-            id="h2c",
-        ),
     ],
 )
 def test_a_malformed_request_is_400_and_the_connection_closes(sidecar, receiver, raw):
@@ -147,10 +135,11 @@ def test_an_upgrade_cannot_smuggle_its_body_as_the_next_request(sidecar, receive
         cut = raw.index(b"\r\n\r\n") + 4
         client.send(raw[:cut])
         time.sleep(0.05)
-        client.try_send(raw[cut:])
-        assert client.answer().status == 400
-        assert client.rest() == b""
-    assert receiver.bytes_seen == 0
+        client.send(raw[cut:])
+        assert client.answer().status == 200
+        assert client.send(craft.begini(b"next")).answer().status == 200
+    assert [seen.body for seen in receiver.requests] == [inner, b"next"]
+    assert receiver.requests[0].values(b"upgrade") == []
 
 
 @pytest.mark.parametrize(
@@ -207,7 +196,6 @@ def test_a_signature_in_the_trailer_only_is_refused(sidecar, receiver, craft):
         ),
         pytest.param(head(P, H, *[b"X-%d: a" % n for n in range(250)], b"Content-Length: 0"), id="too many fields"),
         pytest.param(P + b"\r\n" + H + b"\r\nX-Endless: " + b"a" * 400_000, id="endless field"),
-        pytest.param(b"POST /" + b"a" * 400_000, id="endless target"),
         pytest.param(head(P, H, b"X-Blank:" + b" " * 70_000 + b"a", b"Content-Length: 0"), id="blanks"),
     ],
 )
@@ -215,8 +203,16 @@ def test_a_giant_head_is_431(sidecar, receiver, raw):
     refused_and_closed(sidecar, raw, 431, "headers_too_large", receiver=receiver)
 
 
-def test_a_long_target_is_414(sidecar, receiver):
-    raw = head(b"POST /webhooks/begini?" + b"q" * 20_000 + b" HTTP/1.1", H, b"Content-Length: 0")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(
+            head(b"POST /webhooks/begini?" + b"q" * 20_000 + b" HTTP/1.1", H, b"Content-Length: 0"), id="long"
+        ),
+        pytest.param(b"POST /" + b"a" * 400_000, id="endless"),
+    ],
+)
+def test_a_long_target_is_414(sidecar, receiver, raw):
     answer = refused_and_closed(sidecar, raw, 414, "headers_too_large", receiver=receiver)
     assert answer.body == b'{"detail":"URI Too Long"}'
 
@@ -537,7 +533,7 @@ def test_a_sender_that_leaves_in_the_middle_of_a_large_answer_frees_everything(s
         pytest.param(
             b"POST /webhooks/begini HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", id="a malformed length"
         ),
-        pytest.param(b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", id="an upgrade"),
+        pytest.param(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", id="CONNECT"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])

@@ -61,12 +61,19 @@ def test_chunks_are_put_together() -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "not HTTP/1.1"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", "not HTTP/1.1"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n", "not HTTP/1.1"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "Upgrade"),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "CONNECT"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 3\r\n\r\n", "imitates a framing field"),
     ],
 )
 def test_what_live_traffic_refuses_is_refused_here(raw: bytes, fault: str) -> None:
     assert fault in read(raw)[2]
+
+
+@pytest.mark.parametrize(
+    "framed", [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"]
+)
+def test_an_upgrade_is_ignored_as_in_live_traffic(framed: bytes) -> None:
+    assert read(HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + framed) == (b"body", [], "")
 
 
 def test_where_only_the_signature_is_in_question_host_may_be_missing() -> None:

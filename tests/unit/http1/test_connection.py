@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import socket
+import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httptools
 import pytest
 from fake_loop import FakeLoop, FakeTransport
 
@@ -25,8 +27,10 @@ from sidecar.http1.connection import (
     MAX_FIELDS,
     MAX_HEAD,
     MAX_TARGET,
+    MAX_UNPARSED,
     MOST_LINGER_SECONDS,
     READ_HIGH_WATER,
+    SLICE,
     DataProtocol,
 )
 from sidecar.http1.incoming import Incoming
@@ -435,23 +439,118 @@ def test_data_after_a_request_that_closes_is_discarded(server: Server, peer: Pee
     assert peer.send(GET) == b""
 
 
+@pytest.mark.parametrize("cut", [0, 7, 61, 90, 143])
+def test_no_more_requests_are_parsed_than_wait_for_their_turn(server: Server, peer: Peer, cut: int) -> None:
+    gate = Signal()
+
+    async def wait(incoming: Incoming) -> None:
+        await gate
+        respond(incoming)
+
+    server.behaviour = wait
+    many = b"".join(request(b"GET /%d HTTP/1.1" % number) for number in range(500))
+    peer.send(*filter(None, [many[:cut], many[cut:]]))
+    most = 0
+    for handled in range(1, 501):
+        assert len(server.requests) == handled
+        most = max(most, len(peer.protocol.pipeline))
+        assert handled == 500 or not peer.transport.reading
+        gate.set()
+        server.loop.turn()
+    assert most <= 2 * SLICE // len(GET)
+    assert [incoming.head.target for incoming in server.requests] == [b"/%d" % number for number in range(500)]
+    assert peer.transport.take() == response() * 500
+    assert (peer.transport.reading, server.listener.unparsed) == (True, 0)
+
+
+def test_requests_are_parsed_as_their_responses_are_read(server: Server, peer: Peer) -> None:
+    peer.protocol.pause_writing()
+    bodies = [bytes([number]) * number for number in range(200)]
+    chunk = b"%x\r\n%b\r\n0\r\n\r\n"
+    raw = [CHUNKED + chunk % (len(body), body) if body else GET for body in bodies]
+    assert peer.send(b"".join(raw)) == b""
+    assert server.listener.unparsed > 0
+    peer.protocol.resume_writing()
+    server.loop.turn()
+    assert peer.transport.take() == b"".join(map(response, bodies))
+
+
+def test_data_that_arrives_although_reading_is_paused_is_kept_in_order(server: Server, peer: Peer) -> None:
+    peer.protocol.pause_writing()
+    peer.send(GET * 60, POST, POST)
+    peer.protocol.resume_writing()
+    server.loop.turn()
+    assert peer.transport.take() == response() * 60 + response(b"hello") * 2
+
+
+def test_the_bytes_that_wait_unparsed_are_bounded_over_all_connections(server: Server) -> None:
+    peers = []
+    for _ in range(3):
+        peers.append(server.connect())
+        peers[-1].protocol.pause_writing()
+        peers[-1].send(GET * (MAX_UNPARSED // 2 // len(GET)))
+    assert server.listener.unparsed <= MAX_UNPARSED
+    assert [peer.protocol.rest == b"" for peer in peers] == [False, False, True]
+    peers[2].protocol.resume_writing()
+    server.loop.turn()
+    assert peers[2].transport.take().startswith(response())
+    assert peers[2].transport.eof, "its last response closes the connection"
+    for peer in peers:
+        peer.leave()
+    assert server.listener.unparsed == 0
+
+
+# Upgrades
+
+
+UPGRADE = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+
+
+@pytest.mark.parametrize(
+    ("framed", "body"),
+    [
+        (request(b"GET / HTTP/1.1", *UPGRADE), b""),
+        (request(b"GET / HTTP/1.1", b"Connection: upgrade", b"Upgrade: websocket"), b""),
+        (request(b"POST / HTTP/1.1", *UPGRADE, b"Content-Length: 0"), b""),
+        (request(b"POST / HTTP/1.1", *UPGRADE, b"Content-Length: 28", body=GET), GET),
+        (
+            request(b"POST / HTTP/1.1", *UPGRADE, b"Transfer-Encoding: chunked", body=b"1c\r\n%b\r\n0\r\n\r\n" % GET),
+            GET,
+        ),
+    ],
+)
+def test_an_upgrade_is_ignored(framed: bytes, body: bytes) -> None:
+    """RFC 9110, 7.8. Its body must not be read as the next request."""
+    for cut in (0, len(framed) // 2, framed.index(b"\r\n\r\n") + 4, framed.index(b"\r\n\r\n") + 2):
+        server = Server()
+        peer = server.connect()
+        raw = framed + POST + framed + framed
+        expected = response(body) + response(b"hello") + response(body) * 2
+        assert peer.send(*filter(None, [raw[:cut], raw[cut:]])) == expected
+        assert peer.send(GET) == response()
+
+
+def test_an_upgrade_that_closes(server: Server, peer: Peer) -> None:
+    raw = request(b"POST / HTTP/1.1", b"Connection: close, upgrade", b"Upgrade: x", b"Content-Length: 2", body=b"{}")
+    assert peer.send(raw + GET) == response(b"{}", close=True)
+    assert len(server.requests) == 1
+
+
+def test_the_body_of_an_upgrade_has_the_same_limits(server: Server, peer: Peer) -> None:
+    head = request(b"POST / HTTP/1.1", *UPGRADE, b"Transfer-Encoding: chunked")
+    peer.send(head + b"1;" + b"e" * 4 * MAX_HEAD, b"\r\nx\r\n")
+    assert [fault.detail for fault in server.faults] == ["the framing of the chunks is larger than what they carry"]
+    peer = server.connect()
+    peer.send(head + b"1\r\nx\r\n0\r\nX-Late: 1\r\n\r\n")
+    assert server.faults[-1].detail == "trailer fields after the body"
+
+
 # Faults
 
 
 @pytest.mark.parametrize(
     ("raw", "reason", "detail"),
     [
-        (
-            request(b"GET / HTTP/1.1", b"Connection: Upgrade", b"Upgrade: websocket"),
-            Reason.MALFORMED_REQUEST,
-            "Upgrade",
-        ),
-        (
-            request(b"POST / HTTP/1.1", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"Content-Length: 2")
-            + b"{}",
-            Reason.MALFORMED_REQUEST,
-            "Upgrade",
-        ),
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Reason.MALFORMED_REQUEST, "CONNECT"),
         (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", Reason.MALFORMED_REQUEST, "request line"),
         (request(b"GET / HTTP/2.0"), Reason.MALFORMED_REQUEST, "HTTP version"),
@@ -490,6 +589,79 @@ def test_a_head_that_never_ends_is_rejected_when_it_is_too_large(server: Server,
     sent = peer.send(*[b"X: " + b"y" * 1021] * (MAX_HEAD // 1024 + 2))
     assert sent == UNPARSED
     assert [(who, fault.reason) for who, fault in server.unparsed] == [("192.0.2.1", Reason.HEADERS_TOO_LARGE)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b":\r\n", Reason.MALFORMED_REQUEST),
+        (b"a:\r\n", Reason.HEADERS_TOO_LARGE),
+        (b"a:b\r\n", Reason.HEADERS_TOO_LARGE),
+    ],
+)
+def test_no_more_fields_are_parsed_than_are_allowed(server: Server, peer: Peer, line: bytes, reason: Reason) -> None:
+    calls = 0
+    on_header = peer.protocol.on_header
+
+    class Counting:
+        def on_header(self, name: bytes, value: bytes) -> None:
+            nonlocal calls
+            calls += 1
+            on_header(name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(peer.protocol, name)
+
+    peer.protocol.parser = httptools.HttpRequestParser(Counting())
+    peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + line * 60_000)
+    assert calls <= MAX_FIELDS + 1
+    assert reasons(server.faults or [fault for _, fault in server.unparsed]) == [reason]
+    assert peer.transport.eof
+
+
+def test_a_head_in_small_pieces_takes_as_much_memory_as_its_bytes(peer: Peer) -> None:
+    peer.send(b"GET / HTTP/1.1\r\nX: ")
+    tracemalloc.start()
+    for _ in range(MAX_HEAD // 4):
+        peer.protocol.data_received(bytes(bytearray(b"yz")))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4 * MAX_HEAD
+
+
+def test_the_first_segment_of_a_head_counts(server: Server, peer: Peer) -> None:
+    peer.send(b"GET / HTTP/1.1\r\nX: " + b"y" * MAX_HEAD)
+    assert [fault.reason for _, fault in server.unparsed] == [Reason.HEADERS_TOO_LARGE]
+
+
+def test_what_comes_before_a_head_in_its_segment_does_not_count(server: Server, peer: Peer) -> None:
+    large = request(b"POST / HTTP/1.1", b"Content-Length: %d" % (2 * MAX_HEAD))
+    body = bytes(2 * MAX_HEAD)
+    for cut in (1, len(large) - 1, len(large), len(large) + 1):
+        raw = large + body + GET
+        assert peer.send(raw[:cut], raw[cut:-9], raw[-9:]) == response(body) + response()
+    assert server.unparsed == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"\x16\x03\x01\x05\xa8\x01\x00\x05\xa4\x03\x03", "TLS"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2"),
+        (b"PROXY TCP6 2001:db8::1 2001:db8::2 4 5\r\n", "proxy_protocol: true"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", "proxy_protocol: true"),
+    ],
+)
+def test_another_protocol_is_named(raw: bytes, named: str) -> None:
+    for cut in (0, 6):
+        server = Server()
+        server.connect().send(*filter(None, [raw[:cut], raw[cut:]]))
+        assert [named in fault.detail for _, fault in server.unparsed] == [True], cut
+
+
+def test_another_protocol_is_not_named_in_the_middle_of_a_connection(server: Server, peer: Peer) -> None:
+    peer.send(GET, b"\x16\x03\x01")
+    assert ["TLS" in fault.detail for _, fault in server.unparsed] == [False]
 
 
 def test_garbage_is_rejected_and_the_connection_closed(server: Server, peer: Peer) -> None:
@@ -787,6 +959,38 @@ def test_a_new_connection_replaces_an_unused_one(full: Server) -> None:
     unused.wait(1.0)
     assert full.connect().send(GET) == response()
     assert unused.transport.closed
+
+
+@pytest.mark.parametrize("waiting", [GET, GET * 100, GET + POST[:9]], ids=["one", "many", "a head"])
+def test_a_new_connection_replaces_one_whose_responses_are_unread(full: Server, waiting: bytes) -> None:
+    async def fill(incoming: Incoming) -> None:
+        respond(incoming)
+        stalled.protocol.pause_writing()
+
+    stalled = full.connect()
+    full.behaviour = fill
+    stalled.send(waiting)
+    stalled.wait(1.0)
+    full.behaviour = read_and_respond
+    assert full.connect().send(GET) == response()
+    assert stalled.transport.aborted
+    stalled.leave()
+    assert full.open == 1
+
+
+def test_a_response_that_nobody_reads_makes_no_room_once_its_connection_is_not_counted(full: Server) -> None:
+    early = full.connect()
+    early.transport.unsent = 1
+    early.protocol.pause_writing()
+    full.behaviour = respond_at_once
+    early.protocol.resume_writing()
+    early.send(POST[:-2])
+    early.protocol.pause_writing()
+    full.behaviour = never_respond
+    assert full.connect().send(POST) == b""
+    early.wait(1.0)
+    assert full.connect().transport.take() == UNPARSED
+    assert full.open == 1
 
 
 @pytest.mark.parametrize("slow", [GET[:9], POST[:-2]], ids=["head", "body"])

@@ -1,0 +1,98 @@
+"""Strangers who try to jam the door: their bytes may cost their own work, and no more than that.
+
+Each test has a limit that the attack exceeded many times before its fault was fixed.
+"""
+
+import os
+import socket
+import time
+
+import pytest
+
+CONFIG = {"limits": {"header_timeout": "20s", "body_timeout": "20s"}}
+MEBIBYTE = 1 << 20
+
+
+def cpu(sidecar):
+    """Seconds of CPU that the process has used."""
+    with open(f"/proc/{sidecar.process.pid}/stat", "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stalling(sidecar):
+    """A connection with a small window."""
+    client = sidecar.connect()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    return client
+
+
+def head(*lines):
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+GET, HOST = b"GET /nowhere HTTP/1.1", b"Host: hooks.test"
+MANY = b"".join(head(b"GET /%06x HTTP/1.1" % number, HOST) for number in range(5000))
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(head(GET, HOST, *[b"x-same: "] * 6000), 431, id="one name 6,000 times"),
+        pytest.param(head(GET, HOST, *[b"b:" + b"c" * (n % 3) for n in range(50_000)]), 431, id="50,000 tiny fields"),
+        pytest.param(head(b"GET " + b"/" * 16_000 + b" HTTP/1.1", HOST), 404, id="slashes"),
+        pytest.param(head(b"GET " + b"/b;c" * 4000 + b" HTTP/1.1", HOST), 404, id="segments"),
+    ],
+)
+def test_one_request_costs_little_before_it_is_rejected(sidecar, receiver, craft, raw, status):
+    before = cpu(sidecar)
+    for _ in range(20):
+        assert sidecar.ask(raw).status == status
+    assert cpu(sidecar) - before < 0.5, "20 requests"
+    assert sidecar.ask(craft.begini()).status == 200
+    assert len(receiver.requests) == 1
+
+
+def test_requests_in_one_read_cost_no_more_than_one_after_another(sidecar, receiver):
+    before = cpu(sidecar)
+    with sidecar.connect() as client:
+        client.send(MANY[: len(MANY) // 2])  # what the kernel takes without anybody reading depends on the machine
+        answers = [client.answer("GET").status for _ in range(2400)]
+    assert set(answers) == {404}
+    assert cpu(sidecar) - before < 3
+    assert receiver.bytes_seen == 0
+
+
+def test_pipelined_requests_take_no_memory_while_their_responses_are_unread(sidecar, receiver, craft):
+    sidecar.ask(craft.begini())
+    before = sidecar.resident()
+    clients = [stalling(sidecar) for _ in range(20)]
+    sent = 0
+    for client in clients:
+        client.socket.setblocking(False)
+        for _ in range(20):
+            try:
+                sent += client.socket.send(MANY)
+            except BlockingIOError:
+                time.sleep(0.01)
+    assert sent > 20 * MEBIBYTE // 8
+    time.sleep(0.5)
+    assert sidecar.resident() - before < 20 * MEBIBYTE + sent, f"{sent} bytes were sent"
+    assert sidecar.ask(craft.begini()).status == 200
+    for client in clients:
+        client.close()
+    sidecar.healthy()
+
+
+def test_senders_that_do_not_read_lose_their_places_to_others(start, receiver, craft):
+    sidecar = start({"limits": {"connections": 6}})
+    large = bytes(8 * MEBIBYTE)
+    receiver.then(*[b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(large), large)] * 6)
+    stalled = [stalling(sidecar).send(craft.begini()) for _ in range(6)]
+    receiver.wait(6)
+    time.sleep(0.6)
+    for _ in range(4):
+        with sidecar.connect() as client:
+            assert client.send(craft.begini()).answer().status == 200
+    for client in stalled:
+        client.close()
