@@ -69,12 +69,14 @@ class Route:
 class RouteTable:
     """Finds a route by its exact raw path, otherwise by the prefix above it. Paths are never decoded or normalised."""
 
-    __slots__ = ("_exact", "_prefixes", "routes")
+    __slots__ = ("_exact", "_lengths", "_prefixes", "routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
         self._exact = {route.path: route for route in self.routes if not route.prefix}
         self._prefixes = {route.path: route for route in self.routes if route.prefix}
+        #: Lengths of prefixes, longest first. Only these are tried, whatever the path: a sender may send 16 KiB of slashes.
+        self._lengths = sorted({len(path) for path in self._prefixes}, reverse=True)
 
     def find(self, path: bytes) -> Route:
         """The route for a raw path. Raises `Rejected(no_route)`."""
@@ -86,9 +88,8 @@ class RouteTable:
         return route
 
     def _below_prefix(self, path: bytes) -> Route | None:
-        end = len(path)
-        while (end := path.rfind(b"/", 0, end)) >= 0:
-            route = self._prefixes.get(path[: end + 1])
+        for length in self._lengths:
+            route = self._prefixes.get(path[:length])
             if route is not None:
                 # Only below a prefix can a path match here that a receiver reads as a different one.
                 return None if _AMBIGUOUS.search(path) else route

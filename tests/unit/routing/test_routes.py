@@ -29,6 +29,22 @@ def find(make_route: Any) -> Any:
     return find
 
 
+def test_a_path_costs_no_more_lookups_than_there_are_lengths_of_prefixes(make_route: Any) -> None:
+    looked_up = []
+
+    class Counting(dict[bytes, Any]):
+        def get(self, key: bytes, default: Any = None) -> Any:
+            looked_up.append(key)
+            return super().get(key, default)
+
+    table = RouteTable(map(make_route, ["/hooks/*", "/teams/*", "/deep/er/*"]))
+    table._prefixes = Counting(table._prefixes)
+    for path in (b"/" * 16_000, b"/a" * 8000, b"/" + b"a" * 16_000):
+        with pytest.raises(Rejected):
+            table.find(path)
+    assert len(looked_up) == 3 * 2
+
+
 PATTERNS = ["/", "/hooks/acme", "/hooks/%C3%A9", "/teams/*", "/deep/er/*"]
 
 
