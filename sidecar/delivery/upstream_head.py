@@ -1,15 +1,15 @@
 """The request head that the receiver gets: all end-to-end fields as they came, plus what we know about the sender.
 
-Our own header names are reserved: what a sender wrote under them, underscore aliases included, is removed first. The
-X-Forwarded fields of a trusted proxy are kept.
+Our own header names are reserved: fields of the sender's under them are removed first, and so are those whose names some
+receivers fold to the same, or to a header that the signature was read from. Only a trusted proxy may send X-Forwarded fields.
 """
 
 from functools import lru_cache
 from typing import Final
 
 from sidecar.delivery.delivery import Delivery
-from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
-from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines
+from sidecar.http1.fields import HOP_BY_HOP
+from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines, fold_name
 from sidecar.routing.access import Waived
 from sidecar.routing.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.verify.scheme import Scheme
@@ -23,8 +23,8 @@ UPSTREAM_SIGNATURE_FIELDS: Final = frozenset({b"webhook-id", b"webhook-timestamp
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 #: We respond to `Expect` ourselves.
 _DROPPED: Final = HOP_BY_HOP | _OURS | {b"expect"}
-#: `Connection` must not remove what is needed to read a message, nor what it was verified by; see `_end_to_end`.
-_KEPT: Final = frozenset({b"host", b"content-type"})
+#: Receivers believe further ones: X-Forwarded-Port, X-Forwarded-Prefix, X-Forwarded-User...
+_FORWARDED: Final = b"x-forwarded-"
 
 
 def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: bytes) -> bytes:
@@ -43,7 +43,7 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
     scheme = route.verifier.scheme if route.verifier is not None else None
-    return forwarded_head(head, delivery.body.size, added + signed, replaced, scheme)
+    return forwarded_head(head, delivery.body.size, added + signed, replaced, scheme, trusted_peer=client.trusted_peer)
 
 
 def forwarded_head(
@@ -52,10 +52,13 @@ def forwarded_head(
     added: bytes,
     replaced: frozenset[bytes] = frozenset(),
     scheme: Scheme | None = None,
+    *,
+    trusted_peer: bool = False,
 ) -> bytes:
     """The head's bytes with the lines `added` at its end, empty line included.
 
-    No field of the sender's whose lower-case name is in `replaced` stays. `Connection` removes nothing that `scheme` reads.
+    No field of the sender's whose lower-case name is in `replaced` stays, and none that a receiver may take for a header
+    that `scheme` reads. X-Forwarded fields besides ours stay if the peer is trusted.
     """
     framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
     length = b"%d" % body_size
@@ -67,7 +70,7 @@ def forwarded_head(
         made: bytes = names.as_request % (head.method.encode(), head.target, *head.field_values, added)
         return made  # most deliveries
     # Some field must be removed, or the length written again.
-    headers = _end_to_end(head, scheme, _DROPPED | replaced)
+    headers = _end_to_end(head, scheme, _DROPPED | replaced, trusted_peer)
     if framed:
         headers.append((b"Content-Length", length))
     start = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), head.target)
@@ -76,23 +79,37 @@ def forwarded_head(
 
 def _template(names: FieldNames) -> bytes:
     """The whole head with a `%b` in place of each value; empty if the name of a field means that it must be removed."""
-    if names.underscored or not _DROPPED.isdisjoint(names.lower):
+    if names.irregular or not _DROPPED.isdisjoint(names.lower):
+        return b""
+    if any(name.startswith(_FORWARDED) for name in names.lower):
         return b""
     lines = [name.replace(b"%", b"%%") + b": %b\r\n" for name in names.listed]
     return b"%%b %%b HTTP/1.1\r\n%b%%b\r\n" % b"".join(lines)
 
 
-def _end_to_end(head: RequestHead, scheme: Scheme | None, not_meant: frozenset[bytes]) -> list[Header]:
-    """The headers for the receiver, without Content-Length."""
-    named = connection_options(head.values(b"connection")) - _KEPT - HARMLESS_OPTIONS
-    if named and scheme is not None:
-        named = frozenset(name for name in named if not scheme.reads(name))
-    dropped = not_meant | {b"content-length"} | named
+def _end_to_end(
+    head: RequestHead, scheme: Scheme | None, dropped: frozenset[bytes], trusted_peer: bool
+) -> list[Header]:
+    """The headers for the receiver, without Content-Length.
+
+    Names in `Connection` are not honoured beyond HOP_BY_HOP: a sender could remove what a proxy in front of us added,
+    such as the name in a client certificate.
+    """
+    names = head.names
+    read = frozenset(scheme.headers) if names.irregular and scheme is not None else _NOTHING
+    numbered = tuple([name[: -len(b"{n}")] for name in read if name.endswith(b"{n}")])
+    reserved = dropped | {b"content-length"} | {fold_name(name) for name in read}
+    numbered_reserved = tuple([fold_name(name) for name in numbered])
     kept = []
-    for name, value in head.headers:
-        lower = name.lower()
-        if lower not in dropped and not (b"_" in lower and lower.replace(b"_", b"-") in not_meant):
-            kept.append((name, value))
+    for header, name, folded in zip(head.headers, names.lower, names.folded):
+        if name in dropped or name == b"content-length":
+            continue
+        if folded.startswith(_FORWARDED) and not (trusted_peer and name == folded):
+            continue
+        alias = folded in reserved or (numbered and folded.startswith(numbered_reserved))
+        if alias and name != folded and name not in read and not name.startswith(numbered):
+            continue
+        kept.append(header)
     return kept
 
 

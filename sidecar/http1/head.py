@@ -18,8 +18,12 @@ Header = tuple[bytes, bytes]
 _TARGET: Final = re.compile(rb"/[!\"$-~]*")
 #: uri-host [":" port] (RFC 9110, 7.2); no userinfo, and no comma, which some receivers read as a list. Empty is legal.
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
-#: Names that WSGI- and CGI-style receivers fold into the framing fields: `Content_Length` becomes CONTENT_LENGTH.
-_FRAMING_ALIASES: Final = frozenset({b"content_length", b"transfer_encoding"})
+#: CGI- and WSGI-style receivers fold other characters than letters and digits to one: `Content_Length` becomes
+#: CONTENT_LENGTH, and PHP does so with `Content.Length` as well.
+_FOLDED: Final = bytes(
+    c if c in b"0123456789abcdefghijklmnopqrstuvwxyz" else ord("-") for c in bytes(range(256)).lower()
+)
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 NO_HOST: Final = "exactly one Host field is required"
 #: Fields that proxies add, in lower case: a sign that there is a proxy.
 FORWARDING_HEADERS: Final[tuple[bytes, ...]] = (
@@ -48,13 +52,14 @@ class FieldNames:
         "as_response",
         "chunked",
         "fault",
+        "folded",
         "forwarding",
+        "irregular",
         "listed",
         "lower",
         "passed",
         "repeated",
         "sized",
-        "underscored",
     )
 
     def __init__(self, listed: tuple[bytes, ...]) -> None:
@@ -65,7 +70,8 @@ class FieldNames:
         self.listed = listed  #: as spelled by the sender
         self.lower = tuple(map(bytes.lower, listed))
         self.repeated = len(set(self.lower)) < len(listed)
-        self.underscored = b"_" in b"".join(listed)
+        self.folded = tuple(map(fold_name, listed))
+        self.irregular = self.folded != self.lower  #: whether a name has characters besides letters, digits and `-`
         self.sized = b"content-length" in self.lower
         self.chunked = b"transfer-encoding" in self.lower
         self.forwarding = not _FORWARDING.isdisjoint(self.lower)  #: whether proxies add such names
@@ -76,10 +82,10 @@ class FieldNames:
             return NO_HOST
         if self.lower.count(b"content-length") + self.lower.count(b"transfer-encoding") > 1:
             return "more than one framing field (Content-Length, Transfer-Encoding)"
-        if self.underscored:
-            for name in self.lower:
-                if b"_" in name and name.strip(b"_").replace(b"-", b"_") in _FRAMING_ALIASES:
-                    return "a header with underscores imitates a framing field"
+        if self.irregular:
+            for name, folded in zip(self.lower, self.folded):
+                if name != folded and folded.strip(b"-") in _FRAMING:
+                    return "a header's name imitates a framing field"
         return ""
 
 
@@ -124,6 +130,11 @@ def make_head(method: str, target: bytes, headers: Iterable[Header], peer: str |
 def field_lines(fields: Iterable[Header]) -> bytes:
     """Fields in the form that they have in a head, each with its end of line."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def fold_name(name: bytes) -> bytes:
+    """The name in lower case, with `-` for every character that is not a letter or digit."""
+    return name.translate(_FOLDED)
 
 
 def field_names(listed: tuple[bytes, ...]) -> FieldNames:

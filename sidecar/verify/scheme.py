@@ -121,13 +121,14 @@ class Scheme:
         """Whether the signature covers the body."""
         return not self.signature.kind.bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
 
-    def reads(self, name: bytes) -> bool:
-        """Whether verification reads the header `name` (lower case)."""
+    @property
+    def headers(self) -> list[bytes]:
+        """The headers that verification reads, in lower case; one that ends in `{n}` has numbered copies."""
         field = self.signature
         named = [field.header, *field.also, *(header for header, _ in self.require)]
         named += [self.timestamp.header if self.timestamp else "", self.delivery_id or ""]
-        numbered = field.header.endswith("{n}") and name.startswith(field.header[:-3].lower().encode())
-        return numbered or name.decode("latin-1") in map(str.lower, named) or HeaderValue(name) in self.parts
+        signed = [part.name for part in self.parts if isinstance(part, HeaderValue)]
+        return [*(name.lower().encode() for name in named if name), *signed]
 
     @property
     def needs_url(self) -> bool:

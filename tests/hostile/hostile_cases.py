@@ -612,7 +612,6 @@ def to_the_receiver() -> Iterator[Case]:
         b"Trailer",
         b"Proxy-Authorization",
         b"Proxy-Authenticate",
-        b"X-Private",
     ):
         yield Case(
             f"hop by hop {shown(name)}",
@@ -622,6 +621,18 @@ def to_the_receiver() -> Iterator[Case]:
             BODY,
             absent=(name,),
         )
+    named = request([(b"Connection", b"X-Private, Host, x-client-dn"), (b"X-Client-DN", b"CN=a")])
+    yield Case("Connection names others", named, frozenset({200}), 1, BODY, present=[(b"X-Client-DN", b"CN=a")])
+    for name in (
+        b"X.Webhook.Verified",
+        b"x~webhook~secret~id",
+        b"X_Forwarded-User",
+        b"X!Signature",
+    ):
+        raw = request([(name, b"FORGED")])
+        yield Case(f"alias {shown(name)}", raw, frozenset({200}), 1, BODY, absent=(name,), present=[SIGNATURE])
+    for name in (b"Content.Length", b"content~length", b"Transfer.Encoding"):
+        yield Case(f"framing alias {shown(name)}", request([(name, b"3")]), MALFORMED)
     for value in (
         b"close, Host, Content-Type",
         b"Content-Length",

@@ -93,7 +93,7 @@ def judged(head: bytes) -> Seen:
         if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             seen.problems.append(f"header line {each[:80]!r}")
         seen.fields.append((name, value.strip(b" \t")))
-    folded = [name.lower().replace(b"_", b"-") for name, _ in seen.fields]
+    folded = [re.sub(rb"[^a-z0-9]", b"-", name.lower()) for name, _ in seen.fields]
     for name in (b"host", b"content-length", b"x-forwarded-for", b"x-webhook-verified", b"x-webhook-secret-id"):
         if folded.count(name) != 1:
             seen.problems.append(f"{folded.count(name)} fields that read as {name!r}")

@@ -3,6 +3,7 @@
 Each test has a limit that the attack exceeded many times before its fault was fixed.
 """
 
+import itertools
 import os
 import socket
 import time
@@ -51,6 +52,16 @@ def test_one_request_costs_little_before_it_is_rejected(sidecar, receiver, craft
     assert cpu(sidecar) - before < 0.5, "20 requests"
     assert sidecar.ask(craft.begini()).status == 200
     assert len(receiver.requests) == 1
+
+
+def test_options_of_a_connection_field_cost_little(sidecar, receiver, craft):
+    names = [b"".join(letters) for letters in itertools.product([b"%c" % c for c in b"jklmnopqrstuvwxyz"], repeat=3)]
+    raw = craft.begini(headers=[(b"Connection", b",".join(names)), (b"Jkl", b"kept")])
+    before = cpu(sidecar)
+    for _ in range(20):
+        assert sidecar.ask(raw).status == 200
+    assert cpu(sidecar) - before < 0.5
+    assert {tuple(seen.values(b"jkl")) for seen in receiver.requests} == {(b"kept",)}
 
 
 def test_requests_in_one_read_cost_no_more_than_one_after_another(sidecar, receiver):

@@ -4,9 +4,11 @@ import tracemalloc
 
 import pytest
 
+from sidecar.config.presets import load_preset
 from sidecar.delivery.upstream_head import forwarded_head, forwarding_lines, verified_lines
 from sidecar.http1.head import make_head
 from sidecar.routing.client_ip import Client
+from sidecar.verify.scheme import Scheme, SignatureField
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -19,17 +21,19 @@ def forwarded(
     body_size: int = 0,
     forwarding: bytes = b"",
     proof: bytes = b"",
+    scheme: Scheme | None = None,
+    trusted_peer: bool = False,
 ) -> list[bytes]:
     """The lines of the forwarded head."""
     head = make_head(method, target, headers, "192.0.2.1")
-    whole = forwarded_head(head, body_size, forwarding + proof)
+    whole = forwarded_head(head, body_size, forwarding + proof, scheme=scheme, trusted_peer=trusted_peer)
     assert whole.endswith(b"\r\n\r\n")
     return whole[:-4].split(b"\r\n")
 
 
-def kept(headers: Headers) -> Headers:
+def kept(headers: Headers, *, scheme: Scheme | None = None, trusted_peer: bool = False) -> Headers:
     """What is left of `headers`; of a GET, so that no Content-Length is added."""
-    lines = forwarded(headers, method="GET")[1:]
+    lines = forwarded(headers, method="GET", scheme=scheme, trusted_peer=trusted_peer)[1:]
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
@@ -64,18 +68,48 @@ def test_method_and_target_are_forwarded_as_they_came(target: bytes) -> None:
 @pytest.mark.parametrize(
     "name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Webhook-Verified", "X-Webhook-Secret-Id"]
 )
-def test_our_own_names_are_removed_in_every_spelling_and_as_underscore_aliases(name: str) -> None:
+@pytest.mark.parametrize("trusted_peer", [False, True])
+def test_our_own_names_are_removed_in_every_spelling_and_as_aliases(name: str, trusted_peer: bool) -> None:
     spellings = {name, name.lower(), name.upper(), name.replace("-", "_"), name.upper().replace("-", "_")}
     spellings |= {name.replace("-", "_", 1), name[::-1].replace("-", "_", 1)[::-1]}
+    spellings |= {name.replace("-", character) for character in "!#$%&'*+.^_`|~"}
     sent = [(spelling.encode(), b"forged") for spelling in sorted(spellings)]
-    assert kept([*sent, (b"X-Kept", b"1"), *sent]) == [(b"X-Kept", b"1")]
+    assert kept([*sent, (b"X-Kept", b"1"), *sent], trusted_peer=trusted_peer) == [(b"X-Kept", b"1")]
 
 
 @pytest.mark.parametrize(
-    "name", [b"X-Forwarded-Port", b"X-Forwarded-For-Real", b"Forwarded", b"X-Webhook-Verified-By", b"XForwardedFor"]
+    "name", [b"Forwarded", b"X-Webhook-Verified-By", b"X.Webhook.Event", b"XForwardedFor", b"X-Forwarded", b"X_Real_IP"]
 )
 def test_names_that_only_resemble_ours_are_the_senders(name: bytes) -> None:
     assert kept([(name, b"1")]) == [(name, b"1")]
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-Port", b"x-forwarded-user", b"X-FORWARDED-For-Real", b"X-Forwarded-"])
+def test_other_x_forwarded_fields_are_kept_of_trusted_proxies_only(name: bytes) -> None:
+    assert kept([(name, b"1")]) == []
+    assert kept([(name, b"1")], trusted_peer=True) == [(name, b"1")]
+    alias = name.replace(b"-", b".", 1)
+    assert kept([(alias, b"1")], trusted_peer=True) == kept([(alias, b"1")]) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "field", "alias"),
+    [
+        ("standard-webhooks", b"Webhook-Id", b"webhook~id"),
+        ("github", b"X-GitHub-Delivery", b"X_GitHub-Delivery"),
+        ("docusign", b"X-DocuSign-Signature-2", b"X.DocuSign.Signature.2"),
+    ],
+)
+def test_aliases_of_what_the_scheme_reads_are_removed(preset: str, field: bytes, alias: bytes) -> None:
+    headers = [(alias, b"forged"), (field, b"1"), (b"X_Other", b"2"), (alias.upper(), b"forged")]
+    assert kept(headers, scheme=load_preset(preset)) == [(field, b"1"), (b"X_Other", b"2")]
+    assert kept(headers) == headers
+
+
+def test_a_header_with_other_characters_that_the_scheme_reads_is_kept() -> None:
+    scheme = Scheme(signature=SignatureField(header="X_Sig.Nature"))
+    headers = [(b"x_sig.nature", b"1"), (b"X-Sig-Nature", b"kept: no receiver folds it"), (b"X_Sig_Nature", b"forged")]
+    assert kept(headers, scheme=scheme) == headers[:2]
 
 
 @pytest.mark.parametrize(
@@ -100,17 +134,15 @@ def test_hop_by_hop_fields_and_the_framing_are_removed(name: str) -> None:
     assert kept([(name.encode(), b"x"), (b"X-Kept", b"1")]) == [(b"X-Kept", b"1")]
 
 
-def test_what_connection_names_is_removed_however_it_is_written() -> None:
+def test_connection_removes_hop_by_hop_fields_only() -> None:
+    """Others may come from a proxy in front of us: a sender must not remove the name in its client certificate."""
+    others = [(b"X-Client-DN", b"CN=a"), (b"X-One", b"1")]
     sent = [
-        (b"Connection", b"close, X-One ,\tx-two"),
-        (b"connection", b"X-THREE,,"),
-        (b"x-ONE", b"1"),
-        (b"X-Two", b"2"),
-        (b"X-Two", b"2"),
-        (b"X-Three", b"3"),
-        (b"X-Four", b"4"),
+        (b"Connection", b"close, X-Client-DN ,\tx-one, keep-alive"),
+        (b"connection", b"X-ONE,,"),
+        (b"Keep-Alive", b"5"),
     ]
-    assert kept(sent) == [(b"X-Four", b"4")]
+    assert kept([*sent, *others]) == others
 
 
 def test_connection_can_not_take_away_what_the_message_needs() -> None:

@@ -76,16 +76,14 @@ def test_an_unknown_placeholder_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "read", "not_read"),
+    ("preset", "read"),
     [
-        ("begini", ["x-signature"], ["x_signature", "x-signature-", "content-type"]),
-        ("slack", ["x-slack-signature", "x-slack-request-timestamp"], ["x-slack-retry-num"]),
-        ("standard-webhooks", ["webhook-id", "webhook-timestamp", "webhook-signature"], ["webhook"]),
-        ("docusign", ["x-docusign-signature-1", "x-docusign-signature-12"], ["x-docusign-signature"]),
-        ("github", ["x-hub-signature-256", "x-github-delivery"], ["x-github-event"]),
+        ("begini", {b"x-signature"}),
+        ("slack", {b"x-slack-signature", b"x-slack-request-timestamp"}),
+        ("standard-webhooks", {b"webhook-id", b"webhook-timestamp", b"webhook-signature"}),
+        ("docusign", {b"x-docusign-signature-{n}"}),
+        ("github", {b"x-hub-signature-256", b"x-github-delivery"}),
     ],
 )
-def test_a_scheme_knows_the_headers_that_it_reads(preset: str, read: list[str], not_read: list[str]) -> None:
-    scheme = load_preset(preset)
-    assert [name for name in read if not scheme.reads(name.encode())] == []
-    assert [name for name in not_read if scheme.reads(name.encode())] == []
+def test_a_scheme_knows_the_headers_that_it_reads(preset: str, read: set[bytes]) -> None:
+    assert set(load_preset(preset).headers) == read
