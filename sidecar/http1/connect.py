@@ -64,4 +64,6 @@ async def _open(
 
 
 def _tls_problem(error: ssl.SSLError) -> str:
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "the receiver speaks no TLS; is its URL http://?"
     return getattr(error, "verify_message", "") or error.reason or type(error).__name__

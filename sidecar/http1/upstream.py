@@ -21,6 +21,7 @@ from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, field_lines, field_names
 from sidecar.http1.light_task import Signal
+from sidecar.http1.other_protocols import name_response_protocol
 from sidecar.http1.transport import write_pieces
 from sidecar.outcomes import Aborted, DeliveryEnd, Reason, Rejected
 
@@ -183,7 +184,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._reusable = False
             if not self.complete:
-                self._break(f"the receiver's response is not HTTP/1.1: {str(error)[:80]}")
+                protocol = name_response_protocol(data) if self._framing == len(data) else ""
+                self._break(f"the receiver's response is not HTTP/1.1: {protocol or str(error)[:80]}")
         if self._framing > MAX_RESPONSE_HEAD:
             if not self.head_done:
                 self._break(HEAD_TOO_LARGE)
@@ -232,7 +234,7 @@ class Connection(asyncio.Protocol):
         if fields.codings and any(values[place].strip().lower() != b"chunked" for place in fields.codings):
             self._break("the receiver's response has a transfer coding other than chunked")
             return
-        self.lines = fields.end_to_end(values)
+        self.lines = fields.end_to_end(values, sized=status != 204)
         self.has_length = fields.sized
         self.status = status
         self._sized = fields.sized or bool(fields.codings) or self._no_body or status in (204, 304)
@@ -279,13 +281,18 @@ class ResponseFields:
         self.codings = [place for place, name in enumerate(names.lower) if name == b"transfer-encoding"]
         self.sized = names.sized  #: a Content-Length gives the end of the body
 
-    def end_to_end(self, values: Sequence[bytes]) -> bytes:
-        """The lines for the sender: without hop-by-hop fields and those that `Connection` names."""
+    def end_to_end(self, values: Sequence[bytes], *, sized: bool) -> bytes:
+        """The lines for the sender: without hop-by-hop fields and those that `Connection` names.
+
+        If not `sized`, without Content-Length as well: a 204 must not have it (RFC 9110, 8.6).
+        """
         kept = tuple(compress(values, self._kept))
         named = [values[place] for place in self._connections if values[place] not in HARMLESS_OPTIONS]
-        if not named:
+        if not named and (sized or not self.sized):
             return self._template % kept
         dropped = connection_options(named) - HARMLESS_OPTIONS - {b"content-length"}
+        if not sized:
+            dropped |= {b"content-length"}
         fields = zip(self._names, kept)
         return field_lines(field for field, lower in zip(fields, self._lower) if lower not in dropped)
 

@@ -1,5 +1,6 @@
 """A receiver that fails in every way: what the sender is told, that nothing is sent twice, that nothing is left over."""
 
+import socket
 import threading
 import time
 
@@ -272,6 +273,53 @@ def test_what_is_not_an_answer_is_502(sidecar, receiver, craft, wait_until, garb
     assert gone == [True], "the connection was kept"
     assert len(receiver.requests) == 1
     sidecar.healthy()
+
+
+@pytest.mark.parametrize(
+    ("sent", "named"),
+    [
+        pytest.param(b"\x15\x03\x01\x00\x02\x02\x16", "use https:// in upstream", id="a TLS alert"),
+        pytest.param(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0d", "HTTP/2", id="HTTP/2 settings"),
+    ],
+)
+def test_a_receiver_of_another_protocol_is_named_in_the_log(sidecar, receiver, craft, sent, named):
+    receiver.then(sent)
+    mark = sidecar.mark()
+    assert sidecar.ask(craft.begini()).status == 502
+    assert named in sidecar.delivery(mark)["detail"]
+
+
+def test_a_receiver_without_tls_behind_https_is_named_in_the_log(start, craft):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def respond():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=respond, daemon=True).start()
+        sidecar = start({"upstream": f"https://127.0.0.1:{listener.getsockname()[1]}"})
+        mark = sidecar.mark()
+        assert sidecar.ask(craft.begini()).status == 502
+        assert "speaks no TLS" in sidecar.delivery(mark)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "reused"),
+    [
+        pytest.param(b"HTTP/1.1 204 No Content\r\nX-A: b\r\nContent-Length: 0\r\n\r\n", True, id="0"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\ncontent-length: 7\r\nX-A: b\r\n\r\n", True, id="7"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\nX-A: b\r\n\r\nno", False, id="a body"),
+    ],
+)
+def test_a_204_with_a_length_is_passed_on_without_it(sidecar, receiver, craft, sent, reused):
+    receiver.then(sent)
+    with sidecar.connect() as client:
+        answer = client.send(craft.begini()).answer()
+        assert (answer.status, answer.headers) == (204, [(b"X-A", b"b")])
+        assert client.send(craft.begini()).answer().body == b"ok"
+    assert (receiver.requests[0].connection == receiver.requests[1].connection) == reused
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one segment", "in two"])
