@@ -104,7 +104,7 @@ config.trusted_proxies: is an empty list; add an item or remove the key
 config.{{ $key }}: is used from trusted proxies only; add `trusted_proxies: [their networks]`
 {{- end }}
 {{- end }}
-{{- range $path := list "drain" "limits.header_timeout" "limits.body_timeout" "timeouts.connect" "timeouts.response" "timeouts.total" "timeouts.idle" "ip_ranges.refresh" }}
+{{- range $path := list "drain" "limits.header_timeout" "limits.body_timeout" "timeouts.connect" "timeouts.response" "timeouts.total" "timeouts.idle" "timeouts.keep_alive" "ip_ranges.refresh" }}
 {{- $steps := splitList "." $path }}
 {{- $section := ternary $config (default dict (get $config (first $steps))) (eq (len $steps) 1) }}
 {{- if hasKey $section (last $steps) }}
@@ -114,6 +114,23 @@ config.{{ $key }}: is used from trusted proxies only; add `trusted_proxies: [the
 {{- range $key := list "body" "buffer" }}
 {{- if hasKey (default dict $config.limits) $key }}
 {{- include "sidecar.check.size" (list (printf "config.limits.%s" $key) (get $config.limits $key)) }}
+{{- end }}
+{{- end }}
+{{- $limits := default dict $config.limits }}
+{{- $workers := max 1 (int (default 1 $config.workers)) }}
+{{- $forOthers := divf (mulf 0.25 (sub $workers 1)) $workers }}
+{{- $most := mulf (include "sidecar.bytes" (default "64MiB" $limits.buffer) | int64) (subf 1.0 $forOthers) | floor | int64 }}
+{{- $which := ternary "that one worker can use of limits.buffer" "of limits.buffer" (gt $workers 1) }}
+{{- $bodies := list (dict "at" (ternary "config.limits.body" "config.limits.buffer" (hasKey $limits "body")) "body" (default "5MiB" $limits.body)) }}
+{{- range $index, $route := $config.routes }}
+{{- if hasKey (default dict $route.limits) "body" }}
+{{- $bodies = append $bodies (dict "at" (printf "config.routes[%d].limits.body" $index) "body" $route.limits.body) }}
+{{- end }}
+{{- end }}
+{{- range $bodies }}
+{{- $body := include "sidecar.bytes" .body | int64 }}
+{{- if gt $body $most }}
+{{ .at }}: a body of {{ $body }} bytes is allowed, more than the {{ $most }} {{ $which }}; raise limits.buffer
 {{- end }}
 {{- end }}
 {{- with default dict $config.limits }}

@@ -101,6 +101,14 @@ annotations:
 {{- mulf $number (default 1.0 (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "" 1.0) $unit)) | ceil | int -}}
 {{- end }}
 
+{{- /* A size in bytes. */ -}}
+{{- define "sidecar.bytes" -}}
+{{- $text := include "sidecar.text" . | nospace -}}
+{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
+{{- $units := dict "KB" 1e3 "MB" 1e6 "GB" 1e9 "KiB" 1024.0 "MiB" 1048576.0 "GiB" 1073741824.0 -}}
+{{- mulf $number (default 1.0 (get $units (regexReplaceAll "^[0-9.]+" $text ""))) | floor | int64 -}}
+{{- end }}
+
 {{- /* Ten seconds more than stopping takes: docs/kubernetes.md, "Stopping". */ -}}
 {{- define "sidecar.terminationGracePeriodSeconds" -}}
 {{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int -}}

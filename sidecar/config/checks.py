@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from sidecar.config.presets import NO_SCHEME
 from sidecar.config.problems import Path, Report
 from sidecar.config.secrets import SecretRef
-from sidecar.config.settings import FileSettings, RouteSettings
+from sidecar.config.settings import RESERVED_BUFFER, FileSettings, RouteSettings
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import Route, find_overlaps
@@ -41,6 +41,22 @@ def check_proxies(file: FileSettings, report: Report) -> None:
     ):
         if used:
             report.add((key,), "is used from trusted proxies only; add `trusted_proxies: [their networks]`")
+
+
+def check_limits(file: FileSettings, report: Report) -> None:
+    """Every body that is allowed fits into the buffer that one worker can use."""
+    if report.is_wrong(("limits", "buffer")) or report.is_wrong(("workers",)):
+        return
+    buffer = file.limits.buffer
+    for_others = RESERVED_BUFFER * (file.workers - 1) / file.workers
+    most = int(buffer * (1 - for_others))
+    which = "that one worker can use of limits.buffer" if file.workers > 1 else "of limits.buffer"
+    bodies: list[tuple[Path, int | None]] = [(("limits", "body"), file.limits.body)]
+    bodies += [(("routes", index, "limits", "body"), route.limits.body) for index, route in enumerate(file.routes)]
+    for at, body in bodies:
+        if body is not None and body > most and not report.is_wrong(at):
+            given = at if report.is_given(at) else ("limits", "buffer")
+            report.add(given, f"a body of {body} bytes is allowed, more than the {most} {which}; raise limits.buffer")
 
 
 def check_workers(file: FileSettings, report: Report) -> None:

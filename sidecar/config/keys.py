@@ -188,6 +188,11 @@ TIMEOUTS = Section(
         "idle": Key(
             Duration(), "how long an unused connection is kept; it should be shorter than the receiver's own limit"
         ),
+        "keep_alive": Key(
+            Duration(),
+            "how long an unused connection of a sender is kept, at least; it should be longer than the limit of the load "
+            "balancer in front, which is 10 minutes on Google Cloud",
+        ),
     },
 )
 
@@ -280,7 +285,7 @@ CONFIG = Section(
         ),
         "ip_ranges": Key(IP_RANGES, "the networks that providers publish (preset:NAME in allow)"),
         "limits": Key(LIMITS, "limits for senders"),
-        "timeouts": Key(TIMEOUTS, "time limits for the receiver (the upstream)"),
+        "timeouts": Key(TIMEOUTS, "time limits for the receiver (the upstream), and keep_alive for senders"),
         "drain": Key(Duration(), "on SIGTERM, the time to finish deliveries in flight"),
         "log": Key(LOG, "one line for each delivery, on standard output"),
         "tracing": Key(TRACING, "spans for an OpenTelemetry collector; needs the extra otel, and is off by default"),

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from sidecar.config.checks import (
     can_replay,
+    check_limits,
     check_listeners,
     check_names,
     check_overlaps,
@@ -98,6 +99,7 @@ class _Builder:
     def build(self, file: str) -> Config:
         settings, report = self.settings, self.report
         check_listeners(settings, report)
+        check_limits(settings, report)
         check_proxies(settings, report)
         check_workers(settings, report)
         routes = self._make_routes()

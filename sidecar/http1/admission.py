@@ -11,8 +11,9 @@ from sidecar.http1.light_task import ReadyQueue
 LINGER_SECONDS: Final = 5.0
 #: How long a sender may leave a response unread.
 WRITE_SECONDS: Final = 30.0
-#: Senders and proxies in front keep unused connections for up to a minute; we must not be the first to close.
-KEEP_ALIVE_SECONDS: Final = 75.0
+#: Load balancers in front keep unused connections for 60 s (AWS), 75 s (nginx) or 600 s (Google Cloud, not adjustable);
+#: we must not be the first to close, or a delivery that they send meanwhile is lost.
+KEEP_ALIVE_SECONDS: Final = 620.0
 #: How long a connection may wait for its sender before another may take its place.
 PATIENCE_SECONDS: Final = 0.25
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 
+from sidecar.http1.admission import KEEP_ALIVE_SECONDS
 from sidecar.http1.connect import connect
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
@@ -47,12 +48,13 @@ class UpstreamAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits towards the upstream, in seconds."""
+    """Limits towards the upstream, and `keep_alive` towards senders, in seconds."""
 
     connect: float = 5.0
     response: float = 30.0
     total: float = 60.0
     idle: float = 1.0
+    keep_alive: float = KEEP_ALIVE_SECONDS
 
 
 #: Largest head of a response, bytes, with all informational ones before it; also the largest trailer section.

@@ -40,7 +40,12 @@ class DataPlane:
         self.log = log
         self.metrics = metrics
         self.budget = Budget(config.limits.buffer, metrics.gauges, gauges_of_others)
-        self.deadlines = Deadlines(loop, head=config.limits.header_timeout, body=config.limits.body_timeout)
+        self.deadlines = Deadlines(
+            loop,
+            head=config.limits.header_timeout,
+            body=config.limits.body_timeout,
+            keep_alive=config.timeouts.keep_alive,
+        )
         self.current = CurrentSnapshot(config, loop)
         self.replays = self._replay_store(config)
         self.refusals = RecentRejections()
@@ -79,6 +84,7 @@ class DataPlane:
         self.listener.max_connections = config.limits.connections
         self.deadlines.head.seconds = config.limits.header_timeout
         self.deadlines.body.seconds = config.limits.body_timeout
+        self.deadlines.keep_alive.seconds = config.timeouts.keep_alive
         self.metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
 
     def _replay_store(self, config: Config) -> Store:

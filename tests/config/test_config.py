@@ -186,7 +186,7 @@ def test_a_minimal_file_has_the_published_defaults() -> None:
     config = load_config("valid/minimal.yaml", ENV)
     assert (str(config.listen), str(config.admin)) == ("0.0.0.0:8080", "0.0.0.0:9090")
     assert config.limits == Limits(5 * 1024**2, 64 * 1024**2, 1000, 10.0, 30.0)
-    assert config.timeouts == Timeouts(5.0, 30.0, 60.0, 1.0)
+    assert config.timeouts == Timeouts(5.0, 30.0, 60.0, 1.0, 620.0)
     assert config.drain == 20.0
     assert config.log == LogSettings(Level.INFO, True, LogFormat.JSON)
     assert (config.trusted_proxies.cidrs, config.trust_unix) == ((), False)
@@ -222,7 +222,7 @@ def test_every_key_reaches_its_place() -> None:
     assert config.trusted_proxies.cidrs == ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32")
     assert config.trust_unix
     assert config.limits == Limits(10**9, 2 * 1024**3, 7, 0.5, 1.5, Rate(500, 3600.0, "500/h"))
-    assert config.timeouts == Timeouts(1.0, 120.0, 3600.0, 0.25)
+    assert config.timeouts == Timeouts(1.0, 120.0, 3600.0, 0.25, 90.0)
     assert config.drain == 5.0
     assert config.log == LogSettings(Level.WARNING, False, LogFormat.TEXT)
     assert config.tracing == TracingSettings("https://collector.example:4318/otlp", 0.25)
@@ -312,7 +312,8 @@ def test_a_route_without_a_name_is_named_after_its_path(load: Load, path: str, n
     ],
 )
 def test_a_size_is_bytes_with_or_without_a_unit(load: Load, text: str, size: int) -> None:
-    assert load(f"limits: {{body: {text}}}\n" + with_secret("{env: GOOD}")).limits.body == size
+    limits = f"limits: {{body: {text}, buffer: 1GiB}}\n"
+    assert load(limits + with_secret("{env: GOOD}")).limits.body == size
 
 
 @pytest.mark.parametrize(
@@ -545,7 +546,8 @@ def test_every_shipped_example_loads(path: Path) -> None:
 #: How the names of files begin whose mistakes JSON Schema can't know: what several keys say together, host bits, and the
 #: secrets themselves.
 BEYOND_THE_SCHEMA = (
-    "account_key_missing", "admin_token_absent", "cidr_host_bits", "name_twice", "open_with_", "overlap_", "ports_twice",
+    "account_key_missing", "admin_token_absent", "body_over_buffer",
+    "cidr_host_bits", "name_twice", "open_with_", "overlap_", "ports_twice",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",
     "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
     "scheme_port_without_url", "scheme_secret_without_hash", "scheme_signature_in_the_body_and_more",

@@ -1,10 +1,11 @@
 """Connections that are kept after an answer: what holds them open, and what does not.
 
-Their times are too long to be waited for, so the listener's protocol is run here with shorter ones, on real sockets.
+The default times are too long to be waited for, so the listener's protocol is run here with shorter ones, on real sockets.
 """
 
 import asyncio
 import socket
+import time
 
 import pytest
 import uvloop
@@ -96,3 +97,12 @@ def test_blank_lines_do_not_put_it_off() -> None:
 def test_an_answer_that_nobody_reads_does_not_hold_it(size: int) -> None:
     """What is left of a small answer does not pause writing, so nothing timed it and the close waited for ever."""
     assert 0.2 < on_a_connection(size, [], read=False) < 3
+
+
+def test_the_time_is_configurable(start, receiver, craft):
+    sidecar = start({"timeouts": {"keep_alive": "300ms"}})
+    with sidecar.connect() as client:
+        assert client.send(craft.begini()).answer().status == 200
+        began = time.monotonic()
+        assert client.rest() == b""
+        assert 0.2 < time.monotonic() - began < 2
