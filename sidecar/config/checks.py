@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from sidecar.config.presets import NO_SCHEME
 from sidecar.config.problems import Path, Report
 from sidecar.config.secrets import SecretRef
-from sidecar.config.settings import RESERVED_BUFFER, FileSettings, RouteSettings
+from sidecar.config.settings import FileSettings, RouteSettings
+from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import Route, find_overlaps
@@ -48,7 +49,7 @@ def check_limits(file: FileSettings, report: Report) -> None:
     if report.is_wrong(("limits", "buffer")) or report.is_wrong(("workers",)):
         return
     buffer = file.limits.buffer
-    for_others = RESERVED_BUFFER * (file.workers - 1) / file.workers
+    for_others = RESERVED * (file.workers - 1) / file.workers
     most = int(buffer * (1 - for_others))
     which = "that one worker can use of limits.buffer" if file.workers > 1 else "of limits.buffer"
     bodies: list[tuple[Path, int | None]] = [(("limits", "body"), file.limits.body)]

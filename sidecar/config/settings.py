@@ -7,7 +7,7 @@ keys.py adds how each key is written and what it is about.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.problems import Problem
@@ -32,10 +32,6 @@ DEFAULT_ADMIN = ListenAddress("0.0.0.0", 9090)  # noqa: S104 - published
 class RouteMode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"
-
-
-#: Of several workers, each can always use its part of this fraction of `limits.buffer`, whatever the others hold.
-RESERVED_BUFFER: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sidecar.config.settings import RESERVED_BUFFER
-from sidecar.http1.admission import PATIENCE_SECONDS
+from sidecar.http1.admission import PATIENCE_SECONDS, RESERVED
 from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import Reason, Rejected
 from sidecar.telemetry.metrics import BUFFERED, Block
@@ -80,7 +79,7 @@ class Budget:
         """Bytes that this process may hold."""
         if not self._of_others:
             return self.limit
-        reserved = self.limit * RESERVED_BUFFER / (len(self._of_others) + 1)
+        reserved = self.limit * RESERVED / (len(self._of_others) + 1)
         return self.limit - sum([max(gauges[BUFFERED], reserved) for gauges in self._of_others])
 
     def _slowest(self) -> "Body | None":

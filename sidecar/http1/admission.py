@@ -18,6 +18,11 @@ KEEP_ALIVE_SECONDS: Final = 620.0
 PATIENCE_SECONDS: Final = 0.25
 
 
+#: Of several processes, each can always use its part of this fraction of a limit, whatever the others hold: a process can
+#: make room by ending what its own senders leave unfinished, but not what those of other processes do.
+RESERVED: Final = 0.25
+
+
 class TimedConnection(Protocol):
     """A connection, as deadlines and the limit of connections see it."""
 
@@ -48,9 +53,11 @@ class ConnectionCount:
     def add(self, change: int) -> None:
         self._cells[self._at] += change
 
-    @property
-    def total(self) -> float:
-        return self._cells[self._at] + sum([cells[self._at] for cells in self._of_others])
+    def fits(self, most: int) -> bool:
+        """Whether there are at most `most` connections, with those that are reserved for other processes."""
+        reserved = most * RESERVED / (len(self._of_others) + 1)
+        others = sum([max(cells[self._at], reserved) for cells in self._of_others])
+        return self._cells[self._at] + others <= most
 
 
 class Deadlines:
@@ -104,7 +111,7 @@ class Listener:
     def admit(self) -> bool:
         """Counts a new connection and makes room for it. Returns False if there is no room."""
         self._count.add(1)
-        if self._count.total <= self.max_connections:
+        if self._count.fits(self.max_connections):
             return True
         deadlines = self._deadlines
         waiting = [

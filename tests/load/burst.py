@@ -1,6 +1,6 @@
 """Many senders with large bodies at once: does memory stay within its bound, and is each of them answered truthfully?
 
-python tests/load/burst.py [--senders 500] [--size 5242880] [--chunk N] [--workers N] [--most 200]
+python tests/load/burst.py [--senders 500] [--size 5242880] [--chunk N] [--workers N] [--most 250]
 
 Everyone connects, then all send at once into `limits.buffer: 64MiB`. It holds if the most resident memory of the process
 was below `--most` MB, every sender was answered 2xx or 503, and each 2xx reached the receiver once and whole, and nothing
@@ -96,5 +96,5 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=5 * 1024 * 1024)
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--most", type=float, default=200)
+    parser.add_argument("--most", type=float, default=250)
     sys.exit(uvloop.run(main(parser.parse_args())))

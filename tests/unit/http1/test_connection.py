@@ -1028,6 +1028,19 @@ def test_a_complete_request_is_never_replaced(full: Server) -> None:
     assert (rejected.transport.eof, busy.transport.closed, full.open) == (True, False, 1)
 
 
+def test_a_part_of_the_limit_is_reserved_for_each_process() -> None:
+    cells, others = [0.0], [[0.0], [900.0]]
+    count = ConnectionCount(cells, 0, others)
+    count.add(16)  # a third of a quarter is reserved for the process that has none
+    assert count.fits(1000)
+    count.add(1)
+    assert not count.fits(1000)
+    others[0][0] = 2.0
+    assert not count.fits(1000)
+    others[1][0] = 10.0
+    assert count.fits(1000)
+
+
 def test_a_connection_that_has_just_begun_is_not_replaced(full: Server) -> None:
     new = full.connect()
     new.wait(0.2)
