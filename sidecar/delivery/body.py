@@ -77,10 +77,11 @@ class Budget:
 
     def _limit_here(self) -> float:
         """Bytes that this process may hold."""
-        if not self._of_others:
-            return self.limit
-        reserved = self.limit * RESERVED / (len(self._of_others) + 1)
-        return self.limit - sum([max(gauges[BUFFERED], reserved) for gauges in self._of_others])
+        limit = float(self.limit)
+        reserved = limit * RESERVED / (len(self._of_others) + 1)
+        for gauges in self._of_others:
+            limit -= max(gauges[BUFFERED], reserved)
+        return limit
 
     def _slowest(self) -> "Body | None":
         """The unfinished body that arrived at the lowest rate, if it holds anything and has had a moment of time."""

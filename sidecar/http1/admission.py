@@ -55,9 +55,11 @@ class ConnectionCount:
 
     def fits(self, most: int) -> bool:
         """Whether there are at most `most` connections, with those that are reserved for other processes."""
-        reserved = most * RESERVED / (len(self._of_others) + 1)
-        others = sum([max(cells[self._at], reserved) for cells in self._of_others])
-        return self._cells[self._at] + others <= most
+        room = float(most)
+        reserved = room * RESERVED / (len(self._of_others) + 1)
+        for cells in self._of_others:
+            room -= max(cells[self._at], reserved)
+        return self._cells[self._at] <= room
 
 
 class Deadlines:
