@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from sidecar.config.settings import Config
 from sidecar.delivery import decide
 from sidecar.diagnosis.capture import MAX_CAPTURE, Capture
-from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, THOROUGH, Finding, diagnose
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, Finding, diagnose
+from sidecar.diagnosis.effort import THOROUGH
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Hint, Reason, Rejected

@@ -77,7 +77,6 @@ class Proxy:
             self._gauges[IN_FLIGHT] -= 1
             # (10) record
             self.recorder.end(delivery)
-            delivery.body.release()
 
     async def _deliver(self, delivery: Delivery) -> Rejected | None:  # noqa: PLR0912 - one straight line
         """Returns or raises what ends the delivery early. Rejections that anybody can cause at any rate are returned."""

@@ -1,14 +1,15 @@
 """Stage 10: one record for each delivery, whatever happened to it: log, metrics, trace, recent rejections."""
 
 import asyncio
+import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sidecar.delivery import decide
 from sidecar.delivery.delivery import Delivery
 from sidecar.diagnosis.live import Hints
 from sidecar.http1.head import RequestHead
-from sidecar.outcomes import DeliveryEnd
+from sidecar.outcomes import DeliveryEnd, Hint, Reason
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
@@ -50,7 +51,7 @@ class Recorder:
         return DeliveryRecord(number=self._count, peer=peer, started=self._monotonic(), method=method, path=path)
 
     def end(self, delivery: Delivery) -> None:
-        """Writes the record of a delivery that has ended."""
+        """Writes the record of a delivery that has ended, and releases its body: at once, or when it has been diagnosed."""
         record = delivery.record
         record.request_bytes = delivery.body.size
         _fill_in(record, delivery)
@@ -59,25 +60,38 @@ class Recorder:
         if reason is None:
             self._write(record, ended)
         elif self._hints.wants(reason, record.route, delivery.body.size):
-            # In the loop's next turn: the response has left by then, so its time says nothing about what is found.
-            asyncio.get_running_loop().call_soon(self._end_with_hint, delivery, ended, delivery.body.pieces)
+            # In a thread, begun in the loop's next turn: the response has left by then, so its time says nothing about what
+            # is found.
+            asyncio.get_running_loop().call_soon(self._diagnose, delivery, reason, ended)
+            return
         else:
             self.end_rejected(record, ended)
+        delivery.body.release()
 
     def end_rejected(self, record: DeliveryRecord, ended: float | None = None) -> None:
         """Writes the record of a rejection. `ended` is by the monotonic clock; default: now."""
         self._write(record, ended if ended is not None else self._monotonic())
         self._rejections.record(record, self._now())
 
-    def _end_with_hint(self, delivery: Delivery, ended: float, body: Sequence[bytes]) -> None:
+    async def finish(self) -> None:
+        """Waits for the records of rejections that are being diagnosed."""
+        await self._hints.finish()
+
+    def _diagnose(self, delivery: Delivery, reason: Reason, ended: float) -> None:
+        routes = delivery.snapshot.config.routes.routes
+        found = self._hints.begin(
+            reason, delivery.route, delivery.head, delivery.body.pieces, now=self._now(), routes=routes
+        )
+        found.add_done_callback(functools.partial(self._end_with_hint, delivery, ended))
+
+    def _end_with_hint(self, delivery: Delivery, ended: float, found: "asyncio.Future[Hint | None]") -> None:
         record = delivery.record
-        reason = record.reason or record.shadow_reason
-        assert reason is not None  # `end` checked
-        try:
-            routes = delivery.snapshot.config.routes.routes
-            record.hint = self._hints.hint(reason, delivery.route, delivery.head, body, now=self._now(), routes=routes)
-        except Exception as bug:
+        bug = None if found.cancelled() else found.exception()
+        if bug is not None:
             self._log.event("diagnosis_failed", Level.ERROR, where=place_of(bug))
+        elif not found.cancelled():
+            record.hint = found.result()
+        delivery.body.release()
         self.end_rejected(record, ended)
 
     def _write(self, record: DeliveryRecord, ended: float) -> None:
@@ -101,7 +115,7 @@ def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
     end.__traceback__ = None
 
 
-def place_of(bug: Exception) -> str:
+def place_of(bug: BaseException) -> str:
     """The kind of a bug and the line it happened in; never its message, which may quote what a sender wrote."""
     frames = traceback.extract_tb(bug.__traceback__)
     return f"{type(bug).__name__} in {frames[-1].name}, {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"

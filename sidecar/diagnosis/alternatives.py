@@ -2,12 +2,14 @@
 another form of the URL. Each value for `diagnose.py` to try comes with a few words that say what differs.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from sidecar.diagnosis.effort import Check, Effort
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
@@ -45,46 +47,104 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def other_json(body: bytes, *, indented: bool) -> Iterator[Variant]:
-    """The same JSON as other libraries write it, with and without a final newline, each form once; `indented`: indented too."""
-    seen = {body}
-    for because, text in _json_forms(body, indented=indented):
+def other_json(body: bytes, effort: Effort, check: Check) -> Iterator[Variant]:
+    """The same JSON as other libraries write it, with and without a final newline, each form once.
+
+    Nothing if the body is no JSON, or more than `effort` allows.
+    """
+    seen = {_digest(body)}
+    for because, text in _json_forms(body, effort, check):
         for form in (text, text + b"\n"):
-            if form not in seen:
-                seen.add(form)
+            digest = _digest(form)
+            if digest not in seen:
+                seen.add(digest)
                 yield because, form
 
 
-def _json_forms(body: bytes, *, indented: bool) -> Iterator[Variant]:
-    if not body.lstrip().startswith((b"{", b"[")):
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _json_forms(body: bytes, effort: Effort, check: Check) -> Iterator[Variant]:
+    if len(body) > effort.document or not body.lstrip().startswith((b"{", b"[")):
         return
+    # Without other characters there is nothing to escape.
+    escaping = [("", False), (", escaped to ASCII", True)][: 1 if body.isascii() and b"\\u" not in body else 2]
     try:
         document = json.loads(body)
+        check()
+        if not _is_flat(document, effort.depth):
+            return
         for layout, arguments in _LAYOUTS.items():
-            if "indent" in arguments and not indented:
-                continue  # json.dumps does it in Python, at ten times the cost
+            if "indent" in arguments and len(body) > effort.indented:
+                continue  # json does it in Python, at ten times the cost
             for order, sort in (("", False), (", keys sorted", True)):
-                for escapes, ascii_only in (("", False), (", escaped to ASCII", True)):
-                    text = json.dumps(document, ensure_ascii=ascii_only, sort_keys=sort, **arguments)
+                for escapes, ascii_only in escaping:
+                    encoder = json.JSONEncoder(ensure_ascii=ascii_only, sort_keys=sort, **arguments)
+                    write = _write_indented if "indent" in arguments else _write
+                    text = write(encoder, document, effort.output, check)
+                    if len(text) > effort.output:
+                        continue
                     encoded = text.encode("utf-8", "surrogatepass")
                     because = f"with its JSON {layout}{order}{escapes}"
                     yield because, encoded
                     if layout == "compact":
                         yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
-                        yield because + ", <, > and & escaped (Go)", _HTML.sub(_escape, encoded)
+                        yield because + ", <, > and & escaped (Go)", _escape_html(encoded)
     except (ValueError, RecursionError):
         return
 
 
-_HTML = re.compile(rb"[<>&]")
+def _is_flat(document: Any, depth: int) -> bool:
+    """Whether no value is nested deeper than `depth`: `json` writes each one through as many functions as it is deep."""
+    level = [document]
+    for _ in range(depth):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return True
+    return False
 
 
-def _escape(match: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(match[0])
+def _write(encoder: json.JSONEncoder, document: Any, most: int, check: Check) -> str:
+    """The document as text, in one step: a few times as long as what was read, at most."""
+    text = encoder.encode(document)
+    check()
+    return text
 
 
-def other_urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[tuple[str, Scheme, str, bytes]]:
-    """For schemes that sign the URL: the change in words, the scheme, the origin and the target."""
+def _write_indented(encoder: json.JSONEncoder, document: Any, most: int, check: Check) -> str:
+    """The document as text, or the start of it if it is longer than `most`."""
+    written, size = [], 0
+    for count, piece in enumerate(encoder.iterencode(document)):
+        written.append(piece)
+        size += len(piece)
+        if size > most:
+            break
+        if count % _PIECES_A_CHECK == 0:
+            check()
+    return "".join(written)
+
+
+#: About a tenth of a millisecond.
+_PIECES_A_CHECK = 128
+
+
+def _escape_html(text: bytes) -> bytes:
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+
+
+def other_urls(
+    scheme: Scheme, head: RequestHead, public_url: str, hosts: int
+) -> Iterator[tuple[str, Scheme, str, bytes]]:
+    """For schemes that sign the URL: the change in words, the scheme, the origin and the target.
+
+    Of the values of Host and X-Forwarded-Host, `hosts` are tried.
+    """
     if not scheme.needs_url:
         return
     ours = PublicURL(public_url).of(head.target)
@@ -95,7 +155,7 @@ def other_urls(scheme: Scheme, head: RequestHead, public_url: str) -> Iterator[t
     for port in (443, 80):
         authorities[f"{host}:{port}"] = f"with the port {port}"
     for name, what in ((b"host", "Host"), (b"x-forwarded-host", "X-Forwarded-Host")):
-        for value in head.values(name):
+        for value in head.values(name)[:hosts]:
             authorities.setdefault(value.decode("latin-1"), f"with the host that {what} names")
     authorities[authority] = ""
     kinds = {kind: "", "https" if kind == "http" else "http": "with the other of http and https"}

@@ -5,7 +5,7 @@ decoded differently, the secret of another route, the body with another end or w
 URL. This never accepts a delivery: the response is sent before, and a hint goes to the operator's log and metrics only.
 
 It is not an oracle for senders. A delivery that matches here was signed with one of the operator's secrets, so its sender knows
-that secret; all others end in `unknown` after the same bounded work (`Effort`). No hint holds a MAC, a secret or a body.
+that secret; all others end in `unknown` or nothing after bounded work (`Effort`). No hint holds a MAC, a secret or a body.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.diagnosis.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
+from sidecar.diagnosis.effort import Check, Effort, unlimited
 from sidecar.diagnosis.other_secrets import other_prefix, other_routes, other_whitespace
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
@@ -67,23 +68,6 @@ class Finding(NamedTuple):
     because: str = ""
 
 
-class Effort(NamedTuple):
-    """How much may be tried."""
-
-    hashed: int  #: bytes
-    json: int  #: largest body that is parsed and reserialized as JSON
-    indented: int  #: largest one that is also indented
-    others: int  #: secrets of other routes
-
-
-#: For live traffic, after the response: a few milliseconds at most.
-LIVE = Effort(hashed=4 * 1024**2, json=16 * 1024, indented=4 * 1024, others=200)
-#: Larger bodies are not diagnosed on live traffic.
-MAX_LIVE_BODY = 256 * 1024
-#: For a command, whose user waits for it.
-THOROUGH = Effort(hashed=16 * 1024**3, json=16 * 1024**2, indented=16 * 1024**2, others=100_000)
-
-
 class _Try(NamedTuple):
     """A mistake that someone may have made: the delivery matches if they did."""
 
@@ -103,18 +87,22 @@ def diagnose(
     now: float,
     effort: Effort,
     others: Sequence[tuple[str, Secret]] = (),
+    check: Check = unlimited,
 ) -> Finding | None:
     """The mistake that explains a rejection for `reason`; None if the reason says enough.
 
     `others` are the secrets of other routes, with the routes' names. A malformed signature is diagnosed by its form, so the
-    body may be empty then.
+    body may be empty then. Raises `OutOfTimeError` if `check` does.
     """
     if reason in _TIMESTAMPS:
-        return _diagnose_timestamp(verifier.scheme, head, body, now)
+        return _diagnose_timestamp(verifier.scheme, head, body, now, effort)
     if reason is Reason.SIGNATURE_MALFORMED:
-        return _diagnose_form(verifier.scheme, head)
+        return _diagnose_form(verifier.scheme, head, check)
+    if verifier.reads_body and (len(body) > effort.document or body.count(b"&") >= effort.fields):
+        return Finding(Hint.UNKNOWN)  # each try would parse it
     hashed = 0
-    for each in _tries(verifier, head, body, others, effort):
+    for each in _tries(verifier, head, body, others, effort=effort, check=check):
+        check()
         hashed += (len(each.body) + 256) * len(each.verifier.secrets)
         if hashed > effort.hashed:
             break
@@ -131,11 +119,13 @@ def diagnose(
 # -- by form: the head is not as the scheme expects --
 
 
-def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float) -> Finding | None:
+def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float, effort: Effort) -> Finding | None:
     """Another unit, if the time makes sense in it but not in the scheme's unit."""
     clock = scheme.timestamp
+    if clock is None or (clock.field and len(body) > effort.document):
+        return None
     stamp = _find_stamp(scheme, head, body)
-    if clock is None or stamp is None or _is_near(clock.unit, stamp, now):
+    if stamp is None or _is_near(clock.unit, stamp, now):
         return None
     for unit in Unit:
         if _is_near(unit, stamp, now):
@@ -169,12 +159,13 @@ def _is_near(unit: Unit, text: bytes, now: float) -> bool:
     return seconds is not None and abs(now - seconds) < _DECADE
 
 
-def _diagnose_form(scheme: Scheme, head: RequestHead) -> Finding | None:
+def _diagnose_form(scheme: Scheme, head: RequestHead, check: Check) -> Finding | None:
     """The option with which the signature would be well-formed."""
     field = scheme.signature
     if field.field or _well_formed(scheme, head):
         return None  # something else is malformed, and the detail says what
     for hint, because, other in _forms(field):
+        check()
         if _well_formed(replace(scheme, signature=other), head):
             return Finding(hint, because)
     return Finding(Hint.UNKNOWN)
@@ -231,16 +222,31 @@ def _describe_encoding(encoding: Encoding, field: SignatureField) -> str:
 
 
 def _tries(
-    verifier: Verifier, head: RequestHead, body: bytes, others: Sequence[tuple[str, Secret]], effort: Effort
+    verifier: Verifier,
+    head: RequestHead,
+    body: bytes,
+    others: Sequence[tuple[str, Secret]],
+    *,
+    effort: Effort,
+    check: Check,
 ) -> Iterator[_Try]:
     """The most common and cheapest first. Impossible ones are left out."""
     scheme, own, url = verifier.scheme, verifier.secrets, verifier.public_url
     kind = scheme.signature.kind
+    # A public key takes a fraction of a millisecond for each signature.
+    together = max(1, effort.batch // (len(body) + 256)) if kind.digest_sized or kind.bearer else 1
 
     def with_secrets(hint: Hint, form: KeyForm, secrets: Iterable[Secret]) -> Iterator[_Try]:
-        """All at once; the id of the one that matches says what was changed."""
+        """Some at once; the id of the one that matches says what was changed."""
         changed = replace(scheme, key=form)
-        usable = [secret for secret in secrets if not key_problem(changed, secret)]
+        usable: list[Secret] = []
+        for secret in secrets:
+            check()
+            if not key_problem(changed, secret):
+                usable.append(secret)
+            if len(usable) >= together:
+                yield _Try(hint, "", Verifier(changed, usable, url), head, body)
+                usable = []
         if usable:
             yield _Try(hint, "", Verifier(changed, usable, url), head, body)
 
@@ -262,9 +268,9 @@ def _tries(
         )
     if kind.bearer:
         return
-    for because, changed, at, target in other_urls(scheme, head, url):
+    for because, changed, at, target in other_urls(scheme, head, url, effort.hosts):
         yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), with_target(head, target), body)
-    yield from _body_tries(verifier, head, body, effort)
+    yield from _body_tries(verifier, head, body, effort, check)
     for because, name, parts in kind.constructions(scheme.parts):
         changed = replace(scheme, signature=replace(scheme.signature, kind=KINDS[name]), parts=parts)
         yield _Try(Hint.WRONG_ALGORITHM, because, Verifier(changed, secrets, url), head, body)
@@ -275,16 +281,16 @@ def _tries(
             yield _Try(Hint.WRONG_ENCODING, because, Verifier(changed, secrets, url), head, body)
 
 
-def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort) -> Iterator[_Try]:
+def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort, check: Check) -> Iterator[_Try]:
     for because, text in other_ends(body):
         yield _Try(Hint.BODY_NEWLINE_CHANGED, because, verifier, head, text)
-    for because, text in other_line_endings(body):
-        yield _Try(Hint.BODY_LINE_ENDINGS_CHANGED, because, verifier, head, text)
+    if body.count(b"\n") <= effort.lines:
+        for because, text in other_line_endings(body):
+            yield _Try(Hint.BODY_LINE_ENDINGS_CHANGED, because, verifier, head, text)
     if body:
         yield _Try(Hint.BODY_EMPTY, "with an empty body", verifier, head, b"")
-    if len(body) <= effort.json:
-        for because, text in other_json(body, indented=len(body) <= effort.indented):
-            yield _Try(Hint.BODY_JSON_RESERIALISED, because, verifier, head, text)
+    for because, text in other_json(body, effort, check):
+        yield _Try(Hint.BODY_JSON_RESERIALISED, because, verifier, head, text)
 
 
 #: How a sender may have read a secret's text, in words.

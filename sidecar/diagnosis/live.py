@@ -1,28 +1,64 @@
-"""Hints on live traffic: `diagnose` for rejected deliveries, after the response and under a limit.
+"""Hints on live traffic: `diagnose` for rejected deliveries, after the response, in a thread, and under limits.
 
 The response is sent before anything is tried, so neither its content nor its timing shows what was found. Of many rejections
-only `PER_SECOND` are diagnosed; the others have no hint, and are not counted as `unknown`.
+only a few are diagnosed; the others have no hint, and are not counted as `unknown`.
 """
 
+import asyncio
+import functools
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from sidecar.diagnosis.diagnose import DIAGNOSABLE, LIVE, MAX_LIVE_BODY, diagnose
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, diagnose
+from sidecar.diagnosis.effort import LIVE, MAX_LIVE_BODY, OutOfTimeError
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason
 from sidecar.routing.routes import Route, foreign_secrets
 
-#: Diagnoses of one process; each takes a few milliseconds at most, so together about a twentieth of a core.
+#: Diagnoses that one process begins in a second.
 PER_SECOND: Final = 10
+#: Seconds of processor time for the diagnoses of one second; the last one may exceed it.
+CPU_PER_SECOND: Final = 0.1
+#: One that runs and one that waits. Rejections that come meanwhile have no hint.
+MAX_PENDING: Final = 2
+#: Seconds until a diagnosis is given up, by the clock.
+DEADLINE: Final = 0.05
+#: The thread lets the event loop run after this many seconds, for as long as it wants, and for so many seconds at least. The
+#: interpreter would take its lock away from the thread only every 5 ms.
+TURN: Final = 0.0005
+PAUSE: Final = 0.0001
+
+
+class Turns:
+    """The `Check` of live traffic: raises `OutOfTimeError` after `deadline`, and lets the event loop run in between."""
+
+    def __init__(self, clock: Callable[[], float], pause: Callable[[float], None], deadline: float) -> None:
+        self._clock = clock
+        self._pause = pause
+        self._began = clock()
+        self._deadline = self._began + deadline
+
+    def check(self) -> None:
+        now = self._clock()
+        if now >= self._deadline:
+            raise OutOfTimeError
+        if now - self._began >= TURN:
+            self._pause(PAUSE)
+            self._began = self._clock()
 
 
 class Hints:
-    """Decides which rejections are diagnosed, and diagnoses them."""
+    """Decides which rejections are diagnosed, and diagnoses them in a thread."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._second = 0
+        self._second = -1
         self._left = 0
+        self._cpu_left = 0.0
+        self._worker: ThreadPoolExecutor | None = None
+        self._pending: set[asyncio.Future[Hint | None]] = set()
 
     def wants(self, reason: Reason | None, route: Route | None, body_size: int) -> bool:
         """Whether to diagnose a rejection; if so, it counts against the limit."""
@@ -30,11 +66,38 @@ class Hints:
             return False
         second = int(self._monotonic())
         if second != self._second:
-            self._second, self._left = second, PER_SECOND
+            self._second, self._left, self._cpu_left = second, PER_SECOND, CPU_PER_SECOND
+        if self._left <= 0 or self._cpu_left <= 0 or len(self._pending) >= MAX_PENDING:
+            return False
         self._left -= 1
-        return self._left >= 0
+        return True
 
-    def hint(
+    def begin(
+        self,
+        reason: Reason,
+        route: Route,
+        head: RequestHead,
+        pieces: Sequence[bytes],
+        *,
+        now: float,
+        routes: Sequence[Route],
+    ) -> "asyncio.Future[Hint | None]":
+        """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or the time was over."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, "diagnosis")
+        work = functools.partial(self._diagnose, reason, route, head, pieces, now=now, routes=routes)
+        pending: asyncio.Future[Hint | None] = asyncio.get_running_loop().run_in_executor(self._worker, work)
+        self._pending.add(pending)
+        pending.add_done_callback(self._pending.discard)
+        return pending
+
+    async def finish(self) -> None:
+        """Waits for what was begun: a moment."""
+        if self._pending:
+            await asyncio.wait(list(self._pending))
+            await asyncio.sleep(0)  # for the callbacks that were added to them
+
+    def _diagnose(
         self,
         reason: Reason,
         route: Route,
@@ -44,8 +107,18 @@ class Hints:
         now: float,
         routes: Sequence[Route],
     ) -> Hint | None:
-        """The hint; None if the reason says enough."""
-        assert route.verifier is not None
+        """In the thread."""
+        verifier = route.verifier
+        assert verifier is not None  # `wants` checked
+        began = time.thread_time()
+        turns = Turns(time.monotonic, time.sleep, DEADLINE)
         others = foreign_secrets(routes, route)
-        found = diagnose(reason, route.verifier, head, b"".join(pieces), now=now, effort=LIVE, others=others)
+        try:
+            found = diagnose(
+                reason, verifier, head, b"".join(pieces), now=now, effort=LIVE, others=others, check=turns.check
+            )
+        except OutOfTimeError:
+            return None
+        finally:
+            self._cpu_left -= time.thread_time() - began
         return found.hint if found is not None else None

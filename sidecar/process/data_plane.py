@@ -116,6 +116,7 @@ class DataPlane:
         self.proxy.draining = True
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
+        await self.proxy.recorder.finish()
         await self.replays.close()
         if self.proxy.recorder.tracing is not None:
             await self.proxy.recorder.tracing.close(until)

@@ -40,7 +40,7 @@ from sidecar.verify.message import (
     signed_header,
 )
 from sidecar.verify.scheme import Scheme, TimestampField
-from sidecar.verify.template import BODY, HeaderValue, JsonValue
+from sidecar.verify.template import BODY, HeaderValue, JsonValue, Piece
 from sidecar.verify.timestamp import age_of, describe_malformed
 
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
@@ -73,6 +73,7 @@ class Verifier:
         "_writers",
         "mismatch",
         "public_url",
+        "reads_body",
         "scheme",
         "secrets",
     )
@@ -100,12 +101,14 @@ class Verifier:
         self._writers = make_writers(scheme, self._url)
         self._plain = () if scheme.signature.field or scheme.body_hash else plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
-        self._reads_document = bool(scheme.signature.field) or any(isinstance(part, JsonValue) for part in scheme.parts)
-        self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
-        self._signed_headers = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
         clock = scheme.timestamp
         self._clock = clock if clock is not None and not clock.field else None
         self._body_clock = clock if clock is not None and clock.field else None
+        self._reads_document = bool(scheme.signature.field) or any(isinstance(part, JsonValue) for part in scheme.parts)
+        #: Whether it parses the body, as JSON or as a form, and does not only hash it.
+        self.reads_body = self._reads_document or Piece.FORM_SORTED in scheme.parts or self._body_clock is not None
+        self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
+        self._signed_headers = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
         #: The rejection of a delivery that no secret matches; to be returned, never raised.

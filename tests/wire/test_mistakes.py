@@ -9,8 +9,10 @@ import hashlib
 import hmac
 import io
 import json
+import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from unittest import mock
 
 import leak_watch
@@ -323,3 +325,29 @@ def test_a_body_too_large_to_look_into_has_no_hint(sidecar, receiver):
     body = b"CANARY-BODY-5e1d" * 20_000
     sidecar.refused(signed("", body, body + b"\n").raw, 403, "signature_mismatch", route="github", receiver=receiver)
     assert "hint" not in sidecar.delivery(mark)
+
+
+def test_what_is_dear_to_diagnose_costs_little_and_holds_up_nobody(sidecar, receiver):
+    """Nested objects with dear numbers, ten thousand lines, and a URL scheme with many hosts: it took seconds."""
+    nested = b'{"k":' * 700 + b"[" + b"5e-324," * 80 + b"7]" + b"}" * 700
+    hosts = [("X-Forwarded-Host", f"h{number}.example") for number in range(150)]
+    square = [("x-square-hmacsha256-signature", base64.b64encode(b"\1" * 32).decode())]
+    dear = [
+        github("", "sha256=" + "1" * 64, nested).raw,
+        github("", "sha256=" + "1" * 64, b"\n" * 250_000).raw,
+        Mistake("", "square", [*square, *hosts], b"[" + b"1e-300," * 1000 + b"0]").raw,
+    ]
+    good = github("", "sha256=" + mac(GITHUB).hex()).raw
+    mark, before = sidecar.mark(), cpu(sidecar)
+    for _ in range(5):
+        for raw in dear:
+            assert sidecar.ask(raw).status == 403
+            assert sidecar.ask(good).status == 200
+    sidecar.delivery(mark, 30)
+    assert cpu(sidecar) - before < 1.0
+
+
+def cpu(sidecar):
+    """Seconds of processor time that it has used."""
+    fields = Path(f"/proc/{sidecar.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

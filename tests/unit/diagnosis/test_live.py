@@ -1,0 +1,116 @@
+"""Diagnosis on live traffic: how much is begun, when it is given up, and what it holds meanwhile."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sidecar.diagnosis import live
+from sidecar.diagnosis.effort import MAX_LIVE_BODY, OutOfTimeError
+from sidecar.diagnosis.live import CPU_PER_SECOND, DEADLINE, MAX_PENDING, PAUSE, PER_SECOND, TURN, Hints, Turns
+from sidecar.http1.head import make_head
+from sidecar.outcomes import Hint, Reason
+
+HEAD = make_head("POST", b"/", [], None)
+ROUTE = cast(Any, SimpleNamespace(verifier=object()))
+
+
+class Clock:
+    """Moves only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_diagnosis_is_given_up_at_its_deadline() -> None:
+    clock = Clock()
+    turns = Turns(clock, lambda seconds: None, DEADLINE)
+    clock.now += DEADLINE * 0.99
+    turns.check()
+    clock.now += DEADLINE * 0.02
+    with pytest.raises(OutOfTimeError):
+        turns.check()
+
+
+def test_the_loop_gets_its_turn_in_between() -> None:
+    clock, paused = Clock(), list[float]()
+    turns = Turns(clock, paused.append, DEADLINE)
+    turns.check()
+    assert paused == []
+    for _ in range(3):
+        clock.now += TURN * 1.01
+        turns.check()
+        turns.check()
+    assert paused == [PAUSE] * 3
+
+
+def begin(hints: Hints) -> "asyncio.Future[Hint | None]":
+    return hints.begin(Reason.SIGNATURE_MISMATCH, ROUTE, HEAD, [b"a", b"b"], now=0.0, routes=[])
+
+
+def wants(hints: Hints, size: int = 0) -> bool:
+    return hints.wants(Reason.SIGNATURE_MISMATCH, ROUTE, size)
+
+
+def test_rejections_that_come_while_others_are_diagnosed_have_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    seen = []
+
+    def wait(reason: Reason, verifier: object, head: object, body: bytes, **options: object) -> None:
+        seen.append((threading.current_thread() is threading.main_thread(), body))
+        go.wait(10)
+
+    monkeypatch.setattr(live, "diagnose", wait)
+
+    async def main() -> None:
+        hints = Hints(Clock())
+        for _ in range(MAX_PENDING):
+            assert wants(hints)
+            begin(hints)
+        assert not wants(hints)
+        go.set()
+        await hints.finish()
+        assert wants(hints)
+
+    asyncio.run(main())
+    assert seen == [(False, b"ab")] * MAX_PENDING
+
+
+def test_a_second_has_so_many_diagnoses_and_so_much_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = [0.0]
+    monkeypatch.setattr(live, "diagnose", lambda *arguments, **options: None)
+    monkeypatch.setattr(
+        live.time, "thread_time", lambda: used.__setitem__(0, used[0] + CPU_PER_SECOND * 0.6) or used[0]
+    )
+
+    async def main() -> None:
+        clock = Clock()
+        hints = Hints(clock)
+        assert [wants(hints) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
+        clock.now += 1
+        for _ in range(2):
+            assert wants(hints)
+            assert await begin(hints) is None
+        assert not wants(hints)
+        clock.now += 1
+        assert wants(hints)
+        assert not wants(hints, MAX_LIVE_BODY + 1)
+
+    asyncio.run(main())
+
+
+def test_what_takes_too_long_has_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*arguments: object, **options: object) -> None:
+        raise OutOfTimeError
+
+    monkeypatch.setattr(live, "diagnose", late)
+
+    async def main() -> None:
+        assert await begin(Hints(Clock())) is None
+
+    asyncio.run(main())
