@@ -1,13 +1,12 @@
 """Stages 7 to 9: once, forward, response."""
 
-import asyncio
 import functools
 import os
 from collections.abc import Callable
 from typing import Final
 
 from sidecar.delivery import decide
-from sidecar.delivery.delivery import ON_LOOP_BYTES, Delivery
+from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.upstream_head import upstream_head
 from sidecar.http1.upstream import Connection
 from sidecar.outcomes import Reason, Rejected
@@ -39,10 +38,17 @@ class Forwarder:
         assert route.verifier is not None
         assert route.replay is not None
         assert claim is not None
+        assert delivery.verified is not None
         fingerprint = functools.partial(
-            route.verifier.fingerprint, claim, delivery.head, delivery.body.pieces, scope=route.name
+            route.verifier.fingerprint,
+            claim,
+            delivery.head,
+            delivery.body.pieces,
+            scope=route.name,
+            url=delivery.verified.url,
         )
-        turn = ReplayTurn(self._replays, await _hash(delivery.body.size, fingerprint), route.replay)
+        others = route.verifier.other_fingerprints(delivery.head, scope=route.name)
+        turn = ReplayTurn(self._replays, await delivery.compute(fingerprint), route.replay, others)
         try:
             longest = delivery.snapshot.upstreams[route.upstream].longest
             await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)
@@ -85,14 +91,15 @@ class Forwarder:
         """The header lines that sign a delivery for the receiver; none for one that nothing vouches for."""
         if isinstance(permission, Waived) and not permission.admitted:
             return b""
-        return await _hash(delivery.body.size, functools.partial(_signature_lines, delivery, int(self._now())))
+        return await delivery.compute(functools.partial(_signature_lines, delivery, int(self._now())))
 
 
 def _signature_lines(delivery: Delivery, now: int) -> bytes:
     route, body = delivery.route, delivery.body.pieces
     assert route.upstream_signer is not None
     fresh = os.urandom(16).hex().encode()
-    ident = message_id(route.verifier, delivery.claim, delivery.head, body, scope=route.name, fresh=fresh)
+    url = delivery.verified.url if delivery.verified is not None else b""
+    ident = message_id(route.verifier, delivery.claim, delivery.head, body, scope=route.name, fresh=fresh, url=url)
     return route.upstream_signer.lines(ident, now, body)
 
 
@@ -115,10 +122,3 @@ async def _stream(delivery: Delivery, connection: Connection) -> None:
             evicted = await turn.end(connection.status)
             delivery.record.evicted |= evicted
         done = _pass_on(delivery, connection)
-
-
-async def _hash(size: int, compute: Callable[[], bytes]) -> bytes:
-    """What `compute` makes of a body of this size: in a thread if it is large."""
-    if size <= ON_LOOP_BYTES:
-        return compute()
-    return await asyncio.get_running_loop().run_in_executor(None, compute)

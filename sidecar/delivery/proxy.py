@@ -1,12 +1,13 @@
 """The straight line: one delivery from its head to its record. See the package's docstring for the map."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 
 from sidecar.delivery import decide
 from sidecar.delivery.body import Body, Budget
-from sidecar.delivery.delivery import ON_LOOP_BYTES, Delivery
+from sidecar.delivery.delivery import PARSED_ON_LOOP_BYTES, Delivery
 from sidecar.delivery.forward import Forwarder
 from sidecar.delivery.recorder import Recorder, note_end, place_of
 from sidecar.delivery.responses import answer_handshake, send_rejection, unparsed_rejection
@@ -137,15 +138,15 @@ class Proxy:
         return None
 
     async def _verify(self, delivery: Delivery) -> Rejected | None:
-        """Stage 6, timed, and in a thread for a large body."""
+        """Stage 6, timed."""
         record, body = delivery.record, delivery.body
         began = self._monotonic()
         if record.trace is not None:
             record.trace.verify_began = began
         try:
-            if body.size <= ON_LOOP_BYTES:
+            if body.size <= PARSED_ON_LOOP_BYTES:  # most are
                 return decide.verify(delivery, body.pieces)
-            return await asyncio.get_running_loop().run_in_executor(None, decide.verify, delivery, body.pieces)
+            return await delivery.compute(functools.partial(decide.verify, delivery, body.pieces))
         finally:
             record.verify_seconds = self._monotonic() - began
 

@@ -1,6 +1,7 @@
 """One delivery's turn at the receiver: no copy is forwarded during the turn, nor after it ended successfully."""
 
 import asyncio
+from collections.abc import Sequence
 
 from sidecar.outcomes import Outcome, Reason, Rejected, Response
 from sidecar.replay.store import Replay, Seen, Store
@@ -11,18 +12,27 @@ IN_PROGRESS = Response(409, "Delivery in progress", retry_after=5)
 
 
 class ReplayTurn:
-    """The turn of the delivery `key`, from `begin` until `end` or `abandon`."""
+    """The turn of the delivery `key`, from `begin` until `end` or `abandon`.
 
-    __slots__ = ("_key", "_over", "_replay", "_store")
+    It is also a copy of a delivery with one of the keys `others`.
+    """
 
-    def __init__(self, store: Store, key: bytes, replay: Replay) -> None:
+    __slots__ = ("_key", "_others", "_over", "_replay", "_store")
+
+    def __init__(self, store: Store, key: bytes, replay: Replay, others: Sequence[bytes] = ()) -> None:
         self._store = store
         self._key = key
+        self._others = others
         self._replay = replay
         self._over = False
 
     async def begin(self, pending_seconds: float, *, wait: bool) -> None:
         """Claims the turn. Raises `Rejected` if a copy had or has it, and `StoreUnavailableError`."""
+        for other in self._others:
+            seen = await self._store.begin(other, pending_seconds)
+            if seen is not Seen.NEW:
+                raise Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
+            self._store.release(other)
         for pause in (*PAUSES, 0.0) if wait else (0.0,):
             seen = await self._store.begin(self._key, pending_seconds)
             if seen is Seen.NEW:

@@ -83,7 +83,7 @@ _UNREAD: Final[Any] = object()
 class Delivery:
     """The values that fill a template."""
 
-    __slots__ = ("_document", "body", "form_field", "head", "timestamp", "url")
+    __slots__ = ("_document", "_form", "body", "form_field", "head", "timestamp", "url")
 
     def __init__(self, head: RequestHead, body: Sequence[bytes], timestamp: bytes, url: bytes, form_field: str) -> None:
         self.head = head
@@ -92,6 +92,7 @@ class Delivery:
         self.url = url  #: empty without a public URL
         self.form_field = form_field
         self._document: Any = _UNREAD
+        self._form: bytes | None = None
 
     @property
     def document(self) -> Any:
@@ -99,6 +100,13 @@ class Delivery:
         if self._document is _UNREAD:
             self._document = read_document(self.head, self.body, self.form_field)
         return self._document
+
+    @property
+    def sorted_form(self) -> bytes:
+        """The body's form, sorted once. Raises `Rejected`."""
+        if self._form is None:
+            self._form = sorted_form(self.head, self.body)
+        return self._form
 
 
 Writer = Callable[[Delivery], Sequence[bytes]]
@@ -189,7 +197,7 @@ _PIECES: Final[dict[Piece, Writer]] = {
     Piece.URL_WITHOUT_QUERY: lambda delivery: (delivery.url.partition(b"?")[0],),
     Piece.PATH_QUERY: lambda delivery: (_path_query(delivery),),
     Piece.HOST: lambda delivery: (signed_header(delivery.head, b"host"),),
-    Piece.FORM_SORTED: lambda delivery: (sorted_form(delivery.head, delivery.body),),
+    Piece.FORM_SORTED: lambda delivery: (delivery.sorted_form,),
     Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_hash("sha256", delivery.body)),),
     Piece.BODY_SHA512_B64: lambda delivery: (b64encode(_body_hash("sha512", delivery.body)),),
     Piece.SECRET: lambda delivery: (SECRET_PLACE,),

@@ -14,6 +14,8 @@ pieces form the signed message. `docs/own-scheme.md` explains every key.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
+from typing import NamedTuple
 
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
@@ -21,7 +23,7 @@ from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import Kind
 from sidecar.verify.kinds.hmac import HMAC
-from sidecar.verify.template import BODY, BODY_PIECES, URL_PIECES, HeaderValue, Part
+from sidecar.verify.template import BODY, BODY_PIECES, TIMESTAMP, URL_PIECES, HeaderValue, Part, Piece
 
 
 class Unit(StrEnum):
@@ -139,3 +141,47 @@ class Scheme:
     def signs_id(self) -> bool:
         """Whether the delivery id is part of the signed message."""
         return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.parts
+
+    @property
+    def id_bound(self) -> "IdBound | None":
+        """Where the delivery id ends in the signed message; None if it isn't signed, or if that is uncertain.
+
+        An id next to another variable part could be given some of its bytes, with the same signature. So literal text must be
+        beside it, and on one side of it nothing whose length a sender can choose.
+        """
+        if self.delivery_id is None or not self.signs_id:
+            return None
+        place = HeaderValue(self.delivery_id.lower().encode())
+        at = self.parts.index(place)
+        before, after = self.parts[:at], self.parts[at + 1 :]
+        if place in after or not all(isinstance(part, bytes) for part in (*before[-1:], *after[:1])):
+            return None
+        if all(map(_has_fixed_size, before)):
+            return IdBound(after[0] if after and isinstance(after[0], bytes) else b"", first=True)
+        if all(map(_has_fixed_size, after)):
+            return IdBound(before[-1] if isinstance(before[-1], bytes) else b"", first=False)
+        return None
+
+    @property
+    def adjacent(self) -> tuple[Part, Part] | None:
+        """The first two parts of the message without text between them, so that bytes can be moved from one to the other."""
+        for left, right in pairwise(self.parts):
+            free = [part for part in (left, right) if not (isinstance(part, bytes) or _has_fixed_size(part))]
+            if len(free) == 2 and TIMESTAMP not in free and any(isinstance(part, HeaderValue) for part in free):
+                return left, right
+        return None
+
+
+class IdBound(NamedTuple):
+    """The end of the delivery id in the signed message."""
+
+    separator: bytes  #: the text beside it; empty at the end of the message
+    first: bool  #: whether the id ends at the first of several separators, or begins after the last
+
+
+def _has_fixed_size(part: Part) -> bool:
+    """Whether a sender can't choose how long it is."""
+    return isinstance(part, bytes) or part in _FIXED_SIZE
+
+
+_FIXED_SIZE = frozenset({Piece.METHOD, Piece.HOST, Piece.SECRET, Piece.BODY_SHA256_B64, Piece.BODY_SHA512_B64})

@@ -51,15 +51,20 @@ def message_id(
     *,
     scope: str,
     fresh: bytes,
+    url: bytes,
 ) -> bytes:
     """An id that stays the same when a provider resends a delivery: its own id if that is signed, else a hash of the message.
+
+    An id whose end in the message is uncertain does not count.
+
+    `url` is the one that was verified.
 
     If nothing is signed, a resent delivery looks like a new one with the same content, so each gets the id `fresh`.
     """
     if verifier is None or claim is None or verifier.scheme.signature.kind.bearer:
         return b"msg_" + fresh
-    if verifier.scheme.signs_id:
+    if verifier.scheme.id_bound is not None:
         sent = verifier.delivery_id(head)
         if _PLAIN_ID.fullmatch(sent):
             return sent
-    return b"msg_" + verifier.fingerprint(claim, head, body, scope=scope).hex().encode()
+    return b"msg_" + verifier.fingerprint(claim, head, body, scope=scope, url=url).hex().encode()

@@ -25,7 +25,7 @@ from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim, SignatureReader
-from sidecar.verify.document import MAX_UNVERIFIED, find_value, read_document
+from sidecar.verify.document import MAX_UNVERIFIED, find_value
 from sidecar.verify.keys import read_keys
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
 from sidecar.verify.message import (
@@ -45,6 +45,8 @@ from sidecar.verify.timestamp import age_of, describe_malformed
 
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
+#: Pieces of a delivery id between the separators of the signed message.
+MAX_ID_PIECES: Final = 8
 
 
 class Verified(NamedTuple):
@@ -52,6 +54,7 @@ class Verified(NamedTuple):
 
     secret_id: str  #: the secret that matched
     age: float | None = None  #: of a timestamp in the body, in seconds; the claim has the age of any other
+    url: bytes = b""  #: the URL that was signed; empty if none was
 
 
 class Verifier:
@@ -62,6 +65,7 @@ class Verifier:
         "_clock",
         "_clock_header",
         "_delivery_id_header",
+        "_id_bound",
         "_matcher",
         "_only_body",
         "_plain",
@@ -111,6 +115,7 @@ class Verifier:
         self._signed_headers = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
+        self._id_bound = scheme.id_bound
         #: The rejection of a delivery that no secret matches; to be returned, never raised.
         self.mismatch = Rejected(
             Reason.TOKEN_MISMATCH if kind.bearer else Reason.SIGNATURE_MISMATCH,
@@ -164,42 +169,56 @@ class Verifier:
 
     def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
         """Like `verify`, but returns None if no secret matches; that is the rejection `mismatch`."""
-        if self._plain:
-            message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
-            secret_id = self._matcher.match(claim.signatures, message)
-        else:
-            secret_id = self._match_composed(claim, head, body)
+        if not self._plain:
+            return self._match_composed(claim, head, body)
+        message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
+        secret_id = self._matcher.match(claim.signatures, message)
         if secret_id is None:
             return None
         # (7)
         if self._body_clock is None:
             return Verified(secret_id)
-        return Verified(secret_id, self._age_in_body(self._body_clock, head, body, claim.now))
+        inputs = Delivery(head, body, b"", b"", self.scheme.form_field)
+        return Verified(secret_id, self._age_in_body(self._body_clock, inputs, claim.now))
 
-    def fingerprint(self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str) -> bytes:
+    def fingerprint(self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str, url: bytes) -> bytes:
         """32 bytes that are the same for every copy of a verified delivery, whatever its signature; never a MAC.
 
-        The SHA-256 of the delivery id if it is signed, else of the signed message; for a bearer kind, of the body. Deliveries
-        of different `scope` have different fingerprints.
+        The SHA-256 of the delivery id if it is signed and where it ends is certain, else of the signed message, with the `url`
+        that was verified; for a bearer kind, of the body. Deliveries of different `scope` have different fingerprints.
         """
         digest = hashlib.sha256(scope.encode() + b"\0")
         message: Sequence[bytes]
-        if self.scheme.signs_id:
+        if self._id_bound is not None:
             message = (self.delivery_id(head),)
         elif self._only_body or self.scheme.signature.kind.bearer:
             message = body
         elif self._plain:
             message = compose_plain(self._plain, claim.timestamp, body)
         else:
-            delivery = Delivery(head, body, claim.timestamp, b"", self.scheme.form_field)
-            delivery.url = self._url.of(head.target) if self._url is not None else b""
-            message = compose(self._writers, delivery)
+            message = compose(self._writers, Delivery(head, body, claim.timestamp, url, self.scheme.form_field))
         for piece in message:
             digest.update(piece)
         return digest.digest()
 
-    def _match_composed(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> str | None:
-        """Steps (4) to (6) for templates that need more than body and timestamp."""
+    def other_fingerprints(self, head: RequestHead, *, scope: str) -> list[bytes]:
+        """The fingerprints that a verified delivery would have if its id ended at another separator. Raises `Rejected`.
+
+        A sender of a recording may have added to the id what follows it in the signed message. Providers write no separators
+        into their ids, so there are usually none.
+        """
+        bound = self._id_bound
+        if bound is None or not bound.separator:
+            return []
+        pieces = self.delivery_id(head).split(bound.separator)
+        if len(pieces) > MAX_ID_PIECES:
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the delivery id has more than {MAX_ID_PIECES} parts")
+        cuts = range(1, len(pieces))
+        texts = [bound.separator.join(pieces[:cut] if bound.first else pieces[cut:]) for cut in cuts]
+        return [hashlib.sha256(scope.encode() + b"\0" + text).digest() for text in texts]
+
+    def _match_composed(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
+        """Steps (4) to (7) for templates that need more than body and timestamp."""
         scheme = self.scheme
         delivery = Delivery(head, body, claim.timestamp, b"", scheme.form_field)
         # (4)
@@ -219,14 +238,15 @@ class Verifier:
         for delivery.url in (b"",) if self._url is None else self._url.variants(head.target, scheme):
             secret_id = self._matcher.match(signatures, compose(self._writers, delivery))
             if secret_id is not None:
-                return secret_id
+                # (7)
+                clock = self._body_clock
+                age = self._age_in_body(clock, delivery, claim.now) if clock is not None else None
+                return Verified(secret_id, age, delivery.url)
         return None
 
-    def _age_in_body(
-        self, clock: TimestampField, head: RequestHead, body: Sequence[bytes], now: float | None
-    ) -> float | None:
+    def _age_in_body(self, clock: TimestampField, delivery: Delivery, now: float | None) -> float | None:
         try:
-            text = find_value(read_document(head, body, self.scheme.form_field), clock.field)
+            text = find_value(delivery.document, clock.field)
         except Rejected as unreadable:
             raise Rejected(Reason.TIMESTAMP_MALFORMED, unreadable.detail) from None
         if text is None:

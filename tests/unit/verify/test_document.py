@@ -9,7 +9,15 @@ import pytest
 
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.verify.document import MAX_FIELDS, MAX_UNVERIFIED, find_value, find_values, read_document, sorted_form
+from sidecar.verify.document import (
+    MAX_FIELDS,
+    MAX_UNVERIFIED,
+    MAX_VALUES,
+    find_value,
+    find_values,
+    read_document,
+    sorted_form,
+)
 
 FORM = b"application/x-www-form-urlencoded"
 
@@ -153,6 +161,23 @@ def test_a_form_of_five_megabytes_is_read_like_urllib_does_and_costs_a_moment(it
     made = sorted_form(head(FORM), [body])
     assert time.process_time() - began < 0.5
     assert made == b"a" + unquote_to_bytes(item.replace(b"+", b" ")) * (5 * 1024**2 // len(item))
+
+
+@pytest.mark.parametrize("size", range(64 * 1024 - 3, 64 * 1024 + 4))
+def test_a_long_value_is_unescaped_the_same_wherever_it_is_cut(size: int) -> None:
+    body = b"a=" + b"x" * (size - 2) + b"%41%3d%25+" * 30_000
+    assert sorted_form(head(FORM), [body]) == b"a" + unquote_to_bytes(body[2:].replace(b"+", b" "))
+    for broken in (b"%", b"%4", b"%4g"):
+        with pytest.raises(Rejected):
+            sorted_form(head(FORM), [b"a=" + b"x" * (size - 2) + broken + b"%41" * 30_000])
+
+
+@pytest.mark.parametrize("item", [b"0,", b"[],", b"{},", b'{"a":0},'])
+def test_a_document_has_so_many_values_and_no_more(item: bytes) -> None:
+    each = sum(item.count(mark) for mark in (b",", b"[", b"{"))
+    fits = (MAX_VALUES - 1) // each
+    assert len(read_document(head(), [b"[" + item * fits + b"0]"], "")) == fits + 1
+    assert refused(b"[" + item * (fits + 1) + b"0]").detail.startswith("the body's JSON has more than 50000 ")
 
 
 def test_a_body_that_is_no_form_is_not_read_as_one() -> None:

@@ -1,7 +1,6 @@
 """sign_delivery, and what verifies it: schemes in the body, in the URL, under a private key; what two copies have in common."""
 
 import json
-from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -206,7 +205,7 @@ def test_a_secret_in_another_form_is_an_error_at_load() -> None:
 def key_of(preset: str, signed: Signed, secrets: tuple[Secret, ...] = (SECRET,), scope: str = "route") -> bytes:
     verifier = Verifier(load_preset(preset), secrets)
     head = head_of(signed)
-    return verifier.fingerprint(verifier.read_claim(head, NOW), head, [signed.body], scope=scope)
+    return verifier.fingerprint(verifier.read_claim(head, NOW), head, [signed.body], scope=scope, url=b"")
 
 
 def test_two_copies_have_one_key_whichever_signature_they_carry() -> None:
@@ -233,13 +232,86 @@ def test_the_key_follows_the_delivery_id_where_that_is_signed_and_is_never_the_m
     assert key_of("github", github).hex() not in github.headers[0][1]
 
 
-def test_the_url_is_part_of_the_key_where_it_is_signed() -> None:
-    def key(target: bytes) -> bytes:
+def test_the_url_that_was_verified_is_part_of_the_key_where_it_is_signed() -> None:
+    def key(target: bytes, signed_as: str) -> bytes:
         verifier = Verifier(load_preset("twilio"), (SECRET,), "https://hooks.example.com")
-        head = make_head("POST", target, [(b"X-Twilio-Signature", b64encode(bytes(20)))], None)
-        return verifier.fingerprint(verifier.read_claim(head, NOW), head, [b""], scope="route")
+        signed = sign_delivery(load_preset("twilio"), SECRET, body=b"", now=NOW, url=signed_as)
+        head = make_head("POST", target, [(name.encode(), value.encode()) for name, value in signed.headers], None)
+        claim = verifier.read_claim(head, NOW)
+        url = verifier.verify(claim, head, [b""]).url
+        return verifier.fingerprint(claim, head, [b""], scope="route", url=url)
 
-    assert key(b"/a") == key(b"/a") != key(b"/b")
+    a, with_port = "https://hooks.example.com/a", "https://hooks.example.com:443/a"
+    assert key(b"/a", a) == key(b"/a", a) != key(b"/b", "https://hooks.example.com/b")
+    assert key(b"/a", a) != key(b"/a", with_port)
+
+
+@pytest.mark.parametrize(
+    "target", [b"/hs?x=(1),a/b", b"/hs?x=%281%29,a/b", b"/hs?x=(1)%2Ca%2fb", b"/hs?x=%281%29%2ca%2Fb"]
+)
+def test_every_spelling_of_a_url_that_one_signature_verifies_has_one_key(target: bytes) -> None:
+    scheme = load_preset("hubspot-v3")
+    verifier = Verifier(scheme, (SECRET,), "https://hooks.example.com")
+    url = "https://hooks.example.com/hs?x=(1),a/b"
+    signed = sign_delivery(scheme, SECRET, body=b"{}", now=NOW, url=url)
+    keys = set()
+    for each in (b"/hs?x=(1),a/b", target):
+        head = make_head("POST", each, [(name.encode(), value.encode()) for name, value in signed.headers], None)
+        claim = verifier.read_claim(head, NOW)
+        keys.add(verifier.fingerprint(claim, head, [b"{}"], scope="r", url=verifier.verify(claim, head, [b"{}"]).url))
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "body", "moved"),
+    [
+        # (id, timestamp header) and body of the delivery, and the same message cut elsewhere
+        (
+            "configcat",
+            (b"a1b2", b"1795579411", b"{}"),
+            [(b"a1b", b"21795579411", b"{}"), (b"a1b21795", b"579411", b"{}")],
+        ),
+        ("framer", (b"7e1f", b"", b'{"a":1}'), [(b"1f", b"", b'{"a":1}7e'), (b"}7e1f", b"", b'{"a":1')]),
+    ],
+)
+def test_bytes_moved_between_id_and_neighbour_leave_the_key_as_it_is(
+    preset: str, body: tuple[bytes, bytes, bytes], moved: list[tuple[bytes, bytes, bytes]]
+) -> None:
+    scheme = load_preset(preset)
+    verifier = Verifier(scheme, (SECRET,))
+    assert scheme.delivery_id is not None
+    names = (scheme.delivery_id, "x-configcat-webhook-timestamp")
+    first = [(name, text.decode()) for name, text in zip(names, body)]
+    signed = sign_delivery(scheme, SECRET, body=body[2], now=NOW, headers=first)
+    keys = set()
+    for ident, stamp, text in (body, *moved):
+        headers = [*signed.headers, (names[0], ident.decode()), (names[1], stamp.decode())]
+        head = make_head("POST", b"/", [(name.encode(), value.encode()) for name, value in headers], None)
+        claim = verifier.read_claim(head, NOW)
+        verified = verifier.verify(claim, head, [text])
+        keys.add(verifier.fingerprint(claim, head, [text], scope="r", url=verified.url))
+        assert verifier.other_fingerprints(head, scope="r") == []
+    assert len(keys) == 1
+
+
+def test_an_id_that_took_what_follows_it_is_known_by_its_first_part() -> None:
+    """`{id}.{timestamp}.{body}` with `id.timestamp.start` for an id, and a time in the body for the timestamp."""
+    whsec = Secret("s", b"whsec_c2VjcmV0")
+    earlier = int(NOW) - 10
+    body = b'{"note":"x.%d.y"}' % earlier
+    genuine = sign_delivery(load_preset("svix"), whsec, body=body, now=NOW, delivery_id="msg_1")
+    verifier = Verifier(load_preset("svix"), (whsec,))
+    sent = dict(genuine.headers)
+    stamp = sent["svix-timestamp"]
+    headers = sent | {"svix-id": f'msg_1.{stamp}.{{"note":"x', "svix-timestamp": str(earlier)}
+    head = make_head("POST", b"/", [(name.encode(), value.encode()) for name, value in headers.items()], None)
+    claim = verifier.read_claim(head, NOW)
+    assert verifier.verify(claim, head, [b'y"}']).secret_id == "s"
+    assert key_of("svix", genuine, (whsec,)) in verifier.other_fingerprints(head, scope="route")
+    assert verifier.other_fingerprints(head_of(genuine), scope="route") == []
+    many = make_head("POST", b"/", [(b"svix-id", b"a." * 100)], None)
+    with pytest.raises(Rejected):
+        verifier.other_fingerprints(many, scope="route")
 
 
 def test_where_nothing_is_signed_the_key_follows_the_body() -> None:
