@@ -17,6 +17,7 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Scheme
+from sidecar.verify.template import describe_template
 
 # -- the whole file --
 
@@ -81,6 +82,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_public_url(at, route, file, report)
     _check_secret_ids((*at, "secrets"), route.secrets, report)
     _check_replay(at, route, report)
+    _check_template(at, route, report)
     _check_handshake(at, route, report)
 
 
@@ -160,6 +162,18 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
         )
 
 
+def _check_template(at: Path, route: RouteSettings, report: Report) -> None:
+    scheme = route.scheme
+    pair = scheme.adjacent if scheme is not None and not scheme.signature.kind.bearer else None
+    if scheme is not None and pair is not None and not report.is_wrong((*at, "verify")):
+        report.warn(
+            (*at, "verify"),
+            f"signs {scheme.signed} with no text between {describe_template(pair[:1], {})} and "
+            f"{describe_template(pair[1:], {})}, so a recording verifies with bytes moved from one to the other; "
+            "use a scheme that separates them if the provider has one",
+        )
+
+
 def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
     shapes = route.scheme.handshake if route.scheme is not None else ()
     wants_token = any(shape.needs_token for shape in shapes)
@@ -174,6 +188,12 @@ def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
         report.warn(
             at,
             "can't respond to the provider's handshake; add `verify_token: {env: NAME}`, or `handshake: pass` for the receiver",
+        )
+    if route.handshake is HandshakeMode.PASS and not all(shape.signed for shape in shapes):
+        report.warn(
+            (*at, "handshake"),
+            "forwards the provider's handshake unverified, because it has no signature: anyone can send one, without a "
+            "body; have the receiver do nothing else with it, or remove `handshake` so that the sidecar responds",
         )
 
 

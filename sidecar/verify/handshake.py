@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from sidecar.http1.head import Header, RequestHead
 from sidecar.outcomes import Reason, Rejected
@@ -37,6 +37,7 @@ _PRINTABLE = re.compile(r"[ -~]{1,1024}")
 #: A handshake's body has a few hundred bytes; larger ones are deliveries.
 MAX_BODY = 16 * 1024
 _MAX_PARAMETERS = 64
+_MAX_PARAMETER = 4096
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -194,9 +195,12 @@ class Handshakes:
         return self.mode is HandshakeMode.ANSWER
 
     def find_unsigned(self, head: RequestHead) -> Shape | None:
-        """The unsigned handshake that a request is, by its head; None if it is a delivery."""
+        """The unsigned handshake that a request is, by its head; None if it is a delivery.
+
+        One that the receiver responds to is forwarded unverified. So it may have no body, and its challenge must be one.
+        """
         for shape in self.unsigned:
-            if _matches(shape, head, None):
+            if _matches(shape, head, None) and (self.responds_to(shape) or _may_pass(shape, head)):
                 return shape
         return None
 
@@ -212,10 +216,13 @@ class Handshakes:
             raise Rejected(
                 Reason.SIGNATURE_MISMATCH, "the body could be a handshake's challenge, which anyone can get signed"
             )
+        document: Any = None
+        parsed = False
         for shape in self.signed:
             # Parsing JSON costs more than verifying it: only bodies that contain the words are parsed.
             if _matches(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words):
-                document = _parse_body(body)
+                if not parsed:
+                    document, parsed = _parse_body(body), True
                 if _matches(shape, head, document):
                     return shape
         return None
@@ -231,9 +238,7 @@ class Handshakes:
         values: dict[str, str] = {}
         if shape.challenge is not None:
             challenge = _find_value(shape.challenge, head, document)
-            if not isinstance(challenge, str) or not (
-                _PRINTABLE.fullmatch(challenge) and re.fullmatch(shape.pattern, challenge)
-            ):
+            if not isinstance(challenge, str) or not _is_challenge(shape, challenge):
                 raise Rejected(Reason.MALFORMED_REQUEST, f"the handshake's challenge does not match {shape.pattern}")
             values["challenge"] = challenge
         if shape.computed is not None:
@@ -269,24 +274,46 @@ def _matches(shape: Shape, head: RequestHead, document: Any, *, but: Source | No
     return not (isinstance(document, dict) and any(name in document for name in shape.without))
 
 
+def _is_challenge(shape: Shape, text: str) -> bool:
+    return bool(_PRINTABLE.fullmatch(text) and re.fullmatch(shape.pattern, text))
+
+
+def _may_pass(shape: Shape, head: RequestHead) -> bool:
+    """Whether an unsigned handshake may reach the receiver."""
+    if head.content_length or head.values(b"transfer-encoding"):
+        return False
+    if shape.challenge is None:
+        return True
+    challenge = _find_value(shape.challenge, head, None)
+    return isinstance(challenge, str) and _is_challenge(shape, challenge)
+
+
 def _find_value(place: Place, head: RequestHead, document: Any) -> str | int | None:
     """None if it is absent, repeated, or neither a string nor an integer."""
     if place.source is Source.HEADER:
         sent = head.values(place.name.lower().encode())
         return sent[0].decode("latin-1") if len(sent) == 1 else None
     if place.source is Source.QUERY:
-        try:
-            query = head.target.partition(b"?")[2].decode("ascii")
-            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
-        except ValueError:
-            return None
-        given = [value for name, value in pairs if name == place.name]
-        return given[0] if len(given) == 1 else None
+        return _find_parameter(head.target.partition(b"?")[2], place.name)
     for step in place.name.split("."):
         if not isinstance(document, dict):
             return None
         document = document.get(step)
     return document if isinstance(document, str | int) else None
+
+
+def _find_parameter(query: bytes, wanted: str) -> str | None:
+    """The value of the only parameter of this name. Nothing else of the query is unescaped."""
+    if not query or not query.isascii() or query.count(b"&") >= _MAX_PARAMETERS:
+        return None
+    found: str | None = None
+    for item in query.decode().split("&"):
+        name, _, value = item.partition("=")
+        if len(name) <= 3 * len(wanted) and unquote_plus(name) == wanted:
+            if found is not None or len(value) > _MAX_PARAMETER:
+                return None
+            found = value
+    return None if found is None else unquote_plus(found)
 
 
 def _parse_body(body: bytes) -> Any:

@@ -435,6 +435,36 @@ def test_an_accounts_key_is_warned_about_too(load: Load, tmp_path: Path) -> None
     ]
 
 
+ADJACENT = {
+    "airwallex": "header x-timestamp and body",
+    "configcat": "header x-configcat-webhook-id and header x-configcat-webhook-timestamp",
+    "framer": "body and header framer-webhook-submission-id",
+    "klaviyo": "body and header klaviyo-timestamp",
+    "plivo-v2": "url_without_query and header x-plivo-signature-v2-nonce",
+}
+
+
+def test_presets_that_sign_a_header_next_to_something_else_are_warned_about(load: Load) -> None:
+    for preset in preset_names():
+        text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
+        text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "no text between" in warning]
+        assert len(found) == (preset in ADJACENT), preset
+        if found:
+            assert f" with no text between {ADJACENT[preset]}, so a recording verifies " in found[0]
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "warned"),
+    [("asana", "pass", True), ("meta", "pass", True), ("slack", "pass", False), ("meta", "answer", False)],
+)
+def test_to_pass_unsigned_handshakes_on_is_warned_about(load: Load, preset: str, mode: str, warned: bool) -> None:
+    text = "upstream: http://127.0.0.1:1\nroutes:\n  - path: /a\n    secrets: [{env: GOOD}]\n    verify_token: {env: GOOD}\n"
+    text = text if preset == "meta" else text.replace("    verify_token: {env: GOOD}\n", "")
+    found = warnings(load(text + f"    verify: {preset}\n    handshake: {mode}\n"))
+    assert ["forwards the provider's handshake unverified" in warning for warning in found] == [True] * warned
+
+
 @pytest.mark.parametrize("name", VALID)
 def test_without_resolving_no_secret_is_read(name: str) -> None:
     config = load_config(f"valid/{name}", {}, resolve_secrets=False)

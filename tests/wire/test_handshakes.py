@@ -274,6 +274,18 @@ def test_an_unsigned_one_that_is_passed_claims_no_verification(sidecar, receiver
     )  # fmt: skip
 
 
+def test_an_unsigned_one_with_a_body_or_without_a_challenge_is_not_passed(sidecar, receiver, craft):
+    """Anyone can send it: nothing but the handshake itself may reach the receiver."""
+    path = b"/shake/meta-passed?hub.mode=subscribe&hub.verify_token=x&hub.challenge="
+    event = b'{"object":"page","entry":[{"id":"1"}]}'
+    for raw in (
+        craft.request(path + b"7", body=event, method=b"GET"),
+        craft.request(path + b"7", [(b"Transfer-Encoding", b"chunked")], craft.chunked(event), method=b"GET"),
+        craft.request(path + b"%3Cscript%3E", method=b"GET"),
+    ):
+        sidecar.refused(raw, 405, "method_not_allowed", route="meta-passed", receiver=receiver, method="GET")
+
+
 # -- refused --
 
 

@@ -210,6 +210,42 @@ def test_without_the_token_or_url_it_needs_a_shape_takes_nothing() -> None:
     assert len(passed.unsigned) == 1  # the receiver knows the token
 
 
+PASSED = Handshakes(shapes(TOKEN), HandshakeMode.PASS, secret=None, token=None)
+
+
+@pytest.mark.parametrize(
+    ("challenge", "fields", "passes"),
+    [
+        (b"12", (), True),
+        (b"12", ((b"Content-Length", b"0"),), True),
+        (b"12", ((b"Content-Length", b"1"),), False),
+        (b"12", ((b"Transfer-Encoding", b"chunked"),), False),
+        (b"%3Cb%3E", (), False),
+        (b"a" * 513, (), False),
+        (b"", (), False),
+    ],
+)
+def test_an_unsigned_one_for_the_receiver_has_no_body_and_a_challenge_of_its_pattern(
+    challenge: bytes, fields: tuple[tuple[bytes, bytes], ...], passes: bool
+) -> None:
+    asked = head(b"/hook?hub.mode=subscribe&hub.challenge=" + challenge, *fields)
+    assert (PASSED.find_unsigned(asked) is not None) == passes
+    assert desk(TOKEN, token=b"t").find_unsigned(asked) is not None  # responded to here, whatever comes with it
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (b"hub%2Emode=sub%73cribe&hub.challenge=1+2", True),
+        (b"hub.mode=subscribe&hub.challenge=" + b"%31" * 1365, True),
+        (b"hub.mode=subscribe&hub.challenge=" + b"%31" * 2000, False),
+        (b"hub.mode=subscribe&hub.challenge=\xc3\xa9", False),
+    ],
+)
+def test_of_a_query_only_the_parameters_of_the_handshake_are_read(query: bytes, found: bool) -> None:
+    assert (desk(TOKEN, token=b"t").find_unsigned(head(b"/hook?" + query)) is not None) == found
+
+
 @pytest.mark.parametrize(
     "target",
     [
