@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
+from sidecar.replay.describe_error import describe_error
 from sidecar.replay.store import Seen, StoreAddress, StoreUnavailableError
 from sidecar.secret import Secret
 
@@ -174,10 +175,9 @@ class RedisStore:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await request
         except Exception as error:  # whatever the client raises, the store is unavailable
-            reason = f"{type(error).__name__}: {str(error)[:200]}"
             if self._available:
                 self._available = False
-                self._changed(False, reason)
+                self._changed(False, describe_error(error))
                 self._lost.set()
             raise StoreUnavailableError(f"the replay store is unavailable ({type(error).__name__})") from None
 

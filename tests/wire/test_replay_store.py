@@ -8,6 +8,7 @@ import itertools
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -480,3 +481,26 @@ def test_a_memory_store_has_no_gauge(start, receiver):
 
 
 leak_watch.marker(PASSWORD.encode(), NEW_PASSWORD.encode())
+
+
+@pytest.mark.parametrize("reply", [b"-ERR wrong: %b\r\n", b"-%b\r\n", b"+%b\r\n", b"-NOPERM %b\r\n", b"$2\r\n%b\r\n"])
+def test_a_server_that_repeats_the_password_brings_it_into_no_log(start, receiver, craft, body, tmp_path, reply):
+    """Redis 5 repeats what it was sent in its error, and a malicious server sends what it likes."""
+
+    class Echo(socketserver.BaseRequestHandler):
+        def handle(self):
+            while sent := self.request.recv(4096):
+                words = [word for word in sent.split(b"\r\n") if word and word[:1] not in b"*$"]
+                self.request.sendall(reply % b" ".join(reversed(words)))
+
+    (tmp_path / "password").write_text(PASSWORD)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        sidecar = start(shared({"url": url, "password": {"file": str(tmp_path / "password")}}))
+        unavailable(sidecar, receiver, craft.begini(body()))
+        lost = sidecar.line(event="replay_store_lost")
+        assert lost["detail"].partition(": ")[2].startswith(("the ", "protocol error", "connection ")), lost
+        assert PASSWORD not in b"".join(sidecar.stdout).decode()
+        server.shutdown()
