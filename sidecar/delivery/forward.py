@@ -48,7 +48,7 @@ class Forwarder:
             url=delivery.verified.url,
         )
         others = route.verifier.other_fingerprints(delivery.head, scope=route.name)
-        turn = ReplayTurn(self._replays, await delivery.compute(fingerprint), route.replay, others)
+        turn = ReplayTurn(self._replays, await delivery.compute(fingerprint), route.replay, route.name, others)
         try:
             longest = delivery.snapshot.upstreams[route.upstream].longest
             await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)

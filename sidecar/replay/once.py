@@ -14,27 +14,28 @@ IN_PROGRESS = Response(409, "Delivery in progress", retry_after=5)
 class ReplayTurn:
     """The turn of the delivery `key`, from `begin` until `end` or `abandon`.
 
-    It is also a copy of a delivery with one of the keys `others`.
+    It is also a copy of a delivery with one of the keys `others`. `share` is its route.
     """
 
-    __slots__ = ("_key", "_others", "_over", "_replay", "_store")
+    __slots__ = ("_key", "_others", "_over", "_replay", "_share", "_store")
 
-    def __init__(self, store: Store, key: bytes, replay: Replay, others: Sequence[bytes] = ()) -> None:
+    def __init__(self, store: Store, key: bytes, replay: Replay, share: str, others: Sequence[bytes] = ()) -> None:
         self._store = store
         self._key = key
         self._others = others
+        self._share = share
         self._replay = replay
         self._over = False
 
     async def begin(self, pending_seconds: float, *, wait: bool) -> None:
         """Claims the turn. Raises `Rejected` if a copy had or has it, and `StoreUnavailableError`."""
         for other in self._others:
-            seen = await self._store.begin(other, pending_seconds)
+            seen = await self._store.begin(other, pending_seconds, self._share)
             if seen is not Seen.NEW:
                 raise Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
             self._store.release(other)
         for pause in (*PAUSES, 0.0) if wait else (0.0,):
-            seen = await self._store.begin(self._key, pending_seconds)
+            seen = await self._store.begin(self._key, pending_seconds, self._share)
             if seen is Seen.NEW:
                 return
             if seen is Seen.DONE:
@@ -53,7 +54,7 @@ class ReplayTurn:
             self.abandon()
             return False
         self._over = True
-        return await self._store.done(self._key, self._replay.seconds)
+        return await self._store.done(self._key, self._replay.seconds, self._share)
 
     def abandon(self) -> None:
         """Lets the next copy be forwarded, as it is unknown whether the receiver accepted this one. No effect after `end`."""

@@ -95,7 +95,7 @@ class RedisStore:
 
     # Store
 
-    async def begin(self, key: bytes, pending_seconds: float) -> Seen:
+    async def begin(self, key: bytes, pending_seconds: float, share: str) -> Seen:
         if not self._available:  # `_keep` keeps trying; deliveries need not wait for it
             raise StoreUnavailableError("the replay store is unavailable, and is being tried again")
         if key in self._asking:  # all copies that arrive in the meantime share the one request
@@ -119,7 +119,7 @@ class RedisStore:
                 del self._claims[key]
         return seen
 
-    async def done(self, key: bytes, seconds: float) -> bool:
+    async def done(self, key: bytes, seconds: float, share: str) -> bool:
         # Shielded: the receiver accepted it, even if the sender has gone.
         claim, _ = self._claims.pop(key)
         await asyncio.shield(self._run(self._update(key, claim, seconds, remember=True)))

@@ -49,15 +49,18 @@ class StoreUnavailableError(Exception):
 
 
 class Store(Protocol):
-    """Remembers deliveries by a hash. A caller that got NEW must call `done` or `release`; no other caller may."""
+    """Remembers deliveries by a hash. A caller that got NEW must call `done` or `release`; no other caller may.
+
+    `share` is the delivery's route: a bounded store gives each route a share.
+    """
 
     def start(self) -> None:
         """Called before the first delivery, in the event loop that handles them."""
 
-    async def begin(self, key: bytes, pending_seconds: float) -> Seen:
+    async def begin(self, key: bytes, pending_seconds: float, share: str) -> Seen:
         """Claims `key` for at most `pending_seconds`. Raises `StoreUnavailableError`."""
 
-    async def done(self, key: bytes, seconds: float) -> bool:
+    async def done(self, key: bytes, seconds: float, share: str) -> bool:
         """Remembers `key` for `seconds`. Never raises. Returns whether another key was forgotten early to make room."""
 
     def release(self, key: bytes) -> None:
