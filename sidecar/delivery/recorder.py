@@ -30,12 +30,12 @@ class Recorder:
         monotonic: Callable[[], float],
     ) -> None:
         self.tracing: Tracing | None = None
+        self.hints = Hints(monotonic)
         self._log = log
         self._metrics = metrics
         self._rejections = rejections
         self._now = now
         self._monotonic = monotonic
-        self._hints = Hints(monotonic)
         self._count = 0
 
     def begin(self, head: RequestHead) -> DeliveryRecord:
@@ -59,7 +59,7 @@ class Recorder:
         reason = record.reason or record.shadow_reason
         if reason is None:
             self._write(record, ended)
-        elif self._hints.wants(reason, record.route, delivery.body.size):
+        elif self.hints.wants(reason, record.route, delivery.body.size):
             # In a thread, begun in the loop's next turn: the response has left by then, so its time says nothing about what
             # is found.
             asyncio.get_running_loop().call_soon(self._diagnose, delivery, reason, ended)
@@ -75,11 +75,11 @@ class Recorder:
 
     async def finish(self) -> None:
         """Waits for the records of rejections that are being diagnosed."""
-        await self._hints.finish()
+        await self.hints.finish()
 
     def _diagnose(self, delivery: Delivery, reason: Reason, ended: float) -> None:
         routes = delivery.snapshot.config.routes.routes
-        found = self._hints.begin(
+        found = self.hints.begin(
             reason, delivery.route, delivery.head, delivery.body.pieces, now=self._now(), routes=routes
         )
         found.add_done_callback(functools.partial(self._end_with_hint, delivery, ended))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from sidecar.diagnosis.diagnose import DIAGNOSABLE, diagnose
+from sidecar.diagnosis.diagnose import DIAGNOSABLE, Finding, diagnose
 from sidecar.diagnosis.effort import LIVE, MAX_LIVE_BODY, OutOfTimeError
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason
@@ -52,8 +52,17 @@ class Turns:
 class Hints:
     """Decides which rejections are diagnosed, and diagnoses them in a thread."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        *,
+        diagnose: Callable[..., Finding | None] = diagnose,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """`cpu` is the processor time of the thread that asks, in seconds."""
         self._monotonic = monotonic
+        self._diagnose = diagnose
+        self._cpu = cpu
         self._second = -1
         self._left = 0
         self._cpu_left = 0.0
@@ -85,7 +94,7 @@ class Hints:
         """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or the time was over."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "diagnosis")
-        work = functools.partial(self._diagnose, reason, route, head, pieces, now=now, routes=routes)
+        work = functools.partial(self._work, reason, route, head, pieces, now=now, routes=routes)
         pending: asyncio.Future[Hint | None] = asyncio.get_running_loop().run_in_executor(self._worker, work)
         self._pending.add(pending)
         pending.add_done_callback(self._pending.discard)
@@ -97,7 +106,7 @@ class Hints:
             await asyncio.wait(list(self._pending))
             await asyncio.sleep(0)  # for the callbacks that were added to them
 
-    def _diagnose(
+    def _work(
         self,
         reason: Reason,
         route: Route,
@@ -110,15 +119,15 @@ class Hints:
         """In the thread."""
         verifier = route.verifier
         assert verifier is not None  # `wants` checked
-        began = time.thread_time()
+        began = self._cpu()
         turns = Turns(time.monotonic, time.sleep, DEADLINE)
         others = foreign_secrets(routes, route)
         try:
-            found = diagnose(
+            found = self._diagnose(
                 reason, verifier, head, b"".join(pieces), now=now, effort=LIVE, others=others, check=turns.check
             )
         except OutOfTimeError:
             return None
         finally:
-            self._cpu_left -= time.thread_time() - began
+            self._cpu_left -= self._cpu() - began
         return found.hint if found is not None else None

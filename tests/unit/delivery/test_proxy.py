@@ -16,6 +16,9 @@ from sidecar.config.settings import Config
 from sidecar.delivery.body import Budget
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
+from sidecar.diagnosis.diagnose import DIAGNOSABLE
+from sidecar.diagnosis.effort import MAX_LIVE_BODY
+from sidecar.diagnosis.live import Hints
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.replay.memory_store import MemoryStore
@@ -45,6 +48,7 @@ class Line:
         self.respond: bytes | None = OK
         self.seen: list[tuple[bytes, bytes]] = []
         self.log: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self._receiver = self.loop.run_until_complete(asyncio.start_server(self._receive, "127.0.0.1", 0))
         self._port = self._receiver.sockets[0].getsockname()[1]
         config = self.config(**options)
@@ -133,7 +137,8 @@ class Line:
             writer.close()
 
     def _write(self, text: str) -> None:
-        self.log += [line for line in map(json.loads, text.splitlines()) if line["event"] == "delivery"]
+        for line in map(json.loads, text.splitlines()):
+            (self.log if line["event"] == "delivery" else self.events).append(line)
 
 
 @pytest.fixture
@@ -162,6 +167,62 @@ def test_a_forged_delivery_is_rejected_and_the_receiver_sees_nothing(line: Line)
     assert (logged["outcome"], logged["reason"]) == ("rejected", "signature_mismatch")
     assert not logged["secret"]
     assert [rejection.reason for rejection in line.rejections.since(0)] == ["signature_mismatch"]
+
+
+def test_a_body_counts_against_the_budget_until_it_has_been_diagnosed(line: Line) -> None:
+    held = []
+    line.proxy.recorder.hints = Hints(lambda: 0.0, diagnose=lambda *arguments, **options: held.append(line.budget.held))
+    logged, _ = line.run(*delivery(OTHER))
+    assert "hint" not in logged
+    assert held == [len(BODY)]
+    assert line.budget.held == 0
+
+
+def test_a_diagnosis_that_fails_costs_the_hint_alone(line: Line) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    line.proxy.recorder.hints = Hints(lambda: 0.0, diagnose=fail)
+    logged, _ = line.run(*delivery(OTHER))
+    assert (logged["reason"], "hint" in logged) == ("signature_mismatch", False)
+    assert [event["where"].partition(", ")[0] for event in line.events] == ["ZeroDivisionError in fail"]
+    assert line.budget.held == 0
+
+
+@pytest.mark.parametrize(
+    ("verify", "size", "on_loop"),
+    [
+        ("begini", 64 * 1024, True),
+        ("begini", 1024 * 1024, True),
+        ("begini", 1024 * 1024 + 1, False),
+        ("mailgun", 64 * 1024, True),
+        ("mailgun", 64 * 1024 + 1, False),
+        ("twilio", 64 * 1024, True),
+        ("twilio", 64 * 1024 + 1, False),
+    ],
+)
+def test_what_takes_long_to_verify_is_verified_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: str, size: int, on_loop: bool
+) -> None:
+    line = Line(tmp_path, verify=verify, public_url="https://a.test")
+    threads = []
+    run_in_executor = line.loop.run_in_executor
+
+    def note(executor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        threads.append(function)
+        return run_in_executor(executor, function, *arguments)
+
+    line.proxy.recorder.hints = Hints(lambda: 0.0, diagnose=lambda *arguments, **options: None)
+    monkeypatch.setattr(line.loop, "run_in_executor", note)
+    fields = b"Host: a\r\nX-Signature: %b\r\nX-Twilio-Signature: %b=\r\nContent-Length: %d\r\n"
+    head = b"POST /hooks/begini HTTP/1.1\r\n%b\r\n" % (fields % (b"0" * 128, b"A" * 27, size))
+    try:
+        logged, _ = line.run(head, b"x" * size)
+    finally:
+        line.close()
+    assert logged["outcome"] == "rejected"
+    diagnosed = size <= MAX_LIVE_BODY and logged["reason"] in DIAGNOSABLE
+    assert len(threads) == diagnosed + (not on_loop)
 
 
 @pytest.mark.parametrize("line", [{"mode": "shadow"}], indirect=True)

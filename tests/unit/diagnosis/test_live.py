@@ -1,20 +1,32 @@
 """Diagnosis on live traffic: how much is begun, when it is given up, and what it holds meanwhile."""
 
 import asyncio
+import itertools
 import threading
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from sidecar.diagnosis import live
+from sidecar.config.presets import load_preset
 from sidecar.diagnosis.effort import MAX_LIVE_BODY, OutOfTimeError
 from sidecar.diagnosis.live import CPU_PER_SECOND, DEADLINE, MAX_PENDING, PAUSE, PER_SECOND, TURN, Hints, Turns
 from sidecar.http1.head import make_head
+from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Hint, Reason
+from sidecar.routing.routes import DEFAULT_REJECTION, Route
+from sidecar.secret import Secret
+from sidecar.verify.verifier import Verifier
 
 HEAD = make_head("POST", b"/", [], None)
-ROUTE = cast(Any, SimpleNamespace(verifier=object()))
+ROUTE = Route(
+    name="a",
+    path=b"/",
+    prefix=False,
+    methods=frozenset({"POST"}),
+    upstream=UpstreamAddress("http", "", 0, ""),
+    body_limit=1,
+    rejection=DEFAULT_REJECTION,
+    verifier=Verifier(load_preset("github"), [Secret("s", b"a secret of some length")]),
+)
 
 
 class Clock:
@@ -57,7 +69,7 @@ def wants(hints: Hints, size: int = 0) -> bool:
     return hints.wants(Reason.SIGNATURE_MISMATCH, ROUTE, size)
 
 
-def test_rejections_that_come_while_others_are_diagnosed_have_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejections_that_come_while_others_are_diagnosed_have_no_hint() -> None:
     go = threading.Event()
     seen = []
 
@@ -65,10 +77,8 @@ def test_rejections_that_come_while_others_are_diagnosed_have_no_hint(monkeypatc
         seen.append((threading.current_thread() is threading.main_thread(), body))
         go.wait(10)
 
-    monkeypatch.setattr(live, "diagnose", wait)
-
     async def main() -> None:
-        hints = Hints(Clock())
+        hints = Hints(Clock(), diagnose=wait)
         for _ in range(MAX_PENDING):
             assert wants(hints)
             begin(hints)
@@ -81,16 +91,15 @@ def test_rejections_that_come_while_others_are_diagnosed_have_no_hint(monkeypatc
     assert seen == [(False, b"ab")] * MAX_PENDING
 
 
-def test_a_second_has_so_many_diagnoses_and_so_much_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = [0.0]
-    monkeypatch.setattr(live, "diagnose", lambda *arguments, **options: None)
-    monkeypatch.setattr(
-        live.time, "thread_time", lambda: used.__setitem__(0, used[0] + CPU_PER_SECOND * 0.6) or used[0]
-    )
+def test_a_second_has_so_many_diagnoses_and_so_much_processor_time() -> None:
+    used = itertools.count()
+
+    def cpu() -> float:
+        return next(used) * CPU_PER_SECOND * 0.6
 
     async def main() -> None:
         clock = Clock()
-        hints = Hints(clock)
+        hints = Hints(clock, diagnose=lambda *arguments, **options: None, cpu=cpu)
         assert [wants(hints) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
         clock.now += 1
         for _ in range(2):
@@ -104,13 +113,11 @@ def test_a_second_has_so_many_diagnoses_and_so_much_processor_time(monkeypatch: 
     asyncio.run(main())
 
 
-def test_what_takes_too_long_has_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_has_no_hint() -> None:
     def late(*arguments: object, **options: object) -> None:
         raise OutOfTimeError
 
-    monkeypatch.setattr(live, "diagnose", late)
-
     async def main() -> None:
-        assert await begin(Hints(Clock())) is None
+        assert await begin(Hints(Clock(), diagnose=late)) is None
 
     asyncio.run(main())
