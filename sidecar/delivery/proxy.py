@@ -37,6 +37,7 @@ class Proxy:
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.draining = False
+        self.cut_off = 0  #: deliveries that were cut off at the end of the drain
         self.recorder = Recorder(log=log, metrics=metrics, rejections=rejections, now=now, monotonic=monotonic)
         self._current = current
         self._budget = budget
@@ -64,7 +65,10 @@ class Proxy:
             # The sender left, or the drain's time is over; in both cases nobody waits for a response.
             if incoming.disconnected:
                 note_end(record, Aborted(Reason.CLIENT_DISCONNECTED))
+            elif incoming.more_body:  # never whole, so never verified
+                note_end(record, Aborted(Reason.DRAINING, "the drain's time is over"))
             else:
+                self.cut_off += 1
                 note_end(record, Aborted(Reason.DRAINING, "the drain's time is over", outcome=Outcome.FAILED))
             incoming.abort()
         except Exception as bug:

@@ -109,18 +109,24 @@ class DataPlane:
         else:
             self.log.event("traces_lost", Level.WARNING, detail="the collector at tracing.endpoint accepts no spans")
 
-    async def drain(self, *, accepting: float, until: float) -> None:
-        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time)."""
+    async def drain(self, *, accepting: float, until: float) -> int:
+        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time).
+
+        Returns how many were cut off because they were not finished by then.
+        """
         self.listener.closing = True
         await asyncio.sleep(accepting)
         self.proxy.draining = True
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
+        if late := self.server.server_state.tasks:  # cancelled; a few turns of the loop later they are recorded
+            await asyncio.wait(list(late), timeout=CLOSING_SECONDS / 2)
         await self.proxy.recorder.finish()
         await self.replays.close()
         if self.proxy.recorder.tracing is not None:
             await self.proxy.recorder.tracing.close(until)
         self.current.close()
+        return self.proxy.cut_off
 
 
 def tune_process() -> None:

@@ -46,8 +46,11 @@ class DataProcesses(Protocol):
         """Returns when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
         ...
 
-    async def drain(self, *, accepting: float, until: float) -> None:
-        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time)."""
+    async def drain(self, *, accepting: float, until: float) -> int:
+        """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time).
+
+        Returns how many were cut off because they were not finished by then.
+        """
         ...
 
     def end_at_once(self) -> None:
@@ -78,8 +81,8 @@ class SingleProcess:
     async def apply(self, config: Config, files: FileRecorder) -> None:
         self._data_plane.apply(config)
 
-    async def drain(self, *, accepting: float, until: float) -> None:
-        await self._data_plane.drain(accepting=accepting, until=until)
+    async def drain(self, *, accepting: float, until: float) -> int:
+        return await self._data_plane.drain(accepting=accepting, until=until)
 
     def end_at_once(self) -> None:
         """Nothing to do: deliveries in flight end with the process."""

@@ -5,7 +5,7 @@ Clock, log and counts are created here and passed in; nothing below gets them fr
 On SIGTERM:  (1) `/readyz` returns 503 at once, so that no new senders are routed here
              (2) deliveries are accepted a little longer, because some are still on their way; responses close connections
              (3) the data listener closes; deliveries in flight finish, until `drain` is over
-             (4) the admin listener closes; exit 0
+             (4) the admin listener closes; exit 0, or 1 if a delivery was cut off at the end of `drain`
 SIGINT skips (2). A second signal ends the program at once, with status 130 or 143. The configuration is read again on
 SIGHUP, when one of its files changes, and when the admin listener is asked to.
 """
@@ -116,6 +116,8 @@ class Program:
         if not drained.done():
             return self._end_at_once(128 + again.result(), Level.WARNING, "at once, by a second signal")
         again.cancel()
+        if cut_off := drained.result():
+            return self._record_stop(1, Level.ERROR, f"cut off at the end of drain: {cut_off} in flight")
         return self._record_stop(0, Level.INFO, "all deliveries in flight are finished")
 
     # Shown and used by the admin listener
@@ -165,7 +167,8 @@ class Program:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _drain(self, first: signal.Signals, admin: asyncio.Task[None]) -> None:
+    async def _drain(self, first: signal.Signals, admin: asyncio.Task[None]) -> int:
+        """Returns how many deliveries were cut off."""
         seconds = self.config.drain
         deadline = self.loop.time() + seconds
         self.log.event("draining", signal=first.name, seconds=seconds, in_flight=self.in_flight)
@@ -174,10 +177,11 @@ class Program:
         for task in self._tasks:
             task.cancel()  # no reloads during shutdown
         accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0
-        await self.data_processes.drain(accepting=accepting, until=deadline)  # (2) and (3)
+        cut_off = await self.data_processes.drain(accepting=accepting, until=deadline)  # (2) and (3)
         # (4): a scrape in progress may finish, an idle connection is cut.
         self.admin.stop(0.2)
         await admin
+        return cut_off
 
     def _end_at_once(self, status: int, level: Level, detail: str) -> int:
         self.data_processes.end_at_once()

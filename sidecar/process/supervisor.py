@@ -48,6 +48,7 @@ class Worker:
         self.channel: Channel | None = None
         self.serving = False
         self.served = asyncio.Event()  #: set once it has served
+        self.cut_off = 0  #: deliveries that were cut off when its process ended
         self.keeper: asyncio.Task[None]
         self._reconfigured: dict[int, asyncio.Future[None]] = {}
         #: As of the last time that the worker was asked; they outlive the process.
@@ -67,12 +68,15 @@ class Worker:
             start_new_session=True,  # signals of a terminal reach it through us, in our order
         )
         its.close()
+        self.cut_off = 0
         self.channel = channel = await Channel.open(ours)
         channel.send(setup())
         while (message := await channel.receive()) is not None:
             if message["is"] == "serving":
                 self.serving = True
                 self.served.set()
+            elif message["is"] == "drained":
+                self.cut_off = message["cut_off"]
             elif message["is"] == "refusals":
                 self._receive_refusals(message)
             else:
@@ -86,6 +90,7 @@ class Worker:
         self._reconfigured.clear()
         self._refusals_known = 0
         self._stop_asking()
+        self.cut_off += self.metrics.in_flight  # more than 0 only if it was killed
         for index in range(len(self.metrics.gauges)):  # it holds nothing now; its counters stay
             self.metrics.gauges[index] = 0.0
         return status
@@ -187,13 +192,15 @@ class Supervisor:
         self._setup = message = self._message(config, files)
         await asyncio.gather(*(worker.reconfigure(message) for worker in self.workers))
 
-    async def drain(self, *, accepting: float, until: float) -> None:
+    async def drain(self, *, accepting: float, until: float) -> int:
         """As `DataPlane.drain`, in every worker."""
         self.draining = True
         for data_socket in self.data_sockets:  # the workers have their own copies
             data_socket.close()
+        draining: list[Worker] = []
         for worker in self.workers:
             if worker.channel is not None:
+                draining.append(worker)
                 worker.channel.send({"do": "drain", "accepting": accepting, "seconds": until - self.loop.time()})
             else:  # being restarted
                 worker.kill()
@@ -203,6 +210,7 @@ class Supervisor:
         if late:
             self.end_at_once()
             await asyncio.wait(late)
+        return sum(worker.cut_off for worker in draining)
 
     def end_at_once(self) -> None:
         self.draining = True

@@ -80,7 +80,8 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
         channel.send({"is": "configured", "number": message["number"]})
     receiving.cancel()
     asked_to_end.cancel()
-    await data_plane.drain(accepting=drain["accepting"], until=loop.time() + drain["seconds"])
+    cut_off = await data_plane.drain(accepting=drain["accepting"], until=loop.time() + drain["seconds"])
+    channel.send({"is": "drained", "cut_off": cut_off})
     log.flush()
     channel.close()
 

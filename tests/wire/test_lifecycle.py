@@ -172,7 +172,7 @@ def test_a_second_signal_ends_it_at_once(start, receiver, craft, second, status)
     assert sidecar.lines[-1]["event"] == "stopped"
 
 
-def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_0(start, receiver, craft):
+def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start, receiver, craft):
     sidecar = start({"drain": "1200ms", "timeouts": {"response": "20s", "total": "20s"}})
     receiver.then(hang)
     with sidecar.connect() as client:
@@ -181,11 +181,14 @@ def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_0(start
         began = time.monotonic()
         sidecar.send_signal(signal.SIGTERM)
         assert client.answer() is None
-        assert finished(sidecar) == 0
+        assert finished(sidecar) == 1
         assert 0.5 < time.monotonic() - began < 4
     assert sidecar.stderr == b""
     line = sidecar.delivery()
-    assert line["reason"] == "draining"
+    assert (line["outcome"], line["reason"]) == ("failed", "draining")
+    stopped = sidecar.lines[-1]
+    assert (stopped["event"], stopped["level"]) == ("stopped", "error")
+    assert stopped["detail"] == "cut off at the end of drain: 1 in flight"
     assert not sidecar.bugs()
 
 
@@ -196,9 +199,13 @@ def test_a_sender_that_drips_its_body_does_not_hold_the_drain(start, receiver, c
         body.send(craft.begini()[:-5])
         time.sleep(0.1)
         sidecar.send_signal(signal.SIGTERM)
-        assert finished(sidecar, 5) == 0
+        assert (
+            finished(sidecar, 5) == 0
+        )  # what was never whole is no delivery lost: strangers don't decide the exit status
     assert sidecar.stderr == b""
     assert receiver.bytes_seen == 0
+    line = sidecar.delivery()
+    assert (line["outcome"], line["reason"]) == ("rejected", "draining")
 
 
 def test_an_open_scrape_does_not_hold_the_drain(start, receiver):

@@ -248,7 +248,7 @@ def test_a_second_signal_ends_all_workers_at_once(start, receiver, craft, second
     assert gone(pids)
 
 
-def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_0(start, receiver, craft):
+def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start, receiver, craft):
     sidecar = start(CONFIG | {"drain": "1200ms", "timeouts": {"response": "20s", "total": "20s"}})
     receiver.then(lambda peer: peer.gone(10))
     with sidecar.connect() as client:
@@ -256,9 +256,24 @@ def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_0(start
         receiver.wait()
         sidecar.send_signal(signal.SIGTERM)
         assert client.answer() is None
-    assert sidecar.exit_status(4) == 0
+    assert sidecar.exit_status(4) == 1
     sidecar.check_output()
-    assert sidecar.delivery()["reason"] == "draining"
+    line = sidecar.delivery()
+    assert (line["outcome"], line["reason"]) == ("failed", "draining")
+    assert sidecar.lines[-1]["detail"] == "cut off at the end of drain: 1 in flight"
+
+
+def test_a_delivery_that_a_killed_worker_had_at_the_end_of_the_drain_counts_as_cut_off(start, receiver, craft):
+    sidecar = start(CONFIG | {"drain": "2s", "timeouts": {"response": "20s", "total": "20s"}})
+    receiver.then(lambda peer: peer.gone(10))
+    with sidecar.connect() as client:
+        client.send(craft.begini())
+        receiver.wait()
+        busy = serving_pid(sidecar, client)
+        os.kill(busy, signal.SIGSTOP)  # it can't even cut it off
+        sidecar.send_signal(signal.SIGTERM)
+    assert sidecar.exit_status(6) == 1
+    assert sidecar.lines[-1]["detail"] == "cut off at the end of drain: 1 in flight"
 
 
 @pytest.mark.parametrize("deaths", [1, 3])
