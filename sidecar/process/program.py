@@ -30,7 +30,9 @@ from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
 from sidecar.telemetry.log import Level, Log
+from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.process_metrics import ProcessMetrics, memory_limit
+from sidecar.telemetry.prometheus import LogMetrics
 from sidecar.telemetry.recent_rejections import RecentRejection
 from sidecar.telemetry.scrape import Scraper
 from sidecar.telemetry.totals import Totals
@@ -51,11 +53,13 @@ class Program:
         *,
         files: FileRecorder,
         log: Log,
+        writer: LogWriter,
         data_processes: DataProcesses,
     ) -> None:
         """`files` are those that the configuration was read from."""
         self.loop = loop
         self.log = log
+        self._writer = writer
         self.data_processes = data_processes
         self.ready = self.draining = False
         ranges = PublishedRanges(time.time)
@@ -70,7 +74,8 @@ class Program:
         self._refresher = RangesRefresher(ranges, self._reloader, log)
         self.totals = Totals(data_processes.metrics)
         self.scraper = Scraper(self.totals, shared_store=config.replay_store is not None)
-        for owner in (self._reloader, self._refresher, ProcessMetrics(data_processes, memory_limit())):
+        log_metrics = LogMetrics([writer.dropped, *(metrics.log for metrics in data_processes.metrics)])
+        for owner in (self._reloader, self._refresher, ProcessMetrics(data_processes, memory_limit()), log_metrics):
             self.scraper.registry.register(owner)
         self.live_page = LivePage(self)
         self.admin = asgi_server(admin_app(self))
@@ -191,6 +196,7 @@ class Program:
     def _record_stop(self, status: int, level: Level, detail: str) -> int:
         self.log.event("stopped", level, detail=detail, in_flight=self.in_flight)
         self.log.flush()
+        self._writer.close()
         for address in (self.config.listen, self.config.admin):
             remove(address)
         return status

@@ -13,7 +13,7 @@ from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.data_plane import tune_process
 from sidecar.process.data_processes import DataProcesses, SingleProcess
 from sidecar.process.program import Program
-from sidecar.telemetry.log import Log, to_shared_stdout
+from sidecar.telemetry.log_writer import LogWriter, open_log
 
 __all__ = ["ListenError", "serve"]
 
@@ -45,14 +45,14 @@ async def _run(
     admin_socket: socket.socket,
 ) -> int:
     loop = asyncio.get_running_loop()
+    writer = LogWriter(shared=config.workers > 1)
+    log = open_log(config.log, loop, writer)
     data_processes: DataProcesses
     if config.workers == 1:
-        log = Log(config.log, loop)
         data_processes = SingleProcess(config, loop, log, data_sockets[0])
     else:
         from sidecar.process.supervisor import Supervisor  # noqa: PLC0415 - saves memory with one process
 
-        log = Log(config.log, loop, to_shared_stdout)
         data_processes = Supervisor(config, files, loop, log, data_sockets)
-    program = Program(config, env, loop, files=files, log=log, data_processes=data_processes)
+    program = Program(config, env, loop, files=files, log=log, writer=writer, data_processes=data_processes)
     return await program.run(bound_address(config.listen, data_sockets[0]), admin_socket)

@@ -23,7 +23,7 @@ from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.channel import Channel
 from sidecar.process.data_plane import DataPlane, tune_process
 from sidecar.routing.networks import Networks
-from sidecar.telemetry.log import Log, to_shared_stdout
+from sidecar.telemetry.log_writer import LogWriter, open_log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.shared_counts import SharedCounts
 
@@ -53,8 +53,9 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
         return
     shared_counts = SharedCounts(fd, workers, message["places"])
     config = _load(message)
-    log = Log(config.log, loop, to_shared_stdout)
     metrics = Metrics(shared_counts.allocator(number))
+    writer = LogWriter(shared=True, dropped=metrics.log)
+    log = open_log(config.log, loop, writer)
     others = shared_counts.gauges_of_others(number)
     data_plane = DataPlane(config, loop, log=log, metrics=metrics, gauges_of_others=others)
     data_plane.start(data_socket)
@@ -83,6 +84,7 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
     cut_off = await data_plane.drain(accepting=drain["accepting"], until=loop.time() + drain["seconds"])
     channel.send({"is": "drained", "cut_off": cut_off})
     log.flush()
+    writer.close()
     channel.close()
 
 

@@ -1,12 +1,11 @@
 """Writes one log line for each delivery and each event of the program: JSON for machines, text for people.
 
-Lines are formatted here and written once per turn of the event loop, because `logging` costs more than verifying does.
+Lines are formatted here and passed on once per turn of the event loop, because `logging` costs more than verifying does.
+log_writer.py writes them.
 Text from a sender can't end a line or forge a field: JSON escapes it, and text mode replaces everything but printable ASCII.
 """
 
 import json
-import os
-import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _quote  # the C function behind json.dumps, typed as str → str
 from secrets import token_hex
-from select import PIPE_BUF
 from typing import Final
 
 from sidecar.outcomes import HandshakeResult, HashableStrEnum, Outcome
@@ -52,28 +50,14 @@ _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
 MAX_LOGGED: Final = 200
 
 
-def to_stdout(text: str) -> None:
-    """The default writer."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def to_shared_stdout(text: str) -> None:
-    """The writer where several processes share standard output: whole lines, at most PIPE_BUF bytes at a time (pipe(7))."""
-    data = text.encode()
-    while data:
-        end = len(data) if len(data) <= PIPE_BUF else data.rfind(b"\n", 0, PIPE_BUF) + 1 or data.find(b"\n") + 1
-        data = data[os.write(sys.stdout.fileno(), data[:end]) :]
-
-
 class Log:
-    """The settings can be replaced at any time (`log.settings = ...`)."""
+    """The settings can be replaced at any time (`log.settings = ...`). `write` gets whole lines and must not block."""
 
     def __init__(
         self,
         settings: LogSettings,
         loop: AbstractEventLoop,
-        write: Callable[[str], None] = to_stdout,
+        write: Callable[[str], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -121,8 +105,12 @@ class Log:
             status=e.status,
         )
 
+    def report_dropped(self, lines: int) -> None:
+        """Logs that lines were dropped because standard output was stuck."""
+        self.event("log_lines_dropped", Level.ERROR, lines=lines)
+
     def flush(self) -> None:
-        """Writes the lines that are waiting."""
+        """Passes on the lines of this turn."""
         if self._lines:
             text = "".join(self._lines)
             self._lines.clear()

@@ -96,6 +96,11 @@ STORE_LOST: Final = 3
 GAUGES_SIZE: Final = 4
 
 
+#: The log's block: lines that were dropped because standard output was stuck.
+LINES_DROPPED: Final = 0
+LOG_SIZE: Final = 1
+
+
 class RouteCounts:
     """All numbers of one route, at 0 from the start."""
 
@@ -126,6 +131,7 @@ class Metrics:
     def __init__(self, allocate: Allocate = allocate_list) -> None:
         self._allocate = allocate
         self.gauges = allocate("gauges", GAUGES_SIZE)
+        self.log = allocate("log", LOG_SIZE)
         self.routes: dict[str, RouteCounts] = {}
         self._add("", ())
 

@@ -27,6 +27,7 @@ from sidecar.telemetry.metrics import (
     HINT_AT,
     IN_FLIGHT,
     LAST_USED,
+    LINES_DROPPED,
     MATCHES,
     SHADOW_AT,
     SIGNED_AGE,
@@ -211,6 +212,12 @@ METRICS: Final = (
         "Worker processes that exited unexpectedly and were restarted.",
     ),
     MetricInfo(
+        "webhook_sidecar_log_lines_dropped_total",
+        "counter",
+        (),
+        "Log lines that were dropped because standard output was stuck or could not be written.",
+    ),
+    MetricInfo(
         "webhook_sidecar_config_last_reload_successful",
         "gauge",
         (),
@@ -289,6 +296,18 @@ class GaugeMetrics(Collector):
         if self._shared_store:
             yield family("webhook_sidecar_replay_store_up", [((), int(not gauges[STORE_LOST]))])
         yield family("webhook_sidecar_build_info", [((__version__, platform.python_version()), 1)])
+
+
+class LogMetrics(Collector):
+    """What became of the log lines of all processes."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        """The log's block of each process."""
+        self._blocks = tuple(blocks)
+
+    def collect(self) -> Iterator[Metric]:
+        dropped = sum(block[LINES_DROPPED] for block in self._blocks)
+        yield family("webhook_sidecar_log_lines_dropped_total", [((), dropped)])
 
 
 def _histogram_family(metric: MetricInfo, places: Histogram, routes: Routes) -> Metric:

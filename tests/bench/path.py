@@ -31,7 +31,7 @@ from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
 from sidecar.outcomes import Outcome, Reason
 from sidecar.process.data_plane import DataPlane
-from sidecar.telemetry.log import Log
+from sidecar.telemetry.log_writer import LogWriter, open_log
 from sidecar.telemetry.metrics import END_AT, Metrics
 
 CONFIG = """
@@ -103,7 +103,7 @@ async def main() -> None:
         file.write(CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG)
         file.flush()
         config = load_config(file.name, {"KEY": KEY.decode()})
-    log = Log(config.log, loop)
+    log = open_log(config.log, loop, LogWriter())
     metrics = Metrics()
     service = DataPlane(config, loop, log=log, metrics=metrics)
     current = service.current

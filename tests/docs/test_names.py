@@ -26,7 +26,7 @@ from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.process_metrics import ProcessMetrics
-from sidecar.telemetry.prometheus import METRICS
+from sidecar.telemetry.prometheus import METRICS, LogMetrics
 from sidecar.telemetry.scrape import Scraper
 from sidecar.telemetry.totals import Totals
 
@@ -66,7 +66,12 @@ def families() -> list[Metric]:
     scraper = Scraper(Totals([metrics]), shared_store=True)
     ranges, processes, log = PublishedRanges(time.time), Processes(), NoLog()
     reloader = Reloader(config, FileRecorder(), {}, networks={}, processes=processes, log=log)
-    for owner in (reloader, RangesRefresher(ranges, reloader, log), ProcessMetrics(processes, 1)):
+    for owner in (
+        reloader,
+        RangesRefresher(ranges, reloader, log),
+        ProcessMetrics(processes, 1),
+        LogMetrics([metrics.log]),
+    ):
         scraper.registry.register(owner)
     return [family for family in scraper.collect() if family.name.startswith("webhook_sidecar_")]
 

@@ -24,7 +24,7 @@ def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_r
 
     async def reloads() -> None:
         loop = asyncio.get_running_loop()
-        workers = Supervisor(config, FileRecorder(), loop, Log(config.log, loop), [])
+        workers = Supervisor(config, FileRecorder(), loop, Log(config.log, loop, lambda text: None), [])
         await workers.apply(replace(config, routes=RouteTable(made[:15_000])), FileRecorder())
         with pytest.raises(ConfigError) as refused:
             await workers.apply(replace(config, routes=RouteTable(made[15_000:])), FileRecorder())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.outcomes import Outcome, Reason, outcome_of
-from sidecar.telemetry.log import MAX_LOGGED, Level, Log, LogFormat, LogSettings, to_stdout
+from sidecar.telemetry.log import MAX_LOGGED, Level, Log, LogFormat, LogSettings
 from sidecar.telemetry.record import DeliveryRecord
 
 #: What a sender might write into a path or a delivery id to end a line or begin a field.
@@ -339,8 +339,3 @@ def test_the_time_is_told_to_the_millisecond_as_it_goes_on() -> None:
         "2023-11-14T22:13:21.500Z",
         "1970-01-01T00:00:00.250Z",
     ]
-
-
-def test_the_default_writer_is_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    to_stdout("line\n")
-    assert capsys.readouterr().out == "line\n"
