@@ -1,6 +1,6 @@
 """uvicorn's server: it accepts connections and shuts down. Everything that this program does itself is switched off.
 
-For the data listener, uvicorn gets our own protocol by its `http` parameter. Of a connection it uses `shutdown()`, and
+uvicorn gets our own protocol by its `http` parameter. Of a connection it uses `shutdown()`, and
 its membership in `server_state.connections` and that of its request in `server_state.tasks`.
 """
 
@@ -38,13 +38,8 @@ class Server(UvicornServer):
         self.stopping.set()
 
 
-def asgi_server(application: object) -> Server:
-    """A server for an ASGI application."""
-    return Server(_config(application, "httptools"))
-
-
-def data_server(application: Application, *, deadlines: Deadlines, listener: Listener) -> Server:
-    """The data listener's server."""
+def http_server(application: Application, *, deadlines: Deadlines, listener: Listener) -> Server:
+    """A listener's server."""
 
     def connect(*, server_state: ServerState, **_: object) -> DataProtocol:
         return DataProtocol(

@@ -12,7 +12,7 @@ from sidecar.delivery.body import Budget
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
-from sidecar.http1.uvicorn_server import data_server
+from sidecar.http1.uvicorn_server import http_server
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
 from sidecar.telemetry.log import Level, Log
@@ -65,7 +65,7 @@ class DataPlane:
         self.listener = Listener(self.deadlines, config.limits.connections, count)
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer
-        self.server = data_server(self.proxy, deadlines=self.deadlines, listener=self.listener)
+        self.server = http_server(self.proxy, deadlines=self.deadlines, listener=self.listener)
         self.ended: asyncio.Task[None]
         self._configure(config)
 

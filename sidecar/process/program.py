@@ -20,12 +20,12 @@ from typing import Any
 
 from sidecar import __version__, is_compiled
 from sidecar.admin.app import admin_app
+from sidecar.admin.asgi import asgi_server
 from sidecar.admin.live_page import LivePage
 from sidecar.config.files import FileRecorder
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.http1.sockets import bound_address, remove
-from sidecar.http1.uvicorn_server import asgi_server
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
@@ -78,7 +78,7 @@ class Program:
         for owner in (self._reloader, self._refresher, ProcessMetrics(data_processes, memory_limit()), log_metrics):
             self.scraper.registry.register(owner)
         self.live_page = LivePage(self)
-        self.admin = asgi_server(admin_app(self))
+        self.admin = asgi_server(admin_app(self), loop)
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self, data_address: str, admin_socket: socket.socket) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.incoming import Incoming
-from sidecar.http1.uvicorn_server import Server, data_server
+from sidecar.http1.uvicorn_server import Server, http_server
 from sidecar.outcomes import Rejected
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -49,7 +49,7 @@ def run(play: Callable[[Application, Server, Connect], Awaitable[None]]) -> Appl
         application = Application()
         deadlines = Deadlines(asyncio.get_running_loop(), head=5, body=5)
         cell = [0.0]
-        server = data_server(
+        server = http_server(
             application, deadlines=deadlines, listener=Listener(deadlines, 9, ConnectionCount(cell, 0))
         )
         listener = socket.create_server(("127.0.0.1", 0))

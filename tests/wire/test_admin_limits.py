@@ -1,0 +1,134 @@
+"""The admin listener has the data listener's limits: nobody without a token can fill its memory or hold up deliveries."""
+
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+GET = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+def resident(sidecar):
+    """Bytes."""
+    status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
+
+
+def connect(sidecar):
+    host, port = sidecar.admin_address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), 10)
+
+
+def everything(client):
+    """What arrives until the other end closes; a reset ends it as well."""
+    seen = b""
+    try:
+        while data := client.recv(1 << 16):
+            seen += data
+    except ConnectionError:
+        pass
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece", "status"),
+    [
+        pytest.param(GET + b"Cookie: ", b"b" * 65536, b"431", id="one endless field"),
+        pytest.param(GET, b"A: b\r\n" * 8192, b"431", id="endless fields"),
+        pytest.param(b"GET /", b"q" * 65536, b"431", id="an endless target"),
+        pytest.param(
+            b"POST /-/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\n\r\n",
+            b"x" * 65536,
+            b"413",
+            id="an endless body",
+        ),
+        pytest.param(
+            b"POST /-/delivery-test HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1;%b\r\nx\r\n" % (b"e" * 500) * 100,
+            b"400",
+            id="endless chunk extensions",
+        ),
+    ],
+)
+def test_what_has_no_end_is_rejected_and_takes_no_memory(start, receiver, craft, begin, piece, status):
+    sidecar = start()
+    before = resident(sidecar)
+    with connect(sidecar) as client:
+        client.sendall(begin)
+        try:
+            for _ in range(1200):  # 75 MiB; the rest of what is rejected is read for a moment and thrown away
+                client.sendall(piece)
+        except OSError:
+            pass
+        assert resident(sidecar) - before < 16 * 1024 * 1024
+        answer = everything(client)
+    assert not answer or answer.startswith(b"HTTP/1.1 " + status)
+    with connect(sidecar) as client:  # the answer arrives where the sender stops to read it
+        client.sendall(begin)
+        try:
+            for _ in range(4):
+                client.sendall(piece)
+        except OSError:
+            pass
+        assert everything(client).startswith(b"HTTP/1.1 " + status)
+    assert sidecar.ask(craft.begini()).status == 200
+
+
+def test_unfinished_heads_make_room_for_probes_and_end_in_time(start, receiver, craft, wait_until):
+    sidecar = start()
+    before = resident(sidecar)
+
+    def open_connections():
+        return len(list(Path(f"/proc/{sidecar.process.pid}/fd").iterdir()))
+
+    before_connections = open_connections()
+    clients = []
+    for _ in range(600):
+        clients.append(connect(sidecar))
+        clients[-1].sendall(GET + b"Accept: " + b"c" * 50_000)
+    time.sleep(0.3)
+    # a connection that has waited makes room
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert sidecar.admin(path)[0] == 200
+    assert sidecar.ask(craft.begini()).status == 200
+    assert resident(sidecar) - before < 48 * 1024 * 1024
+
+    wait_until(lambda: open_connections() < before_connections + 10, "the end of all unfinished heads", 25)
+    for client in clients:
+        client.close()
+
+
+def test_pipelined_requests_that_nobody_reads_take_no_memory(start, receiver, craft):
+    sidecar = start()
+    before = resident(sidecar)
+    clients = [connect(sidecar) for _ in range(8)]
+    for client in clients:
+        client.settimeout(0.3)
+        try:
+            for _ in range(20):
+                client.sendall((b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") * 1000)
+        except TimeoutError:
+            pass  # it is no longer read from
+    assert sidecar.admin("/readyz")[0] == 200
+    assert sidecar.ask(craft.begini()).status == 200
+    assert resident(sidecar) - before < 100 * 1024 * 1024
+    for client in clients:
+        client.close()
+
+
+def test_pipelined_requests_are_answered_in_order(sidecar):
+    with connect(sidecar) as client:
+        client.sendall(
+            GET + b"\r\n" + b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + GET + b"Connection: close\r\n\r\n"
+        )
+        statuses = re.findall(rb"HTTP/1\.1 (\d+)", everything(client))
+    assert statuses == [b"200", b"404", b"200"]
+
+
+def test_a_client_that_leaves_does_not_cut_off_a_reload(start, receiver, craft):
+    sidecar = start()
+    with connect(sidecar) as client:
+        client.sendall(b"POST /-/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
+    assert sidecar.line(event="config_loaded", count=2)["cause"] == "POST /-/reload"
