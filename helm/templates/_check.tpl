@@ -138,6 +138,11 @@ config.{{ $key }}: is used from trusted proxies only; add `trusted_proxies: [the
 config.limits.refusals: {{ squote .refusals }} is not a valid rate; use a number for each second, minute or hour: 10/s, 60/m, 500/h
 {{- end }}
 {{- end }}
+{{- with default dict $config.log }}
+{{- if and (hasKey . "rejected") (ne (toString .rejected) "off") (not (regexMatch "^[1-9][0-9]{0,8}/[smh]\\z" (toString .rejected))) }}
+config.log.rejected: {{ squote .rejected }} is not a valid rate; use a number for each second, minute or hour: 10/s, 60/m, 500/h; or off
+{{- end }}
+{{- end }}
 {{- with $config.ip_ranges }}
 {{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
 config.ip_ranges.refresh: {{ squote .refresh }} is not a valid refresh interval; use at least 1m, for example 24h

@@ -26,7 +26,6 @@ from sidecar.admin.delivery_test import deliver
 from sidecar.admin.events import Events
 from sidecar.admin.live_page import LivePage, ProgramView
 from sidecar.admin.markup import Markup
-from sidecar.telemetry.log import Level
 
 #: The page may load, run and request only our own files, and can't be framed.
 PAGE_HEADERS = {
@@ -79,9 +78,7 @@ class StatusPage:
     def deny(self, request: Request, denied: Denied) -> Response:
         """Logs a denied request and returns the response to it."""
         client = request.client.host if request.client is not None else "unix:"
-        self._program.log.event(
-            "admin_refused", Level.WARNING, path=request.url.path, client=client, **denied._asdict()
-        )
+        self._program.log.admin_refused(denied.status, denied.detail, request.url.path, client)
         headers = {"www-authenticate": 'Bearer realm="webhook-sidecar"'} if denied.status == 401 else None
         return JSONResponse({"detail": denied.detail}, denied.status, headers)
 

@@ -19,6 +19,7 @@ from sidecar.config.fields.number import (
     Count,
     Duration,
     Fraction,
+    LogRate,
     RefreshInterval,
     RefusalRate,
     RejectionStatus,
@@ -201,6 +202,9 @@ LOG = Section(
     {
         "level": Key(Choice(Level), "the lowest level that is logged"),
         "accepted": Key(Flag(), "false leaves out accepted deliveries"),
+        "rejected": Key(
+            LogRate(), "how many rejections of one route with one reason are logged; off logs all", ["off"]
+        ),
         "format": Key(Choice(LogFormat), "json for machines, text for people"),
     },
 )

@@ -194,6 +194,7 @@ class Program:
         os._exit(status)  # deliveries in flight must not delay it
 
     def _record_stop(self, status: int, level: Level, detail: str) -> int:
+        self.log.end_window()
         self.log.event("stopped", level, detail=detail, in_flight=self.in_flight)
         self.log.flush()
         self._writer.close()

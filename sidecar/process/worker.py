@@ -83,6 +83,7 @@ async def _work(number: int, workers: int, channel_end: socket.socket, data_sock
     asked_to_end.cancel()
     cut_off = await data_plane.drain(accepting=drain["accepting"], until=loop.time() + drain["seconds"])
     channel.send({"is": "drained", "cut_off": cut_off})
+    log.end_window()
     log.flush()
     writer.close()
     channel.close()

@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import Final
 
 from sidecar.outcomes import HandshakeResult, HashableStrEnum, Outcome
+from sidecar.routing.refusal_limit import Rate
 from sidecar.telemetry.record import DeliveryRecord
 
 
@@ -31,11 +32,15 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
+DEFAULT_REJECTED: Final = Rate(100, 1.0, "100/s")
+
+
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     level: Level = Level.INFO
     accepted: bool = True
     format: LogFormat = LogFormat.JSON
+    rejected: Rate | None = DEFAULT_REJECTED  #: lines of each kind that strangers cause; None: all
 
 
 _RANKS: Final = {Level.DEBUG: 0, Level.INFO: 1, Level.WARNING: 2, Level.ERROR: 3}
@@ -46,6 +51,9 @@ _LEVELS: Final = {
     Outcome.FAILED: Level.ERROR,
 }
 _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
+#: Lines that strangers cause are counted over this many seconds, or over those of the rate if that is longer: a burst is logged
+#: whole, and a flood is sampled.
+WINDOW_SECONDS: Final = 10.0
 #: Paths and delivery ids are cut to this many bytes, in the log and in traces.
 MAX_LOGGED: Final = 200
 
@@ -65,6 +73,9 @@ class Log:
         self._write = write
         self._now = now
         self._lines: list[str] = []
+        # Lines that strangers caused in this window, and those of them that were left out, by event, route and reason.
+        self._caused: dict[tuple[str, str, str], int] = {}
+        self._left_out: dict[tuple[str, str, str], int] = {}
         self._process = token_hex(4)  # makes delivery ids differ between processes
         self._millisecond = -1  # of the last line, unix time
         self._timestamp = ""  # that millisecond as text
@@ -81,6 +92,8 @@ class Log:
         level = _LEVELS[outcome]
         if _RANKS[level] < _RANKS[self.settings.level]:
             return
+        if outcome is Outcome.REJECTED and self._leaves_out("delivery", record.route_name, record.reason or ""):
+            return
         text = self.settings.format is LogFormat.TEXT
         self._append(self._format_text(record) if text else self._format_json(record, level))
 
@@ -94,7 +107,39 @@ class Log:
         else:
             self._append(json.dumps({"time": self._time(), "level": level, "event": name} | fields) + "\n")
 
+    def admin_refused(self, status: int, detail: str, path: str, client: str) -> None:
+        """Logs a request that the admin listener denied. `detail` is one of a few."""
+        if not self._leaves_out("admin_refused", "", detail):
+            self.event(
+                "admin_refused", Level.WARNING, path=path[:MAX_LOGGED], client=client, status=status, detail=detail
+            )
+
+    def end_window(self) -> None:
+        """Reports the lines that were left out, and counts from 0 again."""
+        self._caused.clear()
+        left_out, self._left_out = self._left_out, {}
+        for (name, route, reason), lines in left_out.items():
+            self.event("lines_left_out", Level.WARNING, of=name, route=route, reason=reason, lines=lines)
+
+    def _leaves_out(self, name: str, route: str, reason: str) -> bool:
+        """Counts a line that anybody can cause. Returns whether there are too many of its kind (`log.rejected`)."""
+        rate = self.settings.rejected
+        if rate is None:
+            return False
+        window = max(WINDOW_SECONDS, rate.seconds)
+        kind = (name, route, reason)
+        if not self._caused:
+            self._loop.call_later(window, self.end_window)
+        count = self._caused.get(kind, 0) + 1
+        self._caused[kind] = count
+        if count * rate.seconds <= rate.most * window:
+            return False
+        self._left_out[kind] = self._left_out.get(kind, 0) + 1
+        return True
+
     def _log_handshake(self, e: DeliveryRecord) -> None:
+        if self._leaves_out("handshake", e.route_name, ""):
+            return
         self.event(
             "handshake",
             route=e.route_name,

@@ -196,3 +196,34 @@ def test_short_secrets_and_blanks_are_warned_of_without_showing_them(start):
     warnings = [line for line in sidecar.lines if line.get("event") == "config_warning"]
     assert len(warnings) == 2
     assert "CANARY" not in str(warnings)
+
+
+def test_a_flood_of_rejections_is_sampled_and_what_is_left_out_is_counted(start, receiver, craft, wait_until):
+    sidecar = start({"log": {"rejected": "30/s"}})  # 300 in ten seconds
+    with sidecar.connect() as client:
+        for _ in range(50):
+            client.send(craft.request(b"/not-there", method=b"PUT", headers=[(b"Content-Length", b"0")]) * 10)
+            for _ in range(10):
+                assert client.answer().status == 404
+        for number in range(310):
+            client.send(craft.begini(headers=[(b"X-Try", b"%d" % number)]))
+            assert client.answer().status == 200
+    _, text = sidecar.admin("/metrics")
+    assert b'webhook_sidecar_deliveries_total{outcome="rejected",reason="no_route",route=""} 500.0' in text
+    wait_until(lambda: sidecar.lines[-1]["event"] == "lines_left_out", "the end of ten seconds", 15)
+    left_out = sidecar.lines[-1]
+    for key, value in {"level": "warning", "of": "delivery", "route": "", "reason": "no_route", "lines": 200}.items():
+        assert left_out[key] == value
+    logged = [line for line in sidecar.lines if line["event"] == "delivery"]
+    assert sum(line["reason"] == "no_route" for line in logged) == 300
+    assert sum(line["outcome"] == "accepted" for line in logged) == 310
+
+
+def test_what_is_left_out_at_the_end_is_reported_before_the_last_line(start, receiver, craft):
+    sidecar = start({"log": {"rejected": "2/m"}})
+    for _ in range(5):
+        assert sidecar.ask(craft.request(b"/other")).status == 404
+    sidecar.send_signal(signal.SIGTERM)
+    assert sidecar.exit_status(10) == 0
+    assert [line["event"] for line in sidecar.lines[-2:]] == ["lines_left_out", "stopped"]
+    assert sidecar.lines[-2]["lines"] == 3

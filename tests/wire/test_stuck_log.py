@@ -107,7 +107,7 @@ def stuck(tmp_path, receiver, request):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_reader_that_is_stuck_holds_up_nothing(stuck, receiver, craft, workers):
-    sidecar = stuck(workers)
+    sidecar = stuck(workers, rejected="off")
     assert sidecar.dropped() == 0
     sidecar.flood()
     for _ in range(8):
@@ -124,7 +124,7 @@ def test_a_reader_that_is_stuck_holds_up_nothing(stuck, receiver, craft, workers
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_when_reading_resumes_the_log_says_how_many_lines_are_missing(stuck, craft, workers):
-    sidecar = stuck(workers)
+    sidecar = stuck(workers, rejected="off")
     sidecar.flood()
     sidecar.deliver(craft)
     dropped = sidecar.dropped()

@@ -203,6 +203,26 @@ class RefusalRate(ValueType[Rate]):
         return {"title": self.title} | self.grammar.json_schema()
 
 
+class LogRate(ValueType[Rate | None]):
+    """A rate, or `off`."""
+
+    title = "rate or off"
+
+    def read(self, value: Any) -> Rate | None:
+        if value == "off":
+            return None
+        try:
+            return RefusalRate().read(value)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{error}; or off") from None
+
+    def write(self, value: Rate | None) -> str:
+        return "off" if value is None else str(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [{"const": "off"}, RefusalRate().json_schema()]}
+
+
 #: Days of the years 2000 to 2999, leap years included.
 _DAY = (
     "2[0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"

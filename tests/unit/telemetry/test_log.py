@@ -3,12 +3,14 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sidecar.outcomes import Outcome, Reason, outcome_of
+from sidecar.outcomes import HandshakeResult, Outcome, Reason, outcome_of
+from sidecar.routing.refusal_limit import Rate
 from sidecar.telemetry.log import MAX_LOGGED, Level, Log, LogFormat, LogSettings
 from sidecar.telemetry.record import DeliveryRecord
 
@@ -32,10 +34,14 @@ class Loop(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         self.soon: list[Callable[..., object]] = []
+        self.later: list[tuple[float, Callable[..., object]]] = []
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         self.soon.append(callback)
         return asyncio.Handle(callback, args, self)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        self.later.append((delay, callback))
 
     def get_debug(self) -> bool:
         return False
@@ -339,3 +345,72 @@ def test_the_time_is_told_to_the_millisecond_as_it_goes_on() -> None:
         "2023-11-14T22:13:21.500Z",
         "1970-01-01T00:00:00.250Z",
     ]
+
+
+def sampled(rate: Rate | None) -> Written:
+    written = Written()
+    written.log.settings = LogSettings(rejected=rate)
+    return written
+
+
+def test_rejections_of_one_kind_are_left_out_above_the_rate(finished: Any, make_route: Any) -> None:
+    written = sampled(Rate(3, 1.0, "3/s"))  # 30 in ten seconds
+    other = make_route(name="other")
+    for _ in range(40):
+        written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.SIGNATURE_MISSING))
+        written.log.record(finished(outcome=Outcome.FAILED, reason=Reason.UPSTREAM_TIMEOUT))
+        written.log.record(finished())
+    for _ in range(30):
+        written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.SIGNATURE_MISSING, route=other))
+        written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.SIGNATURE_MISMATCH))
+    kinds = Counter((line["outcome"], line["route"], line["reason"]) for line in written.json())
+    assert kinds == {
+        ("rejected", "acme", "signature_missing"): 30,
+        ("failed", "acme", "upstream_timeout"): 40,
+        ("accepted", "acme", ""): 40,
+        ("rejected", "other", "signature_missing"): 30,
+        ("rejected", "acme", "signature_mismatch"): 30,
+    }
+    ((delay, end_window),) = written.loop.later
+    assert delay == 10
+    end_window()
+    line = written.json()[-1]
+    assert (line["event"], line["of"], line["route"], line["reason"], line["lines"]) == (
+        "lines_left_out",
+        "delivery",
+        "acme",
+        "signature_missing",
+        10,
+    )
+    before = len(written.json())
+    written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.SIGNATURE_MISSING))
+    assert len(written.json()) == before + 1  # the next ten seconds
+    assert len(written.loop.later) == 2
+
+
+def test_a_rate_for_a_longer_time_is_counted_over_that_time(finished: Any) -> None:
+    written = sampled(Rate(2, 3600.0, "2/h"))
+    for _ in range(5):
+        written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.TOKEN_MISMATCH))
+    assert len(written.json()) == 2
+    assert written.loop.later[0][0] == 3600
+
+
+def test_without_a_rate_everything_is_logged(finished: Any) -> None:
+    written = sampled(None)
+    for _ in range(5000):
+        written.log.record(finished(outcome=Outcome.REJECTED, reason=Reason.TOKEN_MISMATCH))
+    assert len(written.json()) == 5000
+    assert written.loop.later == []
+
+
+def test_handshakes_and_denied_requests_are_sampled_too_and_say_nothing_long(finished: Any) -> None:
+    written = sampled(Rate(1, 10.0, "1/10s"))
+    for _ in range(3):
+        written.log.record(finished(handshake=HandshakeResult.ANSWERED))
+        written.log.admin_refused(403, "no", "/" + "p" * 5000, "192.0.2.1")
+    written.log.end_window()
+    lines = written.json()
+    assert [line["event"] for line in lines] == ["handshake", "admin_refused", "lines_left_out", "lines_left_out"]
+    assert [(line["of"], line["lines"]) for line in lines[2:]] == [("handshake", 2), ("admin_refused", 2)]
+    assert len(lines[1]["path"]) == MAX_LOGGED
