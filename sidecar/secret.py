@@ -3,7 +3,25 @@
 The value is read with `reveal` only, in the few files that tests/unit/test_structure.py lists.
 """
 
+import re
 from hmac import compare_digest
+
+_USER = re.compile(r"(?<=://).*@", re.DOTALL)
+
+
+def mask_url(text: str) -> str:
+    """A URL, or what should have been one, as it may be shown: without its user and password, and without values of its query.
+
+    An `@` in the path counts as the end of a password: `http://user:pa/ss@host/` is one that was not escaped.
+    """
+    begin, mark, query = _USER.sub("***@", text).partition("?")
+    if not mark:
+        return begin
+    return begin + mark + "&".join(f"{name}=***" if equals else "***" for name, equals, _ in _pairs(query))
+
+
+def _pairs(query: str) -> list[tuple[str, str, str]]:
+    return [pair.partition("=") for pair in query.split("&")]
 
 
 class Secret:

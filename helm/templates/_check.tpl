@@ -200,7 +200,7 @@ config.replay_store.{{ $key }}: unknown key; known keys are url, password
 {{- else if contains "@" $text }}
 {{ $at }}: has credentials; remove them: the receiver's own authentication passes through in the delivery's headers
 {{- else if regexMatch "^https?://[^/?#]+(/[^/]|/?[?#]|//)" $text }}
-{{ $at }}: {{ squote $text }} has a path; deliveries keep the path they came with, so use {{ regexFind "^https?://[^/?#]+" $text }}
+{{ $at }}: {{ squote (regexReplaceAll "[?].*" $text "?***") }} has a path; deliveries keep the path they came with, so use {{ regexFind "^https?://[^/?#]+" $text }}
 {{- else if not (regexMatch (printf "^https?://%s(:[1-9][0-9]{0,4})?/?$" $host) $text) }}
 {{ $at }}: {{ squote $text }} is not a valid receiver address; use one such as http://receiver.namespace:3000
 {{- else if gt (int $port) 65535 }}

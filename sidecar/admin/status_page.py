@@ -18,6 +18,7 @@ from sidecar.admin.markup import Markup, join, markup
 from sidecar.config.problems import Problem
 from sidecar.config.settings import Config
 from sidecar.routing.routes import Route
+from sidecar.secret import mask_url
 from sidecar.telemetry.metrics import ACCEPTED_AT, END_AT, LAST_USED, MATCHES, SHADOW_AT, Block
 from sidecar.telemetry.recent_rejections import RecentRejection
 
@@ -196,7 +197,11 @@ def draw_accounts(config: Config) -> Markup:
     if not config.accounts:
         return markup("<p>No accounts: add <code>delivery_test</code> to the configuration.</p>")
     options = (
-        markup('<option value="{id}">{id} → {url}</option>', id=account.id, url=account.webhook_url or "no webhook_url")
+        markup(
+            '<option value="{id}">{id} → {url}</option>',
+            id=account.id,
+            url=mask_url(account.webhook_url) or "no webhook_url",
+        )
         for account in config.accounts
     )
     return markup('<label>Account <select name="account">{options}</select></label>', options=join(options))

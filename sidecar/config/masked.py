@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.config.settings import Config
 from sidecar.routing.networks import Networks
 from sidecar.routing.routes import Route
-from sidecar.secret import Secret
+from sidecar.secret import Secret, mask_url
 
 MASK = "<secret>"
 
@@ -22,7 +22,9 @@ _FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
     "replay_store": lambda config: str(config.replay_store or "memory"),
     "routes": lambda config: [_mask_route(route) for route in config.routes.routes],
     "delivery_test": lambda config: {
-        "accounts": [mask(account) | {"webhook_url": account.webhook_url or None} for account in config.accounts]
+        "accounts": [
+            mask(account) | {"webhook_url": mask_url(account.webhook_url) or None} for account in config.accounts
+        ]
     },
     "warnings": lambda config: [str(warning) for warning in config.warnings],
 }
@@ -56,6 +58,8 @@ def mask(value: Any) -> Any:
     """`value` as JSON can hold it. Raises `TypeError` for a kind of value that it does not know."""
     if isinstance(value, Secret):
         return MASK
+    if isinstance(value, str) and "://" in value:
+        return mask_url(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Networks):
@@ -65,7 +69,7 @@ def mask(value: Any) -> Any:
     if is_dataclass(value):
         return {each.name: mask(getattr(value, each.name)) for each in fields(value)}
     if hasattr(value, "_fields") and "__str__" in vars(type(value)):  # an address or a rate, as it is written
-        return str(value)
+        return mask(str(value))
     if isinstance(value, tuple | list):
         return [mask(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no masked form")

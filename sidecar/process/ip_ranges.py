@@ -18,6 +18,7 @@ from sidecar.config.ranges import RangesError, load_ranges
 from sidecar.config.settings import RangesSettings
 from sidecar.process.reload import Reloader
 from sidecar.routing.networks import Networks
+from sidecar.secret import mask_url
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
 
@@ -134,7 +135,7 @@ def _get_all(urls: Sequence[str]) -> list[bytes]:
             try:
                 bodies.append(_get(client, url))
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-                raise RangesError(f"{url} can't be fetched: {type(error).__name__}") from None
+                raise RangesError(f"{mask_url(url)} can't be fetched: {type(error).__name__}") from None
     return bodies
 
 
@@ -143,14 +144,14 @@ def _get(client: "httpx.Client", url: str) -> bytes:
     headers = {"accept-encoding": "identity", "user-agent": "webhook-sidecar"}
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code != 200:
-            raise RangesError(f"{url} responded with status {response.status_code}")
+            raise RangesError(f"{mask_url(url)} responded with status {response.status_code}")
         body = b""
         for piece in response.iter_raw():
             body += piece
             if len(body) > MAX_LIST_BYTES:
-                raise RangesError(f"{url} sent more than {MAX_LIST_BYTES} bytes")
+                raise RangesError(f"{mask_url(url)} sent more than {MAX_LIST_BYTES} bytes")
             if time.monotonic() > deadline:
-                raise RangesError(f"{url} took longer than {FETCH_SECONDS:g} s")
+                raise RangesError(f"{mask_url(url)} took longer than {FETCH_SECONDS:g} s")
     return body
 
 

@@ -20,6 +20,7 @@ from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.process.data_processes import DataProcesses
 from sidecar.routing.networks import Networks
+from sidecar.secret import mask_url
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
 
@@ -162,7 +163,12 @@ def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[s
         ("replay_store", old.replay_store or "memory", new.replay_store or "memory"),
     )
     problems = [
-        Problem(new.file, 1, key, f"can't change from {before} to {after} while running; restart to apply")
+        Problem(
+            new.file,
+            1,
+            key,
+            f"can't change from {mask_url(str(before))} to {mask_url(str(after))} while running; restart to apply",
+        )
         for key, before, after in fixed
         if before != after
     ]

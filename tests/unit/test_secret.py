@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from sidecar.secret import Secret
+from sidecar.secret import Secret, mask_url
 
 VALUE = b"hunter2-hunter2-hunter2"
 
@@ -93,3 +93,23 @@ def test_it_matches_its_own_value_and_no_other(secret: Secret) -> None:
 def test_it_can_have_another_id() -> None:
     renamed = Secret("current", VALUE, retire_by=7.0).with_id("previous")
     assert (renamed.id, renamed.reveal(), renamed.retire_by) == ("previous", VALUE, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:8080/hooks", "http://127.0.0.1:8080/hooks"),
+        ("https://joe:s3cret@mirror.example/meta", "https://***@mirror.example/meta"),
+        ("https://onlytoken@mirror.example:8443/", "https://***@mirror.example:8443/"),
+        ("http://a:b%40c@d@h/", "http://***@h/"),
+        ("http://user:pa/ss@host/x", "http://***@host/x"),
+        ("https://h/x?token=abc&v=1", "https://h/x?token=***&v=***"),
+        ("https://h/x?abc", "https://h/x?***"),
+        ("https://h/x?a=b=c?d=e&f", "https://h/x?a=***&***"),
+        ("https://h/x?a=b#c", "https://h/x?a=***"),
+        ("http://u:p\n@h/?x=y", "http://***@h/?x=***"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert mask_url(url) == shown

@@ -1,9 +1,15 @@
 """Begini's delivery test on the admin listener: every row of the contract's table, through a real sidecar."""
 
+import base64
+import contextlib
+import gzip
 import hashlib
 import hmac
 import json
+import re
 import socket
+import zlib
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +160,77 @@ def test_the_delivery_test_takes_post_only_and_is_not_on_the_data_listener(teste
     assert sidecar.admin(PATH)[0] == 405
     assert sidecar.ask(craft.request(PATH.encode(), [(b"Api-key", KEYS["BEGINI_API_KEY"].encode())])).status == 404
     assert not receiver.requests
+
+
+def packed(size, layers):
+    """Zeros, compressed several times."""
+    made = zlib.compressobj(9, zlib.DEFLATED, 31)
+    data = b"".join(made.compress(bytes(1 << 20)) for _ in range(size >> 20)) + made.flush()
+    for _ in range(layers - 1):
+        data = gzip.compress(data)
+    return data
+
+
+def test_a_compressed_response_is_not_unpacked(tested):
+    sidecar, direct = tested
+    body = packed(300 << 20, 2)
+    head = b"HTTP/1.1 418 Teapot\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    direct.then(head + body)
+    status, answer = ask(sidecar, "OTHER_API_KEY")
+    assert status == 422
+    assert answer["detail"]["webhook_receiver_status_code"] == 418
+    assert answer["detail"]["webhook_receiver_body_content"] == body.decode("utf-8", "replace")
+    assert direct.wait().values(b"accept-encoding") == [b"identity"]
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text())[1])
+    assert peak < 120 * 1024  # KiB
+
+
+def test_a_response_without_end_is_cut(tested):
+    sidecar, direct = tested
+
+    def endless(peer):
+        peer.read_body()
+        peer.send(b"HTTP/1.1 500 Broken\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                peer.send(b"4000\r\n%b\r\n" % (b"z" * 0x4000))
+
+    direct.then(endless)
+    status, answer = ask(sidecar, "OTHER_API_KEY")
+    assert status == 422
+    assert answer["detail"]["webhook_receiver_body_content"] == "z" * 65536
+
+
+def test_credentials_in_urls_are_shown_nowhere(start, new_receiver, craft):
+    """User, password and query of `webhook_url` and of a mirror: used, but on no page and in no log line."""
+    direct = new_receiver()
+    url = f"http://joe:CANARY-URL-PASSWORD@127.0.0.1:{direct.port}/in?key=CANARY-URL-TOKEN&CANARY-URL-BARE"
+    account = {"id": "direct", "api_key": {"env": "OTHER_API_KEY"}, "webhook_url": url}
+    mirror = "https://CANARY-URL-USER:CANARY-URL-MIRROR@127.0.0.1:9/list?sig=CANARY-URL-SIG"
+    route = {
+        "path": "/hooks/listed",
+        "verify": "github",
+        "secrets": [{"env": "GITHUB_SECRET"}],
+        "allow": ["preset:github"],
+    }
+    config = {
+        "delivery_test": {"accounts": [account]},
+        "ip_ranges": {"refresh": "60s", "sources": {"github": mirror}},
+        "routes": [route],
+    }
+    sidecar = start(config, env=KEYS)
+    assert ask(sidecar, "OTHER_API_KEY")[0] == 200
+    request = direct.wait()
+    assert request.target == b"/in?key=CANARY-URL-TOKEN&CANARY-URL-BARE"
+    assert request.values(b"authorization") == [b"Basic " + base64.b64encode(b"joe:CANARY-URL-PASSWORD")]
+    failed = sidecar.line(event="ip_ranges_failed")
+    assert "https://***@127.0.0.1:9/list?sig=*** can't be fetched" in failed["detail"]
+    broken = json.loads(json.dumps(sidecar.config))
+    broken["delivery_test"]["accounts"][0]["webhook_url"] = url.replace("http:", "ftp:")
+    sidecar.write(broken)
+    assert "ftp://***@127.0.0.1" in sidecar.line(event="config_reload_failed")["detail"]
+    for path, headers in (("/", {}), ("/", {"Accept": "text/html"}), ("/-/config", {})):
+        status, text = sidecar.admin(path, headers=headers)
+        assert status == 200
+        assert b"CANARY-URL" not in text
+    assert b"CANARY-URL" not in b"".join(sidecar.stdout)

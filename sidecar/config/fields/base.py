@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sidecar.config.problems import Path
+from sidecar.secret import mask_url
 
 T = TypeVar("T")
 JSONSchema = dict[str, Any]
@@ -65,6 +66,8 @@ class Grammar(NamedTuple):
 
 
 def quote(value: Any) -> str:
-    """A configured value as an error message shows it: quoted, and not longer than 60 characters."""
+    """A configured value as an error message shows it: quoted, not longer than 60 characters, and URLs without credentials."""
     text = value if isinstance(value, str) else str(value)
+    if "://" in text:
+        text = mask_url(text)
     return repr(text if len(text) <= 60 else text[:57] + "...")
