@@ -45,7 +45,8 @@ def admin_app(program: AdminProgram) -> Starlette:
         return JSONResponse(masked_config(program.config))
 
     async def reload(request: Request) -> Response:
-        denied = denied_to_change(request, program.config.admin, program.config.admin_token)
+        settings = program.config
+        denied = denied_to_change(request, settings.admin, settings.admin_hosts, settings.admin_token)
         if denied is not None:
             return page.deny(request, denied)
         error = await program.reload("POST /-/reload")

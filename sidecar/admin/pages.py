@@ -70,7 +70,7 @@ class StatusPage:
         """Wraps a handler so that requests without permission to view are denied."""
 
         async def checked(request: Request) -> ASGIApp:
-            denied = denied_to_view(request, self._program.config.admin)
+            denied = denied_to_view(request, self._program.config.admin, self._program.config.admin_hosts)
             return self.deny(request, denied) if denied is not None else await handler(request)
 
         return checked
@@ -110,7 +110,7 @@ class StatusPage:
         """Sends the test delivery that the form requests."""
         config = self._program.config
         form = await _read_form(request)
-        denied = denied_to_change(request, config.admin, config.admin_token, form.get("token", ""))
+        denied = denied_to_change(request, config.admin, config.admin_hosts, config.admin_token, form.get("token", ""))
         if denied is not None:
             response = self.deny(request, denied)
             if denied.status == 401:  # a mistyped token: show the page again

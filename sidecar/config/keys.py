@@ -7,6 +7,7 @@ from typing import Any
 
 from sidecar.config.fields.address import (
     AllowedSender,
+    HostPattern,
     Listen,
     RangeSources,
     TrustedProxy,
@@ -255,6 +256,12 @@ CONFIG = Section(
         "admin": Key(
             Listen(),
             "the admin listener: probes, metrics, status page, delivery test; never expose it to the internet",
+        ),
+        "admin_hosts": Key(
+            Items(HostPattern()),
+            "further host names of the status page; addresses, names without a dot, and names of the cluster (*.svc, "
+            "*.cluster.local) are always accepted",
+            [["admin.example.com", "*.internal.example"]],
         ),
         "admin_token": Key(
             SecretReference(),

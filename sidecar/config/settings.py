@@ -109,6 +109,7 @@ class CommonSettings:
 
     listen: ListenAddress = DEFAULT_LISTEN
     admin: ListenAddress = DEFAULT_ADMIN
+    admin_hosts: tuple[str, ...] = ()
     proxy_protocol: bool = False
     ip_ranges: RangesSettings = RangesSettings()
     limits: Limits = Limits()

@@ -377,3 +377,25 @@ def test_streams_end_when_the_program_drains(listen, start, workers):
 def test_a_version_that_is_none_gets_everything(listen, process, receiver, since):
     stream = listen(process, f"/-/events?since={quote(since)}")
     assert "routes" in stream.until(lambda parts: "routes" in parts)
+
+
+def test_a_web_page_that_rebinds_its_name_reads_and_changes_nothing(start, receiver):
+    """Not only on loopback: the listener's usual address is 0.0.0.0."""
+    sidecar = start({"admin": "0.0.0.0:0", "admin_hosts": ["Status.Example.ORG", "*.corp.example"]})
+    port = sidecar.admin_address.rsplit(":", 1)[1]
+    sidecar.admin_address = f"127.0.0.1:{port}"
+
+    def status(path, host, method="GET"):
+        return sidecar.admin(path, method=method, headers={"Host": host, "Accept": "text/html"})[0]
+
+    for host in (f"rebound.attacker.example:{port}", "status.example.org.attacker.example", "corp.example"):
+        for path in ("/", "/-/config", "/-/events"):
+            assert status(path, host) == 403, (path, host)
+        assert status("/-/reload", host, "POST") == 403
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert status(path, host) == 200, (path, host)
+    for host in (f"127.0.0.1:{port}", "status.example.org", "a.corp.example", "sidecar-admin.hooks.svc"):
+        assert status("/", host) == 200, host
+        assert status("/-/config", host) == 200, host
+    refused = sidecar.line(event="admin_refused")
+    assert "admin_hosts" in refused["detail"]

@@ -61,6 +61,23 @@ class Listen(ValueType[ListenAddress]):
         return {"title": self.title} | self.grammar.json_schema() | examples
 
 
+class HostPattern(ValueType[str]):
+    """A host name, or `*.` and a domain for every name below it, in lower case."""
+
+    title = "host name"
+    grammar = Grammar(r"([*]\.)?[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+    def read(self, value: Any) -> str:
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(
+                f"{quote(value)} is not a valid host name; use one such as admin.example.com or '*.example.com', without a port"
+            )
+        return str(value).lower()
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
 class UpstreamURL(ValueType[UpstreamAddress]):
     title = "URL"
     grammar = Grammar(f"(https?)://({HOST})(?::({PORT}))?/?|{SOCKET}")

@@ -1,5 +1,7 @@
 """Who may see and who may change: by listener, token, origin and name."""
 
+import socket
+
 import pytest
 from starlette.requests import Request
 
@@ -10,6 +12,7 @@ from sidecar.secret import Secret
 
 TOKEN = Secret("token", "pa\u00dfw\u00f6rd-of-the-operator".encode())
 LOOPBACK = ["127.0.0.1:9090", "127.8.9.1:9090", "[::1]:9090", "localhost:9090", "unix:/run/admin.sock"]
+HOSTS = ("admin.example.com", "*.ops.example")
 OPEN = ["0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090", "admin.example:9090"]
 
 
@@ -25,7 +28,7 @@ def listening(text: str) -> ListenAddress:
 
 
 def status(request: Request, listen: str, token: Secret | None = None, given: str | None = None) -> int:
-    denied = denied_to_change(request, listening(listen), token, given)
+    denied = denied_to_change(request, listening(listen), HOSTS, token, given)
     return denied.status if denied is not None else 200
 
 
@@ -107,11 +110,33 @@ def test_a_page_of_another_origin_may_change_nothing(
         ("127.0.0.1@evil.example", False),
         ("[", False),
         ("", False),
+        ("192.0.2.7:9090", True),
+        ("[2001:db8::7]", True),
+        ("webhook-sidecar-admin:9090", True),
+        ("webhook-sidecar-admin.hooks.svc:9090", True),
+        ("webhook-sidecar-admin.hooks.svc.cluster.local", True),
+        ("webhook-sidecar-admin.hooks.svc.cluster.local.:9090", True),
+        ("svc.evil.example", False),
+        ("evil-svc.example", False),
+        ("admin.example.com:9090", True),
+        ("Admin.Example.COM", True),
+        ("x.admin.example.com", False),
+        ("example.com", False),
+        ("a.ops.example", True),
+        ("a.b.ops.example", True),
+        ("ops.example", False),
+        ("evilops.example", False),
+        (f"{socket.gethostname()}:9090", True),
     ],
 )
-def test_on_loopback_a_name_that_may_be_anybodys_is_not_answered(host: str, allowed: bool) -> None:
-    request = asked(host=host)
-    assert (denied_to_view(request, listening("127.0.0.1:9090")) is None) is allowed
-    assert (status(request, "127.0.0.1:9090") == 200) is allowed
-    assert denied_to_view(request, listening("0.0.0.0:9090")) is None  # called by whatever names its network gives it
-    assert denied_to_view(request, listening("unix:/run/admin.sock")) is None  # no browser gets there
+@pytest.mark.parametrize("listen", ["127.0.0.1:9090", "0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090"])
+def test_a_name_that_may_be_anybodys_is_not_answered(host: str, allowed: bool, listen: str) -> None:
+    request = asked(host=host, authorization=f"Bearer {TOKEN.reveal().decode('latin-1')}")
+    assert (denied_to_view(request, listening(listen), HOSTS) is None) is allowed
+    assert (status(request, listen, TOKEN) == 200) is allowed
+    assert denied_to_view(request, listening("unix:/run/admin.sock"), HOSTS) is None  # no browser gets there
+
+
+def test_the_name_that_it_listens_on_is_its_own() -> None:
+    assert denied_to_view(asked(host="admin.example:9090"), listening("admin.example:9090"), ()) is None
+    assert denied_to_view(asked(host="admin.example:9090"), listening("0.0.0.0:9090"), ()) is not None
