@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import TypeVar
 
 from sidecar import SHIPPED
 from sidecar.config.yaml_source import read_yaml
@@ -20,6 +21,12 @@ from sidecar.verify.document import find_values
 MAX_NETWORKS = 10_000
 #: The widest networks that are accepted, by IP version. A wider one would admit anyone who rents a machine there, or everyone.
 WIDEST = {4: 10, 6: 24}
+#: All networks of a list together may be as wide as one such network, by IP version: for IPv4 1/256 of all addresses. The widest
+#: list of the package, GitHub's, has 10,288 IPv4 addresses.
+WIDEST_IN_ALL = {4: 8, 6: 22}
+#: IPv6 networks that stand for all of IPv4: RFC 4291, 2.5.5.2, and RFC 6052.
+_IPV4_IN_IPV6 = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+_N = TypeVar("_N", ipaddress.IPv4Network, ipaddress.IPv6Network)
 _ENTRY = re.compile(r"[0-9A-Fa-f.:/]{2,50}")
 
 
@@ -43,6 +50,8 @@ class Ranges:
         listed = [network for text in published for network in _networks(_entries(text, self.json))]
         if len(listed) > MAX_NETWORKS:
             raise RangesError(f"more than {MAX_NETWORKS} networks")
+        _check_union([network for network in listed if isinstance(network, ipaddress.IPv4Network)])
+        _check_union([network for network in listed if isinstance(network, ipaddress.IPv6Network)])
         return Networks(listed)
 
 
@@ -92,6 +101,18 @@ def _network(entry: str) -> IPNetwork:
         network = ipaddress.ip_network(entry if _ENTRY.fullmatch(entry) else "")
     except ValueError:
         raise RangesError("an entry that is not a network") from None
+    if isinstance(network, ipaddress.IPv6Network) and any(map(network.overlaps, _IPV4_IN_IPV6)):
+        raise RangesError("an IPv6 network of IPv4 addresses")
     if network.prefixlen < WIDEST[network.version]:
         raise RangesError(f"{network}, a network wider than /{WIDEST[network.version]}")
     return network
+
+
+def _check_union(networks: Sequence[_N]) -> None:
+    """Many networks, each narrow enough, could be all addresses together. `networks` are of one IP version."""
+    if networks:
+        first = networks[0]
+        widest = WIDEST_IN_ALL[first.version]
+        addresses = sum(network.num_addresses for network in ipaddress.collapse_addresses(networks))
+        if addresses > 2 ** (first.max_prefixlen - widest):
+            raise RangesError(f"IPv{first.version} networks that are together wider than /{widest}")

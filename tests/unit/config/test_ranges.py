@@ -43,6 +43,9 @@ def test_an_unknown_name_has_no_snapshot() -> None:
         load_ranges("../presets/github")
 
 
+TEN = ("10.0.0.0/10", "10.64.0.0/10", "10.128.0.0/10", "10.192.0.0/10", "10.1.0.0/16", "10.1.0.0/16")
+
+
 @pytest.mark.parametrize(
     ("ranges", "published", "cidrs"),
     [
@@ -55,6 +58,8 @@ def test_an_unknown_name_has_no_snapshot() -> None:
         (TEXT, [b"203.0.113.1", b"203.0.113.2"], ("203.0.113.1/32", "203.0.113.2/32")),
         (JSON, [b'{"hooks": ["203.0.113.0/24"], "web": ["0.0.0.0/0"]}'], ("203.0.113.0/24",)),
         (BELOW, [b'{"items": [{"cidr": "203.0.113.0/24"}, {"cidr": "::1/128"}]}'], ("203.0.113.0/24", "::1/128")),
+        # as wide as a list may be, and the same networks twice
+        (TEXT, [b"10.0.0.0/10\n10.64.0.0/10\n10.128.0.0/10\n10.192.0.0/10\n10.1.0.0/16\n10.1.0.0/16"], TEN),
         (TEXT, [f"10.0.0.0/{WIDEST[4]}\n2001:d00::/{WIDEST[6]}".encode()], ("10.0.0.0/10", "2001:d00::/24")),
     ],
 )
@@ -81,6 +86,14 @@ def test_networks_are_read_from_text_and_json(ranges, published: list[bytes], ci
         (TEXT, [b"3405803777"]),
         (TEXT, [b"203.0.113.1\xff"]),
         (TEXT, [b"\x1f\x8b\x08\x00"]),
+        (TEXT, [b"\n".join(b"%d.%d.0.0/10" % (n // 4, n % 4 * 64) for n in range(1024))]),  # all of IPv4
+        (TEXT, [b"\n".join(b"%d.0.0.0/12" % n for n in range(10, 27))]),
+        (TEXT, [b"10.0.0.0/10\n10.64.0.0/10\n10.128.0.0/10\n10.192.0.0/10\n11.0.0.0/32"]),
+        (TEXT, [b"10.0.0.0/10\n10.64.0.0/10\n", b"10.128.0.0/10\n10.192.0.0/10\n12.0.0.1"]),  # both sources together
+        (TEXT, [b"\n".join(b"2001:%x00::/24" % n for n in range(5))]),
+        (TEXT, [b"::ffff:0:0/96"]),
+        (TEXT, [b"203.0.113.1\n64:ff9b::/100"]),
+        (TEXT, [b"::ffff:203.0.113.1"]),
         (TEXT, [b"\n".join(b"203.0.%d.%d" % divmod(n, 250) for n in range(MAX_NETWORKS + 1))]),
         (JSON, [b"203.0.113.0/24"]),
         (JSON, [b"[]"]),
