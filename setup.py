@@ -31,6 +31,7 @@ MODULES = [
     "http1.head",
     "http1.incoming",
     "http1.light_task",
+    "http1.request_parser",
     "http1.transport",
     "http1.upstream",
     "outcomes",

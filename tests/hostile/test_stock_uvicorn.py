@@ -1,4 +1,4 @@
-"""The gaps in uvicorn's own httptools protocol: the reasons for a protocol of our own in `sidecar/http1/connection.py`.
+"""The gaps in uvicorn's own httptools protocol: the reasons for a protocol of our own in `sidecar/http1/`.
 
 Each of these tests fails when uvicorn closes a gap, and names our code for it. That code stays as long as the protocol is
 ours; once no test is left, uvicorn's protocol would do.
@@ -83,7 +83,7 @@ def test_it_hands_an_upgrade_on_without_its_body() -> None:
     raw = request([(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")])
     _, _, requests = told(raw)
     lost = bool(requests) and requests[0][1] != BODY
-    assert lost, DONE % ("keeps the body of an Upgrade", "DataProtocol._ignore_upgrades")
+    assert lost, DONE % ("keeps the body of an Upgrade", "RequestParser._ignore_upgrades")
 
 
 def test_it_sets_no_deadline_for_head_or_body() -> None:
@@ -124,7 +124,7 @@ def test_it_sets_no_limit_to_head_and_chunk_framing(raw: bytes) -> None:
 def test_garbage_after_a_request_takes_its_response_away() -> None:
     answer, _, requests = told(request() + b"GARBAGE\r\n\r\n")
     lost = bool(requests) and b" 200 " not in answer
-    assert lost, DONE % ("responds to a request before the garbage after it", "DataProtocol._reject_unparsable")
+    assert lost, DONE % ("responds to a request before the garbage after it", "DataProtocol.reject_unparsable")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_garbage_after_a_request_takes_its_response_away() -> None:
 )
 def test_it_accepts_requests_that_others_read_differently(what: str, raw: bytes) -> None:
     answer, _, _ = told(raw)
-    assert b" 200 " in answer, DONE % (f"rejects {what}", "a check in sidecar/http1/head.py or DataProtocol._check_raw")
+    assert b" 200 " in answer, DONE % (f"rejects {what}", "a check in sidecar/http1/head.py or RequestParser._check_raw")
 
 
 def test_it_reads_on_while_requests_wait_for_their_turn() -> None:

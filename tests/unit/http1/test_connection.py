@@ -21,21 +21,19 @@ from sidecar.http1.admission import (
     Deadlines,
     Listener,
 )
-from sidecar.http1.connection import (
+from sidecar.http1.connection import LINGER_BYTES, MOST_LINGER_SECONDS, DataProtocol
+from sidecar.http1.incoming import Incoming
+from sidecar.http1.light_task import Signal
+from sidecar.http1.proxy_protocol import UNKNOWN_PEER
+from sidecar.http1.request_parser import (
     CHUNK_OVERHEAD,
-    LINGER_BYTES,
     MAX_FIELDS,
     MAX_HEAD,
     MAX_TARGET,
     MAX_UNPARSED,
-    MOST_LINGER_SECONDS,
     READ_HIGH_WATER,
     SLICE,
-    DataProtocol,
 )
-from sidecar.http1.incoming import Incoming
-from sidecar.http1.light_task import Signal
-from sidecar.http1.proxy_protocol import UNKNOWN_PEER
 from sidecar.outcomes import Reason, Rejected
 
 HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
