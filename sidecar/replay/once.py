@@ -32,17 +32,22 @@ class ReplayTurn:
         for other in self._others:
             seen = await self._store.begin(other, pending_seconds, self._share)
             if seen is not Seen.NEW:
-                raise Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
+                raise self._copy(seen)
             self._store.release(other)
         for pause in (*PAUSES, 0.0) if wait else (0.0,):
             seen = await self._store.begin(self._key, pending_seconds, self._share)
             if seen is Seen.NEW:
                 return
             if seen is Seen.DONE:
-                raise Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
+                break
             if pause:
                 await asyncio.sleep(pause)
-        raise Rejected(
+        raise self._copy(seen)
+
+    def _copy(self, seen: Seen) -> Rejected:
+        if seen is Seen.DONE:
+            return Rejected(Reason.REPLAYED, f"delivered before, within the last {self._replay.seconds:g} s")
+        return Rejected(
             Reason.REPLAYED, "a copy is being forwarded at the moment", response=IN_PROGRESS, outcome=Outcome.REJECTED
         )
 

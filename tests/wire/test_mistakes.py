@@ -331,7 +331,6 @@ def test_a_body_too_large_to_look_into_has_no_hint(sidecar, receiver):
 def test_what_is_dear_to_diagnose_costs_little_and_holds_up_nobody(sidecar, receiver):
     """Deeply nested lists, 250,000 lines, and a form with many hosts: it took seconds."""
     nested = b"[" * 700 + b"7," * 1300 + b"7" + b"]" * 700
-    hosts = [("X-Forwarded-Host", f"h{number}.example") for number in range(150)]
     twilio = [("X-Twilio-Signature", base64.b64encode(b"\1" * 20).decode()), ("Content-Type", FORM)]
     hosts = [("X-Forwarded-Host", f"h{number}.example") for number in range(150)]
     dear = [

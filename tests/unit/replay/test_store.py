@@ -217,6 +217,26 @@ def test_without_waiting_a_copy_of_what_is_pending_is_refused_at_once(store: Mem
     assert (IN_PROGRESS.status, IN_PROGRESS.retry_after) == (409, 5)
 
 
+def test_a_delivery_is_a_copy_of_what_has_one_of_its_other_keys(store: MemoryStore) -> None:
+    def begin() -> ReplayTurn:
+        made = ReplayTurn(store, b"long", Replay(10.0, fail_open=False), "r", [b"a", b"b"])
+        run(made.begin(60.0, wait=True))
+        return made
+
+    begin().abandon()  # the others are free again
+    first = turn(store, b"b")
+    run(first.begin(60.0, wait=True))
+    with pytest.raises(Rejected) as refused:
+        begin()
+    assert refused.value.response == IN_PROGRESS
+    run(first.end(200))
+    with pytest.raises(Rejected) as refused:
+        begin()
+    assert (refused.value.reason, refused.value.response) == (Reason.REPLAYED, None)
+    run(turn(store, b"a").begin(60.0, wait=True))
+    run(turn(store, b"long").begin(60.0, wait=True))
+
+
 @pytest.mark.parametrize(("status", "refused"), [(200, True), (500, False)])
 def test_a_copy_waits_for_how_the_first_one_ends(store: MemoryStore, status: int, refused: bool) -> None:
     async def both() -> None:
