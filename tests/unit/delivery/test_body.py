@@ -1,10 +1,13 @@
 """The budget that all bodies share. Reading one from a connection is tested over the wire."""
 
 import pytest
+from fake_loop import FakeLoop, FakeTransport
 
 from sidecar.delivery.body import Body, Budget
-from sidecar.http1.admission import PATIENCE_SECONDS
-from sidecar.http1.head import make_head
+from sidecar.http1.admission import PATIENCE_SECONDS, ConnectionCount, Deadlines, Listener
+from sidecar.http1.connection import DataProtocol
+from sidecar.http1.incoming import Incoming
+from sidecar.http1.light_task import Signal
 from sidecar.outcomes import Reason, Rejected
 from sidecar.telemetry.metrics import BUFFERED, GAUGES_SIZE
 
@@ -62,23 +65,37 @@ def test_a_part_of_the_budget_is_reserved_for_each_process() -> None:
         elsewhere.take(1)
 
 
-class FakeIncoming:
-    """One request's body, as far as it has arrived."""
+class Sender:
+    """One request whose body is on its way: a fake transport on the real protocol."""
 
-    def __init__(self, *, announced: int | None = None) -> None:
-        self.head = make_head("POST", b"/", [] if announced is None else [(b"Content-Length", b"%d" % announced)], None)
-        self.piece = b""
-        self.more_body = True
-        self.fault: Rejected | None = None
-        self.evicted: list[Rejected] = []
+    def __init__(self, budget: Budget, framing: bytes = b"Transfer-Encoding: chunked") -> None:
+        loop = FakeLoop()
+        deadlines = Deadlines(loop, head=10, body=10)
+        listener = Listener(deadlines, 9, ConnectionCount([0.0], 0))
+        self.protocol = DataProtocol(self, deadlines=deadlines, listener=listener, connections=set(), tasks=set())
+        self.protocol.connection_made(FakeTransport(peername=("192.0.2.1", 4000)))
+        self.protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+        loop.turn()
+        self.body = Body(budget)
 
-    def take(self) -> tuple[bytes, bool]:
-        piece, self.piece = self.piece, b""
-        return piece, self.more_body
+    async def __call__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
+        await Signal()
 
-    def evict(self, rejected: Rejected) -> None:
-        self.fault = rejected
-        self.evicted.append(rejected)
+    def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
+        raise AssertionError(rejected)
+
+    def send(self, size: int, *, more: bool = True) -> None:
+        end = b"" if more else b"0\r\n\r\n"
+        self.protocol.data_received(b"%x\r\n%b\r\n%b" % (size, bytes(size), end))
+
+    def arrive(self, size: int, *, more: bool = True) -> None:
+        self.send(size, more=more)
+        assert self.body.take(self.incoming, 10**9) == more
+
+    @property
+    def evicted(self) -> bool:
+        return self.incoming.fault is not None and self.incoming.fault.reason is Reason.OVERLOADED
 
 
 class Bodies:
@@ -88,117 +105,109 @@ class Bodies:
         self.now = 0.0
         self.budget = Budget(limit, [0.0] * GAUGES_SIZE, now=lambda: self.now)
 
-    def begin(self, announced: int | None = None) -> "tuple[Body, FakeIncoming]":
-        incoming = FakeIncoming(announced=announced)
-        body = Body(self.budget)
-        body.begin(incoming, 10**9)  # type: ignore[arg-type]
-        return body, incoming
-
-    def arrive(self, body: Body, incoming: FakeIncoming, size: int, *, more: bool = True) -> None:
-        incoming.piece, incoming.more_body = bytes(size), more
-        assert body.take(incoming, 10**9) == more  # type: ignore[arg-type]
+    def begin(self) -> Sender:
+        return Sender(self.budget)
 
 
 def test_an_announced_length_takes_nothing_from_the_budget() -> None:
     bodies = Bodies(100)
     for _ in range(50):
-        bodies.begin(announced=100)
+        sender = Sender(bodies.budget, b"Content-Length: 100")
+        sender.body.begin(sender.incoming, 100)
+        assert sender.body.take(sender.incoming, 100)
     assert bodies.budget.held == 0
-    bodies.arrive(*bodies.begin(announced=100), 100, more=False)
+    bodies.begin().arrive(100, more=False)
     assert bodies.budget.held == 100
 
 
 def test_an_announced_length_over_the_limit_of_a_body_is_rejected_at_once() -> None:
+    sender = Sender(Bodies(100).budget, b"Content-Length: 11")
+    sender.body.begin(sender.incoming, 11)
     with pytest.raises(Rejected) as rejected:
-        Body(Bodies(100).budget).begin(FakeIncoming(announced=11), 10)  # type: ignore[arg-type]
+        sender.body.begin(sender.incoming, 10)
     assert rejected.value.reason is Reason.BODY_TOO_LARGE
 
 
 def test_the_slowest_unfinished_body_makes_room() -> None:
     bodies = Bodies(100)
     slow, fast, new = bodies.begin(), bodies.begin(), bodies.begin()
-    bodies.arrive(*slow, 30)
+    slow.arrive(30)
     bodies.now = 1.0
-    bodies.arrive(*fast, 60)
+    fast.arrive(60)
     bodies.now = 3.0
-    bodies.arrive(*new, 40, more=False)
-    assert ([rejected.reason for rejected in slow[1].evicted], fast[1].evicted) == ([Reason.OVERLOADED], [])
+    new.arrive(40, more=False)
+    assert (slow.evicted, fast.evicted, slow.body.pieces) == (True, False, [])
     assert bodies.budget.held == 100
-    assert slow[0].pieces == []
-    slow[0].release()  # its delivery ends later
+    with pytest.raises(Rejected):
+        slow.body.take(slow.incoming, 100)
+    slow.body.release()  # its delivery ends later
     assert bodies.budget.held == 100
 
 
 def test_more_than_one_body_makes_room_if_one_is_not_enough() -> None:
     bodies = Bodies(100)
     stalled = [bodies.begin() for _ in range(5)]
-    for each in stalled:
-        bodies.arrive(*each, 20)
+    for sender in stalled:
+        sender.arrive(20)
     bodies.now = 1.0
-    bodies.arrive(*bodies.begin(), 50, more=False)
-    assert [len(incoming.evicted) for _, incoming in stalled] == [1, 1, 1, 0, 0]
+    bodies.begin().arrive(50, more=False)
+    assert [sender.evicted for sender in stalled] == [True, True, True, False, False]
     assert bodies.budget.held == 90
 
 
 def test_a_complete_body_is_never_evicted() -> None:
     bodies = Bodies(100)
     complete, arrived = bodies.begin(), bodies.begin()
-    bodies.arrive(*complete, 60, more=False)
-    bodies.arrive(*arrived, 40)
-    arrived[1].more_body = False  # its end has arrived and hasn't been read yet
+    complete.arrive(60, more=False)
+    arrived.arrive(39)
+    arrived.send(1, more=False)  # its end has arrived and hasn't been read yet
     bodies.now = 100.0
     with pytest.raises(Rejected):
-        bodies.arrive(*bodies.begin(), 1)
-    assert (complete[1].evicted, arrived[1].evicted) == ([], [])
+        bodies.begin().arrive(2)
+    assert (complete.evicted, arrived.evicted) == (False, False)
 
 
 def test_a_body_that_has_just_begun_is_not_evicted() -> None:
     bodies = Bodies(100)
     young = bodies.begin()
-    bodies.arrive(*young, 100)
+    young.arrive(100)
     bodies.now = PATIENCE_SECONDS - 0.01
     with pytest.raises(Rejected):
-        bodies.arrive(*bodies.begin(), 1, more=False)
+        bodies.begin().arrive(1, more=False)
     bodies.now = PATIENCE_SECONDS
-    bodies.arrive(*bodies.begin(), 1, more=False)
-    assert len(young[1].evicted) == 1
+    bodies.begin().arrive(1, more=False)
+    assert young.evicted
 
 
 def test_the_slowest_body_evicts_no_other_for_itself() -> None:
     bodies = Bodies(100)
     slow, fast = bodies.begin(), bodies.begin()
-    bodies.arrive(*slow, 10)
-    bodies.arrive(*fast, 90)
+    slow.arrive(10)
+    fast.arrive(90)
     bodies.now = 1.0
     with pytest.raises(Rejected) as rejected:
-        bodies.arrive(*slow, 10)
-    assert rejected.value.reason is Reason.OVERLOADED
-    assert fast[1].evicted == []
+        slow.arrive(10)
+    assert (rejected.value.reason, fast.evicted) == (Reason.OVERLOADED, False)
 
 
 def test_a_burst_of_large_bodies_ends_with_complete_ones() -> None:
-    """Everybody's bytes arrive in turn; whoever was evicted or rejected doesn't come again."""
+    """Everybody's bytes arrive in turn; senders that were rejected don't come again."""
     bodies = Bodies(1000)
-    senders = [bodies.begin() for _ in range(100)]
-    left = dict.fromkeys(range(100), 200)
+    left = {bodies.begin(): 20 for _ in range(100)}
     accepted = 0
     while left:
-        for number in list(left):
-            body, incoming = senders[number]
-            if incoming.fault is not None:
-                del left[number]
-                continue
-            left[number] -= 1
+        for sender in list(left):
+            left[sender] -= 1
             try:
-                bodies.arrive(body, incoming, 1, more=left[number] > 0)
+                sender.arrive(10, more=left[sender] > 0)
             except Rejected:
-                body.release()
-                del left[number]
-                continue
-            if not left[number]:
-                accepted += 1
-                body.release()
-                del left[number]
-        bodies.now += 0.01
+                ended = True
+            else:
+                ended = not left[sender]
+                accepted += ended
+            if ended:
+                sender.body.release()
+                del left[sender]
+        bodies.now += 0.1
     assert accepted >= 4
     assert bodies.budget.held == 0

@@ -1,5 +1,6 @@
 """Which route takes a path, which paths may stand side by side, and who may come in."""
 
+import time
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -29,20 +30,15 @@ def find(make_route: Any) -> Any:
     return find
 
 
-def test_a_path_costs_no_more_lookups_than_there_are_lengths_of_prefixes(make_route: Any) -> None:
-    looked_up = []
-
-    class Counting(dict[bytes, Any]):
-        def get(self, key: bytes, default: Any = None) -> Any:
-            looked_up.append(key)
-            return super().get(key, default)
-
+def test_a_long_path_costs_little(make_route: Any) -> None:
+    """A lookup at each of 16,000 slashes took 18 ms a path."""
     table = RouteTable(map(make_route, ["/hooks/*", "/teams/*", "/deep/er/*"]))
-    table._prefixes = Counting(table._prefixes)
+    began = time.process_time()
     for path in (b"/" * 16_000, b"/a" * 8000, b"/" + b"a" * 16_000):
-        with pytest.raises(Rejected):
-            table.find(path)
-    assert len(looked_up) == 3 * 2
+        for _ in range(100):
+            with pytest.raises(Rejected):
+                table.find(path)
+    assert time.process_time() - began < 0.5
 
 
 PATTERNS = ["/", "/hooks/acme", "/hooks/%C3%A9", "/teams/*", "/deep/er/*"]
