@@ -159,5 +159,6 @@ class Incoming:
         if not self.keep_alive:
             self.protocol.pipeline.clear()
             self.pieces = []
-            self.protocol.close_after_response(unread=self.more_body or self.protocol.discarding)
+            protocol = self.protocol
+            protocol.close_after_response(unread=self.more_body or protocol.discarding or bool(protocol.rest))
         self.protocol.on_response_complete()

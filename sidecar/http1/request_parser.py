@@ -132,8 +132,7 @@ class RequestParser(asyncio.Protocol):
         if at >= len(rest) or self.discarding:
             self.keep_rest(b"")
         elif self.listener.unparsed > MAX_UNPARSED:
-            self.unfinished().keep_alive = False  # the last request that was parsed closes the connection
-            self.discarding = True
+            self.reject_unparsable(Rejected(Reason.OVERLOADED, "too many bytes wait behind pipelined requests"))
             self.keep_rest(b"")
 
     def keep_rest(self, data: bytes) -> None:

@@ -142,7 +142,10 @@ def test_garbage_after_a_request_takes_its_response_away() -> None:
 )
 def test_it_accepts_requests_that_others_read_differently(what: str, raw: bytes) -> None:
     answer, _, _ = told(raw)
-    assert b" 200 " in answer, DONE % (f"rejects {what}", "a check in sidecar/http1/head.py or RequestParser._check_raw")
+    assert b" 200 " in answer, DONE % (
+        f"rejects {what}",
+        "a check in sidecar/http1/head.py or RequestParser._check_raw",
+    )
 
 
 def test_it_reads_on_while_requests_wait_for_their_turn() -> None:

@@ -498,6 +498,23 @@ def test_the_bytes_that_wait_unparsed_are_bounded_over_all_connections(server: S
     assert server.listener.unparsed == 0
 
 
+def test_a_body_that_is_cut_off_by_that_bound_is_rejected(server: Server, peer: Peer) -> None:
+    server.listener.unparsed = MAX_UNPARSED
+    peer.protocol.pause_writing()
+    large = request(b"POST / HTTP/1.1", b"Content-Length: 9000", body=b"\r\n\r\n" * 2250)
+    peer.send(GET + large + GET)
+    peer.protocol.resume_writing()
+    server.loop.turn()
+    assert peer.transport.take() == response() + response(status=b"400 Bad Request", close=True)
+    assert reasons(server.faults) == [Reason.OVERLOADED]
+
+
+def test_a_response_that_closes_can_be_read_although_requests_wait_unparsed(server: Server, peer: Peer) -> None:
+    server.listener.closing = True
+    assert peer.send(GET * 100) == response(close=True)
+    assert (len(server.requests), peer.transport.eof, server.listener.unparsed) == (1, True, 0)
+
+
 # Upgrades
 
 
