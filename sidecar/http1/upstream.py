@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import httptools
 
 from sidecar.http1.admission import KEEP_ALIVE_SECONDS
-from sidecar.http1.connect import connect
+from sidecar.http1.connect import Connector
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, field_lines, field_names
@@ -309,7 +309,8 @@ class Upstream:
         self.connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # in order of use; a dict, so that any can be taken out at once
         self._closing = False
-        self._tls = ssl.create_default_context() if address.scheme == "https" else None
+        tls = ssl.create_default_context() if address.scheme == "https" else None
+        self._connector = Connector(loop, address, tls)
         self._sweeper: asyncio.TimerHandle | None = None
         self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(
             loop, min(timeouts.response, timeouts.total), self._response_late
@@ -330,7 +331,7 @@ class Upstream:
         connection = self._take()
         if connection is None:
             connection = await self.loop.create_task(
-                connect(self.loop, self.address, self.timeouts.connect, self._tls, lambda: Connection(self))
+                self._connector.connect(self.timeouts.connect, lambda: Connection(self))
             )
         connection.write(head, body, size, no_body=no_body)
         due = self._response_clock.add(connection)
