@@ -48,7 +48,7 @@ is left out. The file is read again when it changes; a change of `listen`, `admi
 | rate | a number per second, minute or hour (`s`, `m`, `h`) | `10/s`, `60/m`, `500/h` |
 | fraction | a number above 0 and at most 1 | `0.1` |
 | size | a number and `KiB`, `MiB`, `GiB` (1024), `KB`, `MB` or `GB` (1000); bytes if there is no unit | `64KiB`, `5MiB`, `1GB` |
-| address | `HOST:PORT`, or a unix socket | `0.0.0.0:8080`, `[::]:8080`, `unix:/run/sidecar.sock` |
+| address | `HOST:PORT` (host `[::]`: every IPv6 and IPv4 address), or a unix socket | `[::]:8080`, `0.0.0.0:8080`, `unix:/run/sidecar.sock` |
 | network | an address, or a network without host bits | `203.0.113.0/24`, `2001:db8::/32`, `198.51.100.7` |
 | name | up to 63 letters, digits, `.`, `_` and `-` | `github-main` |
 | secret | a reference, never the secret itself: [these keys](#{secret}) | `{{env: GITHUB_SECRET}}` |

@@ -39,7 +39,7 @@ Each template writes one problem per line; `sidecar.check` fails with all of the
 receiver.image: is empty; set your receiver's image, for example registry.example/shop:1.2, or use `mode: gateway` for a receiver that already runs
 {{- end }}
 {{- if has (int $receiver.port) (list (include "sidecar.dataPort" . | int) (include "sidecar.adminPort" . | int)) }}
-receiver.port: {{ $receiver.port }} is also a port of the sidecar; change it with config.listen or config.admin, for example `config.listen: 0.0.0.0:8081`
+receiver.port: {{ $receiver.port }} is also a port of the sidecar; change it with config.listen or config.admin, for example `config.listen: '[::]:8081'`
 {{- end }}
 {{- if $receiver.loopback }}
 {{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
@@ -59,17 +59,17 @@ receiver.image: can't be used with `mode: {{ .Values.mode }}`; remove it, or set
 
 {{- define "sidecar.check.listeners" -}}
 {{- $ports := list -}}
-{{- range $key, $default := dict "listen" "0.0.0.0:8080" "admin" "0.0.0.0:9090" }}
-{{- $text := ternary (get $.config $key) $default (hasKey $.config $key) | toString }}
+{{- range $key, $default := dict "listen" "[::]:8080" "admin" "[::]:9090" }}
+{{- $text := ternary (get $.config $key) $default (hasKey $.config $key) | include "sidecar.text" }}
 {{- $port := splitList ":" $text | last }}
 {{- if hasPrefix "unix:" $text }}
-config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use {{ $default }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use {{ squote $default }}
 {{- else if not (regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):[1-9][0-9]{0,4}$" $text) }}
-config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use 0.0.0.0:PORT, or [::]:PORT for IPv6, for example {{ $default }}
+config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use '[::]:PORT', or 0.0.0.0:PORT for IPv4 only, for example {{ squote $default }}
 {{- else if gt (int $port) 65535 }}
-config.{{ $key }}: {{ squote $text }} is not a valid address to listen on; use 0.0.0.0:PORT, for example {{ $default }}
+config.{{ $key }}: {{ squote $text }} is not a valid address to listen on; use '[::]:PORT', for example {{ squote $default }}
 {{- else if has $port $ports }}
-config: listen and admin both use port {{ $port }}; use different ports, for example `listen: 0.0.0.0:8080` and `admin: 0.0.0.0:9090`
+config: listen and admin both use port {{ $port }}; use different ports, for example `listen: '[::]:8080'` and `admin: '[::]:9090'`
 {{- end }}
 {{- $ports = append $ports $port }}
 {{- end }}

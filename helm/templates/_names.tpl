@@ -82,10 +82,10 @@ annotations:
 
 {{- /* The port numbers of the two listeners. */ -}}
 {{- define "sidecar.dataPort" -}}
-{{- default "0.0.0.0:8080" .Values.config.listen | toString | splitList ":" | last -}}
+{{- default "[::]:8080" .Values.config.listen | toString | splitList ":" | last -}}
 {{- end }}
 {{- define "sidecar.adminPort" -}}
-{{- default "0.0.0.0:9090" .Values.config.admin | toString | splitList ":" | last -}}
+{{- default "[::]:9090" .Values.config.admin | toString | splitList ":" | last -}}
 {{- end }}
 
 {{- /* Text, or a number as it was written: Helm turns 33554432 into 3.3554432e+07. */ -}}

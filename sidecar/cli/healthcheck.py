@@ -7,6 +7,7 @@ import httpx
 
 from sidecar.cli.arguments import add_config, config_file
 from sidecar.config.loader import load_config
+from sidecar.http1.sockets import ListenAddress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     # No secrets: a probe checks whether the running sidecar is ready, not whether this file could be loaded now.
     admin = load_config(config_file(arguments), {}, resolve_secrets=False).admin
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
-        admin.host, f"[{admin.host}]" if ":" in admin.host else admin.host
-    )
-    transport = httpx.HTTPTransport(uds=admin.path) if admin.path else httpx.HTTPTransport()
     try:
-        with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
-            response = client.get(f"http://{'localhost' if admin.path else f'{host}:{admin.port}'}/readyz")
+        response = _ask(admin)
     except httpx.HTTPError as error:
         print(f"sidecar healthcheck: no response from {admin}: {error or type(error).__name__}", file=sys.stderr)
         return 1
@@ -30,3 +26,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"sidecar healthcheck: not ready: {response.text.strip()}", file=sys.stderr)
         return 1
     return 0
+
+
+def _ask(admin: ListenAddress) -> httpx.Response:
+    transport = httpx.HTTPTransport(uds=admin.path) if admin.path else httpx.HTTPTransport()
+    with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
+        if admin.path:
+            return client.get("http://localhost/readyz")
+        if admin.host != "::":
+            host = {"0.0.0.0": "127.0.0.1"}.get(admin.host, admin.host)
+            return client.get(f"http://{admin._replace(host=host)}/readyz")
+        try:  # every address: IPv4 too, and only IPv4 on a machine without IPv6
+            return client.get(f"http://127.0.0.1:{admin.port}/readyz")
+        except httpx.ConnectError:
+            return client.get(f"http://[::1]:{admin.port}/readyz")

@@ -25,8 +25,8 @@ from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Scheme
 
-DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8080)  # noqa: S104 - published
-DEFAULT_ADMIN = ListenAddress("0.0.0.0", 9090)  # noqa: S104 - published
+DEFAULT_LISTEN = ListenAddress("::", 8080)
+DEFAULT_ADMIN = ListenAddress("::", 9090)
 
 
 class RouteMode(StrEnum):

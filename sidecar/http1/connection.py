@@ -330,7 +330,7 @@ class DataProtocol(RequestParser):
 
 
 def _peer_address(transport: asyncio.Transport) -> str | None:
-    """The address of the direct connection; None on a unix socket.
+    """The address of the direct connection; None on a unix socket. On a dual-stack socket an IPv4 address is still one.
 
     A connection that was reset before it was accepted has no address any more, but its data can still be read. It must
     not look like a unix socket, whose peer may be trusted.
@@ -340,6 +340,7 @@ def _peer_address(transport: asyncio.Transport) -> str | None:
     except OSError:
         name = None
     if isinstance(name, tuple):
-        return str(name[0])
+        address = str(name[0])
+        return address[7:] if address.startswith("::ffff:") and "." in address else address
     accepted = transport.get_extra_info("socket")
     return None if accepted is not None and accepted.family == socket.AF_UNIX else UNKNOWN_PEER

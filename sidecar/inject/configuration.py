@@ -38,15 +38,16 @@ def adapt_config(
         match = _LOOPBACK_URL.fullmatch(given)
         wanted["upstream"], kept = (f"{match[1]}:{port}", None) if match else (given, given)
     wanted |= {
-        key: f"0.0.0.0:{number}"
-        for key, number in (("listen", listen_port), ("admin", admin_port))
-        if number is not None
+        key: f"[::]:{number}" for key, number in (("listen", listen_port), ("admin", admin_port)) if number is not None
     }
     for key, value in wanted.items():
-        if document.value(root, key) is None:
+        given = document.value(root, key)
+        if given is None:
             document.add(root, (key,), value, Record())
-        elif document.value(root, key) != value:
-            document.change(root, (key,), value, Record())
+        elif isinstance(given, dict | list):
+            document.fail(document.get(root, key), f"{key}: can't be changed to {value}; remove it from the file")
+        elif given != value:
+            document.change(root, (key,), f"'{value}'" if value.startswith("[") else value, Record())
     # (2) the configuration must be valid, and its listeners reachable from outside the pod
     result = document.render()
     config = load_config(file, {}, resolve_secrets=False, read=lambda name, size: result.encode()[:size])
@@ -55,7 +56,7 @@ def adapt_config(
         if address.path or address.host in ("127.0.0.1", "::1", "localhost"):
             raise ManifestError(
                 f"{file}: {key}: {address} can't be reached from outside the pod; "
-                f"use 0.0.0.0:{address.port or (8080 if key == 'listen' else 9090)}"
+                f"use '[::]:{address.port or (8080 if key == 'listen' else 9090)}'"
             )
     _check_secrets(Document(result, file), secrets)
     return PodConfig(result, config, kept)

@@ -128,7 +128,7 @@ class _Injection:
         else:
             self._note(
                 f"the ConfigMap {options.config_map} needs a key config.yaml with upstream: http://127.0.0.1:{self.port}, "
-                f"listen: 0.0.0.0:{self.listen} and admin: 0.0.0.0:{self.admin}"
+                f"listen: '[::]:{self.listen}' and admin: '[::]:{self.admin}'"
             )
         taken = self._declared_ports() | {self.port}
         for port, option in ((self.listen, "listen"), (self.admin, "admin")):

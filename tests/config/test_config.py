@@ -184,7 +184,7 @@ def test_a_valid_file_loads(name: str) -> None:
 
 def test_a_minimal_file_has_the_published_defaults() -> None:
     config = load_config("valid/minimal.yaml", ENV)
-    assert (str(config.listen), str(config.admin)) == ("0.0.0.0:8080", "0.0.0.0:9090")
+    assert (str(config.listen), str(config.admin)) == ("[::]:8080", "[::]:9090")
     assert config.limits == Limits(5 * 1024**2, 64 * 1024**2, 1000, 10.0, 30.0)
     assert config.timeouts == Timeouts(5.0, 30.0, 60.0, 1.0, 620.0)
     assert config.drain == 20.0

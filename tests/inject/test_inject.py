@@ -14,6 +14,7 @@ from manifests import CONFIG, pod, read, service, workload, written
 
 from sidecar.cli.main import main
 from sidecar.inject.injection import inject
+from sidecar.inject.manifest import ManifestError
 from sidecar.inject.options import Options
 
 SIDECAR = "webhook-sidecar"
@@ -168,11 +169,19 @@ def test_the_policy_lets_in_whom_the_options_say() -> None:
     ]
 
 
+def test_a_port_replaces_an_address_of_the_configuration_but_not_a_socket() -> None:
+    made = injected(workload(), service(), config="listen: 127.0.0.1:1\n" + CONFIG, listen_port=8000)
+    assert of_kind(made, "ConfigMap")["data"]["config.yaml"].startswith("listen: '[::]:8000'\n")
+    with pytest.raises(ManifestError) as caught:
+        injected(workload(), service(), config="listen: {unix: /run/x}\n" + CONFIG, listen_port=8000)
+    assert str(caught.value) == "hooks.yaml:1: listen: can't be changed to [::]:8000; remove it from the file"
+
+
 def test_the_configuration_keeps_its_comments_and_takes_what_fits_the_pod() -> None:
     given = "# mine\nupstream: http://localhost:1 # there\nadmin: 0.0.0.0:9091\n" + CONFIG
     made = injected(workload(), service(), config=given, listen_port=8000)
     text = of_kind(made, "ConfigMap")["data"]["config.yaml"]
-    assert text == given.replace("localhost:1 ", "localhost:3000 ") + "listen: 0.0.0.0:8000\n"
+    assert text == given.replace("localhost:1 ", "localhost:3000 ") + "listen: '[::]:8000'\n"
     (sidecar,) = pod_of(made[0])["initContainers"]
     assert [port["containerPort"] for port in sidecar["ports"]] == [8000, 9091]
     assert sidecar["livenessProbe"]["httpGet"]["port"] == 9091
@@ -242,7 +251,7 @@ def test_notes_say_what_the_manifests_could_not(command: Command) -> None:
     assert ran.status == 0
     assert ran.err == (
         "sidecar inject: note: Deployment shop: the ConfigMap hooks needs a key config.yaml with upstream: "
-        "http://127.0.0.1:3000, listen: 0.0.0.0:8080 and admin: 0.0.0.0:9090\n"
+        "http://127.0.0.1:3000, listen: '[::]:8080' and admin: '[::]:9090'\n"
         "sidecar inject: note: Deployment shop: no Service in these manifests selects it; send deliveries to its port 8080\n"
         "sidecar inject: note: Deployment shop: the NetworkPolicy also closes 9100; to keep them open, add --keep-port 9100\n"
     )
@@ -391,11 +400,11 @@ def test_a_mistake_is_shown_with_place_and_remedy(
         ("routes: []\n", "hooks.yaml:1: routes: is an empty list"),
         (
             "listen: 127.0.0.1:8080\n" + CONFIG,
-            "hooks.yaml: listen: 127.0.0.1:8080 can't be reached from outside the pod; use 0.0.0.0:8080",
+            "hooks.yaml: listen: 127.0.0.1:8080 can't be reached from outside the pod; use '[::]:8080'",
         ),
         (
             "admin: unix:/run/x\n" + CONFIG,
-            "hooks.yaml: admin: unix:/run/x can't be reached from outside the pod; use 0.0.0.0:9090",
+            "hooks.yaml: admin: unix:/run/x can't be reached from outside the pod; use '[::]:9090'",
         ),
         (
             CONFIG.replace("file: /run/secrets/stripe/secret", "env: KEY"),

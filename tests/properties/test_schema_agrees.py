@@ -18,10 +18,13 @@ from jsonschema import Draft202012Validator
 
 from sidecar.config.fields.address import (
     AllowedSender,
+    FileMode,
+    Group,
     Listen,
     Network,
     RangeSources,
     SecureURL,
+    SocketPath,
     TrustedProxy,
     UpstreamURL,
     WebURL,
@@ -73,7 +76,7 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), RejectionStatus(), ReplayStore(), RoutePath(), Scalars(), SecretReference(),
         SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(), SuccessStatus(), Text(), Tolerance(),
         TrustedProxy(),
-        UpstreamURL(), WebURL(),
+        UpstreamURL(), WebURL(), FileMode(), Group(), SocketPath(),
     )
 }  # fmt: skip
 

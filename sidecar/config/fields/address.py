@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, Mistake, ValueType, quote
+from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.ranges import range_names
-from sidecar.http1.sockets import ListenAddress
+from sidecar.http1.sockets import MAX_SOCKET_PATH, ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.networks import IPNetwork
 
@@ -15,8 +16,10 @@ from sidecar.routing.networks import IPNetwork
 HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])"
 #: 1 to 65535.
 PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-#: A unix socket: an absolute path without control characters.
-SOCKET = r"unix:(/[^\x00-\x1f\x7f]+)"
+#: Absolute, and at most as long as the system allows, which counts bytes: so ASCII only.
+_SOCKET_PATH = f"/[ -~]{{1,{MAX_SOCKET_PATH - 1}}}"
+#: A unix socket.
+SOCKET = f"unix:({_SOCKET_PATH})"
 #: Any text but what ends a URL's user and password.
 _USER = r"""[!"$-.0->A-~]*@"""
 
@@ -35,20 +38,84 @@ def _without_brackets(host: str) -> str:
     return host.removeprefix("[").removesuffix("]")
 
 
+def explain_socket(value: Any, example: str) -> str:
+    """What is wrong with a path that can't be a unix socket's; it may begin with `unix:`."""
+    path = str(value).removeprefix("unix:")
+    if path.startswith("/") and len(path.encode(errors="replace")) > MAX_SOCKET_PATH:
+        return f"{quote(value)} has {len(path.encode(errors='replace'))} bytes; use a path of at most {MAX_SOCKET_PATH}"
+    return f"{quote(value)} is not a valid socket; use an absolute path: {example}"
+
+
+class SocketPath(ValueType[str]):
+    title = "path"
+    grammar = Grammar(_SOCKET_PATH)
+
+    def read(self, value: Any) -> str:
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(explain_socket(value, "/run/sidecar.sock"))
+        return str(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
+class FileMode(ValueType[int]):
+    """Four octal digits, as text: not every YAML reader takes `0660` without quotes for that."""
+
+    title = "mode"
+    grammar = Grammar("0[0-7]{3}")
+
+    def read(self, value: Any) -> int:
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(f'{quote(value)} is not a valid mode; use four octal digits in quotes: "0660"')
+        return int(value, 8)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
+class Group(ValueType[str]):
+    title = "group"
+    grammar = Grammar("[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9}")
+
+    def read(self, value: Any) -> str:
+        if self.grammar.match(value) is None:
+            raise InvalidValueError(f"{quote(value)} is not a valid group; use its name, or its number in quotes")
+        return str(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title} | self.grammar.json_schema()
+
+
 class Listen(ValueType[ListenAddress]):
+    """`HOST:PORT`, `unix:/path`, or `{unix, mode, group}`."""
+
     title = "address"
     grammar = Grammar(f"({HOST}):(0|{PORT})|{SOCKET}")
+    section = Section(
+        None,
+        {
+            "unix": Key(SocketPath(), "the path of a unix socket", ["/run/sidecar.sock"], required=True),
+            "mode": Key(
+                FileMode(),
+                "the mode of the socket's file, which decides who may connect; default: by the umask",
+                ["0660"],
+            ),
+            "group": Key(Group(), "the group of the socket's file, by name or number; default: our own", ["www-data"]),
+        },
+        make=lambda given: ListenAddress("", 0, given["unix"], given.get("mode"), given.get("group", "")),
+    )
 
     def read(self, value: Any) -> ListenAddress:
+        if isinstance(value, Mapping):
+            return self.section.read(value)
         match = self.grammar.match(value)
         if match is None:
             if str(value).startswith("unix:"):
-                raise InvalidValueError(
-                    f"{quote(value)} is not a valid socket; use an absolute path: unix:/run/sidecar.sock"
-                )
+                raise InvalidValueError(explain_socket(value, "unix:/run/sidecar.sock"))
             raise InvalidValueError(
                 f"{quote(value)} is not a valid address to listen on; "
-                "use HOST:PORT, for example 0.0.0.0:8080, or unix:/run/sidecar.sock"
+                "use HOST:PORT, for example '[::]:8080', or unix:/run/sidecar.sock"
             )
         host, port, path = match.groups()
         return ListenAddress("", 0, path) if path else ListenAddress(_without_brackets(host), int(port))
@@ -57,8 +124,12 @@ class Listen(ValueType[ListenAddress]):
         return str(value)
 
     def json_schema(self) -> JSONSchema:
-        examples = {"examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/sidecar.sock"]}
-        return {"title": self.title} | self.grammar.json_schema() | examples
+        examples = ["[::]:8080", "127.0.0.1:8080", "unix:/run/sidecar.sock"]
+        return {
+            "title": self.title,
+            "anyOf": [self.grammar.json_schema(), self.section.json_schema()],
+            "examples": [*examples, {"unix": "/run/sidecar.sock", "mode": "0660", "group": "www-data"}],
+        }
 
 
 class HostPattern(ValueType[str]):
@@ -93,6 +164,8 @@ class UpstreamURL(ValueType[UpstreamAddress]):
 
     @staticmethod
     def _explain(text: str) -> str:
+        if text.startswith("unix:/"):
+            return explain_socket(text, "unix:/run/app.sock")
         if re.match("https?://[^/?#]*@", text):
             return "has credentials; remove them: the receiver's own authentication passes through in the delivery's headers"
         if address := re.match(rf"https?://{HOST}(:{PORT})?(?=[/?#])", text):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sidecar.config.fields.address import HOST, PORT, SOCKET
+from sidecar.config.fields.address import HOST, PORT, SOCKET, explain_socket
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.number import Day
@@ -115,6 +115,8 @@ class _StoreURL(ValueType[StoreAddress]):
             return (
                 "holds the password itself; move it out of the file: {url: redis://host:6379/0, password: {env: NAME}}"
             )
+        if text.startswith("unix:/"):
+            return explain_socket(text, "unix:/run/redis.sock")
         shown = "this URL" if "@" in text else quote(text)  # a password may be before the @
         if re.match(f"rediss?://(?:{_USER}@)?{HOST}(?::{PORT})?/[^?#]*$", text):
             return f"{shown} does not end in the number of a database; use a store, {_EXAMPLE}"

@@ -320,6 +320,7 @@ def test_an_application_that_ends_without_a_response_closes_the_connection(serve
     [
         (("192.0.2.1", 4000), "192.0.2.1"),
         (("2001:db8::1", 4000, 0, 0), "2001:db8::1"),
+        (("::ffff:192.0.2.1", 4000, 0, 0), "192.0.2.1"),  # IPv4 on a dual-stack socket
         (None, UNKNOWN_PEER),  # it was reset before it was accepted
     ],
 )
