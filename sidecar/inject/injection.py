@@ -15,9 +15,10 @@ from typing import Any
 
 from sidecar.config.settings import Config
 from sidecar.inject.configuration import adapt_config
-from sidecar.inject.manifest import Document, ManifestError, Record, Steps, dump, parse
+from sidecar.inject.manifest import ADDED, Document, ManifestError, Record, Steps, dump, parse
 from sidecar.inject.objects import CONTAINER, config_map, container, network_policy, volumes
 from sidecar.inject.options import Options, make_options
+from sidecar.inject.record import check_added, read_record
 from sidecar.inject.workload import (
     RECORD,
     KubernetesObject,
@@ -30,9 +31,6 @@ from sidecar.inject.workload import (
     services_of,
 )
 from sidecar.outcomes import Rejected
-
-#: The record of an object that inject added.
-ADDED = "made"
 
 
 @dataclass
@@ -294,13 +292,11 @@ def _remove(documents: list[Document]) -> str:
         for found in find_all([document]):
             text = found.value("metadata", "annotations", RECORD)
             if text == ADDED:
+                check_added(found)
                 items = document.items(document.root, "items")
                 gone.added.append(("items", items.index(found.node)) if found.node in items else ())
             elif text is not None:
-                try:
-                    document.undo(found.node, Record.read(str(text)))
-                except ValueError:
-                    found.fail(f"the annotation {RECORD} was changed; undo the injection by hand")
+                document.undo(found.node, read_record(found, str(text)))
         is_ours.append(() in gone.added)
         if not is_ours[-1] and gone.added and document.root is not None:
             document.undo(document.root, gone)

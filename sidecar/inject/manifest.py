@@ -13,6 +13,13 @@ from typing import Any, NoReturn
 
 import yaml
 
+#: The record of an object that inject added.
+ADDED = "made"
+#: The most nodes that aliases (*) may repeat, in all documents of a stream: some hundred bytes could mean millions.
+MAX_REPEATED = 100_000
+#: The deepest nesting. CustomResourceDefinitions, whose schemas nest most, have some 60 levels.
+MAX_DEPTH = 200
+
 #: Steps into a document: a mapping's key, a list's index, or the `name` of a list's item.
 Steps = tuple[str | int, ...]
 
@@ -39,11 +46,17 @@ class Record:
         """Raises `ValueError` for text that `text()` did not write."""
         found = json.loads(text)
         try:
-            return cls(
-                [tuple(steps) for steps in found["added"]], [(tuple(steps), str(was)) for steps, was in found["was"]]
+            record = cls(
+                [tuple(steps) for steps in found["added"]], [(tuple(steps), was) for steps, was in found["was"]]
             )
         except (TypeError, KeyError) as error:
             raise ValueError(text) from error
+        paths = [*record.added, *(steps for steps, _ in record.was)]
+        if not all(steps and all(type(step) in (str, int) for step in steps) for steps in paths):
+            raise ValueError(text)
+        if not all(isinstance(was, str) for _, was in record.was):
+            raise ValueError(text)
+        return record
 
 
 @dataclass(eq=False)
@@ -55,6 +68,7 @@ class Document:
     line: int = 0
     newline: str = "\n"
     root: yaml.Node | None = None
+    repeated: int = 0  #: how many nodes aliases (*) repeat
     _inserts: list[tuple[int, int, int, int, str]] = field(default_factory=list)
     _spans: list[tuple[int, int, str]] = field(default_factory=list)
     _grown: dict[int, int] = field(default_factory=dict)
@@ -64,14 +78,27 @@ class Document:
         # The marker line is not parsed; spaces in its place keep every index.
         body = _MARKER.sub("   ", self.text, count=1) if _MARKER.match(self.text) else self.text
         try:
+            self._check_depth(body)
             self.root = yaml.compose(body, Loader=yaml.CSafeLoader)
             self._shared_nodes = self._shared()
+            self.repeated = self._count_repeated()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = self.line + (mark.line if mark else 0) + 1
             raise ManifestError(f"{self.file}:{where}: not valid YAML: {error.problem or error.context}") from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ManifestError(f"{self.file}:{self.line + 1}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+    def _check_depth(self, body: str) -> None:
+        """Before nodes are composed: that recurses in C, and ends the process at some ten thousand levels."""
+        depth = 0
+        for event in yaml.parse(body, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                line = self.line + (event.start_mark.line if event.start_mark else 0) + 1
+                raise ManifestError(
+                    f"{self.file}:{line}: nested deeper than {MAX_DEPTH} levels; no manifest needs that"
+                )
 
     def fail(self, node: yaml.Node | None, message: str) -> NoReturn:
         line = self.line + (node.start_mark.line if node is not None else 0) + 1
@@ -128,6 +155,33 @@ class Document:
         if self.root is not None:
             visit(self.root)
         return shared
+
+    def _count_repeated(self) -> int:
+        """How much more than is written there is with every alias (*) written out: in nodes, or in 100 characters of text."""
+        sizes: dict[int, int] = {}  # of each node, written out; 0 while it is being counted
+        written = 0
+
+        def size_of(node: yaml.Node) -> int:
+            nonlocal written
+            if id(node) not in sizes:
+                sizes[id(node)] = 0
+                if isinstance(node, yaml.MappingNode):
+                    for key, _ in node.value:
+                        if not isinstance(key, yaml.ScalarNode):
+                            self.fail(key, "a key is a list or a mapping; Kubernetes has only text as keys")
+                own = 1 + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
+                written += own
+                sizes[id(node)] = own + sum(size_of(child) for child in _children(node))
+            elif not sizes[id(node)]:
+                self.fail(node, "an alias (*) is part of what it refers to; write it out")
+            return sizes[id(node)]
+
+        if self.root is None:
+            return 0
+        repeated = size_of(self.root) - written
+        if repeated > MAX_REPEATED:
+            self.fail(self.root, f"aliases (*) repeat more than {MAX_REPEATED} nodes; write them out")
+        return repeated
 
     def _check_own(self, node: yaml.Node | None, step: str | int) -> None:
         if id(node) in self._shared_nodes:
@@ -276,11 +330,17 @@ def parse(text: str, file: str) -> list[Document]:
     """The documents of a stream; joined, their texts are the stream."""
     newline = "\r\n" if "\r\n" in text else "\n"
     cuts = [0, *(match.start() for match in _MARKER.finditer(text) if match.group() == "---"), len(text)]
-    return [
-        Document(text[start:end], file, text.count("\n", 0, start), newline)
-        for start, end in pairwise(cuts)
-        if start < end
-    ]
+    documents: list[Document] = []
+    line = repeated = 0
+    for start, end in pairwise(cuts):
+        if start < end:
+            document = Document(text[start:end], file, line, newline)
+            repeated += document.repeated
+            if repeated > MAX_REPEATED:
+                document.fail(document.root, f"aliases (*) repeat more than {MAX_REPEATED} nodes; write them out")
+            documents.append(document)
+            line += document.text.count("\n")
+    return documents
 
 
 def dump(value: Any) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 CONTAINER = "webhook-sidecar"
 CONFIG_VOLUME = "webhook-sidecar-config"
+#: The beginning of the names of the Secrets' volumes.
+SECRET_VOLUME = "webhook-sidecar-secret-"  # noqa: S105 - a name
 CONFIG_DIRECTORY = "/etc/sidecar"
 #: Each Secret is mounted below it, never at it: the service account's mount point /run/secrets/kubernetes.io could not be
 #: created in a read-only volume.
@@ -51,7 +53,7 @@ def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) ->
 
 def secret_volume(secret: str) -> str:
     """A volume's name is a label of at most 63 characters; a Secret's name may be longer and contain dots."""
-    return f"webhook-sidecar-secret-{secret.replace('.', '-')}"[:63].rstrip("-")
+    return f"{SECRET_VOLUME}{secret.replace('.', '-')}"[:63].rstrip("-")
 
 
 def volumes(config_map: str, secrets: Sequence[str]) -> list[dict[str, Any]]:
