@@ -16,7 +16,7 @@ All ports are given by number: before Kubernetes 1.32 names don't resolve in nat
 {{- $admin := include "sidecar.adminPort" . | int -}}
 name: webhook-sidecar
 image: {{ include "sidecar.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 {{- if include "sidecar.native" . }}
 restartPolicy: Always
 {{- end }}
@@ -30,7 +30,7 @@ envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
-  - {name: hooks, containerPort: {{ include "sidecar.dataPort" . }}, protocol: TCP}
+  - {name: hooks, containerPort: {{ include "sidecar.dataPort" . | int }}, protocol: TCP}
   - {name: hooks-admin, containerPort: {{ $admin }}, protocol: TCP}
 startupProbe:
   httpGet: {path: /readyz, port: {{ $admin }}}
@@ -61,21 +61,21 @@ volumeMounts:
 {{- /* A list of volumes: whole directories, because files mounted by subPath are never updated. */ -}}
 {{- define "sidecar.volumes" -}}
 - name: webhook-sidecar-config
-  configMap: {name: {{ include "sidecar.fullname" . }}}
+  configMap: {name: {{ include "sidecar.fullname" . | quote }}}
 {{- include "sidecar.secretVolumes" . }}
 {{- end }}
 
 {{- define "sidecar.secretMounts" -}}
 {{- range .Values.existingSecrets }}
-  - {name: {{ include "sidecar.secretVolume" . }}, mountPath: /run/secrets/{{ . }}, readOnly: true}
+  - {name: {{ include "sidecar.secretVolume" . | quote }}, mountPath: {{ printf "/run/secrets/%s" . | quote }}, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "sidecar.secretVolumes" -}}
 {{- $root := . -}}
 {{- range .Values.existingSecrets }}
-- name: {{ include "sidecar.secretVolume" . }}
-  secret: {secretName: {{ . }}{{ if include "sidecar.allOptional" (list $root .) }}, optional: true{{ end }}}
+- name: {{ include "sidecar.secretVolume" . | quote }}
+  secret: {secretName: {{ . | quote }}{{ if include "sidecar.allOptional" (list $root .) }}, optional: true{{ end }}}
 {{- end }}
 {{- end }}
 

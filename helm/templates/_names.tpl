@@ -12,25 +12,25 @@
 {{- end }}
 
 {{- define "sidecar.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/component: {{ .Values.mode }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/component: {{ .Values.mode | quote }}
 {{- end }}
 
 {{- /* Labels by which policies and monitors select the pods. In library mode, your own pods must have them. */ -}}
 {{- define "sidecar.podLabels" -}}
 {{- if eq .Values.mode "library" -}}
-webhook-sidecar/pod: {{ include "sidecar.fullname" . }}
+webhook-sidecar/pod: {{ include "sidecar.fullname" . | quote }}
 {{- else -}}
 {{- include "sidecar.selectorLabels" . -}}
 {{- end -}}
 {{- end }}
 
 {{- define "sidecar.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{ include "sidecar.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -39,8 +39,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- /* An object's metadata: (list root "-suffix" annotations labels). */ -}}
 {{- define "sidecar.metadata" -}}
 {{- $root := index . 0 -}}
-name: {{ include "sidecar.fullname" $root }}{{ index . 1 }}
-namespace: {{ $root.Release.Namespace }}
+name: {{ printf "%s%s" (include "sidecar.fullname" $root) (index . 1) | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "sidecar.labels" $root | nindent 2 }}
   {{- if gt (len .) 3 }}

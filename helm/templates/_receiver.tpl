@@ -3,7 +3,7 @@
 {{- with .Values.receiver -}}
 name: receiver
 image: {{ .image | quote }}
-imagePullPolicy: {{ .imagePullPolicy }}
+imagePullPolicy: {{ .imagePullPolicy | quote }}
 {{- range $key := list "command" "args" "env" "envFrom" "volumeMounts" "startupProbe" "readinessProbe" "livenessProbe" "resources" "securityContext" }}
 {{- with get $.Values.receiver $key }}
 {{ $key }}:
@@ -11,7 +11,7 @@ imagePullPolicy: {{ .imagePullPolicy }}
 {{- end }}
 {{- end }}
 ports:
-  - {name: receiver, containerPort: {{ .port }}, protocol: TCP}
+  - {name: receiver, containerPort: {{ .port | int }}, protocol: TCP}
 {{- with .preStopSeconds }}
 lifecycle:
   {{- include "sidecar.preStop" (list $ .) | nindent 2 }}
@@ -22,7 +22,7 @@ lifecycle:
 {{- /* Delays a container's stop: (list root SECONDS). The action `sleep` exists since 1.30; before, the image must have the command. */ -}}
 {{- define "sidecar.preStop" -}}
 {{- if semverCompare ">=1.30.0-0" (index . 0).Capabilities.KubeVersion.Version -}}
-preStop: {sleep: {seconds: {{ index . 1 }}}}
+preStop: {sleep: {seconds: {{ index . 1 | int }}}}
 {{- else -}}
 preStop: {exec: {command: [sleep, {{ index . 1 | quote }}]}}
 {{- end -}}

@@ -44,8 +44,8 @@ The route is chosen by name; otherwise it is the first one in enforce mode, with
 {{- end }}
 
 {{- define "sidecar.tests.labels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 58 | trimSuffix "-" }}-test
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 58 | trimSuffix "-" | printf "%s-test" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" | quote }}
 {{- end }}
 
 {{- /* A NetworkPolicy peer for the test pods, for policies that don't let everyone in. */ -}}
@@ -63,8 +63,8 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 apiVersion: v1
 kind: Pod
 metadata:
-  name: {{ include "sidecar.fullname" $root }}-test-{{ index . 1 }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ printf "%s-test-%s" (include "sidecar.fullname" $root) (index . 1) | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "sidecar.tests.labels" $root | nindent 4 }}
   annotations:
@@ -81,9 +81,9 @@ spec:
     {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
   containers:
     {{- range index . 2 }}
-    - name: {{ .name }}
+    - name: {{ .name | quote }}
       image: {{ include "sidecar.image" $root | quote }}
-      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy | quote }}
       args:
         {{- toYaml .args | nindent 8 }}
       {{- with $root.Values.extraEnv }}
@@ -106,7 +106,7 @@ spec:
     {{- end }}
   volumes:
     - name: test
-      configMap: {name: {{ include "sidecar.fullname" $root }}-test}
+      configMap: {name: {{ printf "%s-test" (include "sidecar.fullname" $root) | quote }}}
     {{- with include "sidecar.secretVolumes" $root | trim }}
     {{- . | nindent 4 }}
     {{- end }}
