@@ -298,7 +298,7 @@ def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
     checked = run("check", "--no-secrets", str(file))
     assert (checked.status, checked.err) == (0, "")
     lines = checked.out.splitlines()
-    assert lines[:2] == [f"{file}: ok", "  listen 0.0.0.0:8080, admin 0.0.0.0:9090"]
+    assert lines[:2] == [f"{file}: ok", "  listen [::]:8080, admin [::]:9090"]
     assert [line.replace(" -> http://127.0.0.1:3000: ", " -> ") for line in lines[2:7]] == [
         (
             "  github: POST /github -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets current, previous; "

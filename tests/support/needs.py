@@ -4,6 +4,7 @@ pytest's summary has one line for each missing program, with the number of its t
 """
 
 import shutil
+import socket
 import sysconfig
 from collections.abc import Generator
 from pathlib import Path
@@ -46,6 +47,15 @@ def needs(program: str | Path) -> str:
             f"NOT TESTED: {program} is not installed; on Debian: apt-get install {PACKAGES.get(program, program)}"
         )
     return found
+
+
+def needs_ipv6() -> None:
+    """The test is skipped on a machine without IPv6, as some containers are."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("NOT TESTED: IPv6; enable it on the loopback interface")
 
 
 def needs_compiled_code(pure: str = "") -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from needs import needs_ipv6
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def everywhere(start):
     """Starts a sidecar on every address, and talks to it over one."""
 
     def begin(host="127.0.0.1", **changes):
+        needs_ipv6()
         sidecar = start({"listen": "[::]:0", "admin": "[::]:0", **changes})
         assert sidecar.address.startswith("[::]:")
         assert sidecar.admin_address.startswith("[::]:")
@@ -61,6 +63,8 @@ def test_an_ipv6_sender_on_a_dual_stack_socket_has_its_address(everywhere, recei
 
 @pytest.mark.parametrize("listen", ["[::]", "127.0.0.1", "[::1]", "0.0.0.0"])
 def test_healthcheck_finds_the_admin_listener(start, receiver, tmp_path, listen):
+    if listen.startswith("["):
+        needs_ipv6()
     sidecar = start({"admin": f"{listen}:0"})
     host = {"[::]": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::1]": "::1"}.get(listen, listen)
     port = port_of(sidecar.admin_address)

@@ -5,11 +5,13 @@ import grp
 import os
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import needs_ipv6
 
 from sidecar.http1 import sockets
 from sidecar.http1.sockets import MAX_SOCKET_PATH, ListenAddress, ListenError, bind, bind_shared, bound_address, remove
@@ -20,8 +22,7 @@ EVERY = ListenAddress("::", 0)
 @pytest.fixture
 def path() -> Iterator[str]:
     """Short, because a unix socket's path must be."""
-    directory = Path("/tmp") / f"sockets-{os.getpid()}"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix="s-"))
     yield str(directory / "s")
     for each in directory.iterdir():
         each.unlink()
@@ -42,6 +43,7 @@ def mode_of(path: str) -> int:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_address_means_both_families(count: int) -> None:
+    needs_ipv6()
     listeners = bind_shared(EVERY, count)
     port = listeners[0].getsockname()[1]
     try:
