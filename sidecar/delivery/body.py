@@ -67,7 +67,7 @@ class Budget:
     def give(self, size: int) -> None:
         self._gauges[BUFFERED] -= size
 
-    def wait_for(self, body: "Body") -> None:
+    def watch(self, body: "Body") -> None:
         """Notes that more of `body` will come."""
         self._unfinished[body] = self._now()
 
@@ -141,7 +141,7 @@ class Body:
         if more:
             if self._incoming is None:
                 self._incoming = incoming
-                self._budget.wait_for(self)
+                self._budget.watch(self)
             return True
         if self._small:
             self._flush()

@@ -20,6 +20,7 @@ from sidecar.config.fields.address import (
     AllowedSender,
     FileMode,
     Group,
+    HostPattern,
     Listen,
     Network,
     RangeSources,
@@ -36,6 +37,7 @@ from sidecar.config.fields.number import (
     Day,
     Duration,
     Fraction,
+    LogRate,
     RefreshInterval,
     RefusalRate,
     RejectionStatus,
@@ -76,7 +78,7 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), RejectionStatus(), ReplayStore(), RoutePath(), Scalars(), SecretReference(),
         SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(), SuccessStatus(), Text(), Tolerance(),
         TrustedProxy(),
-        UpstreamURL(), WebURL(), FileMode(), Group(), SocketPath(),
+        UpstreamURL(), WebURL(), FileMode(), Group(), SocketPath(), HostPattern(), LogRate(),
     )
 }  # fmt: skip
 

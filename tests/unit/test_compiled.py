@@ -48,12 +48,19 @@ def test_no_task_runs_a_compiled_coroutine(module: str) -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+    #: What is called on `self.NAME`, where `self.NAME = Class(...)`, is the class's.
+    held = {
+        ast.unparse(node.targets[0]): imported.get(ast.unparse(node.value.func))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    }
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func).rsplit(".", 1)[-1]
         if name in {"create_task", "ensure_future", "wait_for", "gather", "timeout", "TaskGroup"}:
             assert name == "create_task", f"{module}.py, line {call.lineno}: asyncio.{name} needs a task"
-            source = imported.get(ast.unparse(call.args[0]).split("(")[0], f"sidecar.{module}")
-            assert source is not None
+            coroutine = ast.unparse(call.args[0]).split("(")[0]
+            owner = coroutine.rpartition(".")[0]
+            source = imported.get(coroutine) or held.get(owner) or f"sidecar.{module}"
             assert source.removeprefix("sidecar.") not in MODULES, (
                 f"{module}.py, line {call.lineno}: a compiled coroutine"
             )
