@@ -18,6 +18,9 @@ from sidecar.verify.kinds.basic import BASIC
 from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
 
+# Asserts in these explain themselves as those of tests do.
+pytest.register_assert_rewrite("client", "receiver", "sidecar_process")
+
 
 def pytest_sessionstart() -> None:
     refuse_old_code()

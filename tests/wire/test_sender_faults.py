@@ -543,9 +543,8 @@ def test_valid_requests_followed_by_garbage_still_get_their_answers(sidecar, rec
         client.send(craft.begini() * count + garbage)
         for _ in range(count):
             answer = client.answer()
-            assert answer is not None, "closed without an answer"
             assert (answer.status, answer.body) == (200, b"ok")
-        last = client.answer()
+        last = client.answer_if_any()
         assert last is None or last.status == 400
         assert client.rest() == b""  # and it is closed, not left open
     assert len(receiver.requests) == count

@@ -1,0 +1,27 @@
+"""Waiting for what another process or thread is about to do."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+#: How long anything that must happen may take.
+PATIENCE = 10.0
+
+T = TypeVar("T")
+
+
+class WaitUntil(Protocol):
+    """The fixture `wait_until`."""
+
+    def __call__(self, condition: Callable[[], T], what: str = ..., patience: float = ...) -> T: ...
+
+
+def until(condition: Callable[[], T], what: str = "the condition", patience: float = PATIENCE) -> T:
+    """Waits for `condition()` to be true and returns its value."""
+    end = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what} did not come true within {patience:g} s"
+        time.sleep(0.01)
