@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from engine import build
+from ports import free_ports
 
 from sidecar import __version__
 from sidecar.config.presets import preset_names
@@ -57,14 +57,6 @@ def receiver() -> Iterator[int]:
         yield server.server_port
         server.shutdown()
         thread.join()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class Container:

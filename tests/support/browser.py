@@ -4,7 +4,6 @@ import base64
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 from needs import needs
+from ports import free_port
 
 PATIENCE = 30.0
 PHONE = {"width": 375, "height": 740, "pixelRatio": 2.0}
@@ -133,9 +133,7 @@ def driver() -> Iterator[Driver]:
     """A running chromedriver, on a port of its own."""
     needs("chromium")
     program = needs("chromedriver")
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [program, f"--port={port}"],
         stdout=subprocess.DEVNULL,

@@ -86,8 +86,14 @@ class Client:
         data, self.buffer = self.buffer, b""
         return data
 
-    def head(self) -> bytes | None:
-        """The next head; None if the connection ended cleanly before one."""
+    def head(self) -> bytes:
+        """The next head; there must be one."""
+        head = self.head_if_any()
+        assert head is not None, "closed without a response"
+        return head
+
+    def head_if_any(self) -> bytes | None:
+        """The same; None if the connection ended cleanly before one."""
         while b"\r\n\r\n" not in self.buffer:
             if not self.more():
                 assert not self.buffer, f"the connection ended in the middle of a head: {self.buffer!r}"
@@ -105,7 +111,7 @@ class Client:
         """The same; None if the connection ended without a response."""
         informational: list[int] = []
         while True:
-            head = self.head()
+            head = self.head_if_any()
             if head is None:
                 return None
             answer = Response(head, informational=informational)

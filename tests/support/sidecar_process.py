@@ -274,12 +274,15 @@ class Sidecar:
 
     # The admin listener
 
+    def admin_connection(self) -> http.client.HTTPConnection:
+        host, port = self.admin_address.rsplit(":", 1)
+        return http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+
     def admin(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()
     ) -> tuple[int, bytes]:
         """Status and body."""
-        host, port = self.admin_address.rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+        connection = self.admin_connection()
         try:
             connection.request(method, path, headers=dict(headers))
             answer = connection.getresponse()
@@ -329,6 +332,11 @@ class Sidecar:
         """Bytes of memory that the process holds."""
         with open(f"/proc/{self.process.pid}/statm", "rb") as sizes:
             return int(sizes.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
         """Open files and sockets of the process."""

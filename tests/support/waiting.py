@@ -13,10 +13,10 @@ T = TypeVar("T")
 class WaitUntil(Protocol):
     """The fixture `wait_until`."""
 
-    def __call__(self, condition: Callable[[], T], what: str = ..., patience: float = ...) -> T: ...
+    def __call__(self, condition: Callable[[], T | None], what: str = ..., patience: float = ...) -> T: ...
 
 
-def until(condition: Callable[[], T], what: str = "the condition", patience: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | None], what: str = "the condition", patience: float = PATIENCE) -> T:
     """Waits for `condition()` to be true and returns its value."""
     end = time.monotonic() + patience
     while True:

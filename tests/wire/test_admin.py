@@ -1,9 +1,15 @@
 """The admin listener: probes, metrics, the masked configuration, reload."""
 
+import copy
 import json
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver
+from sidecar_process import Config, Sidecar, Start
 
 REASONS = [
     "no_route",
@@ -61,28 +67,28 @@ ROUTES = [
 ]
 
 
-def test_probes_answer_ok(sidecar):
+def test_probes_answer_ok(sidecar: Sidecar) -> None:
     assert sidecar.admin("/livez") == (200, b"ok\n")
     assert sidecar.admin("/readyz") == (200, b"ok\n")
 
 
-def test_the_front_page_names_the_program(sidecar):
+def test_the_front_page_names_the_program(sidecar: Sidecar) -> None:
     status, body = sidecar.admin("/")
     assert status == 200
     assert b"webhook-sidecar" in body.lower().replace(b" ", b"-")
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/webhooks/begini", "/-/", "/metrics/", "/readyz/x"])
-def test_other_paths_of_the_admin_listener_are_404(sidecar, path):
+def test_other_paths_of_the_admin_listener_are_404(sidecar: Sidecar, path: str) -> None:
     assert sidecar.admin(path)[0] in (307, 404)
 
 
 @pytest.mark.parametrize(("path", "method"), [("/metrics", "POST"), ("/-/reload", "GET"), ("/-/config", "DELETE")])
-def test_other_methods_of_the_admin_listener_are_405(sidecar, path, method):
+def test_other_methods_of_the_admin_listener_are_405(sidecar: Sidecar, path: str, method: str) -> None:
     assert sidecar.admin(path, method=method)[0] == 405
 
 
-def test_every_series_exists_at_zero_before_the_first_delivery(start):
+def test_every_series_exists_at_zero_before_the_first_delivery(start: Start) -> None:
     sidecar = start()
     samples = sidecar.samples()
     for route in ["", *ROUTES]:
@@ -106,9 +112,9 @@ def test_every_series_exists_at_zero_before_the_first_delivery(start):
         ):
             assert samples[f"{name}_bucket", frozenset({"route": route, "le": "+Inf"}.items())] == 0
     for secret in ("current", "previous"):
-        labels = frozenset({"route": "begini", "secret": secret}.items())
-        assert samples["secret_matches_total", labels] == 0
-        assert samples["secret_last_used_timestamp_seconds", labels] == 0
+        secret_labels = frozenset({"route": "begini", "secret": secret}.items())
+        assert samples["secret_matches_total", secret_labels] == 0
+        assert samples["secret_last_used_timestamp_seconds", secret_labels] == 0
     assert samples["in_flight", frozenset()] == 0
     assert samples["buffered_bytes", frozenset()] == 0
     assert samples["config_last_reload_successful", frozenset()] == 1
@@ -121,19 +127,19 @@ def test_every_series_exists_at_zero_before_the_first_delivery(start):
     assert ends == {("accepted", ""), *ENDS}
 
 
-def test_metrics_are_offered_in_both_expositions(sidecar):
+def test_metrics_are_offered_in_both_expositions(sidecar: Sidecar) -> None:
     status, text = sidecar.admin("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert status == 200
     assert text.endswith(b"# EOF\n")
     assert b"# EOF" not in sidecar.admin("/metrics")[1]
 
 
-def test_the_process_is_measured_too(sidecar):
+def test_the_process_is_measured_too(sidecar: Sidecar) -> None:
     assert b"process_resident_memory_bytes" in sidecar.admin("/metrics")[1]
 
 
-def test_a_delivery_is_measured_in_every_histogram(sidecar, receiver, craft):
-    def counts():
+def test_a_delivery_is_measured_in_every_histogram(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    def counts() -> list[float]:
         samples = sidecar.samples()
         names = (
             "delivery_duration_seconds",
@@ -151,7 +157,7 @@ def test_a_delivery_is_measured_in_every_histogram(sidecar, receiver, craft):
     assert sidecar.metric("secret_last_used_timestamp_seconds", route="slack", secret="SLACK_SECRET") > 1e9
 
 
-def test_the_configuration_is_shown_without_secrets(sidecar):
+def test_the_configuration_is_shown_without_secrets(sidecar: Sidecar) -> None:
     status, body = sidecar.admin("/-/config")
     assert status == 200
     assert b"CANARY" not in body
@@ -161,13 +167,12 @@ def test_the_configuration_is_shown_without_secrets(sidecar):
     assert {secret["value"] for route in shown["routes"] for secret in route["secrets"]} == {"<secret>"}
 
 
-def changed(sidecar, **changes):
-    config = json.loads(json.dumps(sidecar.config))
-    return config | changes
+def changed(sidecar: Sidecar, **changes: Any) -> Config:
+    return copy.deepcopy(sidecar.config) | changes
 
 
 @pytest.mark.parametrize("how", ["POST", "SIGHUP"])
-def test_a_good_reload_takes_effect(start, receiver, craft, how):
+def test_a_good_reload_takes_effect(start: Start, receiver: Receiver, craft: type[Craft], how: str) -> None:
     sidecar = start()
     routes = sidecar.config["routes"]
     assert sidecar.ask(craft.begini(path=b"/webhooks/new")).status == 404
@@ -192,7 +197,9 @@ def test_a_good_reload_takes_effect(start, receiver, craft, how):
 
 
 @pytest.mark.parametrize("how", ["POST", "SIGHUP"])
-def test_a_bad_reload_is_told_and_the_old_configuration_keeps_working(start, receiver, craft, how):
+def test_a_bad_reload_is_told_and_the_old_configuration_keeps_working(
+    start: Start, receiver: Receiver, craft: type[Craft], how: str
+) -> None:
     sidecar = start()
     loaded = sidecar.metric("config_last_reload_success_timestamp_seconds")
     wrong = {"name": "x", "path": "/x", "verify": "begini", "secrets": [{"env": "ABSENT"}]}
@@ -219,7 +226,9 @@ def test_a_bad_reload_is_told_and_the_old_configuration_keeps_working(start, rec
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "routes: &a [*a]\n", "[" * 600, "\0", "- x\n"])
-def test_a_broken_file_never_replaces_what_works(sidecar, receiver, craft, text):
+def test_a_broken_file_never_replaces_what_works(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], text: str
+) -> None:
     try:
         sidecar.file.write_text(text)
         status, body = sidecar.admin("/-/reload", method="POST")
@@ -230,7 +239,7 @@ def test_a_broken_file_never_replaces_what_works(sidecar, receiver, craft, text)
         assert sidecar.admin("/-/reload", method="POST")[0] == 200
 
 
-def test_a_listener_cannot_be_moved_by_a_reload(sidecar, receiver, craft):
+def test_a_listener_cannot_be_moved_by_a_reload(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     try:
         sidecar.write(changed(sidecar, listen="127.0.0.1:1"))
         status, body = sidecar.admin("/-/reload", method="POST")
@@ -240,7 +249,7 @@ def test_a_listener_cannot_be_moved_by_a_reload(sidecar, receiver, craft):
         assert sidecar.admin("/-/reload", method="POST")[0] == 200
 
 
-def test_a_rotated_secret_works_after_the_reload(start, receiver, craft):
+def test_a_rotated_secret_works_after_the_reload(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start()
     previous = sidecar.directory / "previous"
     previous.write_text("CANARY-SECRET-rotated-in-31d0\n")
@@ -250,12 +259,14 @@ def test_a_rotated_secret_works_after_the_reload(start, receiver, craft):
     assert sidecar.ask(craft.begini(secret="CANARY-SECRET-begini-previous-e2d4")).status == 403
 
 
-def test_a_delivery_in_flight_keeps_the_configuration_it_began_with(start, receiver, new_receiver, craft):
+def test_a_delivery_in_flight_keeps_the_configuration_it_began_with(
+    start: Start, receiver: Receiver, new_receiver: Callable[..., Receiver], craft: type[Craft]
+) -> None:
     other = new_receiver()
     sidecar = start()
-    release = []
+    release: list[bool] = []
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         while not release:
             peer.socket.settimeout(0.05)

@@ -3,25 +3,22 @@
 import re
 import socket
 import time
-from pathlib import Path
 
 import pytest
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 GET = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
-def resident(sidecar):
-    """Bytes."""
-    status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
-
-
-def connect(sidecar):
+def connect(sidecar: Sidecar) -> socket.socket:
     host, port = sidecar.admin_address.rsplit(":", 1)
     return socket.create_connection((host, int(port)), 10)
 
 
-def everything(client):
+def everything(client: socket.socket) -> bytes:
     """What arrives until the other end closes; a reset ends it as well."""
     seen = b""
     try:
@@ -52,9 +49,11 @@ def everything(client):
         ),
     ],
 )
-def test_what_has_no_end_is_rejected_and_takes_no_memory(start, receiver, craft, begin, piece, status):
+def test_what_has_no_end_is_rejected_and_takes_no_memory(
+    start: Start, receiver: Receiver, craft: type[Craft], begin: bytes, piece: bytes, status: bytes
+) -> None:
     sidecar = start()
-    before = resident(sidecar)
+    before = sidecar.resident()
     with connect(sidecar) as client:
         client.sendall(begin)
         try:
@@ -62,7 +61,7 @@ def test_what_has_no_end_is_rejected_and_takes_no_memory(start, receiver, craft,
                 client.sendall(piece)
         except OSError:
             pass
-        assert resident(sidecar) - before < 16 * 1024 * 1024
+        assert sidecar.resident() - before < 16 * 1024 * 1024
         answer = everything(client)
     assert not answer or answer.startswith(b"HTTP/1.1 " + status)
     with connect(sidecar) as client:  # the answer arrives where the sender stops to read it
@@ -76,14 +75,13 @@ def test_what_has_no_end_is_rejected_and_takes_no_memory(start, receiver, craft,
     assert sidecar.ask(craft.begini()).status == 200
 
 
-def test_unfinished_heads_make_room_for_probes_and_end_in_time(start, receiver, craft, wait_until):
+def test_unfinished_heads_make_room_for_probes_and_end_in_time(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start()
-    before = resident(sidecar)
+    before = sidecar.resident()
 
-    def open_connections():
-        return len(list(Path(f"/proc/{sidecar.process.pid}/fd").iterdir()))
-
-    before_connections = open_connections()
+    before_descriptors = sidecar.descriptors()
     clients = []
     for _ in range(600):
         clients.append(connect(sidecar))
@@ -93,16 +91,18 @@ def test_unfinished_heads_make_room_for_probes_and_end_in_time(start, receiver, 
     for path in ("/livez", "/readyz", "/metrics"):
         assert sidecar.admin(path)[0] == 200
     assert sidecar.ask(craft.begini()).status == 200
-    assert resident(sidecar) - before < 48 * 1024 * 1024
+    assert sidecar.resident() - before < 48 * 1024 * 1024
 
-    wait_until(lambda: open_connections() < before_connections + 10, "the end of all unfinished heads", 25)
+    wait_until(lambda: sidecar.descriptors() < before_descriptors + 10, "the end of all unfinished heads", 25)
     for client in clients:
         client.close()
 
 
-def test_pipelined_requests_that_nobody_reads_take_no_memory(start, receiver, craft):
+def test_pipelined_requests_that_nobody_reads_take_no_memory(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start()
-    before = resident(sidecar)
+    before = sidecar.resident()
     clients = [connect(sidecar) for _ in range(8)]
     for client in clients:
         client.settimeout(0.3)
@@ -113,12 +113,12 @@ def test_pipelined_requests_that_nobody_reads_take_no_memory(start, receiver, cr
             pass  # it is no longer read from
     assert sidecar.admin("/readyz")[0] == 200
     assert sidecar.ask(craft.begini()).status == 200
-    assert resident(sidecar) - before < 100 * 1024 * 1024
+    assert sidecar.resident() - before < 100 * 1024 * 1024
     for client in clients:
         client.close()
 
 
-def test_pipelined_requests_are_answered_in_order(sidecar):
+def test_pipelined_requests_are_answered_in_order(sidecar: Sidecar) -> None:
     with connect(sidecar) as client:
         client.sendall(
             GET + b"\r\n" + b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + GET + b"Connection: close\r\n\r\n"
@@ -127,7 +127,7 @@ def test_pipelined_requests_are_answered_in_order(sidecar):
     assert statuses == [b"200", b"404", b"200"]
 
 
-def test_a_client_that_leaves_does_not_cut_off_a_reload(start, receiver, craft):
+def test_a_client_that_leaves_does_not_cut_off_a_reload(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start()
     with connect(sidecar) as client:
         client.sendall(b"POST /-/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")

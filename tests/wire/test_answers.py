@@ -3,20 +3,19 @@
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver
+from sidecar_process import Sidecar
 
 CONFIG = {"timeouts": {"response": "3s", "total": "30s"}}
 MEBIBYTE = 1 << 20
 
 
-def resident_kibibytes(sidecar):
-    status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
-def test_status_headers_and_body_come_back_as_they_are(sidecar, receiver, craft):
+def test_status_headers_and_body_come_back_as_they_are(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     body = bytes(range(256))
     receiver.then(
         b"HTTP/1.1 202 Accepted\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\nServer: app/1.0\r\nSet-Cookie: a=1; Path=/\r\n"
@@ -41,7 +40,9 @@ def test_status_headers_and_body_come_back_as_they_are(sidecar, receiver, craft)
 
 
 @pytest.mark.parametrize("status", [200, 201, 299, 302, 400, 401, 403, 404, 410, 429, 500, 502, 503, 504, 599])
-def test_every_status_of_the_receiver_passes_with_its_body(sidecar, receiver, craft, status):
+def test_every_status_of_the_receiver_passes_with_its_body(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], status: int
+) -> None:
     receiver.then(b"HTTP/1.1 %d Whatever\r\nContent-Length: 5\r\nRetry-After: 7\r\n\r\nsorry" % status)
     mark, family = sidecar.mark(), f"{status // 100}xx"
     before = sidecar.metric("upstream_responses_total", route="begini", code=family)
@@ -58,14 +59,16 @@ def test_every_status_of_the_receiver_passes_with_its_body(sidecar, receiver, cr
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_an_answer_is_streamed_and_not_collected(sidecar, receiver, craft, framing):
+def test_an_answer_is_streamed_and_not_collected(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], framing: str
+) -> None:
     go_on = threading.Event()
     heads = {"length": b"Content-Length: 10", "chunked": b"Transfer-Encoding: chunked", "close": b"Connection: close"}
 
-    def piece(data):
+    def piece(data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if framing == "chunked" else data
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\n" + heads[framing] + b"\r\n\r\n")
         peer.send(piece(b"first"))
@@ -88,10 +91,12 @@ def test_an_answer_is_streamed_and_not_collected(sidecar, receiver, craft, frami
     assert (answer.body, answer.whole) == (b"firstagain", True)
 
 
-def test_the_head_of_an_answer_comes_before_its_first_piece(sidecar, receiver, craft):
+def test_the_head_of_an_answer_comes_before_its_first_piece(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     go_on = threading.Event()
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
         assert go_on.wait(10)
@@ -105,7 +110,9 @@ def test_the_head_of_an_answer_comes_before_its_first_piece(sidecar, receiver, c
         assert client.answer().body == b"ok"
 
 
-def test_a_chunked_answer_arrives_whole_and_the_connection_is_used_again(sidecar, receiver, craft):
+def test_a_chunked_answer_arrives_whole_and_the_connection_is_used_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     body = os.urandom(100_000)
     receiver.then(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + craft.chunked(body, 777))
     with sidecar.connect() as client:
@@ -115,14 +122,16 @@ def test_a_chunked_answer_arrives_whole_and_the_connection_is_used_again(sidecar
     assert receiver.requests[0].connection == receiver.requests[1].connection
 
 
-def test_trailers_of_the_answer_are_dropped(sidecar, receiver, craft):
+def test_trailers_of_the_answer_are_dropped(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: 1\r\n\r\n")
     answer = sidecar.ask(craft.begini())
     assert (answer.body, answer.whole, answer.values(b"x-trailer")) == (b"ok", True, [])
 
 
-def test_an_answer_that_ends_with_its_connection_arrives_whole(sidecar, receiver, craft):
-    def script(peer):
+def test_an_answer_that_ends_with_its_connection_arrives_whole(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
         peer.close()
@@ -134,8 +143,8 @@ def test_an_answer_that_ends_with_its_connection_arrives_whole(sidecar, receiver
         assert client.send(craft.begini()).answer().status == 200
 
 
-def test_an_answer_of_http_1_0_is_understood(sidecar, receiver, craft):
-    def script(peer):
+def test_an_answer_of_http_1_0_is_understood(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nold but good")
         peer.close()
@@ -145,13 +154,15 @@ def test_an_answer_of_http_1_0_is_understood(sidecar, receiver, craft):
     assert (answer.body, answer.whole) == (b"old but good", True)
 
 
-def test_an_empty_chunked_answer_is_whole(sidecar, receiver, craft):
+def test_an_empty_chunked_answer_is_whole(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     answer = sidecar.ask(craft.begini())
     assert (answer.body, answer.whole) == (b"", True)
 
 
-def test_the_answer_to_head_has_the_headers_and_no_body(sidecar, receiver, craft):
+def test_the_answer_to_head_has_the_headers_and_no_body(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nX-A: 1\r\n\r\n")
     with sidecar.connect() as client:
         answer = client.send(craft.request(b"/healthz", method=b"HEAD")).answer("HEAD")
@@ -161,7 +172,9 @@ def test_the_answer_to_head_has_the_headers_and_no_body(sidecar, receiver, craft
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_without_body_ends_at_its_head(sidecar, receiver, craft, status):
+def test_an_answer_without_body_ends_at_its_head(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], status: int
+) -> None:
     receiver.then(b"HTTP/1.1 %d No\r\nETag: x\r\n\r\n" % status)
     with sidecar.connect() as client:
         answer = client.send(craft.begini()).answer()
@@ -169,7 +182,9 @@ def test_an_answer_without_body_ends_at_its_head(sidecar, receiver, craft, statu
         assert client.send(craft.begini()).answer().body == b"ok"
 
 
-def test_informational_answers_before_the_final_one_are_not_handed_on(sidecar, receiver, craft):
+def test_informational_answers_before_the_final_one_are_not_handed_on(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
         b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok"
@@ -178,8 +193,10 @@ def test_informational_answers_before_the_final_one_are_not_handed_on(sidecar, r
     assert (answer.status, answer.body, answer.informational, answer.values(b"link")) == (201, b"ok", [], [])
 
 
-def test_an_informational_answer_long_before_the_final_one_works_too(sidecar, receiver, craft):
-    def script(peer):
+def test_an_informational_answer_long_before_the_final_one_works_too(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
         time.sleep(0.1)
@@ -193,8 +210,10 @@ def test_an_informational_answer_long_before_the_final_one_works_too(sidecar, re
 @pytest.mark.parametrize(
     "byte_by_byte", [b"HTTP/1.1 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
 )
-def test_an_answer_may_come_byte_by_byte(sidecar, receiver, craft, byte_by_byte):
-    def script(peer):
+def test_an_answer_may_come_byte_by_byte(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], byte_by_byte: bytes
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         for byte in byte_by_byte:
             peer.send(bytes([byte]))
@@ -205,8 +224,10 @@ def test_an_answer_may_come_byte_by_byte(sidecar, receiver, craft, byte_by_byte)
 
 
 @pytest.mark.parametrize("coding", [b"Transfer-Encoding: chunked", b"X-Nothing: 1"])
-def test_a_sender_of_http_1_0_never_gets_chunks(sidecar, receiver, craft, coding):
-    def script(peer):
+def test_a_sender_of_http_1_0_never_gets_chunks(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], coding: bytes
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         body = craft.chunked(b"some text", 4) if b"chunked" in coding else b"some text"
         peer.send(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + body)
@@ -220,10 +241,12 @@ def test_a_sender_of_http_1_0_never_gets_chunks(sidecar, receiver, craft, coding
         assert (answer.body, answer.whole) == (b"some text", True)
 
 
-def test_a_large_answer_to_a_slow_reader_is_not_held_in_memory(sidecar, receiver, craft):
+def test_a_large_answer_to_a_slow_reader_is_not_held_in_memory(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     size, sent = 20 * MEBIBYTE, []
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         block = bytes(range(256)) * 256
@@ -233,14 +256,14 @@ def test_a_large_answer_to_a_slow_reader_is_not_held_in_memory(sidecar, receiver
 
     receiver.then(script)
     sidecar.ask(craft.begini(path=b"/webhooks/socket"))
-    before = resident_kibibytes(sidecar)
+    before = sidecar.resident()
     with sidecar.connect() as client:
         client.send(craft.begini())
         head = client.head()
         assert b"%d" % size in head
         time.sleep(0.4)  # nobody reads
         assert sum(sent) < 16 * MEBIBYTE, "the sidecar took all of it though nobody read"
-        assert resident_kibibytes(sidecar) - before < 6 * 1024
+        assert sidecar.resident() - before < 6 << 20
         got = len(client.buffer)
         client.buffer = b""
         while got < size:
@@ -248,25 +271,27 @@ def test_a_large_answer_to_a_slow_reader_is_not_held_in_memory(sidecar, receiver
             got += len(client.buffer)
             client.buffer = b""
         assert got == size
-    assert resident_kibibytes(sidecar) - before < 8 * 1024
+    assert sidecar.resident() - before < 8 << 20
     sidecar.healthy()
 
 
-def test_a_connection_is_kept_for_many_deliveries(sidecar, receiver, craft):
+def test_a_connection_is_kept_for_many_deliveries(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         for _ in range(20):
             assert client.send(craft.begini()).answer().body == b"ok"
     assert len({seen.connection for seen in receiver.requests}) == 1
 
 
-def test_a_connection_is_closed_where_the_sender_asks_for_it(sidecar, receiver, craft):
+def test_a_connection_is_closed_where_the_sender_asks_for_it(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     with sidecar.connect() as client:
         answer = client.send(craft.begini(headers=[(b"Connection", b"close")])).answer()
         assert answer.values(b"connection") == [b"close"]
         assert client.rest() == b""
 
 
-def test_the_receivers_wish_to_close_is_its_own(sidecar, receiver, craft):
+def test_the_receivers_wish_to_close_is_its_own(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
     with sidecar.connect() as client:
         answer = client.send(craft.begini()).answer()
@@ -275,14 +300,16 @@ def test_the_receivers_wish_to_close_is_its_own(sidecar, receiver, craft):
     assert receiver.requests[0].connection != receiver.requests[1].connection
 
 
-def test_cookies_of_one_answer_never_go_out_with_the_next_delivery(sidecar, receiver, craft):
+def test_cookies_of_one_answer_never_go_out_with_the_next_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n")
     sidecar.ask(craft.begini())
     sidecar.ask(craft.begini())
     assert receiver.requests[1].values(b"cookie") == []
 
 
-def test_an_answer_cannot_take_its_own_length_away(sidecar, receiver, craft):
+def test_an_answer_cannot_take_its_own_length_away(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     receiver.then(b"HTTP/1.1 200 OK\r\nConnection: Content-Length, Content-Type\r\nContent-Length: 2\r\n\r\nok")
     with sidecar.connect() as client:
         client.socket.settimeout(3)
@@ -291,7 +318,9 @@ def test_an_answer_cannot_take_its_own_length_away(sidecar, receiver, craft):
         assert answer.values(b"content-length") or answer.values(b"transfer-encoding") or client.ended
 
 
-def test_an_expectation_of_a_sender_of_http_1_0_is_ignored(sidecar, receiver, craft):
+def test_an_expectation_of_a_sender_of_http_1_0_is_ignored(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.begini(version=b"HTTP/1.0", headers=[(b"Expect", b"100-continue")])
     with sidecar.connect() as client:
         client.send(raw[:-10])

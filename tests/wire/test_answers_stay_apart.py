@@ -7,6 +7,8 @@ import random
 import socket
 import struct
 
+from sidecar_process import Start
+
 ROUNDS = 90
 CROWD = 24
 
@@ -35,7 +37,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     return body
 
 
-def test_an_answer_whose_sender_left_reaches_nobody_else(start):
+def test_an_answer_whose_sender_left_reaches_nobody_else(start: Start) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     upstream = f"http://127.0.0.1:{listener.getsockname()[1]}"
     sidecar = start({"upstream": upstream, "routes": [{"path": "/all", "open": True}]})  # signing adds nothing here

@@ -1,6 +1,11 @@
 """Begini's scheme on the wire: what is accepted, and that every refusal looks the same and reaches nobody."""
 
+from collections.abc import Callable
+
 import pytest
+from craft import Craft, Fields
+from receiver import Receiver
+from sidecar_process import Sidecar
 
 #: The only thing a sender is ever told about a failed verification.
 REFUSAL = (
@@ -9,12 +14,14 @@ REFUSAL = (
 )
 
 
-def signed_with(craft, fields, body=None):
+def signed_with(craft: type[Craft], fields: Fields, body: bytes | None = None) -> bytes:
     """A delivery whose signature fields are exactly `fields`."""
     return craft.request(b"/webhooks/begini", fields, craft.json_body if body is None else body)
 
 
-def test_a_good_delivery_is_accepted_and_reaches_the_receiver_once(sidecar, receiver, craft):
+def test_a_good_delivery_is_accepted_and_reaches_the_receiver_once(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     mark = sidecar.mark()
     answer = sidecar.ask(craft.begini())
     assert (answer.status, answer.body) == (200, b"ok")
@@ -25,7 +32,9 @@ def test_a_good_delivery_is_accepted_and_reaches_the_receiver_once(sidecar, rece
     assert (line["outcome"], line["reason"], line["secret"]) == ("accepted", "", "current")
 
 
-def test_the_previous_secret_still_works_and_its_id_is_told(sidecar, receiver, craft):
+def test_the_previous_secret_still_works_and_its_id_is_told(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     before = sidecar.metric("secret_matches_total", route="begini", secret="previous")
     answer = sidecar.ask(craft.begini(secret="CANARY-SECRET-begini-previous-e2d4"))
     assert answer.status == 200
@@ -33,7 +42,7 @@ def test_the_previous_secret_still_works_and_its_id_is_told(sidecar, receiver, c
     assert sidecar.metric("secret_matches_total", route="begini", secret="previous") == before + 1
 
 
-def test_an_empty_body_is_signed_like_any_other(sidecar, receiver, craft):
+def test_an_empty_body_is_signed_like_any_other(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     assert sidecar.ask(craft.begini(b"")).status == 200
     assert receiver.requests[0].values(b"Content-Length") == [b"0"]
     assert receiver.requests[0].body == b""
@@ -41,7 +50,9 @@ def test_an_empty_body_is_signed_like_any_other(sidecar, receiver, craft):
 
 @pytest.mark.parametrize("at", [0, 1, 7, 20, -2, -1])
 @pytest.mark.parametrize("bit", [0x01, 0x20, 0x80])
-def test_one_flipped_bit_of_the_body_is_refused(sidecar, receiver, craft, at, bit):
+def test_one_flipped_bit_of_the_body_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], at: int, bit: int
+) -> None:
     body = bytearray(craft.json_body)
     body[at] ^= bit
     raw = signed_with(craft, [(b"X-Signature", craft.mac("BEGINI_API_KEY", craft.json_body))], bytes(body))
@@ -49,26 +60,30 @@ def test_one_flipped_bit_of_the_body_is_refused(sidecar, receiver, craft, at, bi
 
 
 @pytest.mark.parametrize("body", [b"%b\n", b" %b", b"\xef\xbb\xbf%b", b"%b\0"])
-def test_a_body_with_something_added_is_refused(sidecar, receiver, craft, body):
+def test_a_body_with_something_added_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     made = craft.mac("BEGINI_API_KEY", craft.json_body)
     raw = signed_with(craft, [(b"X-Signature", made)], body % craft.json_body)
     assert sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver).raw == REFUSAL
 
 
 @pytest.mark.parametrize("at", [0, 31, 64, 127])
-def test_one_changed_digit_of_the_signature_is_refused(sidecar, receiver, craft, at):
+def test_one_changed_digit_of_the_signature_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], at: int
+) -> None:
     made = bytearray(craft.mac("BEGINI_API_KEY", craft.json_body))
     made[at : at + 1] = b"0" if made[at : at + 1] != b"0" else b"f"
     raw = signed_with(craft, [(b"X-Signature", bytes(made))])
     assert sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver).raw == REFUSAL
 
 
-def test_the_key_of_another_route_is_refused(sidecar, receiver, craft):
+def test_the_key_of_another_route_is_refused(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     raw = craft.begini(secret="ACME_SECRET")
     assert sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver).raw == REFUSAL
 
 
-def test_the_signature_of_another_body_is_refused(sidecar, receiver, craft):
+def test_the_signature_of_another_body_is_refused(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     raw = signed_with(craft, [(b"X-Signature", craft.mac("BEGINI_API_KEY", b"{}"))])
     assert sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver).raw == REFUSAL
 
@@ -85,7 +100,9 @@ def test_the_signature_of_another_body_is_refused(sidecar, receiver, craft):
         pytest.param(lambda made: [(b"Trailer", b"X-Signature")], id="announced as a trailer"),
     ],
 )
-def test_a_delivery_without_signature_is_refused(sidecar, receiver, craft, fields):
+def test_a_delivery_without_signature_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], fields: Callable[[bytes], Fields]
+) -> None:
     raw = signed_with(craft, fields(craft.mac("BEGINI_API_KEY", craft.json_body)))
     assert sidecar.refused(raw, 403, "signature_missing", receiver=receiver).raw == REFUSAL
 
@@ -115,12 +132,16 @@ def test_a_delivery_without_signature_is_refused(sidecar, receiver, craft, field
         pytest.param(lambda made: [(b"X-Signature", made), (b"X-Signature", b"")], id="an empty one behind"),
     ],
 )
-def test_a_malformed_signature_is_refused(sidecar, receiver, craft, fields):
+def test_a_malformed_signature_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], fields: Callable[[bytes], Fields]
+) -> None:
     raw = signed_with(craft, fields(craft.mac("BEGINI_API_KEY", craft.json_body)))
     assert sidecar.refused(raw, 403, "signature_malformed", receiver=receiver).raw == REFUSAL
 
 
-def test_an_empty_repeated_signature_is_never_skipped_to_the_right_one(sidecar, receiver, craft):
+def test_an_empty_repeated_signature_is_never_skipped_to_the_right_one(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     made = craft.mac("BEGINI_API_KEY", craft.json_body)
     mark = sidecar.mark()
     assert sidecar.ask(signed_with(craft, [(b"X-Signature", b""), (b"X-Signature", made)])).raw == REFUSAL
@@ -129,12 +150,16 @@ def test_an_empty_repeated_signature_is_never_skipped_to_the_right_one(sidecar, 
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1", "md5"])
-def test_another_algorithm_under_the_right_key_is_refused(sidecar, receiver, craft, algorithm):
+def test_another_algorithm_under_the_right_key_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], algorithm: str
+) -> None:
     raw = signed_with(craft, [(b"X-Signature", craft.mac("BEGINI_API_KEY", craft.json_body, algorithm))])
     assert sidecar.refused(raw, 403, "signature_malformed", receiver=receiver).raw == REFUSAL
 
 
-def test_blanks_around_the_signature_do_not_belong_to_it(sidecar, receiver, craft):
+def test_blanks_around_the_signature_do_not_belong_to_it(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     made = craft.mac("BEGINI_API_KEY", craft.json_body)
     assert sidecar.ask(signed_with(craft, [(b"X-Signature", b" \t " + made + b" \t")])).status == 200
 
@@ -142,7 +167,9 @@ def test_blanks_around_the_signature_do_not_belong_to_it(sidecar, receiver, craf
 # Addresses: the route `allowed` takes 203.0.113.0/24 and 2001:db8::/32, and one proxy is trusted
 
 
-def test_an_address_outside_allow_is_refused_even_with_a_good_signature(sidecar, receiver, craft):
+def test_an_address_outside_allow_is_refused_even_with_a_good_signature(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.begini(path=b"/webhooks/allowed")
     assert sidecar.refused(raw, 403, "ip_not_allowed", route="allowed", receiver=receiver).raw == REFUSAL
 
@@ -161,7 +188,9 @@ def test_an_address_outside_allow_is_refused_even_with_a_good_signature(sidecar,
         b"203.0.113.7\t,\t127.0.0.9 ",
     ],
 )
-def test_an_allowed_address_behind_the_trusted_proxy_is_accepted(sidecar, receiver, craft, hops):
+def test_an_allowed_address_behind_the_trusted_proxy_is_accepted(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], hops: bytes
+) -> None:
     raw = craft.begini(path=b"/webhooks/allowed", headers=[(b"X-Forwarded-For", hops)])
     assert sidecar.ask(raw, source=craft.trusted).status == 200
     assert len(receiver.requests) == 1
@@ -182,7 +211,9 @@ def test_an_allowed_address_behind_the_trusted_proxy_is_accepted(sidecar, receiv
     ],
     ids=str,
 )
-def test_an_address_forged_on_the_left_is_refused(sidecar, receiver, craft, lines):
+def test_an_address_forged_on_the_left_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], lines: list[bytes]
+) -> None:
     raw = craft.begini(path=b"/webhooks/allowed", headers=[(b"X-Forwarded-For", line) for line in lines])
     answer = sidecar.refused(raw, 403, "ip_not_allowed", route="allowed", source=craft.trusted, receiver=receiver)
     assert answer.raw == REFUSAL
@@ -191,7 +222,9 @@ def test_an_address_forged_on_the_left_is_refused(sidecar, receiver, craft, line
 @pytest.mark.parametrize(
     "name", [b"X-Forwarded-For", b"X-Real-IP", b"Forwarded", b"X_Forwarded_For", b"True-Client-IP"]
 )
-def test_a_forwarded_address_from_an_untrusted_peer_counts_for_nothing(sidecar, receiver, craft, name):
+def test_a_forwarded_address_from_an_untrusted_peer_counts_for_nothing(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: bytes
+) -> None:
     raw = craft.begini(path=b"/webhooks/allowed", headers=[(name, b"203.0.113.7")])
     assert sidecar.refused(raw, 403, "ip_not_allowed", route="allowed", receiver=receiver).raw == REFUSAL
 
@@ -223,19 +256,25 @@ def test_a_forwarded_address_from_an_untrusted_peer_counts_for_nothing(sidecar, 
     ],
     ids=lambda hops: repr(hops[:30]),
 )
-def test_an_unreadable_hop_is_refused_and_not_walked_past(sidecar, receiver, craft, hops):
+def test_an_unreadable_hop_is_refused_and_not_walked_past(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], hops: bytes
+) -> None:
     raw = craft.begini(path=b"/webhooks/allowed", headers=[(b"X-Forwarded-For", hops)])
     answer = sidecar.refused(raw, 403, "client_ip_unreadable", route="allowed", source=craft.trusted, receiver=receiver)
     assert answer.raw == REFUSAL
 
 
-def test_a_connection_option_cannot_take_the_forwarded_address_away(sidecar, receiver, craft):
+def test_a_connection_option_cannot_take_the_forwarded_address_away(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     headers = [(b"X-Forwarded-For", b"198.51.100.1"), (b"Connection", b"X-Forwarded-For, X-Signature")]
     raw = craft.begini(path=b"/webhooks/allowed", headers=headers)
     sidecar.refused(raw, 403, "ip_not_allowed", route="allowed", source=craft.trusted, receiver=receiver)
 
 
-def test_a_route_may_choose_its_refusal_and_then_all_of_them_look_like_it(sidecar, receiver, craft):
+def test_a_route_may_choose_its_refusal_and_then_all_of_them_look_like_it(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     missing = craft.request(b"/webhooks/polite", body=craft.json_body)
     wrong = craft.begini(path=b"/webhooks/polite", secret="ACME_SECRET")
     malformed = craft.request(b"/webhooks/polite", [(b"X-Signature", b"zz")], craft.json_body)
@@ -251,7 +290,7 @@ def test_a_route_may_choose_its_refusal_and_then_all_of_them_look_like_it(sideca
     assert answers[0].endswith(b'\r\n\r\n{"error":"no"}')
 
 
-def test_a_refusal_leaves_the_connection_usable(sidecar, receiver, craft):
+def test_a_refusal_leaves_the_connection_usable(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         client.send(craft.begini(secret="ACME_SECRET"))
         assert client.answer().status == 403
@@ -260,7 +299,9 @@ def test_a_refusal_leaves_the_connection_usable(sidecar, receiver, craft):
     assert len(receiver.requests) == 1
 
 
-def test_what_the_head_alone_shows_is_refused_before_the_body_is_sent(sidecar, receiver, craft):
+def test_what_the_head_alone_shows_is_refused_before_the_body_is_sent(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(headers=[(b"Expect", b"100-continue"), (b"Content-Length", b"1000")])
     mark = sidecar.mark()
     with sidecar.connect() as client:

@@ -6,16 +6,22 @@ X-Forwarded-For itself: test_routing.py and tests/hostile; the PROXY protocol: t
 import signal
 import socket
 import struct
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Receiver, Script
+from sidecar_process import Sidecar, Start
 
 ALLOWED = b"/webhooks/allowed"  # 203.0.113.0/24 and 2001:db8::/32
 
 
-def test_the_client_is_read_from_the_forwarded_header_where_that_is_configured(start, receiver, craft):
+def test_the_client_is_read_from_the_forwarded_header_where_that_is_configured(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start({"client_ip_header": "Forwarded"})
 
-    def status(*fields, source=craft.trusted):
+    def status(*fields: tuple[bytes, bytes], source: str = craft.trusted) -> int:
         return running.ask(craft.begini(path=ALLOWED, headers=fields), source=source).status
 
     named = (b"Forwarded", b'for=198.51.100.66, for="[2001:db8::9]:443";proto=https')
@@ -37,13 +43,15 @@ def test_the_client_is_read_from_the_forwarded_header_where_that_is_configured(s
     assert len(receiver.requests) == 2
 
 
-def test_the_client_is_read_from_a_header_that_holds_one_address(start, receiver, craft):
+def test_the_client_is_read_from_a_header_that_holds_one_address(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start({"client_ip_header": "X-Real-IP"})
 
-    def reason(*fields, source=craft.trusted):
+    def reason(*fields: tuple[bytes, bytes], source: str = craft.trusted) -> str:
         mark = running.mark()
         running.ask(craft.begini(path=ALLOWED, headers=fields), source=source)
-        return running.delivery(mark)["reason"]
+        return str(running.delivery(mark)["reason"])
 
     assert reason((b"x-real-ip", b"203.0.113.9"), (b"X-Forwarded-For", b"198.51.100.66")) == ""
     assert receiver.requests[-1].values(b"x-forwarded-for") == [b"203.0.113.9, 127.0.0.9"]
@@ -55,10 +63,12 @@ def test_the_client_is_read_from_a_header_that_holds_one_address(start, receiver
     assert len(receiver.requests) == 1
 
 
-def test_an_allowlist_behind_a_proxy_that_nobody_named_is_warned_of_once_for_each_route(start, receiver, craft):
+def test_an_allowlist_behind_a_proxy_that_nobody_named_is_warned_of_once_for_each_route(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start({"trusted_proxies": None})
 
-    def warnings():
+    def warnings() -> list[dict[str, Any]]:
         return [line for line in running.lines if line.get("event") == "forwarding_header_ignored"]
 
     running.ask(craft.begini(path=ALLOWED))
@@ -78,7 +88,7 @@ def test_an_allowlist_behind_a_proxy_that_nobody_named_is_warned_of_once_for_eac
     assert (second["route"], second["header"]) == ("network", "forwarded")
 
 
-def test_with_trusted_proxies_there_is_nothing_to_warn_of(start, receiver, craft):
+def test_with_trusted_proxies_there_is_nothing_to_warn_of(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     running = start({"trusted_proxies": ["10.0.0.0/8"]})
     running.ask(craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.9")]))
     assert not any(line.get("event") == "forwarding_header_ignored" for line in running.lines)
@@ -87,25 +97,25 @@ def test_with_trusted_proxies_there_is_nothing_to_warn_of(start, receiver, craft
 LIST = b'{"hooks": ["203.0.113.0/24", "2001:db8::/32"], "web": ["198.51.100.0/24"]}'
 
 
-def answer_with(body):
+def answer_with(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def listed_by(name):
+def listed_by(name: str) -> dict[str, Any]:
     return {"path": "/listed", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}], "allow": [f"preset:{name}"]}
 
 
-def reason_of(running, craft, address):
+def reason_of(running: Sidecar, craft: type[Craft], address: bytes) -> str:
     mark = running.mark()
     raw = craft.begini(path=b"/listed", headers=[(b"X-Forwarded-For", address)])
     running.ask(raw, source=craft.trusted)
-    return running.delivery(mark)["reason"]
+    return str(running.delivery(mark)["reason"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_providers_list_is_fetched_at_the_start_and_takes_the_place_of_the_packages(
-    start, receivers, receiver, craft, workers
-):
+    start: Start, receivers: dict[str, Receiver], receiver: Receiver, craft: type[Craft], workers: int
+) -> None:
     receivers["tls"].then(answer_with(LIST))
     mirror = receivers["tls"].url + "/meta"
     running = start(
@@ -132,7 +142,9 @@ def test_a_providers_list_is_fetched_at_the_start_and_takes_the_place_of_the_pac
 @pytest.mark.parametrize(
     "answer", [answer_with(b'{"hooks": ["0.0.0.0/0"]}'), answer_with(b"{}"), lambda peer: peer.close()]
 )
-def test_a_list_that_can_not_be_used_leaves_the_packages(start, receivers, receiver, craft, answer):
+def test_a_list_that_can_not_be_used_leaves_the_packages(
+    start: Start, receivers: dict[str, Receiver], receiver: Receiver, craft: type[Craft], answer: Script
+) -> None:
     receivers["tls"].then(answer)
     mirror = receivers["tls"].url + "/meta"
     running = start({"routes": [listed_by("github")], "ip_ranges": {"refresh": "1h", "sources": {"github": mirror}}})
@@ -144,7 +156,9 @@ def test_a_list_that_can_not_be_used_leaves_the_packages(start, receivers, recei
     assert running.metric("ip_ranges_fetch_failures_total", preset="github") == 1
 
 
-def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(start, receivers, receiver, craft):
+def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(
+    start: Start, receivers: dict[str, Receiver], receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start({"routes": [listed_by("stripe")]})
     warning = running.line(event="config_warning")
     assert (
@@ -156,7 +170,9 @@ def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(start, r
     assert not receivers["tls"].requests
 
 
-def test_a_connection_that_is_reset_before_it_is_accepted_is_not_a_unix_sockets(start, receiver, craft):
+def test_a_connection_that_is_reset_before_it_is_accepted_is_not_a_unix_sockets(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     """It has no address any more, but its request is still read; as a unix socket's it could name any client."""
     running = start({"trusted_proxies": ["unix:"]})
     mark = running.mark()

@@ -9,9 +9,15 @@ import json
 import re
 import socket
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from craft import Craft
+from ports import free_port
+from receiver import Peer, Receiver, Script
+from sidecar_process import Sidecar, Start
 
 PATH = "/v1/webhooks-management/test"
 KEYS = {
@@ -22,19 +28,21 @@ KEYS = {
 }
 
 
+#: A sidecar, and the receiver of one of its accounts.
+Tested = tuple[Sidecar, Receiver]
+
+
 @pytest.fixture(scope="module")
-def free_port():
+def closed_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # bound, never listening: whoever connects is refused
         yield holder.getsockname()[1]
 
 
 @pytest.fixture
-def tested(start, new_receiver, free_port):
+def tested(start: Start, new_receiver: Callable[..., Receiver], closed_port: int) -> Tested:
     """A sidecar whose accounts are one for each row; the first delivers to itself, through the sidecar's own data port."""
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    port = free_port()
     direct = new_receiver()
     accounts = [
         {
@@ -48,19 +56,19 @@ def tested(start, new_receiver, free_port):
             "webhook_url": f"http://127.0.0.1:{direct.port}/hook?x=1",
         },
         {"id": "622056dce007dc805c741751", "api_key": {"env": "ABSENT_API_KEY"}},
-        {"id": "nobody", "api_key": {"env": "NOBODY_API_KEY"}, "webhook_url": f"http://127.0.0.1:{free_port}/"},
+        {"id": "nobody", "api_key": {"env": "NOBODY_API_KEY"}, "webhook_url": f"http://127.0.0.1:{closed_port}/"},
     ]
     sidecar = start({"listen": f"127.0.0.1:{port}", "delivery_test": {"accounts": accounts}}, env=KEYS)
     return sidecar, direct
 
 
-def ask(sidecar, key=None):
+def ask(sidecar: Sidecar, key: str | None = None) -> tuple[int, dict[str, Any]]:
     headers = {} if key is None else {"Api-key": KEYS.get(key, key)}
     status, body = sidecar.admin(PATH, method="POST", headers=headers)
     return status, json.loads(body)
 
 
-def test_every_row_of_the_table(tested, receiver):
+def test_every_row_of_the_table(tested: Tested, receiver: Receiver) -> None:
     sidecar, direct = tested
 
     # no key, an unknown key, an account without webhook_url
@@ -115,10 +123,10 @@ def test_every_row_of_the_table(tested, receiver):
     assert ask(sidecar, "NOBODY_API_KEY") == (503, {"detail": "Cannot connect to host 127.0.0.1 "})
 
 
-def test_a_sidecar_that_refuses_the_delivery_is_shown_as_422(start, receiver, craft):
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+def test_a_sidecar_that_refuses_the_delivery_is_shown_as_422(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
+    port = free_port()
     account = {
         "id": "a",
         "api_key": {"env": "OTHER_API_KEY"},
@@ -146,7 +154,7 @@ def test_a_sidecar_that_refuses_the_delivery_is_shown_as_422(start, receiver, cr
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", id="broken gzip"),
     ],
 )
-def test_a_receiver_that_breaks_is_never_a_bug_of_ours(tested, script):
+def test_a_receiver_that_breaks_is_never_a_bug_of_ours(tested: Tested, script: Script) -> None:
     sidecar, direct = tested
     direct.then(script)
     status, answer = ask(sidecar, "OTHER_API_KEY")
@@ -155,14 +163,16 @@ def test_a_receiver_that_breaks_is_never_a_bug_of_ours(tested, script):
     assert "CANARY" not in json.dumps(answer)
 
 
-def test_the_delivery_test_takes_post_only_and_is_not_on_the_data_listener(tested, receiver, craft):
+def test_the_delivery_test_takes_post_only_and_is_not_on_the_data_listener(
+    tested: Tested, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar, _ = tested
     assert sidecar.admin(PATH)[0] == 405
     assert sidecar.ask(craft.request(PATH.encode(), [(b"Api-key", KEYS["BEGINI_API_KEY"].encode())])).status == 404
     assert not receiver.requests
 
 
-def packed(size, layers):
+def packed(size: int, layers: int) -> bytes:
     """Zeros, compressed several times."""
     made = zlib.compressobj(9, zlib.DEFLATED, 31)
     data = b"".join(made.compress(bytes(1 << 20)) for _ in range(size >> 20)) + made.flush()
@@ -171,7 +181,7 @@ def packed(size, layers):
     return data
 
 
-def test_a_compressed_response_is_not_unpacked(tested):
+def test_a_compressed_response_is_not_unpacked(tested: Tested) -> None:
     sidecar, direct = tested
     body = packed(300 << 20, 2)
     head = b"HTTP/1.1 418 Teapot\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -181,14 +191,14 @@ def test_a_compressed_response_is_not_unpacked(tested):
     assert answer["detail"]["webhook_receiver_status_code"] == 418
     assert answer["detail"]["webhook_receiver_body_content"] == body.decode("utf-8", "replace")
     assert direct.wait().values(b"accept-encoding") == [b"identity"]
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text())[1])
-    assert peak < 120 * 1024  # KiB
+    (peak,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text())
+    assert int(peak) < 120 * 1024  # KiB
 
 
-def test_a_response_without_end_is_cut(tested):
+def test_a_response_without_end_is_cut(tested: Tested) -> None:
     sidecar, direct = tested
 
-    def endless(peer):
+    def endless(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 500 Broken\r\nTransfer-Encoding: chunked\r\n\r\n")
         with contextlib.suppress(OSError):
@@ -201,7 +211,9 @@ def test_a_response_without_end_is_cut(tested):
     assert answer["detail"]["webhook_receiver_body_content"] == "z" * 65536
 
 
-def test_credentials_in_urls_are_shown_nowhere(start, new_receiver, craft):
+def test_credentials_in_urls_are_shown_nowhere(
+    start: Start, new_receiver: Callable[..., Receiver], craft: type[Craft]
+) -> None:
     """User, password and query of `webhook_url` and of a mirror: used, but on no page and in no log line."""
     direct = new_receiver()
     url = f"http://joe:CANARY-URL-PASSWORD@127.0.0.1:{direct.port}/in?key=CANARY-URL-TOKEN&CANARY-URL-BARE"

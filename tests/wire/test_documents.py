@@ -1,10 +1,12 @@
 """Bodies that are parsed before they are verified, JSON and forms: what a stranger makes them cost, and who waits meanwhile."""
 
 import base64
-import os
 import threading
 import time
-from pathlib import Path
+
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar
 
 JSON, FORM = b"application/json", b"application/x-www-form-urlencoded"
 ENV = {"DOCUMENT_SECRET": "CANARY-SECRET-document-8d1f"}
@@ -28,33 +30,29 @@ DENSE = {
 }
 
 
-def cpu(sidecar):
-    """Seconds of processor time that it has used."""
-    fields = Path(f"/proc/{sidecar.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def forged(craft, body, path, kind):
+def forged(craft: type[Craft], body: bytes, path: bytes, kind: bytes) -> bytes:
     headers = [(b"Content-Type", kind), (b"X-Twilio-Signature", base64.b64encode(b"\1" * 20))]
     return craft.request(path, headers, body)
 
 
-def test_a_dense_document_costs_milliseconds(sidecar, receiver, craft):
+def test_a_dense_document_costs_milliseconds(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     for name, (body, path, kind) in DENSE.items():
         raw = forged(craft, body, path, kind)
         sidecar.ask(raw)
-        before = cpu(sidecar)
+        before = sidecar.cpu()
         for _ in range(5):
             assert sidecar.ask(raw).status == 403, name
-        assert cpu(sidecar) - before < 5 * 0.06, name
+        assert sidecar.cpu() - before < 5 * 0.06, name
     assert receiver.requests == []
 
 
-def test_genuine_deliveries_come_through_while_others_are_parsed(sidecar, receiver, craft):
+def test_genuine_deliveries_come_through_while_others_are_parsed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     over = threading.Event()
     dear = [forged(craft, *each) for each in DENSE.values()]
 
-    def attack():
+    def attack() -> None:
         while not over.is_set():
             for raw in dear:
                 assert sidecar.ask(raw).status == 403

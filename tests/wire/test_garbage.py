@@ -5,10 +5,15 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 import pytest
+from client import Client
 from compiled import PROGRAMS
+from craft import Craft
 from needs import needs_compiled_code
+from receiver import Peer, Receiver, Script
+from sidecar_process import Sidecar, Start
 
 #: Runs inside the sidecar: no collection by itself; one for each line that is asked, answered with how many objects it found.
 INSIDE = """
@@ -29,11 +34,14 @@ if "serve" in sys.orig_argv:
 """
 MEBIBYTE = 1 << 20
 TIMES = 40
+#: A sidecar, and how many objects in circles it holds.
+Collecting = tuple[Sidecar, Callable[[], int]]
 
 
 @pytest.fixture(scope="module", params=PROGRAMS.values(), ids=list(PROGRAMS))
-def collecting(request, start_for_module, tmp_path_factory):
-    """A sidecar, and how many objects in circles it holds."""
+def collecting(
+    request: pytest.FixtureRequest, start_for_module: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Collecting:
     needs_compiled_code(request.param)
     directory = tmp_path_factory.mktemp("garbage")
     (directory / "sitecustomize.py").write_text(INSIDE)
@@ -50,49 +58,49 @@ def collecting(request, start_for_module, tmp_path_factory):
         },
     )
 
-    def circles():
+    def circles() -> int:
         ask.write_text("")
         return int(told.read_text())
 
     return sidecar, circles
 
 
-def cut(peer):
+def cut(peer: Peer) -> None:
     peer.read_body()
     peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
     peer.close()
 
 
-def reset(client):
+def reset(client: Client) -> None:
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
 
 
-def ask(sidecar, raw):
+def ask(sidecar: Sidecar, raw: bytes) -> None:
     with sidecar.connect() as client:
         client.send(raw).answer()
 
 
-def ask_ten_times(sidecar, raw):
+def ask_ten_times(sidecar: Sidecar, raw: bytes) -> None:
     with sidecar.connect() as client:
         for _ in range(10):
             client.send(raw).answer()
 
 
-def leave(sidecar, raw):
+def leave(sidecar: Sidecar, raw: bytes) -> None:
     with sidecar.connect() as client:
         client.send(raw)
         reset(client)
 
 
-def acme(craft):
+def acme(craft: type[Craft]) -> bytes:
     stamp = b"%d" % (time.time() * 1000)
     mac = craft.mac("ACME_SECRET", b".".join([stamp, b"evt-1", craft.json_body]), "sha256")
     fields = [(b"X-Acme-Signature", b"v1=" + mac), (b"X-Acme-Timestamp", stamp), (b"X-Acme-Id", b"evt-1")]
     return craft.request(b"/webhooks/acme", fields, craft.json_body)
 
 
-KINDS = {
+KINDS: dict[str, tuple[Callable[[Sidecar, bytes], object], Callable[[type[Craft]], bytes], Script | None]] = {
     "accepted": (ask, lambda craft: craft.begini(), None),
     "accepted, by a scheme that signs a header": (ask, acme, None),
     "accepted, on a kept connection": (ask_ten_times, lambda craft: craft.begini(), None),
@@ -111,7 +119,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_leaves_nothing_for_the_collector(collecting, receiver, craft, kind):
+def test_a_connection_leaves_nothing_for_the_collector(
+    collecting: Collecting, receiver: Receiver, craft: type[Craft], kind: str
+) -> None:
     sidecar, circles = collecting
     how, make, answer = KINDS[kind]
     raw = make(craft)

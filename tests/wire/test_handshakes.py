@@ -4,9 +4,14 @@ import base64
 import hmac
 import json
 import time
+from typing import Any
 
 import pytest
+from client import Response
+from craft import Craft, Fields
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from receiver import Receiver
+from sidecar_process import Config, Sidecar
 
 DISCORD = Ed25519PrivateKey.from_private_bytes(b"d" * 32)
 ENV = {
@@ -17,12 +22,12 @@ ENV = {
 }
 
 
-def route(name, preset=None, secret="SHAKE_SECRET", **more):
+def route(name: str, preset: Any = None, secret: str = "SHAKE_SECRET", **more: Any) -> dict[str, Any]:
     path = f"/shake/{name}"
     return {"name": name, "path": path, "verify": preset or name, "secrets": [{"env": secret}]} | more
 
 
-CONFIG = {
+CONFIG: Config = {
     "public_url": "https://hooks.example.com",
     "routes": [
         route("meta", verify_token={"env": "VERIFY_TOKEN"}),
@@ -54,7 +59,9 @@ CONFIG = {
 }
 
 
-def answered(sidecar, receiver, name, raw, *, method="GET", source=None):
+def answered(
+    sidecar: Sidecar, receiver: Receiver, name: str, raw: bytes, *, method: str = "GET", source: str | None = None
+) -> Response:
     """Sends a handshake that must be answered here; the answer. The receiver sees nothing, and it is no delivery."""
     mark, labels = sidecar.mark(), {"route": name, "result": "answered"}
     before, seen = sidecar.metric("handshakes_total", **labels), receiver.bytes_seen
@@ -69,19 +76,19 @@ def answered(sidecar, receiver, name, raw, *, method="GET", source=None):
     return answer
 
 
-def get(craft, name, query=b"", headers=(), method=b"GET"):
+def get(craft: type[Craft], name: str, query: bytes = b"", headers: Fields = (), method: bytes = b"GET") -> bytes:
     return craft.request(b"/shake/%b%b" % (name.encode(), query), headers, method=method)
 
 
-def post(craft, name, body, headers, query=b""):
+def post(craft: type[Craft], name: str, body: bytes, headers: Fields, query: bytes = b"") -> bytes:
     return craft.request(b"/shake/%b%b" % (name.encode(), query), headers, body)
 
 
-def mac(message, algorithm="sha256", secret=ENV["SHAKE_SECRET"]):
+def mac(message: bytes, algorithm: str = "sha256", secret: str = ENV["SHAKE_SECRET"]) -> hmac.HMAC:
     return hmac.new(secret.encode(), message, algorithm)
 
 
-def slack(craft, body, name="slack", secret=ENV["SHAKE_SECRET"]):
+def slack(craft: type[Craft], body: bytes, name: str = "slack", secret: str = ENV["SHAKE_SECRET"]) -> bytes:
     now = b"%d" % time.time()
     made = mac(b"v0:" + now + b":" + body, secret=secret).hexdigest().encode()
     return post(craft, name, body, [(b"X-Slack-Request-Timestamp", now), (b"X-Slack-Signature", b"v0=" + made)])
@@ -125,7 +132,13 @@ URL_VERIFICATION = b'{"token":"CANARY-BODY-5e1d","challenge":"3eZbrw1aBm2rZgRNFd
         ),
     ],
 )
-def test_a_get_is_answered_here_as_the_provider_wants_it(sidecar, receiver, craft, asked, wanted):
+def test_a_get_is_answered_here_as_the_provider_wants_it(
+    sidecar: Sidecar,
+    receiver: Receiver,
+    craft: type[Craft],
+    asked: tuple[str, bytes, Fields],
+    wanted: tuple[bytes, bytes],
+) -> None:
     name, query, headers = asked
     content_type, body = wanted
     answer = answered(sidecar, receiver, name, get(craft, name, query, headers))
@@ -141,12 +154,14 @@ def test_a_get_is_answered_here_as_the_provider_wants_it(sidecar, receiver, craf
         ("ringcentral", (b"Validation-Token", b"7ab-1")),
     ],
 )
-def test_a_header_is_echoed(sidecar, receiver, craft, name, header):
+def test_a_header_is_echoed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str, header: tuple[bytes, bytes]
+) -> None:
     answer = answered(sidecar, receiver, name, post(craft, name, b"", [header]), method="POST")
     assert (answer.status, answer.body, answer.values(header[0])) == (200, b"", [header[1]])
 
 
-def test_microsofts_sentence_is_echoed(sidecar, receiver, craft):
+def test_microsofts_sentence_is_echoed(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     query = b"?validationToken=Validation%3a+Testing+client+application+reachability+RequestId%3a+5b1d-77"
     answer = answered(
         sidecar, receiver, "microsoft-graph", post(craft, "microsoft-graph", b"", (), query), method="POST"
@@ -156,12 +171,12 @@ def test_microsofts_sentence_is_echoed(sidecar, receiver, craft):
 
 
 @pytest.mark.parametrize("name", ["trello", "mandrill"])
-def test_a_probe_with_head_is_answered_200(sidecar, receiver, craft, name):
+def test_a_probe_with_head_is_answered_200(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str) -> None:
     answer = answered(sidecar, receiver, name, get(craft, name, method=b"HEAD"), method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
 
 
-def test_the_connection_serves_on_after_an_answer(sidecar, receiver, craft):
+def test_the_connection_serves_on_after_an_answer(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         for n in range(3):
             assert client.send(get(craft, "dropbox", b"?challenge=%d" % n)).answer("GET").body == b"%d" % n
@@ -171,15 +186,19 @@ def test_the_connection_serves_on_after_an_answer(sidecar, receiver, craft):
 # -- signed --
 
 
-def test_slacks_challenge_is_answered_once_it_is_verified(sidecar, receiver, craft):
+def test_slacks_challenge_is_answered_once_it_is_verified(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     answer = answered(sidecar, receiver, "slack", slack(craft, URL_VERIFICATION), method="POST")
     assert (answer.status, answer.body) == (200, b"3eZbrw1aBm2rZgRNFdxV2595E9CY")
     raw = slack(craft, URL_VERIFICATION, secret="another one, which is wrong")
     sidecar.refused(raw, 403, "signature_mismatch", route="slack", receiver=receiver)
 
 
-def test_zooms_token_is_signed_only_for_zoom_and_never_what_could_be_a_delivery(sidecar, receiver, craft):
-    def zoom(token):
+def test_zooms_token_is_signed_only_for_zoom_and_never_what_could_be_a_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def zoom(token: str) -> bytes:
         body = json.dumps({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).encode()
         now = b"%d" % time.time()
         made = b"v0=" + mac(b"v0:" + now + b":" + body).hexdigest().encode()
@@ -196,12 +215,12 @@ def test_zooms_token_is_signed_only_for_zoom_and_never_what_could_be_a_delivery(
     sidecar.refused(forged, 403, "signature_mismatch", route="zoom", receiver=receiver)
 
 
-def test_twitchs_challenge_is_answered_as_text(sidecar, receiver, craft):
+def test_twitchs_challenge_is_answered_as_text(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     body = b'{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"id":"f1c2a387"}}'
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime()).encode()
     made = b"sha256=" + mac(b"id-1" + stamp + body).hexdigest().encode()
 
-    def twitch(kind):
+    def twitch(kind: bytes) -> bytes:
         headers = [
             (b"Twitch-Eventsub-Message-Id", b"id-1"),
             (b"Twitch-Eventsub-Message-Timestamp", stamp),
@@ -216,8 +235,10 @@ def test_twitchs_challenge_is_answered_as_text(sidecar, receiver, craft):
     assert receiver.wait().body == body
 
 
-def test_discords_pings_are_answered_and_its_events_are_not(sidecar, receiver, craft):
-    def discord(body):
+def test_discords_pings_are_answered_and_its_events_are_not(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def discord(body: bytes) -> bytes:
         stamp = b"%d" % time.time()
         made = DISCORD.sign(stamp + body).hex().encode()
         return post(craft, "discord", body, [(b"X-Signature-Ed25519", made), (b"X-Signature-Timestamp", stamp)])
@@ -231,7 +252,9 @@ def test_discords_pings_are_answered_and_its_events_are_not(sidecar, receiver, c
     assert receiver.wait().body == event
 
 
-def test_fronts_and_notions_first_deliveries_are_answered(sidecar, receiver, craft):
+def test_fronts_and_notions_first_deliveries_are_answered(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     stamp, body = b"%d" % (time.time() * 1000), b"{}"
     made = base64.b64encode(mac(stamp + b":" + body).digest())
     headers = [(b"X-Front-Request-Timestamp", stamp), (b"X-Front-Signature", made), (b"X-Front-Challenge", b"c-1")]
@@ -250,7 +273,9 @@ def test_fronts_and_notions_first_deliveries_are_answered(sidecar, receiver, cra
 
 
 @pytest.mark.parametrize("name", ["slack-passed", "slack-unsaid"])
-def test_a_handshake_that_the_route_passes_is_answered_by_the_receiver(sidecar, receiver, craft, name):
+def test_a_handshake_that_the_route_passes_is_answered_by_the_receiver(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str
+) -> None:
     """So is, where the route doesn't say, a signed one that needs no secret."""
     before = sidecar.metric("handshakes_total", route=name, result="passed")
     mark = sidecar.mark()
@@ -262,7 +287,9 @@ def test_a_handshake_that_the_route_passes_is_answered_by_the_receiver(sidecar, 
     assert sidecar.metric("handshakes_total", route=name, result="passed") == before + 1
 
 
-def test_an_unsigned_one_that_is_passed_claims_no_verification(sidecar, receiver, craft):
+def test_an_unsigned_one_that_is_passed_claims_no_verification(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     target = b"?hub.mode=subscribe&hub.challenge=1&hub.verify_token=the-receivers"
     assert sidecar.ask(get(craft, "meta-passed", target), method="GET").status == 200
     seen = receiver.wait()
@@ -274,7 +301,9 @@ def test_an_unsigned_one_that_is_passed_claims_no_verification(sidecar, receiver
     )  # fmt: skip
 
 
-def test_an_unsigned_one_with_a_body_or_without_a_challenge_is_not_passed(sidecar, receiver, craft):
+def test_an_unsigned_one_with_a_body_or_without_a_challenge_is_not_passed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     """Anyone can send it: nothing but the handshake itself may reach the receiver."""
     path = b"/shake/meta-passed?hub.mode=subscribe&hub.verify_token=x&hub.challenge="
     event = b'{"object":"page","entry":[{"id":"1"}]}'
@@ -290,7 +319,9 @@ def test_an_unsigned_one_with_a_body_or_without_a_challenge_is_not_passed(sideca
 
 
 @pytest.mark.parametrize("token", [b"", b"wrong", b"%ff", b"CANARY-SECRET-verify-token-1"])
-def test_a_wrong_verify_token_is_refused_like_a_wrong_signature(sidecar, receiver, craft, token):
+def test_a_wrong_verify_token_is_refused_like_a_wrong_signature(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], token: bytes
+) -> None:
     raw = get(craft, "meta", b"?hub.mode=subscribe&hub.challenge=1&hub.verify_token=" + token)
     answer = sidecar.refused(raw, 403, "token_mismatch", route="meta", receiver=receiver, method="GET")
     assert answer.body == b'{"detail":"Validation Failure"}'
@@ -306,7 +337,9 @@ def test_a_wrong_verify_token_is_refused_like_a_wrong_signature(sidecar, receive
         ("x", b"?crc_token="),
     ],
 )
-def test_a_challenge_that_is_none_is_neither_echoed_nor_signed(sidecar, receiver, craft, name, query):
+def test_a_challenge_that_is_none_is_neither_echoed_nor_signed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str, query: bytes
+) -> None:
     answer = sidecar.refused(
         get(craft, name, query), 400, "malformed_request", route=name, receiver=receiver, method="GET"
     )
@@ -324,13 +357,15 @@ def test_a_challenge_that_is_none_is_neither_echoed_nor_signed(sidecar, receiver
         ("slack", b"?challenge=1"),
     ],
 )
-def test_a_get_that_is_no_handshake_is_405(sidecar, receiver, craft, name, query):
+def test_a_get_that_is_no_handshake_is_405(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str, query: bytes
+) -> None:
     raw = get(craft, name, query)
     answer = sidecar.refused(raw, 405, "method_not_allowed", route=name, receiver=receiver, method="GET")
     assert answer.values(b"allow") == [b"POST"]
 
 
-def test_the_allowlist_counts_for_handshakes_too(sidecar, receiver, craft):
+def test_the_allowlist_counts_for_handshakes_too(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     asked = [(b"X-Okta-Verification-Challenge", b"abc")]
     sidecar.refused(
         get(craft, "okta-elsewhere", headers=asked),
@@ -338,18 +373,20 @@ def test_the_allowlist_counts_for_handshakes_too(sidecar, receiver, craft):
     )  # fmt: skip
 
 
-def test_in_shadow_mode_an_unverified_handshake_goes_to_the_receiver(sidecar, receiver, craft):
+def test_in_shadow_mode_an_unverified_handshake_goes_to_the_receiver(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(slack(craft, URL_VERIFICATION, "slack-shadow", secret="a wrong one")).status == 200
     assert receiver.wait().values(b"X-Webhook-Verified") == [b"shadow-rejected"]
 
 
-def test_every_result_of_every_route_with_a_handshake_is_a_series_from_the_start(sidecar):
+def test_every_result_of_every_route_with_a_handshake_is_a_series_from_the_start(sidecar: Sidecar) -> None:
     with_handshake = {each["name"] for each in CONFIG["routes"]} - {"begini", "meta-without-token"}
     found = {(dict(labels)["route"], dict(labels)["result"]) for _, labels in sidecar.samples("handshakes_total")}
     assert found == {(name, result) for name in with_handshake for result in ("answered", "passed", "rejected")}
 
 
-def test_what_a_challenge_had_signed_is_no_delivery(sidecar, receiver, craft):
+def test_what_a_challenge_had_signed_is_no_delivery(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     """Anybody may have X's challenge signed, and so send its text as a body with a right signature."""
     for token in (b"9b4507b3-9040-4669-9ca3-6b94edb50553", b"1", b"null"):
         answer = answered(sidecar, receiver, "x", get(craft, "x", b"?crc_token=" + token))

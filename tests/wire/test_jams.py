@@ -4,31 +4,27 @@ Each test has a limit that the attack exceeded many times before its fault was f
 """
 
 import itertools
-import os
 import socket
 import time
 
 import pytest
+from client import Client
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar, Start
 
 CONFIG = {"limits": {"header_timeout": "20s", "body_timeout": "20s"}}
 MEBIBYTE = 1 << 20
 
 
-def cpu(sidecar):
-    """Seconds of CPU that the process has used."""
-    with open(f"/proc/{sidecar.process.pid}/stat", "rb") as stat:
-        fields = stat.read().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def stalling(sidecar):
+def stalling(sidecar: Sidecar) -> Client:
     """A connection with a small window."""
     client = sidecar.connect()
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     return client
 
 
-def head(*lines):
+def head(*lines: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
@@ -45,36 +41,40 @@ MANY = b"".join(head(b"GET /%06x HTTP/1.1" % number, HOST) for number in range(5
         pytest.param(head(b"GET " + b"/b;c" * 4000 + b" HTTP/1.1", HOST), 404, id="segments"),
     ],
 )
-def test_one_request_costs_little_before_it_is_rejected(sidecar, receiver, craft, raw, status):
-    before = cpu(sidecar)
+def test_one_request_costs_little_before_it_is_rejected(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], raw: bytes, status: int
+) -> None:
+    before = sidecar.cpu()
     for _ in range(20):
         assert sidecar.ask(raw).status == status
-    assert cpu(sidecar) - before < 0.5, "20 requests"
+    assert sidecar.cpu() - before < 0.5, "20 requests"
     assert sidecar.ask(craft.begini()).status == 200
     assert len(receiver.requests) == 1
 
 
-def test_options_of_a_connection_field_cost_little(sidecar, receiver, craft):
+def test_options_of_a_connection_field_cost_little(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     names = [b"".join(letters) for letters in itertools.product([b"%c" % c for c in b"jklmnopqrstuvwxyz"], repeat=3)]
     raw = craft.begini(headers=[(b"Connection", b",".join(names)), (b"Jkl", b"kept")])
-    before = cpu(sidecar)
+    before = sidecar.cpu()
     for _ in range(20):
         assert sidecar.ask(raw).status == 200
-    assert cpu(sidecar) - before < 0.5
+    assert sidecar.cpu() - before < 0.5
     assert {tuple(seen.values(b"jkl")) for seen in receiver.requests} == {(b"kept",)}
 
 
-def test_requests_in_one_read_cost_no_more_than_one_after_another(sidecar, receiver):
-    before = cpu(sidecar)
+def test_requests_in_one_read_cost_no_more_than_one_after_another(sidecar: Sidecar, receiver: Receiver) -> None:
+    before = sidecar.cpu()
     with sidecar.connect() as client:
         client.send(MANY[: len(MANY) // 2])  # what the kernel takes without anybody reading depends on the machine
         answers = [client.answer("GET").status for _ in range(2400)]
     assert set(answers) == {404}
-    assert cpu(sidecar) - before < 3
+    assert sidecar.cpu() - before < 3
     assert receiver.bytes_seen == 0
 
 
-def test_pipelined_requests_take_no_memory_while_their_responses_are_unread(sidecar, receiver, craft):
+def test_pipelined_requests_take_no_memory_while_their_responses_are_unread(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar.ask(craft.begini())
     before = sidecar.resident()
     clients = [stalling(sidecar) for _ in range(20)]
@@ -95,7 +95,9 @@ def test_pipelined_requests_take_no_memory_while_their_responses_are_unread(side
     sidecar.healthy()
 
 
-def test_senders_that_do_not_read_lose_their_places_to_others(start, receiver, craft):
+def test_senders_that_do_not_read_lose_their_places_to_others(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"limits": {"connections": 6}})
     large = bytes(8 * MEBIBYTE)
     receiver.then(*[b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(large), large)] * 6)

@@ -4,9 +4,13 @@ The secret goes in by the environment, the body by a file; what is printed is th
 """
 
 import subprocess
+from pathlib import Path
 
 import pytest
+from craft import Craft
 from needs import needs
+from receiver import Receiver
+from sidecar_process import Sidecar
 
 SECRET = "CANARY-SECRET-begini-current-7f3a"
 BODY = b'{"name":"Zo\xc3\xab","mark":"CANARY-BODY-5e1d","quote":"\\"","n":1.50}\n'
@@ -28,7 +32,7 @@ PROGRAMS = {
 FLAGS = {"python3": "-c", "node": "-e", "php": "-r", "perl": "-e", "ruby": "-e"}
 
 
-def accepted(sidecar, receiver, craft, made):
+def accepted(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], made: bytes) -> None:
     assert len(made) == 128, made
     craft.sent_signatures.add(made)
     raw = craft.request(headers=[(b"X-Signature", made)], body=BODY)
@@ -38,7 +42,9 @@ def accepted(sidecar, receiver, craft, made):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_signature_made_by_another_language_is_accepted(sidecar, receiver, craft, tmp_path, program):
+def test_a_signature_made_by_another_language_is_accepted(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], tmp_path: Path, program: str
+) -> None:
     needs(program)
     body = tmp_path / "body"
     body.write_bytes(BODY)
@@ -51,7 +57,9 @@ def test_a_signature_made_by_another_language_is_accepted(sidecar, receiver, cra
     accepted(sidecar, receiver, craft, made.stdout.strip())
 
 
-def test_a_signature_made_by_openssl_is_accepted(sidecar, receiver, craft, tmp_path):
+def test_a_signature_made_by_openssl_is_accepted(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
     needs("openssl")
     body = tmp_path / "body"
     body.write_bytes(BODY)

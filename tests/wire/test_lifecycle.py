@@ -9,12 +9,16 @@ import threading
 import time
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver, Script
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 
-def hold(release):
+def hold(release: threading.Event) -> Script:
     """A script that answers when it is released."""
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         release.wait(15)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
@@ -22,13 +26,13 @@ def hold(release):
     return script
 
 
-def hang(peer):
+def hang(peer: Peer) -> None:
     peer.read_body()
     peer.gone(15)
     peer.close()
 
 
-def finished(sidecar, patience=10):
+def finished(sidecar: Sidecar, patience: float = 10) -> int:
     status = sidecar.exit_status(patience)
     sidecar.check_leaks()
     return status
@@ -51,7 +55,7 @@ def finished(sidecar, patience=10):
         ),
     ],
 )
-def test_a_broken_configuration_ends_at_once_with_every_mistake(start, text, problems):
+def test_a_broken_configuration_ends_at_once_with_every_mistake(start: Start, text: str, problems: list[str]) -> None:
     sidecar = start(text=text or "\n", wait=False)
     assert sidecar.exit_status() == 1
     for problem in problems:
@@ -61,14 +65,14 @@ def test_a_broken_configuration_ends_at_once_with_every_mistake(start, text, pro
     assert sidecar.stdout == []
 
 
-def test_an_empty_secret_ends_the_start(start):
+def test_an_empty_secret_ends_the_start(start: Start) -> None:
     sidecar = start(env={"BEGINI_API_KEY": ""}, wait=False)
     assert sidecar.exit_status() == 1
     assert b"BEGINI_API_KEY is empty" in sidecar.stderr
 
 
 @pytest.mark.parametrize("which", ["listen", "admin"])
-def test_a_port_that_is_taken_ends_the_start_with_a_sentence(start, which):
+def test_a_port_that_is_taken_ends_the_start_with_a_sentence(start: Start, which: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -78,7 +82,7 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(start, which):
         assert sidecar.stderr.count(b"\n") == 1
 
 
-def test_sigterm_on_an_idle_process_ends_it_with_0(start, receiver, craft):
+def test_sigterm_on_an_idle_process_ends_it_with_0(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start()
     with sidecar.connect() as idle:
         assert idle.send(craft.begini()).answer().status == 200
@@ -89,7 +93,9 @@ def test_sigterm_on_an_idle_process_ends_it_with_0(start, receiver, craft):
     assert [line["event"] for line in sidecar.lines if line["event"] != "delivery"][-2:] == ["draining", "stopped"]
 
 
-def test_on_sigterm_the_delivery_in_flight_is_answered(start, receiver, craft, wait_until):
+def test_on_sigterm_the_delivery_in_flight_is_answered(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start({"drain": "6s"})
     release = threading.Event()
     receiver.then(hold(release))
@@ -116,7 +122,9 @@ def test_on_sigterm_the_delivery_in_flight_is_answered(start, receiver, craft, w
     assert sidecar.stderr == b""
 
 
-def test_during_the_drain_a_kept_connection_is_closed_after_its_answer(start, receiver, craft):
+def test_during_the_drain_a_kept_connection_is_closed_after_its_answer(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"drain": "3s"})
     release = threading.Event()
     receiver.then(hold(release))
@@ -133,7 +141,9 @@ def test_during_the_drain_a_kept_connection_is_closed_after_its_answer(start, re
     assert finished(sidecar, 3) == 0
 
 
-def test_a_body_still_on_its_way_at_sigterm_is_taken_and_answered(start, receiver, craft):
+def test_a_body_still_on_its_way_at_sigterm_is_taken_and_answered(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"drain": "3s"})
     raw = craft.begini()
     with sidecar.connect() as client:
@@ -146,7 +156,7 @@ def test_a_body_still_on_its_way_at_sigterm_is_taken_and_answered(start, receive
     assert finished(sidecar, 3) == 0
 
 
-def test_sigint_ends_an_idle_process_quickly(start, receiver, craft):
+def test_sigint_ends_an_idle_process_quickly(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start({"drain": "20s"})
     began = time.monotonic()
     sidecar.send_signal(signal.SIGINT)
@@ -156,7 +166,9 @@ def test_sigint_ends_an_idle_process_quickly(start, receiver, craft):
 
 
 @pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_at_once(start, receiver, craft, second, status):
+def test_a_second_signal_ends_it_at_once(
+    start: Start, receiver: Receiver, craft: type[Craft], second: signal.Signals, status: int
+) -> None:
     sidecar = start({"drain": "30s"})
     receiver.then(hang)
     with sidecar.connect() as client:
@@ -172,7 +184,9 @@ def test_a_second_signal_ends_it_at_once(start, receiver, craft, second, status)
     assert sidecar.lines[-1]["event"] == "stopped"
 
 
-def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start, receiver, craft):
+def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"drain": "1200ms", "timeouts": {"response": "20s", "total": "20s"}})
     receiver.then(hang)
     with sidecar.connect() as client:
@@ -192,7 +206,9 @@ def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start
     assert not sidecar.bugs()
 
 
-def test_a_sender_that_drips_its_body_does_not_hold_the_drain(start, receiver, craft):
+def test_a_sender_that_drips_its_body_does_not_hold_the_drain(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"drain": "1200ms", "limits": {"body_timeout": "20s", "header_timeout": "20s"}})
     with sidecar.connect() as head, sidecar.connect() as body:
         head.send(b"POST /webhooks/be")
@@ -208,7 +224,7 @@ def test_a_sender_that_drips_its_body_does_not_hold_the_drain(start, receiver, c
     assert (line["outcome"], line["reason"]) == ("rejected", "draining")
 
 
-def test_an_open_scrape_does_not_hold_the_drain(start, receiver):
+def test_an_open_scrape_does_not_hold_the_drain(start: Start, receiver: Receiver) -> None:
     sidecar = start()
     with socket.create_connection(("127.0.0.1", int(sidecar.admin_address.rsplit(":", 1)[1]))) as scrape:
         scrape.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -218,7 +234,7 @@ def test_an_open_scrape_does_not_hold_the_drain(start, receiver):
     assert sidecar.stderr == b""
 
 
-def test_the_address_is_free_again_at_once(start, receiver, craft):
+def test_the_address_is_free_again_at_once(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     first = start()
     assert first.ask(craft.begini()).status == 200
     address = first.address
@@ -227,7 +243,7 @@ def test_the_address_is_free_again_at_once(start, receiver, craft):
     assert second.ask(craft.begini()).status == 200
 
 
-def test_the_configuration_may_be_named_by_the_environment(start, receiver):
+def test_the_configuration_may_be_named_by_the_environment(start: Start, receiver: Receiver) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "SIDECAR_CONFIG"}
     ended = subprocess.run(
         [sys.executable, "-m", "sidecar", "serve"], env=environment, capture_output=True, check=False

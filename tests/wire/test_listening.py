@@ -4,21 +4,27 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from craft import Craft
 from needs import needs_ipv6
+from receiver import Peer, Receiver
+from sidecar_process import Sidecar, Start
 
 
 @pytest.fixture
-def path(tmp_path_factory):
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("l") / "s"
 
 
 @pytest.fixture
-def everywhere(start):
+def everywhere(start: Start) -> Callable[..., Sidecar]:
     """Starts a sidecar on every address, and talks to it over one."""
 
-    def begin(host="127.0.0.1", **changes):
+    def begin(host: str = "127.0.0.1", **changes: Any) -> Sidecar:
         needs_ipv6()
         sidecar = start({"listen": "[::]:0", "admin": "[::]:0", **changes})
         assert sidecar.address.startswith("[::]:")
@@ -30,18 +36,20 @@ def everywhere(start):
     return begin
 
 
-def port_of(address):
+def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def ask(sidecar, raw, source=None):
+def ask(sidecar: Sidecar, raw: bytes, source: str | None = None) -> tuple[int, dict[str, Any]]:
     mark = sidecar.mark()
     status = sidecar.ask(raw, source=source).status
     return status, sidecar.delivery(mark)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_ipv4_sender_on_a_dual_stack_socket_has_an_ipv4_address(everywhere, receiver, craft, workers):
+def test_an_ipv4_sender_on_a_dual_stack_socket_has_an_ipv4_address(
+    everywhere: Callable[..., Sidecar], receiver: Receiver, craft: type[Craft], workers: int
+) -> None:
     """For the allowlist, trusted proxies, the log and the receiver."""
     sidecar = everywhere(workers=workers)
     status, line = ask(sidecar, craft.begini())
@@ -54,7 +62,9 @@ def test_an_ipv4_sender_on_a_dual_stack_socket_has_an_ipv4_address(everywhere, r
     assert len(receiver.requests) == seen
 
 
-def test_an_ipv6_sender_on_a_dual_stack_socket_has_its_address(everywhere, receiver, craft):
+def test_an_ipv6_sender_on_a_dual_stack_socket_has_its_address(
+    everywhere: Callable[..., Sidecar], receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = everywhere("::1")
     status, line = ask(sidecar, craft.begini())
     assert (status, line["peer"], line["client"]) == (200, "::1", "::1")
@@ -62,7 +72,7 @@ def test_an_ipv6_sender_on_a_dual_stack_socket_has_its_address(everywhere, recei
 
 
 @pytest.mark.parametrize("listen", ["[::]", "127.0.0.1", "[::1]", "0.0.0.0"])
-def test_healthcheck_finds_the_admin_listener(start, receiver, tmp_path, listen):
+def test_healthcheck_finds_the_admin_listener(start: Start, receiver: Receiver, tmp_path: Path, listen: str) -> None:
     if listen.startswith("["):
         needs_ipv6()
     sidecar = start({"admin": f"{listen}:0"})
@@ -82,7 +92,9 @@ def test_healthcheck_finds_the_admin_listener(start, receiver, tmp_path, listen)
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_second_start_leaves_the_socket_of_the_first(start, receiver, craft, path):
+def test_a_second_start_leaves_the_socket_of_the_first(
+    start: Start, receiver: Receiver, craft: type[Craft], path: Path
+) -> None:
     first = start({"listen": f"unix:{path}"})
     second = start({"listen": f"unix:{path}"}, wait=False)
     assert second.process.wait(20) == 1
@@ -93,11 +105,13 @@ def test_a_second_start_leaves_the_socket_of_the_first(start, receiver, craft, p
     assert len(receiver.requests) == 1
 
 
-def test_a_handover_leaves_the_socket_of_the_new_process(start, receiver, craft, path):
+def test_a_handover_leaves_the_socket_of_the_new_process(
+    start: Start, receiver: Receiver, craft: type[Craft], path: Path
+) -> None:
     """The old process stops listening, and still has a delivery when the new one begins."""
     arrived, answer = threading.Event(), threading.Event()
 
-    def slowly(peer):
+    def slowly(peer: Peer) -> None:
         arrived.set()
         answer.wait(10)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

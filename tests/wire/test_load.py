@@ -17,7 +17,7 @@ LOAD = Path(__file__).parents[1] / "load"
         pytest.param("rolling.py --deliveries 2000 --cycles 2 --senders 8 --pace 0.02", id="replaced under load"),
     ],
 )
-def test_it_holds_under_load(command):
+def test_it_holds_under_load(command: str) -> None:
     script, *arguments = command.split()
     ended = subprocess.run(
         [sys.executable, str(LOAD / script), *arguments], capture_output=True, text=True, timeout=60, check=False

@@ -3,13 +3,19 @@
 import contextlib
 import re
 import signal
-import socket
 import time
 
 import pytest
+from craft import Craft
+from ports import free_port
+from receiver import Receiver
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 
-def test_the_line_of_a_delivery_holds_what_an_operator_needs(sidecar, receiver, craft):
+def test_the_line_of_a_delivery_holds_what_an_operator_needs(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nthere")
     mark = sidecar.mark()
     sidecar.ask(
@@ -40,7 +46,7 @@ def test_the_line_of_a_delivery_holds_what_an_operator_needs(sidecar, receiver, 
     assert line["id"]
 
 
-def test_every_delivery_has_its_own_line_and_id(sidecar, receiver, craft):
+def test_every_delivery_has_its_own_line_and_id(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     mark = sidecar.mark()
     with sidecar.connect() as client:
         for number in range(30):
@@ -54,7 +60,9 @@ def test_every_delivery_has_its_own_line_and_id(sidecar, receiver, craft):
     assert {line["level"] for line in lines} == {"info", "warning"}
 
 
-def test_a_refusal_says_why_in_words_without_what_was_sent(sidecar, receiver, craft):
+def test_a_refusal_says_why_in_words_without_what_was_sent(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     mark = sidecar.mark()
     sidecar.ask(craft.request(headers=[(b"X-Signature", b"deadbeef" * 15)], body=craft.json_body))
     line = sidecar.delivery(mark)
@@ -63,7 +71,9 @@ def test_a_refusal_says_why_in_words_without_what_was_sent(sidecar, receiver, cr
     assert "deadbeef" not in str(line)
 
 
-def test_a_failure_of_the_receiver_is_an_error_with_its_time(sidecar, receiver, craft):
+def test_a_failure_of_the_receiver_is_an_error_with_its_time(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(lambda peer: peer.reset())
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini()).status == 502
@@ -82,7 +92,9 @@ def test_a_failure_of_the_receiver_is_an_error_with_its_time(sidecar, receiver, 
         b"/" + b"long" * 500,
     ],
 )
-def test_a_path_cannot_forge_a_field_or_a_line(sidecar, receiver, craft, path):
+def test_a_path_cannot_forge_a_field_or_a_line(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], path: bytes
+) -> None:
     mark = sidecar.mark()
     assert sidecar.ask(craft.request(path)).status == 404
     line = sidecar.delivery(mark)
@@ -93,14 +105,16 @@ def test_a_path_cannot_forge_a_field_or_a_line(sidecar, receiver, craft, path):
 
 
 @pytest.mark.parametrize("path", [b"/x\x1b[31m", b"/x\x00y", b"/x\x7fy", b"/x\xe2\x80\xa8y", b"/x\x85y"])
-def test_control_characters_in_a_path_stay_escaped(sidecar, receiver, craft, path):
+def test_control_characters_in_a_path_stay_escaped(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], path: bytes
+) -> None:
     mark = sidecar.mark()
     assert sidecar.ask(craft.request(path)).status == 400
     sidecar.delivery(mark, reason="malformed_request")
     assert all(32 <= byte < 127 for byte in sidecar.stdout[mark].rstrip(b"\n"))
 
 
-def test_a_delivery_id_cannot_forge_anything(sidecar, receiver, craft):
+def test_a_delivery_id_cannot_forge_anything(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     mark = sidecar.mark()
     ident = b'1","outcome":"forged\xe9\xff' + b"x" * 500
     assert sidecar.ask(craft.github(headers=[(b"X-GitHub-Delivery", ident)])).status == 200
@@ -110,7 +124,7 @@ def test_a_delivery_id_cannot_forge_anything(sidecar, receiver, craft):
     assert all(32 <= byte < 127 for byte in sidecar.stdout[mark].rstrip(b"\n"))
 
 
-def test_no_secret_signature_or_body_is_ever_shown(sidecar, receiver, craft):
+def test_no_secret_signature_or_body_is_ever_shown(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     mark = sidecar.mark()
     body = craft.body_mark * 3
     receiver.then(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), b"HTTP/1.1 \r\n" + body)
@@ -140,7 +154,9 @@ def test_no_secret_signature_or_body_is_ever_shown(sidecar, receiver, craft):
     sidecar.shown.pop()
 
 
-def test_text_format_is_one_printable_line_for_each_delivery(start, receiver, craft):
+def test_text_format_is_one_printable_line_for_each_delivery(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"log": {"format": "text"}})
     sidecar.ask(craft.begini())
     sidecar.ask(craft.request(b"/a" + b"%0a" + b'"x"'))
@@ -160,7 +176,7 @@ def test_text_format_is_one_printable_line_for_each_delivery(start, receiver, cr
         assert all(32 <= byte < 127 for byte in line.rstrip(b"\n"))
 
 
-def test_accepted_deliveries_can_be_left_out(start, receiver, craft):
+def test_accepted_deliveries_can_be_left_out(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start({"log": {"accepted": False}})
     for _ in range(3):
         sidecar.ask(craft.begini())
@@ -170,16 +186,17 @@ def test_accepted_deliveries_can_be_left_out(start, receiver, craft):
     assert sidecar.metric("deliveries_total", route="begini", outcome="accepted", reason="") == 3
 
 
-def test_level_error_leaves_out_everything_less(start, receiver, craft, wait_until):
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+def test_level_error_leaves_out_everything_less(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
+    port = free_port()
     sidecar = start({"listen": f"127.0.0.1:{port}", "log": {"level": "error"}}, wait=False)
     sidecar.address = f"127.0.0.1:{port}"
 
-    def serving():
+    def serving() -> bool:
         with contextlib.suppress(ConnectionRefusedError):
             return sidecar.ask(craft.request()).status == 403
+        return False
 
     wait_until(serving, "the start")
     assert sidecar.ask(craft.begini()).status == 200
@@ -191,14 +208,16 @@ def test_level_error_leaves_out_everything_less(start, receiver, craft, wait_unt
     assert len(sidecar.stdout) == 1
 
 
-def test_short_secrets_and_blanks_are_warned_of_without_showing_them(start):
+def test_short_secrets_and_blanks_are_warned_of_without_showing_them(start: Start) -> None:
     sidecar = start(env={"ACME_SECRET": "CANARY-S", "GITHUB_SECRET": " CANARY-SECRET-with-blanks \n"})
     warnings = [line for line in sidecar.lines if line.get("event") == "config_warning"]
     assert len(warnings) == 2
     assert "CANARY" not in str(warnings)
 
 
-def test_a_flood_of_rejections_is_sampled_and_what_is_left_out_is_counted(start, receiver, craft, wait_until):
+def test_a_flood_of_rejections_is_sampled_and_what_is_left_out_is_counted(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start({"log": {"rejected": "30/s"}})  # 300 in ten seconds
     with sidecar.connect() as client:
         for _ in range(50):
@@ -219,7 +238,9 @@ def test_a_flood_of_rejections_is_sampled_and_what_is_left_out_is_counted(start,
     assert sum(line["outcome"] == "accepted" for line in logged) == 310
 
 
-def test_what_is_left_out_at_the_end_is_reported_before_the_last_line(start, receiver, craft):
+def test_what_is_left_out_at_the_end_is_reported_before_the_last_line(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"log": {"rejected": "2/m"}})
     for _ in range(5):
         assert sidecar.ask(craft.request(b"/other")).status == 404

@@ -9,18 +9,20 @@ import hashlib
 import hmac
 import io
 import json
-import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import leak_watch
 import pytest
+from craft import Craft
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from receiver import Receiver
+from sidecar_process import Config, Sidecar
 
 from sidecar.cli.main import main
 
@@ -44,11 +46,11 @@ DOCUMENT = json.loads(BODY)
 FIXED = 1_800_000_000
 
 
-def route(name, verify, secret):
+def route(name: str, verify: str | Config, secret: str) -> dict[str, Any]:
     return {"name": name, "path": f"/hint/{name}", "verify": verify, "secrets": [{"env": secret}]}
 
 
-CONFIG = {
+CONFIG: Config = {
     "public_url": "https://hooks.example.com",
     "routes": [
         route("github", "github", "GITHUB_SECRET"),
@@ -68,19 +70,22 @@ CONFIG = {
 }
 
 
+Headers = list[tuple[str, str]]
+
+
 @dataclass
 class Mistake:
     """A request with something wrong, and what must be said of it."""
 
     hint: str
     route: str
-    headers: list[tuple[str, str]]
+    headers: Headers
     body: bytes = BODY
     query: str = ""
     reason: str = "signature_mismatch"
     raw: bytes = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lines = [
             f"POST /hint/{self.route}{self.query} HTTP/1.1",
             "Host: hooks.test",
@@ -90,43 +95,43 @@ class Mistake:
         self.raw = "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
 
 
-def mac(secret, message=BODY, algorithm="sha256"):
+def mac(secret: str | bytes, message: bytes = BODY, algorithm: str = "sha256") -> bytes:
     return hmac.new(secret if isinstance(secret, bytes) else secret.encode(), message, algorithm).digest()
 
 
-def b64(raw):
+def b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def github(hint, text, body=BODY, reason="signature_mismatch"):
+def github(hint: str, text: str, body: bytes = BODY, reason: str = "signature_mismatch") -> Mistake:
     return Mistake(hint, "github", [("X-Hub-Signature-256", text)], body, reason=reason)
 
 
-def signed(hint, message, body=BODY):
+def signed(hint: str, message: bytes, body: bytes = BODY) -> Mistake:
     """GitHub signed `message` with the right secret, and `body` arrived."""
     return github(hint, "sha256=" + mac(GITHUB, message).hex(), body)
 
 
-def slack(stamp, secret="CANARY-SECRET-slack-90fe"):
+def slack(stamp: str, secret: str = "CANARY-SECRET-slack-90fe") -> Headers:
     text = mac(secret, b"v0:" + stamp.encode() + b":" + BODY).hex()
     return [("X-Slack-Request-Timestamp", stamp), ("X-Slack-Signature", "v0=" + text)]
 
 
-def standard(key, now):
+def standard(key: str | bytes, now: int) -> Headers:
     text = b64(mac(key, b"msg_1.%d." % now + BODY))
     return [("webhook-id", "msg_1"), ("webhook-timestamp", str(now)), ("webhook-signature", "v1," + text)]
 
 
-def square(url):
+def square(url: str) -> Headers:
     text = b64(mac(ENV["HINT_SQUARE"], url.encode() + BODY))
     return [("x-square-hmacsha256-signature", text)]
 
 
-def url(signed_as):
+def url(signed_as: str) -> Mistake:
     return Mistake("url_mismatch", "square", square(signed_as), query="?x=1")
 
 
-def own(hint, route, key):
+def own(hint: str, route: str, key: str | bytes) -> Mistake:
     return Mistake(hint, route, [("X-Sig", mac(key).hex())])
 
 
@@ -134,7 +139,7 @@ MALFORMED = "signature_malformed"
 SQUARE = "https://hooks.example.com/hint/square"
 
 
-def mistakes(now):
+def mistakes(now: Any) -> dict[str, Any]:
     """One of each kind, signed at `now`, unix time in seconds."""
     return {
         "sha1 for sha256": github("wrong_algorithm", "sha1=" + mac(GITHUB, algorithm="sha1").hex(), reason=MALFORMED),
@@ -220,7 +225,7 @@ def mistakes(now):
 NAMES = list(mistakes(0))
 
 
-def explain(*arguments, raw):
+def explain(*arguments: str, raw: bytes) -> tuple[int, dict[str, Any]]:
     """Exit status and the JSON object of `sidecar explain`, run in this process."""
     out = io.StringIO()
     stdin = io.TextIOWrapper(io.BytesIO(raw))
@@ -233,14 +238,14 @@ def explain(*arguments, raw):
 
 
 @pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("hints") / "sidecar.yaml"
     file.write_text(json.dumps(CONFIG | {"upstream": "http://127.0.0.1:1"}))
     return str(file)
 
 
 @pytest.fixture(autouse=True)
-def secrets_at_hand(monkeypatch):
+def secrets_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (ENV | {"GITHUB_SECRET": GITHUB}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SHOPIFY_SECRET", "CANARY-SECRET-shopify-42aa")
@@ -248,7 +253,7 @@ def secrets_at_hand(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_explain_names_the_mistake(config_file, name):
+def test_explain_names_the_mistake(config_file: str, name: str) -> None:
     mistake = mistakes(FIXED)[name]
     status, said = explain("--config", config_file, "--now", str(FIXED), raw=mistake.raw)
     assert (status, said["verdict"], said["reason"], said["hint"]) == (1, "rejected", mistake.reason, mistake.hint)
@@ -256,19 +261,19 @@ def test_explain_names_the_mistake(config_file, name):
     assert said["secret"] is None
 
 
-def test_explain_with_a_preset_alone_names_the_mistake_too():
+def test_explain_with_a_preset_alone_names_the_mistake_too() -> None:
     said = explain("--preset", "github", "--secret", "env:GITHUB_SECRET", raw=mistakes(FIXED)["JSON had blanks"].raw)[1]
     assert said["hint"] == "body_json_reserialised"
 
 
-def test_what_is_right_has_no_hint(config_file):
+def test_what_is_right_has_no_hint(config_file: str) -> None:
     status, said = explain("--config", config_file, raw=github("", "sha256=" + mac(GITHUB).hex()).raw)
     assert (status, said["verdict"], said["secret"]) == (0, "accepted", "GITHUB_SECRET")
     assert said["reason"] is None
     assert said["hint"] is None
 
 
-def test_what_is_merely_old_has_no_hint(config_file):
+def test_what_is_merely_old_has_no_hint(config_file: str) -> None:
     raw = Mistake("", "slack", slack(str(FIXED - 1000))).raw
     said = explain("--config", config_file, "--now", str(FIXED), raw=raw)[1]
     assert (said["reason"], said["hint"]) == ("timestamp_too_old", None)
@@ -278,7 +283,7 @@ def test_what_is_merely_old_has_no_hint(config_file):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar, receiver, name):
+def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar: Sidecar, receiver: Receiver, name: str) -> None:
     mistake = mistakes(int(time.time()))[name]
     time.sleep(0.11)  # so many refusals of a second are looked into, and not more
     labels = {"route": mistake.route, "hint": mistake.hint}
@@ -289,7 +294,7 @@ def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar, receiver, nam
     assert sidecar.metric("mismatch_hints_total", **labels) == before + 1
 
 
-def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar):
+def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar: Sidecar) -> None:
     hints = {mistake.hint for mistake in mistakes(FIXED).values()}
     assert len(hints) == 13
     found = {dict(labels)["route"]: 0 for _, labels in sidecar.samples("mismatch_hints_total")}
@@ -299,14 +304,14 @@ def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar):
     assert found == {route["name"]: 13 for route in CONFIG["routes"]}
 
 
-def test_what_is_accepted_or_merely_old_has_no_hint(sidecar, receiver, craft):
+def test_what_is_accepted_or_merely_old_has_no_hint(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     mark = sidecar.mark()
     assert sidecar.ask(github("", "sha256=" + mac(GITHUB).hex()).raw).status == 200
     assert sidecar.ask(Mistake("", "slack", slack(str(int(time.time()) - 1000))).raw).status == 403
     assert all("hint" not in line for line in sidecar.lines[mark:])
 
 
-def test_of_many_refusals_at_once_few_are_looked_into_and_all_are_logged(sidecar, receiver):
+def test_of_many_refusals_at_once_few_are_looked_into_and_all_are_logged(sidecar: Sidecar, receiver: Receiver) -> None:
     mark, raw = sidecar.mark(), mistakes(FIXED)["JSON had blanks"].raw
     with sidecar.connect() as client:
         began = time.monotonic()
@@ -320,7 +325,7 @@ def test_of_many_refusals_at_once_few_are_looked_into_and_all_are_logged(sidecar
     assert 1 <= len(hints) <= 10 * (int(seconds) + 2)
 
 
-def test_a_body_too_large_to_look_into_has_no_hint(sidecar, receiver):
+def test_a_body_too_large_to_look_into_has_no_hint(sidecar: Sidecar, receiver: Receiver) -> None:
     time.sleep(0.11)
     mark = sidecar.mark()
     body = b"CANARY-BODY-5e1d" * 20_000
@@ -328,7 +333,7 @@ def test_a_body_too_large_to_look_into_has_no_hint(sidecar, receiver):
     assert "hint" not in sidecar.delivery(mark)
 
 
-def test_what_is_dear_to_diagnose_costs_little_and_holds_up_nobody(sidecar, receiver):
+def test_what_is_dear_to_diagnose_costs_little_and_holds_up_nobody(sidecar: Sidecar, receiver: Receiver) -> None:
     """Deeply nested lists, 250,000 lines, and a form with many hosts: it took seconds."""
     nested = b"[" * 700 + b"7," * 1300 + b"7" + b"]" * 700
     twilio = [("X-Twilio-Signature", base64.b64encode(b"\1" * 20).decode()), ("Content-Type", FORM)]
@@ -339,20 +344,14 @@ def test_what_is_dear_to_diagnose_costs_little_and_holds_up_nobody(sidecar, rece
         Mistake("", "twilio", [*twilio, *hosts], b"b=&" * 5000).raw,
     ]
     good = github("", "sha256=" + mac(GITHUB).hex()).raw
-    mark, before = sidecar.mark(), cpu(sidecar)
+    mark, before = sidecar.mark(), sidecar.cpu()
     for _ in range(3):
         for raw in dear:
             assert sidecar.ask(raw).status == 403
             assert sidecar.ask(good).status == 200
     sidecar.delivery(mark, 18)
-    spent = cpu(sidecar) - before
+    spent = sidecar.cpu() - before
     assert spent < 1.0
 
 
 FORM = "application/x-www-form-urlencoded"
-
-
-def cpu(sidecar):
-    """Seconds of processor time that it has used."""
-    fields = Path(f"/proc/{sidecar.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

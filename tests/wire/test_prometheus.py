@@ -9,16 +9,22 @@ import http.client
 import itertools
 import json
 import re
-import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import promql
 import pytest
 import yaml
+from craft import Craft
 from needs import needs
+from ports import free_port
+from receiver import Receiver
+from sidecar_process import Sidecar
+from waiting import WaitUntil
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm/rules/webhook-sidecar.yaml"
@@ -27,13 +33,7 @@ ENV = {"VERIFY_TOKEN": "CANARY-SECRET-verify-token-19d2"}
 SERVER_ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def route(name, verify="begini", env="BEGINI_API_KEY", **more):
+def route(name: str, verify: str = "begini", env: str = "BEGINI_API_KEY", **more: Any) -> dict[str, Any]:
     return {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"env": env}]} | more
 
 
@@ -64,7 +64,7 @@ CONFIG = {
 class Prometheus:
     """A server with a configuration that scrapes one target twice a second and evaluates the rules."""
 
-    def __init__(self, directory, target):
+    def __init__(self, directory: Path, target: str) -> None:
         program = needs("prometheus")
         self.address = f"127.0.0.1:{free_port()}"
         scrape = {
@@ -87,7 +87,7 @@ class Prometheus:
             stderr=self.log,
         )
 
-    def get(self, path, **arguments):
+    def get(self, path: str, **arguments: Any) -> Any:
         connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
             connection.request("GET", f"/api/v1/{path}?{urlencode(arguments, doseq=True)}")
@@ -97,17 +97,18 @@ class Prometheus:
         assert answer["status"] == "success", answer
         return answer["data"]
 
-    def scraped(self):
+    def scraped(self) -> list[Any]:
         with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
-            return self.get("query", query="up == 1")["result"]
+            found: list[Any] = self.get("query", query="up == 1")["result"]
+            return found
         return []
 
-    def saw(self, secret):
+    def saw(self, secret: str) -> bool:
         """Whether this secret matched within the time after which one counts as unused."""
         matched = f'webhook_sidecar_secret_matches_total{{route="begini", secret="{secret}"}}'
-        return self.get("query", query=f"increase({matched}[{VARIABLES['$quiet']}]) > 0")["result"]
+        return bool(self.get("query", query=f"increase({matched}[{VARIABLES['$quiet']}]) > 0")["result"])
 
-    def stop(self):
+    def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
         self.log.close()
@@ -116,18 +117,19 @@ class Prometheus:
 class Watched:
     """A Prometheus and the moment at which it knew everything."""
 
-    def __init__(self, prometheus):
+    def __init__(self, prometheus: Prometheus) -> None:
         self.prometheus = prometheus
         self.at = time.time()
         self.known = promql.exported(prometheus.get("series", **{"match[]": '{job="hooks"}'}))
 
-    def series(self, query):
+    def series(self, query: str) -> list[Any]:
         """What a query has as its result, values and all."""
-        return self.prometheus.get("query", query=query, time=self.at)["result"]
+        found: list[Any] = self.prometheus.get("query", query=query, time=self.at)["result"]
+        return found
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     arguments = [
         "--bind",
         "127.0.0.1",
@@ -145,7 +147,14 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def watched(store, process, receivers, craft, wait_until, tmp_path_factory):
+def watched(
+    store: None,
+    process: Sidecar,
+    receivers: dict[str, Receiver],
+    craft: type[Craft],
+    wait_until: WaitUntil,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Watched]:
     """After some seconds of traffic with the previous secret, and then with the current one until Prometheus knows it too."""
     prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), process.admin_address)
     try:
@@ -161,7 +170,7 @@ def watched(store, process, receivers, craft, wait_until, tmp_path_factory):
         prometheus.stop()
 
 
-def everything_happens(process, receiver, craft, secret, number):
+def everything_happens(process: Sidecar, receiver: Receiver, craft: type[Craft], secret: str, number: int) -> None:
     body = b'{"mark":"%b","n":%d,"more":"%b"}' % (craft.body_mark, number, b"x" * 100 * number)
     token = ENV["VERIFY_TOKEN"].encode()
     again = craft.begini(body, secret=secret)
@@ -189,31 +198,33 @@ def everything_happens(process, receiver, craft, secret, number):
     time.sleep(0.1)  # a round makes ten signatures, which the end of the run searches for
 
 
-def chosen(expression):
+def chosen(expression: str) -> str:
     """A dashboard's query with the values of its variables."""
     for variable, value in VARIABLES.items():
         expression = expression.replace(variable, value)
     return expression
 
 
-def rules():
+def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def panels():
+def panels() -> Iterator[Any]:
     for file in sorted((ROOT / "helm/dashboards").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             yield pytest.param(panel, id=f"{file.stem}-{panel['title']}")
 
 
-def conditions(expression):
+def conditions(expression: str) -> list[str]:
     """The parts of a rule, each without its threshold and without the look at another day: what must have a result here."""
     expression = re.sub(r" offset 1[dw]", "", expression)
     return re.sub(r"(==|<=|>=|<|>) (?=[-\d]|time)", r"\1 bool ", expression).split("unless ")
 
 
 @pytest.mark.parametrize("panel", [*panels()])
-def test_every_query_of_a_panel_names_what_is_exported_and_has_a_result(watched, panel):
+def test_every_query_of_a_panel_names_what_is_exported_and_has_a_result(
+    watched: Watched, panel: dict[str, Any]
+) -> None:
     for target in panel["targets"]:
         query = chosen(target["expr"])
         assert promql.unknown(query, watched.known) == []
@@ -225,7 +236,9 @@ def test_every_query_of_a_panel_names_what_is_exported_and_has_a_result(watched,
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_every_condition_of_a_rule_names_what_is_exported_and_has_a_result(watched, rule):
+def test_every_condition_of_a_rule_names_what_is_exported_and_has_a_result(
+    watched: Watched, rule: dict[str, Any]
+) -> None:
     assert promql.unknown(rule["expr"], watched.known) == []
     for condition in conditions(rule["expr"]):
         found = watched.series(condition)
@@ -235,8 +248,8 @@ def test_every_condition_of_a_rule_names_what_is_exported_and_has_a_result(watch
                 assert all(label in each["metric"] for each in found), (label, found)
 
 
-def test_prometheus_evaluates_every_rule_without_a_complaint(watched, wait_until):
-    def evaluated():
+def test_prometheus_evaluates_every_rule_without_a_complaint(watched: Watched, wait_until: WaitUntil) -> None:
+    def evaluated() -> list[dict[str, Any]] | None:
         found = [rule for group in watched.prometheus.get("rules")["groups"] for rule in group["rules"]]
         return found if all(rule["health"] != "unknown" for rule in found) else None
 
@@ -247,7 +260,7 @@ def test_prometheus_evaluates_every_rule_without_a_complaint(watched, wait_until
     assert [rule["name"] for rule in found if rule["state"] == "firing"] == ["WebhookSidecarOldSecretInUse"]
 
 
-def test_the_panel_says_which_secret_is_safe_to_remove(watched):
+def test_the_panel_says_which_secret_is_safe_to_remove(watched: Watched) -> None:
     rotation = json.loads((ROOT / "helm/dashboards/rotation.json").read_text())
     (panel,) = (panel for panel in rotation["panels"] if panel["title"] == "Safe to remove?")
     verdicts = {
@@ -283,11 +296,11 @@ def test_the_panel_says_which_secret_is_safe_to_remove(watched):
         ('webhook_sidecar_in_flight{pod="a', "there is no metric pod"),
     ],
 )
-def test_a_name_that_nothing_exports_is_found(watched, query, complaint):
+def test_a_name_that_nothing_exports_is_found(watched: Watched, query: str, complaint: str) -> None:
     assert complaint in promql.unknown(query, watched.known)
 
 
-def test_promtool_finds_nothing_to_say_about_the_metrics(process):
+def test_promtool_finds_nothing_to_say_about_the_metrics(process: Sidecar) -> None:
     status, text = process.admin("/metrics")
     assert status == 200
     done = subprocess.run(

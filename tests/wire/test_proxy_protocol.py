@@ -5,6 +5,9 @@ import struct
 import time
 
 import pytest
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar
 
 CONFIG = {"proxy_protocol": True, "limits": {"header_timeout": "1s"}}
 
@@ -12,11 +15,11 @@ ALLOWED = b"/webhooks/allowed"  # 203.0.113.0/24 and 2001:db8::/32
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-def v1(source, family=b"TCP4"):
+def v1(source: bytes, family: bytes = b"TCP4") -> bytes:
     return b"PROXY %b %b %b 56324 443\r\n" % (family, source, b"192.0.2.1" if family == b"TCP4" else b"2001:db8::1")
 
 
-def v2(source, *, command=0x21, tlvs=b""):
+def v2(source: str, *, command: int = 0x21, tlvs: bytes = b"") -> bytes:
     family, code = (socket.AF_INET6, 0x21) if ":" in source else (socket.AF_INET, 0x11)
     content = socket.inet_pton(family, source) * 2 + struct.pack("!HH", 56324, 443) + tlvs
     return SIGNATURE + struct.pack("!BBH", command, code, len(content)) + content
@@ -38,7 +41,9 @@ LOCAL = v2("203.0.113.9", command=0x20)
         (v2("203.0.113.9", tlvs=b"\xea\x00\x05\x01vpce" + b"\x04\x00\x03abc"), "203.0.113.9"),
     ],
 )
-def test_the_address_that_a_balancer_names_is_the_connections(sidecar, receiver, craft, header, client):
+def test_the_address_that_a_balancer_names_is_the_connections(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes, client: str
+) -> None:
     mark = sidecar.mark()
     request = craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"198.51.100.66")])
     answer = sidecar.ask(header + request, source=craft.trusted)
@@ -49,13 +54,17 @@ def test_the_address_that_a_balancer_names_is_the_connections(sidecar, receiver,
 
 
 @pytest.mark.parametrize("header", [v1(b"198.51.100.66"), v2("198.51.100.66"), v2("2001:db9::9")])
-def test_an_address_that_is_not_allowed_is_refused(sidecar, receiver, craft, header):
+def test_an_address_that_is_not_allowed_is_refused(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes
+) -> None:
     request = craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.9")])
     sidecar.refused(header + request, 403, "ip_not_allowed", receiver=receiver, route="allowed", source=craft.trusted)
 
 
 @pytest.mark.parametrize("header", [v1(b"", b"UNKNOWN")[:13] + b"\r\n", UNSPEC, UNIX])
-def test_a_connection_whose_sender_nobody_knows_is_in_no_allowlist(sidecar, receiver, craft, header):
+def test_a_connection_whose_sender_nobody_knows_is_in_no_allowlist(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes
+) -> None:
     mark = sidecar.mark()
     spoofed = [(b"X-Forwarded-For", b"203.0.113.9")]
     sidecar.refused(
@@ -71,13 +80,17 @@ def test_a_connection_whose_sender_nobody_knows_is_in_no_allowlist(sidecar, rece
     assert receiver.requests[0].values(b"x-forwarded-for") == [b"unknown"]
 
 
-def test_a_health_check_of_the_balancer_itself_has_the_balancers_address(sidecar, receiver, craft):
+def test_a_health_check_of_the_balancer_itself_has_the_balancers_address(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     mark = sidecar.mark()
     assert sidecar.ask(LOCAL + craft.request(b"/healthz", method=b"GET"), source=craft.trusted).status == 200
     assert sidecar.delivery(mark)["client"] == craft.trusted
 
 
-def test_a_trusted_address_behind_the_balancer_is_believed_its_x_forwarded_for(sidecar, receiver, craft):
+def test_a_trusted_address_behind_the_balancer_is_believed_its_x_forwarded_for(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     """An HTTP proxy behind an L4 balancer: the balancer names the proxy, the proxy names the client."""
     mark = sidecar.mark()
     request = craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.9")])
@@ -85,7 +98,9 @@ def test_a_trusted_address_behind_the_balancer_is_believed_its_x_forwarded_for(s
     assert sidecar.delivery(mark)["client"] == "203.0.113.9"
 
 
-def test_the_header_holds_for_every_request_of_its_connection(sidecar, receiver, craft):
+def test_the_header_holds_for_every_request_of_its_connection(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     with sidecar.connect(craft.trusted) as client:
         client.send(v2("203.0.113.9") + craft.begini(path=ALLOWED))
         assert client.answer().status == 200
@@ -98,7 +113,9 @@ def test_the_header_holds_for_every_request_of_its_connection(sidecar, receiver,
 
 
 @pytest.mark.parametrize("header", [v1(b"203.0.113.9"), v2("203.0.113.9"), v2("2001:db8::9", tlvs=bytes(9)), LOCAL])
-def test_a_header_may_be_split_at_any_byte(sidecar, receiver, craft, header):
+def test_a_header_may_be_split_at_any_byte(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes
+) -> None:
     path = b"/webhooks/begini" if header == LOCAL else ALLOWED
     request = craft.begini(path=path)
     for cut in range(1, len(header) + 1):
@@ -113,7 +130,9 @@ def test_a_header_may_be_split_at_any_byte(sidecar, receiver, craft, header):
         assert client.send(request).answer().status == 200
 
 
-def test_the_slowest_way_of_sending_is_one_byte_at_a_time(sidecar, receiver, craft):
+def test_the_slowest_way_of_sending_is_one_byte_at_a_time(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     with sidecar.connect(craft.trusted) as client:
         for byte in v1(b"203.0.113.9") + craft.begini(path=ALLOWED):
             client.send(bytes([byte]))
@@ -134,7 +153,9 @@ def test_the_slowest_way_of_sending_is_one_byte_at_a_time(sidecar, receiver, cra
         SIGNATURE + b"\x21\x11\xff\xff",
     ],
 )
-def test_a_trusted_proxy_must_send_one_that_can_be_read(sidecar, receiver, craft, header):
+def test_a_trusted_proxy_must_send_one_that_can_be_read(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes
+) -> None:
     answer = sidecar.refused(
         header + craft.begini(path=ALLOWED, headers=[(b"X-Forwarded-For", b"203.0.113.9")]),
         400,
@@ -147,18 +168,22 @@ def test_a_trusted_proxy_must_send_one_that_can_be_read(sidecar, receiver, craft
 
 
 @pytest.mark.parametrize("header", [v1(b"203.0.113.9"), v2("203.0.113.9")])
-def test_of_anybody_else_it_is_no_http(sidecar, receiver, craft, header):
+def test_of_anybody_else_it_is_no_http(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], header: bytes) -> None:
     sidecar.refused(header + craft.begini(path=ALLOWED), 400, "malformed_request", receiver=receiver, route="")
 
 
-def test_anybody_else_speaks_http_and_is_judged_by_their_own_address(sidecar, receiver, craft):
+def test_anybody_else_speaks_http_and_is_judged_by_their_own_address(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(craft.begini()).status == 200
     assert receiver.requests[0].values(b"x-forwarded-for") == [b"127.0.0.1"]
     sidecar.refused(craft.begini(path=ALLOWED), 403, "ip_not_allowed", receiver=receiver, route="allowed")
 
 
 @pytest.mark.parametrize("part", [b"", b"PROXY TCP4 203.0", v2("203.0.113.9")[:20], v1(b"203.0.113.9")])
-def test_the_heads_deadline_holds_for_the_header_too(sidecar, receiver, craft, part):
+def test_the_heads_deadline_holds_for_the_header_too(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], part: bytes
+) -> None:
     began = time.monotonic()
     with sidecar.connect(craft.trusted) as client:
         client.send(part)
@@ -167,7 +192,7 @@ def test_the_heads_deadline_holds_for_the_header_too(sidecar, receiver, craft, p
     assert not receiver.requests
 
 
-def test_it_can_not_be_turned_off_while_running(sidecar, receiver):
+def test_it_can_not_be_turned_off_while_running(sidecar: Sidecar, receiver: Receiver) -> None:
     mark = sidecar.mark()
     sidecar.write(sidecar.config | {"proxy_protocol": False})
     try:

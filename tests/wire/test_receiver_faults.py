@@ -1,10 +1,18 @@
 """A receiver that fails in every way: what the sender is told, that nothing is sent twice, that nothing is left over."""
 
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver, Script
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 CONFIG = {
     "limits": {"body": "20MiB"},
@@ -12,11 +20,10 @@ CONFIG = {
 }
 
 
-def failed(sidecar, raw, status, reason, *, route="begini"):
+def failed(sidecar: Sidecar, raw: bytes, status: int, reason: str, *, route: str = "begini") -> dict[str, Any]:
     """Sends what the receiver will fail on; returns the answer and the log line."""
     mark = sidecar.mark()
     answer = sidecar.ask(raw)
-    assert answer is not None
     line = sidecar.delivery(mark)
     assert (answer.status, line["outcome"], line["reason"], line["status"]) == (status, "failed", reason, status), (
         answer,
@@ -28,7 +35,7 @@ def failed(sidecar, raw, status, reason, *, route="begini"):
     return line
 
 
-def cut_off(sidecar, raw):
+def cut_off(sidecar: Sidecar, raw: bytes) -> dict[str, Any]:
     """Sends what is answered with a head, but not to its end: the sender must see a broken connection."""
     mark = sidecar.mark()
     with sidecar.connect() as client:
@@ -41,7 +48,9 @@ def cut_off(sidecar, raw):
     return line
 
 
-def test_a_receiver_that_refuses_is_502(sidecar, receiver, receivers, craft):
+def test_a_receiver_that_refuses_is_502(
+    sidecar: Sidecar, receiver: Receiver, receivers: dict[str, Receiver], craft: type[Craft]
+) -> None:
     began = time.monotonic()
     line = failed(sidecar, craft.begini(path=b"/webhooks/down"), 502, "upstream_unreachable", route="down")
     assert 0.1 < time.monotonic() - began < 2  # it was tried again for timeouts.connect
@@ -49,7 +58,9 @@ def test_a_receiver_that_refuses_is_502(sidecar, receiver, receivers, craft):
     sidecar.healthy()
 
 
-def test_a_receiver_that_comes_up_within_the_connect_timeout_gets_the_delivery(start, receiver, new_receiver, craft):
+def test_a_receiver_that_comes_up_within_the_connect_timeout_gets_the_delivery(
+    start: Start, receiver: Receiver, new_receiver: Callable[..., Receiver], craft: type[Craft]
+) -> None:
     late = new_receiver(listening=False)
     sidecar = start({"upstream": late.url, "timeouts": {"connect": "5s"}})
     with sidecar.connect() as client:
@@ -61,14 +72,20 @@ def test_a_receiver_that_comes_up_within_the_connect_timeout_gets_the_delivery(s
     sidecar.healthy()
 
 
-def test_a_unix_socket_that_is_not_there_is_502(start, receiver, craft, tmp_path):
+def test_a_unix_socket_that_is_not_there_is_502(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
     sidecar = start({"upstream": f"unix:{tmp_path}/absent.sock", "timeouts": {"connect": "200ms"}})
     failed(sidecar, craft.begini(), 502, "upstream_unreachable")
 
 
 def test_a_receiver_with_a_certificate_of_another_host_is_502_and_sees_no_request(
-    start, receiver, new_receiver, authority, craft
-):
+    start: Start,
+    receiver: Receiver,
+    new_receiver: Callable[..., Receiver],
+    authority: tuple[Path, Callable[[str], ssl.SSLContext]],
+    craft: type[Craft],
+) -> None:
     stranger = new_receiver(tls=authority[1]("other.example"))
     sidecar = start({"upstream": stranger.url, "timeouts": {"connect": "300ms"}})
     line = failed(sidecar, craft.begini(), 502, "upstream_unreachable")
@@ -76,10 +93,12 @@ def test_a_receiver_with_a_certificate_of_another_host_is_502_and_sees_no_reques
     assert stranger.bytes_seen == 0
 
 
-def test_a_receiver_that_never_answers_is_504_and_loses_its_connection(sidecar, receiver, craft):
+def test_a_receiver_that_never_answers_is_504_and_loses_its_connection(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     gone = []
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         gone.append(peer.gone())
         peer.close()
@@ -91,8 +110,8 @@ def test_a_receiver_that_never_answers_is_504_and_loses_its_connection(sidecar, 
     assert len(receiver.requests) == 2  # the one that hung, and the healthy one
 
 
-def test_a_receiver_that_drips_its_head_is_504(sidecar, receiver, craft):
-    def script(peer):
+def test_a_receiver_that_drips_its_head_is_504(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 100:
             peer.send(bytes([byte]))
@@ -106,9 +125,9 @@ def test_a_receiver_that_drips_its_head_is_504(sidecar, receiver, craft):
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("when", ["before the body", "after the body", "in the head"])
 def test_a_receiver_that_leaves_without_an_answer_is_502_and_the_delivery_is_not_sent_again(
-    sidecar, receiver, craft, how, when
-):
-    def script(peer):
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], how: str, when: str
+) -> None:
+    def script(peer: Peer) -> None:
         if when != "before the body":
             peer.read_body()
         if when == "in the head":
@@ -122,9 +141,13 @@ def test_a_receiver_that_leaves_without_an_answer_is_502_and_the_delivery_is_not
 
 
 def test_a_receiver_that_leaves_without_an_answer_on_a_kept_connection_is_502_and_nothing_is_sent_again(
-    sidecar, receiver, craft
-):
-    receiver.then(craft.ok, lambda peer: peer.read_body() is None or peer.close())
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def leave(peer: Peer) -> None:
+        peer.read_body()
+        peer.close()
+
+    receiver.then(craft.ok, leave)
     assert sidecar.ask(craft.begini()).status == 200
     failed(sidecar, craft.begini(), 502, "upstream_broke")
     assert len(receiver.requests) == 2
@@ -144,8 +167,10 @@ def test_a_receiver_that_leaves_without_an_answer_on_a_kept_connection_is_502_an
         ),
     ],
 )
-def test_an_answer_that_breaks_off_reaches_the_sender_as_broken(sidecar, receiver, craft, part, how):
-    def script(peer):
+def test_an_answer_that_breaks_off_reaches_the_sender_as_broken(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], part: bytes, how: str
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(part)
         time.sleep(0.05)
@@ -157,8 +182,10 @@ def test_an_answer_that_breaks_off_reaches_the_sender_as_broken(sidecar, receive
     sidecar.healthy()
 
 
-def test_an_answer_without_length_that_is_reset_reaches_the_sender_as_broken(sidecar, receiver, craft):
-    def script(peer):
+def test_an_answer_without_length_that_is_reset_reaches_the_sender_as_broken(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\n\r\npart")
         time.sleep(0.05)
@@ -170,8 +197,10 @@ def test_an_answer_without_length_that_is_reset_reaches_the_sender_as_broken(sid
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
-def test_a_dripping_answer_is_cut_at_the_total_timeout(sidecar, receiver, craft, head):
-    def script(peer):
+def test_a_dripping_answer_is_cut_at_the_total_timeout(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], head: bytes
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
         for _ in range(200):
@@ -185,8 +214,10 @@ def test_a_dripping_answer_is_cut_at_the_total_timeout(sidecar, receiver, craft,
     sidecar.healthy()
 
 
-def test_chunks_that_are_no_chunks_break_the_answer_off(sidecar, receiver, craft):
-    def script(peer):
+def test_chunks_that_are_no_chunks_break_the_answer_off(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
         time.sleep(0.05)
@@ -197,10 +228,12 @@ def test_chunks_that_are_no_chunks_break_the_answer_off(sidecar, receiver, craft
     sidecar.healthy()
 
 
-def test_trailer_fields_without_end_break_the_answer_off_and_take_no_memory(sidecar, receiver, craft):
+def test_trailer_fields_without_end_break_the_answer_off_and_take_no_memory(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     """The parser keeps a field until it is whole."""
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\nX-Endless: ")
         for _ in range(500):
@@ -256,10 +289,12 @@ def test_trailer_fields_without_end_break_the_answer_off_and_take_no_memory(side
         ),
     ],
 )
-def test_what_is_not_an_answer_is_502(sidecar, receiver, craft, wait_until, garbage):
+def test_what_is_not_an_answer_is_502(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil, garbage: bytes
+) -> None:
     gone = []
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(garbage)
         gone.append(peer.gone(1))
@@ -282,17 +317,19 @@ def test_what_is_not_an_answer_is_502(sidecar, receiver, craft, wait_until, garb
         pytest.param(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0d", "HTTP/2", id="HTTP/2 settings"),
     ],
 )
-def test_a_receiver_of_another_protocol_is_named_in_the_log(sidecar, receiver, craft, sent, named):
+def test_a_receiver_of_another_protocol_is_named_in_the_log(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], sent: bytes, named: str
+) -> None:
     receiver.then(sent)
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini()).status == 502
     assert named in sidecar.delivery(mark)["detail"]
 
 
-def test_a_receiver_without_tls_behind_https_is_named_in_the_log(start, craft):
+def test_a_receiver_without_tls_behind_https_is_named_in_the_log(start: Start, craft: type[Craft]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def respond():
+        def respond() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
@@ -313,7 +350,9 @@ def test_a_receiver_without_tls_behind_https_is_named_in_the_log(start, craft):
         pytest.param(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\nX-A: b\r\n\r\nno", False, id="a body"),
     ],
 )
-def test_a_204_with_a_length_is_passed_on_without_it(sidecar, receiver, craft, sent, reused):
+def test_a_204_with_a_length_is_passed_on_without_it(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], sent: bytes, reused: bool
+) -> None:
     receiver.then(sent)
     with sidecar.connect() as client:
         answer = client.send(craft.begini()).answer()
@@ -331,10 +370,12 @@ def test_a_204_with_a_length_is_passed_on_without_it(sidecar, receiver, craft, s
         pytest.param(b"\r\n", id="an empty line"),
     ],
 )
-def test_what_stands_behind_an_answer_reaches_nobody(sidecar, receiver, craft, surplus, together):
+def test_what_stands_behind_an_answer_reaches_nobody(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], surplus: bytes, together: bool
+) -> None:
     sent = threading.Event()
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         if together:
             peer.send(craft.ok + surplus)
@@ -361,7 +402,9 @@ def test_what_stands_behind_an_answer_reaches_nobody(sidecar, receiver, craft, s
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", b"HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n"]
 )
-def test_a_body_where_none_may_be_reaches_nobody(sidecar, receiver, craft, head):
+def test_a_body_where_none_may_be_reaches_nobody(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], head: bytes
+) -> None:
     receiver.then(head + b"POISON")
     with sidecar.connect() as client:
         method = "HEAD" if b" 200 " in head else "GET"
@@ -375,8 +418,10 @@ def test_a_body_where_none_may_be_reaches_nobody(sidecar, receiver, craft, head)
 
 
 @pytest.mark.parametrize("status", [200, 413])
-def test_an_answer_before_the_body_was_read_reaches_the_sender(sidecar, receiver, craft, status):
-    def script(peer):
+def test_an_answer_before_the_body_was_read_reaches_the_sender(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], status: int
+) -> None:
+    def script(peer: Peer) -> None:
         peer.send(b"HTTP/1.1 %d Early\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly" % status)
         time.sleep(0.1)
         peer.close()
@@ -387,8 +432,10 @@ def test_an_answer_before_the_body_was_read_reaches_the_sender(sidecar, receiver
     sidecar.healthy()
 
 
-def test_after_an_early_answer_the_connection_is_not_used_while_the_body_is_still_on_its_way(sidecar, receiver, craft):
-    def script(peer):
+def test_after_an_early_answer_the_connection_is_not_used_while_the_body_is_still_on_its_way(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.send(craft.ok)
         time.sleep(0.2)
         peer.read_body()
@@ -401,7 +448,9 @@ def test_after_an_early_answer_the_connection_is_not_used_while_the_body_is_stil
 
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.4])
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_kept_connection_that_the_receiver_closed_costs_no_delivery(sidecar, receiver, craft, pause, how):
+def test_a_kept_connection_that_the_receiver_closed_costs_no_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], pause: float, how: str
+) -> None:
     receiver.then(craft.ok)
     assert sidecar.ask(craft.begini()).status == 200
     number = receiver.requests[0].connection
@@ -413,7 +462,9 @@ def test_a_kept_connection_that_the_receiver_closed_costs_no_delivery(sidecar, r
     assert receiver.requests[1].connection != number
 
 
-def test_an_unused_connection_is_closed_after_the_idle_time(start, receiver, new_receiver, craft):
+def test_an_unused_connection_is_closed_after_the_idle_time(
+    start: Start, receiver: Receiver, new_receiver: Callable[..., Receiver], craft: type[Craft]
+) -> None:
     other = new_receiver()
     sidecar = start({"upstream": other.url, "timeouts": {"idle": "200ms"}})
     assert sidecar.ask(craft.begini()).status == 200
@@ -423,13 +474,16 @@ def test_an_unused_connection_is_closed_after_the_idle_time(start, receiver, new
         time.sleep(0.01)
 
 
-def test_many_deliveries_at_once_to_a_failing_receiver_leave_nothing_over(sidecar, receiver, craft):
-    def hang(peer):
+def test_many_deliveries_at_once_to_a_failing_receiver_leave_nothing_over(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def hang(peer: Peer) -> None:
         peer.read_body()
         peer.gone()
         peer.close()
 
-    receiver.then(*[hang, lambda peer: peer.reset(), b"garbage\r\n\r\n", craft.ok] * 10)
+    scripts: list[Script] = [hang, lambda peer: peer.reset(), b"garbage\r\n\r\n", craft.ok]
+    receiver.then(*scripts * 10)
     clients = [sidecar.connect() for _ in range(40)]
     for client in clients:
         client.send(craft.begini())

@@ -7,12 +7,18 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import textwrap
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from craft import Craft
 from needs import needs_ipv6
+from receiver import Receiver
+from sidecar_process import Sidecar, Start
 
 RESOLVER = """
     import json, os, socket, time
@@ -37,14 +43,20 @@ RESOLVER = """
 """
 
 
+#: Starts a sidecar; gives it, and the file with the names that it asked for.
+Resolving = Callable[..., tuple[Sidecar, Path]]
+
+
 @pytest.fixture
-def resolving(start, tmp_path):
+def resolving(start: Start, tmp_path: Path) -> Resolving:
     """Starts a sidecar whose receiver has this name."""
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
     asked = tmp_path / "asked"
     asked.touch()
 
-    def begin(port, *, addresses, seconds=0.0, connect="5s", scheme="http"):
+    def begin(
+        port: int, *, addresses: list[str], seconds: float = 0.0, connect: str = "5s", scheme: str = "http"
+    ) -> tuple[Sidecar, Path]:
         path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
         names = {"receiver.test": {"addresses": addresses, "seconds": seconds}}
         env = {"NAMES": json.dumps(names), "NAMES_ASKED": str(asked), "PYTHONPATH": path}
@@ -54,7 +66,9 @@ def resolving(start, tmp_path):
     return begin
 
 
-def test_a_burst_of_new_connections_waits_for_one_look_up(resolving, receiver, craft):
+def test_a_burst_of_new_connections_waits_for_one_look_up(
+    resolving: Resolving, receiver: Receiver, craft: type[Craft]
+) -> None:
     """150 connections and a name server that responds after 100 ms gave 52 times 502."""
     sidecar, asked = resolving(receiver.port, addresses=["127.0.0.1"], seconds=0.15, connect="3s")
     raw = craft.begini()
@@ -68,7 +82,9 @@ def test_a_burst_of_new_connections_waits_for_one_look_up(resolving, receiver, c
     assert 1 <= len(asked.read_text().splitlines()) <= 3  # the burst may take longer than a result is kept
 
 
-def test_a_name_that_is_not_resolved_is_named_in_the_log(resolving, receiver, craft):
+def test_a_name_that_is_not_resolved_is_named_in_the_log(
+    resolving: Resolving, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar, _ = resolving(receiver.port, addresses=[], connect="200ms")
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini()).status == 502
@@ -78,7 +94,9 @@ def test_a_name_that_is_not_resolved_is_named_in_the_log(resolving, receiver, cr
     assert not receiver.requests
 
 
-def test_a_silent_ipv6_address_does_not_hinder_a_good_ipv4_address(resolving, receiver, craft):
+def test_a_silent_ipv6_address_does_not_hinder_a_good_ipv4_address(
+    resolving: Resolving, receiver: Receiver, craft: type[Craft]
+) -> None:
     """Nobody accepts on the IPv6 address, whose queue is full; within timeouts.connect the other one is tried."""
     needs_ipv6()
     with contextlib.ExitStack() as stack:
@@ -100,7 +118,9 @@ def test_a_silent_ipv6_address_does_not_hinder_a_good_ipv4_address(resolving, re
     assert len(receiver.requests) == 1
 
 
-def test_a_name_server_that_hangs_does_not_delay_the_end(resolving, receiver, craft):
+def test_a_name_server_that_hangs_does_not_delay_the_end(
+    resolving: Resolving, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar, _ = resolving(receiver.port, addresses=["127.0.0.1"], seconds=20, connect="200ms")
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini()).status == 502
@@ -113,7 +133,13 @@ def test_a_name_server_that_hangs_does_not_delay_the_end(resolving, receiver, cr
     assert time.monotonic() - began < 10
 
 
-def test_tls_to_a_receiver_by_name_checks_the_name(resolving, receiver, new_receiver, authority, craft):
+def test_tls_to_a_receiver_by_name_checks_the_name(
+    resolving: Resolving,
+    receiver: Receiver,
+    new_receiver: Callable[..., Receiver],
+    authority: tuple[Path, Callable[[str], ssl.SSLContext]],
+    craft: type[Craft],
+) -> None:
     tls = new_receiver(tls=authority[1]("receiver.test"))
     sidecar, _ = resolving(tls.port, addresses=["127.0.0.9", "127.0.0.1"], scheme="https")
     assert sidecar.ask(craft.begini()).status == 200

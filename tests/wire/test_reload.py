@@ -7,25 +7,31 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 NEW = "CANARY-SECRET-rotated-9d21"
 OTHER = "CANARY-SECRET-rotated-again-51bb"
 
 
-def in_place(file, text):
+def in_place(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-def renamed(file, text):
+def renamed(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.new")
     beside.write_text(text)
     beside.rename(file)
 
 
-def deleted_first(file, text):
+def deleted_first(file: Path, text: str) -> None:
     file.unlink()
     file.write_text(text)
 
@@ -33,7 +39,7 @@ def deleted_first(file, text):
 class Mount:
     """A directory as the kubelet mounts a Secret or ConfigMap: names → `..data/name`, `..data` → a directory by time."""
 
-    def __init__(self, directory, **files):
+    def __init__(self, directory: Path, **files: Any) -> None:
         self.directory = directory
         self.count = 0
         directory.mkdir()
@@ -41,7 +47,7 @@ class Mount:
         for name in files:
             (directory / name).symlink_to(f"..data/{name}")
 
-    def swap(self, **files):
+    def swap(self, **files: Any) -> None:
         self.count += 1
         made = self.directory / f"..2026_11_25_{self.count}"
         made.mkdir()
@@ -56,16 +62,18 @@ class Mount:
             old.rmdir()
 
 
-def events(sidecar, name):
+def events(sidecar: Sidecar, name: str) -> list[dict[str, Any]]:
     return [line for line in sidecar.lines if line.get("event") == name]
 
 
-def status(sidecar, craft, secret, **options):
+def status(sidecar: Sidecar, craft: type[Craft], secret: str, **options: Any) -> int:
     return sidecar.ask(craft.begini(secret=secret, **options)).status
 
 
 @pytest.mark.parametrize("write", [in_place, renamed, deleted_first])
-def test_a_secret_file_that_changes_is_read_again(start, receiver, craft, write):
+def test_a_secret_file_that_changes_is_read_again(
+    start: Start, receiver: Receiver, craft: type[Craft], write: Callable[[Path, str], None]
+) -> None:
     running = start()
     mark = running.mark()
     assert status(running, craft, NEW) == 403
@@ -75,7 +83,9 @@ def test_a_secret_file_that_changes_is_read_again(start, receiver, craft, write)
     assert loaded["cause"] == "a file changed"
 
 
-def test_a_changed_configuration_is_read_in_one_piece_however_slowly_it_is_written(start, receiver, craft):
+def test_a_changed_configuration_is_read_in_one_piece_however_slowly_it_is_written(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start()
     mark = running.mark()
     text = json.dumps(running.config | {"routes": [*running.config["routes"], {"path": "/late", "open": True}]})
@@ -90,7 +100,9 @@ def test_a_changed_configuration_is_read_in_one_piece_however_slowly_it_is_writt
     assert not events(running, "config_reload_failed")
 
 
-def test_a_broken_file_is_told_once_and_the_last_good_configuration_kept(start, receiver, craft):
+def test_a_broken_file_is_told_once_and_the_last_good_configuration_kept(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start()
     assert json.loads(running.admin("/")[1])["config"]["reload_error"] is None
     mark = running.mark()
@@ -116,7 +128,9 @@ def test_a_broken_file_is_told_once_and_the_last_good_configuration_kept(start, 
     assert json.loads(running.admin("/")[1])["config"]["reload_error"] is None
 
 
-def test_a_mounted_configuration_and_a_mounted_secret_change_by_another_link(start, receiver, craft, tmp_path):
+def test_a_mounted_configuration_and_a_mounted_secret_change_by_another_link(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
     secrets = Mount(tmp_path / "secret", key=NEW)
     route = {"path": "/mounted", "verify": "begini", "secrets": [{"id": "it", "file": str(tmp_path / "secret/key")}]}
     running = start({"routes": [route]})
@@ -142,7 +156,7 @@ def test_a_mounted_configuration_and_a_mounted_secret_change_by_another_link(sta
     assert status(running, craft, OTHER, path=b"/first") == 404
 
 
-def test_what_was_only_touched_is_no_change(start, receiver, craft):
+def test_what_was_only_touched_is_no_change(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     running = start()
     mark = running.mark()
     os.utime(running.file)
@@ -153,7 +167,9 @@ def test_what_was_only_touched_is_no_change(start, receiver, craft):
     assert not [line for line in running.lines[mark:] if line.get("event") != "delivery"]
 
 
-def test_a_delivery_is_judged_and_forwarded_by_the_configuration_it_began_with(start, receiver, craft, new_receiver):
+def test_a_delivery_is_judged_and_forwarded_by_the_configuration_it_began_with(
+    start: Start, receiver: Receiver, craft: type[Craft], new_receiver: Callable[..., Receiver]
+) -> None:
     running = start({"limits": {"body_timeout": "10s"}})
     other = new_receiver()
     request = craft.begini(secret="BEGINI_API_KEY", path=b"/webhooks/begini")
@@ -172,7 +188,9 @@ def test_a_delivery_is_judged_and_forwarded_by_the_configuration_it_began_with(s
     assert [seen.values(b"x-webhook-verified") for seen in other.requests] == [[b"new"]]
 
 
-def test_a_rotation_as_the_documentation_walks_it(start, receiver, craft, tmp_path, wait_until):
+def test_a_rotation_as_the_documentation_walks_it(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path, wait_until: WaitUntil
+) -> None:
     """docs/rotation.md: at no step is anything refused that the provider may rightly send."""
     old, new = NEW, OTHER
     files = Mount(tmp_path / "secret", current=old)
@@ -181,18 +199,18 @@ def test_a_rotation_as_the_documentation_walks_it(start, receiver, craft, tmp_pa
     running = start({"routes": [{"name": "it", "path": "/it", "verify": "begini", "secrets": secrets}]})
     (tmp_path / "secret/previous").symlink_to("..data/previous")  # the kubelet adds names as keys come
 
-    def accepted(secret):
+    def accepted(secret: str) -> str | None:
         """Under which id."""
         answer = running.ask(craft.begini(secret=secret, path=b"/it"))
         return receiver.requests[-1].values(b"x-webhook-secret-id")[0].decode() if answer.status == 200 else None
 
-    def changed(**texts):
+    def changed(**texts: Any) -> None:
         before = running.metric("config_last_reload_success_timestamp_seconds")
         files.swap(**texts)
         wait_until(lambda: running.metric("config_last_reload_success_timestamp_seconds") > before)
         assert running.metric("config_last_reload_successful") == 1
 
-    def matches():
+    def matches() -> dict[str, Any]:
         return {name: running.metric("secret_matches_total", route="it", secret=name) for name in names}
 
     assert (accepted(old), accepted(new)) == ("current", None)
@@ -210,7 +228,7 @@ def test_a_rotation_as_the_documentation_walks_it(start, receiver, craft, tmp_pa
     assert running.metric("deliveries_total", route="it", outcome="rejected", reason="signature_mismatch") == 2
 
 
-def test_the_pages_queries_ask_for_metrics_that_there_are(start, receiver):
+def test_the_pages_queries_ask_for_metrics_that_there_are(start: Start, receiver: Receiver) -> None:
     sidecar = start({"replay_store": "redis://127.0.0.1:1"})  # whether it is there or not, there is a metric for it
     pages = [Path(__file__).parents[2] / "docs" / name for name in ("rotation.md", "metrics.md", "addresses.md")]
     named = {name for page in pages for name in re.findall(r"webhook_sidecar_[a-z0-9_]+", page.read_text())}

@@ -4,11 +4,16 @@ import base64
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver
+from sidecar_process import Config, Sidecar
+from waiting import WaitUntil
 
 
-def route(name, verify="begini", secret="BEGINI_API_KEY", **more):
+def route(name: str, verify: str = "begini", secret: str = "BEGINI_API_KEY", **more: Any) -> Config:
     base = {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"id": "current", "env": secret}]}
     return base | {"replay": "10m"} | more
 
@@ -41,19 +46,21 @@ numbers = iter(range(1, 1000))
 
 
 @pytest.fixture
-def body(craft):
+def body(craft: type[Craft]) -> bytes:
     """One that no test had before."""
     return b'{"mark":"%b","n":%d}' % (craft.body_mark, next(numbers))
 
 
-def replayed(sidecar, receiver, raw, *, name="begini"):
+def replayed(sidecar: Sidecar, receiver: Receiver, raw: bytes, *, name: str = "begini") -> None:
     """Sends a copy of what was taken: answered like a success, and the receiver has no part in it."""
     answer = sidecar.refused(raw, 200, "replayed", receiver=receiver, route=name)
     assert answer.body == DELIVERED
     assert answer.values(b"content-type") == [b"application/json"]
 
 
-def test_a_copy_of_what_was_taken_is_answered_200_and_not_forwarded(sidecar, receiver, craft, body):
+def test_a_copy_of_what_was_taken_is_answered_200_and_not_forwarded(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     raw = craft.begini(body)
     assert sidecar.ask(raw).body == b"ok"
     replayed(sidecar, receiver, raw)
@@ -61,7 +68,9 @@ def test_a_copy_of_what_was_taken_is_answered_200_and_not_forwarded(sidecar, rec
     assert len(receiver.requests) == 1
 
 
-def test_a_copy_is_counted_as_a_duplicate_and_listed_among_no_rejections(sidecar, receiver, craft, body):
+def test_a_copy_is_counted_as_a_duplicate_and_listed_among_no_rejections(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     raw = craft.begini(body)
     assert sidecar.ask(raw).body == b"ok"
     ends = [{"outcome": outcome, "reason": "replayed"} for outcome in ("duplicate", "rejected")]
@@ -77,20 +86,26 @@ def test_a_copy_is_counted_as_a_duplicate_and_listed_among_no_rejections(sidecar
     assert f'<span class="duplicate">duplicate</span> replayed</td><td class="n">{after[0]:.0f}<' in page
 
 
-def test_unsigned_headers_and_another_case_of_the_same_make_no_new_delivery(sidecar, receiver, craft, body):
+def test_unsigned_headers_and_another_case_of_the_same_make_no_new_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     assert sidecar.ask(craft.begini(body)).status == 200
     replayed(sidecar, receiver, craft.begini(body, [(b"X-Request-Id", b"another"), (b"X-Delivery", b"2")]))
     mac = craft.mac("BEGINI_API_KEY", body)
     replayed(sidecar, receiver, craft.request(b"/webhooks/begini?again=1", [(b"x-sIGNATURE", mac)], body))
 
 
-def test_another_body_is_another_delivery_and_another_route_has_its_own(sidecar, receiver, craft, body):
+def test_another_body_is_another_delivery_and_another_route_has_its_own(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     assert sidecar.ask(craft.begini(body)).body == b"ok"
     assert sidecar.ask(craft.begini(body + b" ")).body == b"ok"
     assert sidecar.ask(craft.begini(body, path=b"/webhooks/other")).body == b"ok"
 
 
-def test_a_forged_copy_learns_nothing_of_what_was_taken(sidecar, receiver, craft, body):
+def test_a_forged_copy_learns_nothing_of_what_was_taken(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     assert sidecar.ask(craft.begini(body)).status == 200
     sidecar.refused(craft.begini(body, secret="ACME_SECRET"), 403, "signature_mismatch", receiver=receiver)
 
@@ -108,7 +123,9 @@ def test_a_forged_copy_learns_nothing_of_what_was_taken(sidecar, receiver, craft
         pytest.param(lambda peer: peer.send(b"what?\r\n\r\n") or peer.close(), id="no HTTP"),
     ],
 )
-def test_what_the_receiver_did_not_take_is_forwarded_again(sidecar, receiver, craft, body, answer):
+def test_what_the_receiver_did_not_take_is_forwarded_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes, answer: bytes
+) -> None:
     raw = craft.begini(body)
     receiver.then(answer)
     sidecar.ask(raw)
@@ -117,7 +134,9 @@ def test_what_the_receiver_did_not_take_is_forwarded_again(sidecar, receiver, cr
     replayed(sidecar, receiver, raw)
 
 
-def test_what_the_receiver_was_too_slow_for_is_forwarded_again(sidecar, receiver, craft, body):
+def test_what_the_receiver_was_too_slow_for_is_forwarded_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     raw = craft.begini(body)
     receiver.then(lambda peer: peer.gone())
     assert sidecar.ask(raw).status == 504
@@ -125,7 +144,9 @@ def test_what_the_receiver_was_too_slow_for_is_forwarded_again(sidecar, receiver
     replayed(sidecar, receiver, raw)
 
 
-def test_what_was_under_way_when_its_sender_left_is_forwarded_again(sidecar, receiver, craft, body, wait_until):
+def test_what_was_under_way_when_its_sender_left_is_forwarded_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes, wait_until: WaitUntil
+) -> None:
     raw = craft.begini(body)
     receiver.then(lambda peer: peer.gone())
     mark = sidecar.mark()
@@ -138,8 +159,10 @@ def test_what_was_under_way_when_its_sender_left_is_forwarded_again(sidecar, rec
     assert len(receiver.requests) == 2
 
 
-def test_an_answer_in_pieces_counts_when_it_is_whole(sidecar, receiver, craft, body):
-    def slowly(peer):
+def test_an_answer_in_pieces_counts_when_it_is_whole(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
+    def slowly(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
         threading.Event().wait(0.05)
@@ -151,11 +174,13 @@ def test_an_answer_in_pieces_counts_when_it_is_whole(sidecar, receiver, craft, b
     replayed(sidecar, receiver, raw)
 
 
-def test_a_copy_of_what_is_under_way_waits_and_learns_how_it_ended(sidecar, receiver, craft, body):
+def test_a_copy_of_what_is_under_way_waits_and_learns_how_it_ended(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     """The one under way fails; of the copies that wait one is forwarded, and the others learn that it was taken."""
     go = threading.Event()
 
-    def fail(peer):
+    def fail(peer: Peer) -> None:
         peer.read_body()
         assert go.wait(5)
         peer.send(BUSY)
@@ -178,10 +203,12 @@ def test_a_copy_of_what_is_under_way_waits_and_learns_how_it_ended(sidecar, rece
     assert len(receiver.requests) == 2
 
 
-def test_a_copy_of_what_takes_long_is_told_to_come_again(sidecar, receiver, craft, body):
+def test_a_copy_of_what_takes_long_is_told_to_come_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     go = threading.Event()
 
-    def late(peer):
+    def late(peer: Peer) -> None:
         peer.read_body()
         assert go.wait(5)
         peer.send(craft.ok)
@@ -202,7 +229,9 @@ def test_a_copy_of_what_takes_long_is_told_to_come_again(sidecar, receiver, craf
     replayed(sidecar, receiver, raw)
 
 
-def test_a_delivery_is_new_again_after_the_time_of_its_route(sidecar, receiver, craft, body):
+def test_a_delivery_is_new_again_after_the_time_of_its_route(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     raw = craft.begini(body, path=b"/webhooks/short")
     assert sidecar.ask(raw).body == b"ok"
     replayed(sidecar, receiver, raw, name="short")
@@ -210,12 +239,14 @@ def test_a_delivery_is_new_again_after_the_time_of_its_route(sidecar, receiver, 
     assert sidecar.ask(raw).body == b"ok"
 
 
-def test_a_signed_timestamp_makes_a_retry_a_new_delivery_and_a_signed_id_does_not(sidecar, receiver, craft, body):
+def test_a_signed_timestamp_makes_a_retry_a_new_delivery_and_a_signed_id_does_not(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     assert sidecar.ask(craft.slack(body)).body == b"ok"
     assert sidecar.ask(craft.slack(body, age=1)).body == b"ok"
     replayed(sidecar, receiver, craft.slack(body, age=1), name="slack")
 
-    def acme(ident, content):
+    def acme(ident: bytes, content: bytes) -> bytes:
         mac = craft.mac("ACME_SECRET", ident + b"." + content, "sha256")
         return craft.request(b"/webhooks/acme", [(b"X-Acme-Id", ident), (b"X-Acme-Signature", mac)], content)
 
@@ -224,11 +255,13 @@ def test_a_signed_timestamp_makes_a_retry_a_new_delivery_and_a_signed_id_does_no
     replayed(sidecar, receiver, acme(b"id-1", body + b"another attempt, another body"), name="acme")
 
 
-def test_an_id_that_took_the_start_of_the_body_is_known_again(sidecar, receiver, craft):
+def test_an_id_that_took_the_start_of_the_body_is_known_again(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     body = b'{"n":%d}' % next(numbers)  # without the mark that no log may hold: ids are logged
     mac = craft.mac("ACME_SECRET", b"id-7." + body + b".end", "sha256")
 
-    def acme(ident, content):
+    def acme(ident: bytes, content: bytes) -> bytes:
         return craft.request(b"/webhooks/acme", [(b"X-Acme-Id", ident), (b"X-Acme-Signature", mac)], content)
 
     assert sidecar.ask(acme(b"id-7", body + b".end")).body == b"ok"
@@ -236,11 +269,13 @@ def test_an_id_that_took_the_start_of_the_body_is_known_again(sidecar, receiver,
     assert len(receiver.requests) == 1
 
 
-def test_bytes_moved_between_body_and_id_make_no_new_delivery(sidecar, receiver, craft):
+def test_bytes_moved_between_body_and_id_make_no_new_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     body = b'{"n":%d}' % next(numbers)
     mac = b"sha256=" + craft.mac("ACME_SECRET", body + b"9-c0ffee", "sha256")
 
-    def framer(content, ident):
+    def framer(content: bytes, ident: bytes) -> bytes:
         headers = [(b"Framer-Signature", mac), (b"Framer-Webhook-Submission-Id", ident)]
         return craft.request(b"/webhooks/framer", headers, content)
 
@@ -251,7 +286,9 @@ def test_bytes_moved_between_body_and_id_make_no_new_delivery(sidecar, receiver,
     assert len(receiver.requests) == 1
 
 
-def test_another_spelling_of_the_signed_url_makes_no_new_delivery(sidecar, receiver, craft, body):
+def test_another_spelling_of_the_signed_url_makes_no_new_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     now = b"%d" % (time.time() * 1000)
     path = b"/webhooks/hubspot?to=(x)@y;z"
     message = b"POSThttps://hooks.example.com" + path + body + now
@@ -263,7 +300,9 @@ def test_another_spelling_of_the_signed_url_makes_no_new_delivery(sidecar, recei
     assert len(receiver.requests) == 1
 
 
-def test_shadow_mode_forwards_a_copy_and_counts_it(sidecar, receiver, craft, body):
+def test_shadow_mode_forwards_a_copy_and_counts_it(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
     raw = craft.begini(body, path=b"/webhooks/shadow")
     before = sidecar.metric("shadow_rejections_total", route="shadow", reason="replayed")
     assert sidecar.ask(raw).body == b"ok"
@@ -275,13 +314,13 @@ def test_shadow_mode_forwards_a_copy_and_counts_it(sidecar, receiver, craft, bod
     assert sidecar.metric("shadow_rejections_total", route="shadow", reason="replayed") == before + 1
 
 
-def test_a_large_delivery_is_known_again(sidecar, receiver, craft, body):
+def test_a_large_delivery_is_known_again(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes) -> None:
     raw = craft.begini(body + b" " * 1_500_000)
     assert sidecar.ask(raw).body == b"ok"
     replayed(sidecar, receiver, raw)
 
 
-def test_a_reload_forgets_nothing(sidecar, receiver, craft, body):
+def test_a_reload_forgets_nothing(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes) -> None:
     raw = craft.begini(body)
     assert sidecar.ask(raw).body == b"ok"
     assert sidecar.admin("/-/reload", method="POST")[0] == 200

@@ -12,12 +12,20 @@ import socketserver
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import leak_watch
 import pytest
 import trustme
+from client import Client
+from craft import Craft
 from needs import needs
+from ports import free_port
+from receiver import Peer, Receiver
+from sidecar_process import Config, Sidecar, Start
+from waiting import WaitUntil
 
 PASSWORD, NEW_PASSWORD = "CANARY-SECRET-store-5512", "CANARY-SECRET-store-new-0be1"
 DELIVERED = b'{"detail":"Already delivered"}'
@@ -25,23 +33,26 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 PREFIX = "webhook-sidecar:replay:"
 numbers = itertools.count()
 
+#: Makes another body at each call.
+MakeBody = Callable[[], bytes]
+#: Two sidecars with one store.
+Pair = tuple[Sidecar, Sidecar]
+
 
 class Redis:
     """A redis-server on a port of its own, with or without a password."""
 
-    def __init__(self, directory, *arguments):
+    def __init__(self, directory: Path, *arguments: str) -> None:
         self.socket = directory / "redis.sock"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.arguments = [
             *("--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.socket)),
             *("--dir", str(directory), "--save", "", *arguments),
         ]
-        self.process = None
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self):
+    def start(self) -> bytes:
         self.process = subprocess.Popen([needs("redis-server"), *self.arguments], stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
         while time.monotonic() < end:
@@ -50,7 +61,7 @@ class Redis:
             time.sleep(0.01)
         raise AssertionError("the store did not start")
 
-    def answered(self, *words, password=None):
+    def answered(self, *words: str, password: str | None = None) -> bytes:
         """What the store says to one command, raw; through its socket."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
@@ -61,30 +72,34 @@ class Redis:
             connection.sendall((" ".join(words) + "\r\n").encode())
             return connection.recv(100_000)
 
-    def keys(self):
+    def keys(self) -> list[str]:
         """Without those of the probes."""
         names = re.findall(rb"webhook-sidecar:replay:(?:probe:)?[0-9a-f]+", self.answered("KEYS", "*"))
         return [name.decode() for name in names if b"probe" not in name]
 
-    def kill(self):
+    def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
-    def pause(self):
+    def pause(self) -> None:
         """It takes connections and answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
+        self._send_signal(signal.SIGSTOP)
 
-    def resume(self):
-        self.process.send_signal(signal.SIGCONT)
+    def resume(self) -> None:
+        self._send_signal(signal.SIGCONT)
+
+    def _send_signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
 
 
 @pytest.fixture(scope="module")
-def new_redis(tmp_path_factory):
-    made = []
+def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Redis]]:
+    made: list[Redis] = []
 
-    def make(*arguments):
+    def make(*arguments: str) -> Redis:
         made.append(Redis(tmp_path_factory.mktemp("r"), *arguments))
         return made[-1]
 
@@ -94,13 +109,13 @@ def new_redis(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def redis(new_redis):
+def redis(new_redis: Callable[..., Redis]) -> Redis:
     server = new_redis()
     server.start()
     return server
 
 
-def shared(redis, **more):
+def shared(redis: Redis | Config, **more: Any) -> Config:
     """What a sidecar with this store is configured with."""
     base = {"path": "/webhooks/begini", "verify": "begini", "secrets": [{"id": "current", "env": "BEGINI_API_KEY"}]}
     routes = [
@@ -113,42 +128,43 @@ def shared(redis, **more):
 
 
 @pytest.fixture(scope="module")
-def replicas(start_for_module, redis):
+def replicas(start_for_module: Start, redis: Redis) -> Pair:
     return start_for_module(shared(redis)), start_for_module(shared(redis))
 
 
 @pytest.fixture
-def pair(replicas, receiver):
+def pair(replicas: Pair, receiver: Receiver) -> Pair:
     for sidecar in replicas:
         sidecar.settled()
     return replicas
 
 
 @pytest.fixture
-def body(craft):
-    """Another one each time it is asked for."""
+def body(craft: type[Craft]) -> MakeBody:
     return lambda: b'{"mark":"%b","store":%d}' % (craft.body_mark, next(numbers))
 
 
-def up(sidecar):
+def up(sidecar: Sidecar) -> float:
     return sidecar.metric("replay_store_up")
 
 
-def unavailable(sidecar, receiver, raw, **options):
+def unavailable(sidecar: Sidecar, receiver: Receiver, raw: bytes, **options: Any) -> None:
     """Sends what is refused because nobody knows whether it was forwarded before."""
     answer = sidecar.refused(raw, 503, "replay_store_unavailable", receiver=receiver, **options)
     assert answer.values(b"retry-after") == [b"5"]
     assert answer.body == b'{"detail":"Service Unavailable"}'
 
 
-def events(sidecar, name):
+def events(sidecar: Sidecar, name: str) -> list[dict[str, Any]]:
     return [line for line in sidecar.lines if line.get("event") == name]
 
 
 # What replicas know of each other
 
 
-def test_what_one_has_forwarded_the_other_answers_with_200_and_does_not_forward(pair, receiver, craft, body):
+def test_what_one_has_forwarded_the_other_answers_with_200_and_does_not_forward(
+    pair: Pair, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     one, other = pair
     raw = craft.begini(body())
     assert one.ask(raw).body == b"ok"
@@ -158,7 +174,9 @@ def test_what_one_has_forwarded_the_other_answers_with_200_and_does_not_forward(
     assert up(one) == up(other) == 1
 
 
-def test_what_failed_at_one_is_forwarded_by_the_other(pair, receiver, craft, body):
+def test_what_failed_at_one_is_forwarded_by_the_other(
+    pair: Pair, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     one, other = pair
     raw = craft.begini(body())
     receiver.then(BUSY, lambda peer: peer.close())
@@ -168,11 +186,11 @@ def test_what_failed_at_one_is_forwarded_by_the_other(pair, receiver, craft, bod
     assert other.refused(raw, 200, "replayed", receiver=receiver).body == DELIVERED
 
 
-def under_way(sidecar, receiver, raw, answer):
+def under_way(sidecar: Sidecar, receiver: Receiver, raw: bytes, answer: bytes) -> tuple[Client, threading.Event]:
     """Sends what the receiver answers when told to: gives the client, and how to tell it."""
     go = threading.Event()
 
-    def late(peer):
+    def late(peer: Peer) -> None:
         peer.read_body()
         assert go.wait(9)
         peer.send(answer)
@@ -184,7 +202,9 @@ def under_way(sidecar, receiver, raw, answer):
     return client, go
 
 
-def test_what_is_under_way_at_one_makes_the_other_wait_and_then_say_409(pair, receiver, craft, body):
+def test_what_is_under_way_at_one_makes_the_other_wait_and_then_say_409(
+    pair: Pair, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     one, other = pair
     raw = craft.begini(body())
     client, go = under_way(one, receiver, raw, craft.ok)
@@ -199,7 +219,9 @@ def test_what_is_under_way_at_one_makes_the_other_wait_and_then_say_409(pair, re
 
 
 @pytest.mark.parametrize(("first", "copy"), [(b"HTTP/1.1 204 No Content\r\n\r\n", DELIVERED), (BUSY, b"ok")])
-def test_a_copy_at_the_other_learns_how_it_ended_at_one(pair, receiver, craft, body, first, copy):
+def test_a_copy_at_the_other_learns_how_it_ended_at_one(
+    pair: Pair, receiver: Receiver, craft: type[Craft], body: MakeBody, first: bytes, copy: bytes
+) -> None:
     one, other = pair
     raw = craft.begini(body())
     client, go = under_way(one, receiver, raw, first)
@@ -212,7 +234,9 @@ def test_a_copy_at_the_other_learns_how_it_ended_at_one(pair, receiver, craft, b
     client.close()
 
 
-def test_the_store_holds_hashes_that_expire_and_nothing_that_is_signed(pair, redis, receiver, craft, body):
+def test_the_store_holds_hashes_that_expire_and_nothing_that_is_signed(
+    pair: Pair, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     redis.answered("FLUSHALL")
     content = body()
     raw = craft.begini(content, path=b"/webhooks/short")
@@ -232,7 +256,9 @@ def test_the_store_holds_hashes_that_expire_and_nothing_that_is_signed(pair, red
     assert pair[1].ask(raw).body == b"ok"
 
 
-def test_several_workers_share_it(start, redis, receiver, craft, body):
+def test_several_workers_share_it(
+    start: Start, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     sidecar = start(shared(redis, workers=2))
     raw = craft.begini(body())
     clients = [sidecar.connect() for _ in range(20)]
@@ -251,8 +277,13 @@ def test_several_workers_share_it(start, redis, receiver, craft, body):
 
 
 def test_a_store_that_is_lost_lets_nothing_pass_and_is_used_again_when_it_is_back(
-    start, new_redis, receiver, craft, body, wait_until
-):
+    start: Start,
+    new_redis: Callable[..., Redis],
+    receiver: Receiver,
+    craft: type[Craft],
+    body: MakeBody,
+    wait_until: WaitUntil,
+) -> None:
     redis = new_redis()
     redis.start()
     sidecar = start(shared(redis))
@@ -274,7 +305,9 @@ def test_a_store_that_is_lost_lets_nothing_pass_and_is_used_again_when_it_is_bac
     assert len(events(sidecar, "replay_store_back")) == 1
 
 
-def test_with_replay_fail_open_deliveries_are_forwarded_and_counted(start, new_redis, receiver, craft, body):
+def test_with_replay_fail_open_deliveries_are_forwarded_and_counted(
+    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     redis = new_redis()
     redis.start()
     sidecar = start(shared(redis))
@@ -290,7 +323,9 @@ def test_with_replay_fail_open_deliveries_are_forwarded_and_counted(start, new_r
     unavailable(sidecar, receiver, craft.begini(body()))
 
 
-def test_replay_fail_open_at_the_top_is_every_route_s(start, new_redis, receiver, craft, body):
+def test_replay_fail_open_at_the_top_is_every_route_s(
+    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     sidecar = start(shared(new_redis(), replay_fail_open=True))
     assert sidecar.ask(craft.begini(body())).body == b"ok"
     assert sidecar.metric("replay_unchecked_total", route="begini") == 1
@@ -298,8 +333,14 @@ def test_replay_fail_open_at_the_top_is_every_route_s(start, new_redis, receiver
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_starts_without_its_store_and_refuses_until_it_is_there(
-    start, new_redis, receiver, craft, body, wait_until, workers
-):
+    start: Start,
+    new_redis: Callable[..., Redis],
+    receiver: Receiver,
+    craft: type[Craft],
+    body: MakeBody,
+    wait_until: WaitUntil,
+    workers: int,
+) -> None:
     redis = new_redis()
     sidecar = start(shared(redis, workers=workers))
     wait_until(lambda: up(sidecar) == 0, "the store being missed without a delivery")
@@ -310,7 +351,14 @@ def test_it_starts_without_its_store_and_refuses_until_it_is_there(
     assert sidecar.ask(craft.begini(body())).body == b"ok"
 
 
-def test_a_store_that_takes_too_long_is_none(start, new_redis, receiver, craft, body, wait_until):
+def test_a_store_that_takes_too_long_is_none(
+    start: Start,
+    new_redis: Callable[..., Redis],
+    receiver: Receiver,
+    craft: type[Craft],
+    body: MakeBody,
+    wait_until: WaitUntil,
+) -> None:
     redis = new_redis()
     redis.start()
     sidecar = start(shared(redis))
@@ -330,8 +378,8 @@ def test_a_store_that_takes_too_long_is_none(start, new_redis, receiver, craft, 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_the_receiver_took_while_the_store_was_away_is_told_when_it_is_back(
-    start, new_redis, receiver, craft, body, kept
-):
+    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody, kept: bool
+) -> None:
     """Before any replica that missed the store forwards again, and whether the store kept what it knew or not."""
     redis = new_redis(*(("--appendonly", "yes", "--appendfsync", "always") if kept else ()))
     redis.start()
@@ -351,14 +399,16 @@ def test_what_the_receiver_took_while_the_store_was_away_is_told_when_it_is_back
     one.send_signal(signal.SIGSTOP)  # the other finds the store back first
     redis.start()
     threading.Timer(0.35, one.send_signal, [signal.SIGCONT]).start()
-    while (answer := other.ask(taken)).status == 503:
+    while (known := other.ask(taken)).status == 503:
         time.sleep(0.01)
-    assert answer.body == DELIVERED
+    assert known.body == DELIVERED
     assert other.ask(failed).body == b"ok"
     assert len(receiver.requests) == before + 1
 
 
-def test_a_store_that_forgot_a_claim_does_not_let_the_same_process_forward_twice(pair, redis, receiver, craft, body):
+def test_a_store_that_forgot_a_claim_does_not_let_the_same_process_forward_twice(
+    pair: Pair, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     raw = craft.begini(body())
     client, go = under_way(pair[0], receiver, raw, craft.ok)
     redis.answered("FLUSHALL")
@@ -369,8 +419,8 @@ def test_a_store_that_forgot_a_claim_does_not_let_the_same_process_forward_twice
 
 
 def test_a_sidecar_that_was_killed_leaves_its_claim_until_it_expires_and_then_the_delivery_is_forwarded_again(
-    start, redis, receiver, craft, body, wait_until
-):
+    start: Start, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody, wait_until: WaitUntil
+) -> None:
     """Nobody knows whether the receiver took it: copies are told to come again, and then one is forwarded."""
     times = {"timeouts": {"connect": "100ms", "response": "1s", "total": "1s"}}
     one, other = start(shared(redis, **times)), start(shared(redis, **times))
@@ -393,8 +443,14 @@ def test_a_sidecar_that_was_killed_leaves_its_claim_until_it_expires_and_then_th
 
 
 def test_its_password_is_read_from_a_file_and_again_when_that_changes(
-    start, new_redis, receiver, craft, body, wait_until, tmp_path
-):
+    start: Start,
+    new_redis: Callable[..., Redis],
+    receiver: Receiver,
+    craft: type[Craft],
+    body: MakeBody,
+    wait_until: WaitUntil,
+    tmp_path: Path,
+) -> None:
     redis = new_redis("--requirepass", PASSWORD)
     redis.start()
     file = tmp_path / "password"
@@ -419,12 +475,14 @@ def test_its_password_is_read_from_a_file_and_again_when_that_changes(
     assert b"CANARY-SECRET" not in shown
 
 
-def test_a_user_with_the_rights_that_the_page_names_is_enough(start, new_redis, receiver, craft, body):
+def test_a_user_with_the_rights_that_the_page_names_is_enough(
+    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     page = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
-    rights = re.search(r"^ACL SETUSER sidecar (.*)$", page, re.MULTILINE)
+    (rights,) = re.findall(r"^ACL SETUSER sidecar (.*)$", page, re.MULTILINE)
     redis = new_redis()
     redis.start()
-    assert redis.answered("ACL", "SETUSER", "sidecar", rights[1].replace("PASSWORD", PASSWORD)) == b"+OK\r\n"
+    assert redis.answered("ACL", "SETUSER", "sidecar", rights.replace("PASSWORD", PASSWORD)) == b"+OK\r\n"
     assert redis.answered("ACL", "SETUSER", "default", "off") == b"+OK\r\n"
     url = f"redis://sidecar@127.0.0.1:{redis.port}/3"
     sidecar = start(shared({"url": url, "password": {"env": "STORE"}}), env={"STORE": PASSWORD})
@@ -438,16 +496,20 @@ def test_a_user_with_the_rights_that_the_page_names_is_enough(start, new_redis, 
 
 @pytest.mark.parametrize("way", ["unix socket", "TLS", "TLS of a stranger"])
 def test_it_is_reached_over_a_unix_socket_and_over_tls_with_a_certificate_that_is_right(
-    start, new_redis, receiver, craft, body, tmp_path, way
-):
+    start: Start,
+    new_redis: Callable[..., Redis],
+    receiver: Receiver,
+    craft: type[Craft],
+    body: MakeBody,
+    tmp_path: Path,
+    way: str,
+) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     issued = (trustme.CA() if "stranger" in way else ca).issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     redis = new_redis(
         *("--tls-port", str(port), "--tls-auth-clients", "no"),
         *("--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem")),
@@ -464,7 +526,9 @@ def test_it_is_reached_over_a_unix_socket_and_over_tls_with_a_certificate_that_i
     assert sidecar.refused(raw, 200, "replayed", receiver=receiver).body == DELIVERED
 
 
-def test_another_store_needs_a_restart_and_says_so(pair, redis, receiver, craft, body):
+def test_another_store_needs_a_restart_and_says_so(
+    pair: Pair, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
     sidecar = pair[0]
     sidecar.write(sidecar.config | {"replay_store": "memory"})
     status, said = sidecar.admin("/-/reload", method="POST")
@@ -475,7 +539,7 @@ def test_another_store_needs_a_restart_and_says_so(pair, redis, receiver, craft,
     assert pair[1].refused(raw, 200, "replayed", receiver=receiver).body == DELIVERED
 
 
-def test_a_memory_store_has_no_gauge(start, receiver):
+def test_a_memory_store_has_no_gauge(start: Start, receiver: Receiver) -> None:
     with pytest.raises(KeyError):
         up(start())
 
@@ -484,11 +548,13 @@ leak_watch.marker(PASSWORD.encode(), NEW_PASSWORD.encode())
 
 
 @pytest.mark.parametrize("reply", [b"-ERR wrong: %b\r\n", b"-%b\r\n", b"+%b\r\n", b"-NOPERM %b\r\n", b"$2\r\n%b\r\n"])
-def test_a_server_that_repeats_the_password_brings_it_into_no_log(start, receiver, craft, body, tmp_path, reply):
+def test_a_server_that_repeats_the_password_brings_it_into_no_log(
+    start: Start, receiver: Receiver, craft: type[Craft], body: MakeBody, tmp_path: Path, reply: bytes
+) -> None:
     """Redis 5 repeats what it was sent in its error, and a malicious server sends what it likes."""
 
     class Echo(socketserver.BaseRequestHandler):
-        def handle(self):
+        def handle(self) -> None:
             while sent := self.request.recv(4096):
                 words = [word for word in sent.split(b"\r\n") if word and word[:1] not in b"*$"]
                 self.request.sendall(reply % b" ".join(reversed(words)))

@@ -12,17 +12,24 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import leak_watch
 import pytest
+from craft import Craft, Fields
 from needs import needs
+from ports import free_port
+from receiver import Receiver, Seen
+from sidecar_process import Config, Sidecar, Start
 from standardwebhooks import Webhook, WebhookVerificationError
+from waiting import WaitUntil
 
 ROOT = Path(__file__).parents[2]
 
 
-def whsec(key):
+def whsec(key: bytes) -> str:
     return "whsec_" + base64.b64encode(key).decode()
 
 
@@ -35,7 +42,7 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 SIGN = {"sign": {"secret": {"env": "APP_SECRET"}}}
 
 
-def route(name, verify="begini", secret="BEGINI_API_KEY", **more):
+def route(name: str, verify: str | Config = "begini", secret: str = "BEGINI_API_KEY", **more: Any) -> Config:
     base = {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"id": "current", "env": secret}]}
     return base | SIGN | more
 
@@ -57,17 +64,17 @@ CONFIG = {
 ENV = {"APP_SECRET": APP_SECRET, "NEXT_SECRET": NEXT_SECRET, "STANDARD_SECRET": STANDARD_SECRET}
 
 
-def ours(seen):
+def ours(seen: Seen) -> list[bytes]:
     """The three headers, each once."""
     assert [name.lower() for name in seen.names if name.lower().startswith(b"webhook")] == list(OURS), seen.head
     return [seen.values(name)[0] for name in OURS]
 
 
-def unsigned(seen):
+def unsigned(seen: Seen) -> bool:
     return not any(name.lower().replace(b"_", b"-") in OURS for name in seen.names)
 
 
-def verified(seen, secret=APP_SECRET):
+def verified(seen: Seen, secret: str = APP_SECRET) -> bytes:
     """The delivery's id, if the official library finds it genuine."""
     ident, timestamp, signature = ours(seen)
     for each in signature.split():
@@ -77,7 +84,15 @@ def verified(seen, secret=APP_SECRET):
     return ident
 
 
-def standard(craft, body, ident=b"msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", *, age=0, path=b"/webhooks/standard", more=()):
+def standard(
+    craft: type[Craft],
+    body: bytes,
+    ident: bytes = b"msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
+    *,
+    age: int = 0,
+    path: bytes = b"/webhooks/standard",
+    more: Fields = (),
+) -> bytes:
     timestamp = b"%d" % (time.time() - age)
     key = base64.b64decode(STANDARD_SECRET[6:])
     made = base64.b64encode(hmac.new(key, b"%b.%b.%b" % (ident, timestamp, body), hashlib.sha256).digest())
@@ -87,7 +102,9 @@ def standard(craft, body, ident=b"msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", *, age=0, pa
     return craft.request(path, headers, body)
 
 
-def test_what_is_forwarded_verifies_with_the_official_library_and_no_other_byte_does(sidecar, receiver, craft):
+def test_what_is_forwarded_verifies_with_the_official_library_and_no_other_byte_does(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(craft.begini(headers=[(b"X-Kept", b"as it was")])).status == 200
     seen = receiver.requests[0]
     assert re.fullmatch(rb"msg_[0-9a-f]{64}", verified(seen))
@@ -99,7 +116,9 @@ def test_what_is_forwarded_verifies_with_the_official_library_and_no_other_byte_
         verified(seen)
 
 
-def test_the_id_is_the_same_when_the_provider_sends_again_and_tells_nothing_of_its_signature(sidecar, receiver, craft):
+def test_the_id_is_the_same_when_the_provider_sends_again_and_tells_nothing_of_its_signature(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     receiver.then(BUSY)
     raw = craft.begini()
     assert [sidecar.ask(raw).status, sidecar.ask(raw).status] == [503, 200]
@@ -111,14 +130,18 @@ def test_the_id_is_the_same_when_the_provider_sends_again_and_tells_nothing_of_i
     assert first[4:] != hashlib.sha256(bytes.fromhex(mac.decode())).hexdigest().encode()
 
 
-def test_a_body_of_several_pieces_and_one_hashed_in_a_thread_verify_too(sidecar, receiver, craft):
+def test_a_body_of_several_pieces_and_one_hashed_in_a_thread_verify_too(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     for count in (3000, 30000):
         assert sidecar.ask(craft.begini(b"[%b]" % b",".join([craft.json_body] * count))).status == 200
         verified(receiver.requests[-1])
     assert len(receiver.requests[-1].body) > 1024 * 1024
 
 
-def test_an_id_that_the_provider_signs_is_kept_and_the_rest_is_ours(sidecar, receiver, craft):
+def test_an_id_that_the_provider_signs_is_kept_and_the_rest_is_ours(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(standard(craft, craft.json_body, age=100)).status == 200
     assert sidecar.ask(standard(craft, craft.json_body, age=0)).status == 200
     ids = [verified(seen) for seen in receiver.requests]
@@ -126,7 +149,9 @@ def test_an_id_that_the_provider_signs_is_kept_and_the_rest_is_ours(sidecar, rec
 
 
 @pytest.mark.parametrize("ident", [b"a.b", b"a b", b"\xc3\xab", b"x" * 129])
-def test_a_signed_id_that_can_not_stand_there_is_hashed(sidecar, receiver, craft, ident):
+def test_a_signed_id_that_can_not_stand_there_is_hashed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], ident: bytes
+) -> None:
     """A dot would end it in the signed message: two deliveries could have one signature."""
     assert sidecar.ask(standard(craft, craft.json_body, ident)).status == 200
     assert sidecar.ask(standard(craft, craft.json_body, ident, age=5)).status == 200
@@ -136,7 +161,9 @@ def test_a_signed_id_that_can_not_stand_there_is_hashed(sidecar, receiver, craft
     assert re.fullmatch(rb"msg_[0-9a-f]{64}", first)
 
 
-def test_the_senders_headers_of_these_names_go_where_ours_come_and_stay_elsewhere(sidecar, receiver, craft):
+def test_the_senders_headers_of_these_names_go_where_ours_come_and_stay_elsewhere(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     forged = [
         (b"Webhook-Id", b"x"),
         (b"WEBHOOK_SIGNATURE", b"v1,x"),
@@ -149,12 +176,16 @@ def test_the_senders_headers_of_these_names_go_where_ours_come_and_stay_elsewher
     assert [field for field in receiver.requests[1].headers if field in forged] == forged
 
 
-def test_connection_options_take_none_of_our_headers_away(sidecar, receiver, craft):
+def test_connection_options_take_none_of_our_headers_away(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(craft.begini(headers=[(b"Connection", b"webhook-id, webhook-signature")])).status == 200
     verified(receiver.requests[0])
 
 
-def test_nothing_signed_by_the_provider_means_a_new_id_each_time(sidecar, receiver, craft):
+def test_nothing_signed_by_the_provider_means_a_new_id_each_time(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(b"/webhooks/token", [(b"X-Token", b"CANARY-SECRET-begini-current-7f3a")], craft.json_body)
     assert [sidecar.ask(raw).status, sidecar.ask(raw).status] == [200, 200]
     network = craft.request(b"/network", body=craft.json_body)
@@ -162,8 +193,10 @@ def test_nothing_signed_by_the_provider_means_a_new_id_each_time(sidecar, receiv
     assert len({verified(seen) for seen in receiver.requests}) == 4
 
 
-def test_what_shadow_mode_would_refuse_is_never_signed_nor_does_it_keep_a_signature(sidecar, receiver, craft):
-    def sent(raw, source=None):
+def test_what_shadow_mode_would_refuse_is_never_signed_nor_does_it_keep_a_signature(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def sent(raw: bytes, source: str | None = None) -> Seen:
         assert sidecar.ask(raw, source=source).status == 200
         return receiver.requests[-1]
 
@@ -181,18 +214,22 @@ def test_what_shadow_mode_would_refuse_is_never_signed_nor_does_it_keep_a_signat
         assert unsigned(refused)
 
 
-def test_a_handshake_that_is_passed_on_unsigned_stays_so(sidecar, receiver, craft):
+def test_a_handshake_that_is_passed_on_unsigned_stays_so(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     target = b"/webhooks/meta?hub.mode=subscribe&hub.challenge=1&hub.verify_token=x"
     assert sidecar.ask(craft.request(target, method=b"GET"), method="GET").status == 200
     assert unsigned(receiver.requests[0])
 
 
-def test_an_open_route_is_never_signed(sidecar, receiver, craft):
+def test_an_open_route_is_never_signed(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     assert sidecar.ask(craft.request(b"/open", body=craft.json_body)).status == 200
     assert unsigned(receiver.requests[0])
 
 
-def test_of_several_secrets_each_makes_a_signature_for_the_time_of_a_change(sidecar, receiver, craft):
+def test_of_several_secrets_each_makes_a_signature_for_the_time_of_a_change(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(craft.begini(path=b"/webhooks/both")).status == 200
     seen = receiver.requests[0]
     assert verified(seen) == verified(seen, NEXT_SECRET)
@@ -200,7 +237,9 @@ def test_of_several_secrets_each_makes_a_signature_for_the_time_of_a_change(side
         verified(seen, STANDARD_SECRET)
 
 
-def test_a_secret_file_that_changes_is_signed_with_from_then_on(start, receiver, craft, tmp_path):
+def test_a_secret_file_that_changes_is_signed_with_from_then_on(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
     file = tmp_path / "app"
     file.write_text(APP_SECRET + "\n")
     running = start({"routes": [route("begini", sign={"secret": {"file": str(file)}})]})
@@ -225,14 +264,14 @@ COMMANDS = {"python": ("py", [sys.executable]), "javascript": ("js", ["node"]), 
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
-def example(request, tmp_path_factory, wait_until):
+def example(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil
+) -> Iterator[int]:
     """The port of a running example."""
     needs(COMMANDS[request.param][1][0])
     if request.param == "javascript":
         needs(NODE_MODULES / "standardwebhooks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     suffix, command = COMMANDS[request.param]
     file = tmp_path_factory.mktemp("example") / f"receiver.{suffix}"
     file.write_text(EXAMPLES[request.param])
@@ -240,7 +279,7 @@ def example(request, tmp_path_factory, wait_until):
     env = os.environ | {"PORT": str(port), "APP_SECRET": APP_SECRET, "NODE_PATH": str(NODE_MODULES)}
     running = subprocess.Popen([*command, *where, str(file)], env=env, stderr=subprocess.DEVNULL)
 
-    def answers():
+    def answers() -> bool:
         assert running.poll() is None, "the example ended by itself"
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -253,7 +292,9 @@ def example(request, tmp_path_factory, wait_until):
         running.wait()
 
 
-def test_each_receiver_of_the_documentation_takes_what_came_through_and_nothing_else(start, craft, example, receiver):
+def test_each_receiver_of_the_documentation_takes_what_came_through_and_nothing_else(
+    start: Start, craft: type[Craft], example: int, receiver: Receiver
+) -> None:
     running = start({"upstream": f"http://127.0.0.1:{example}", "routes": CONFIG["routes"]}, env=ENV)
     assert running.ask(craft.begini()).status == 200
     assert running.ask(craft.slack(b'{"mark":"%b","name":"Zo\xc3\xab"}' % craft.body_mark)).status == 200

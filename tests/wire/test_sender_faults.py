@@ -6,6 +6,11 @@ import threading
 import time
 
 import pytest
+from client import Response
+from craft import Craft
+from receiver import Peer, Receiver, Script
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 CONFIG = {
     "limits": {"body": "1MiB", "buffer": "2MiB", "connections": 12, "header_timeout": "500ms", "body_timeout": "600ms"},
@@ -14,12 +19,13 @@ CONFIG = {
 MEBIBYTE = 1 << 20
 
 
-def refused_and_closed(sidecar, raw, status, reason, *, receiver, route=""):
+def refused_and_closed(
+    sidecar: Sidecar, raw: bytes, status: int, reason: str, *, receiver: Receiver, route: str | None = ""
+) -> Response:
     """Sends what must be refused; the answer says that the connection closes, and it does."""
     mark = sidecar.mark()
     with sidecar.connect() as client:
         answer = client.try_send(raw).answer()
-        assert answer is not None, "closed without an answer"
         assert answer.values(b"connection") == [b"close"], answer
         assert client.rest() == b""
         assert not client.was_reset
@@ -30,7 +36,7 @@ def refused_and_closed(sidecar, raw, status, reason, *, receiver, route=""):
 # Framing: what two parsers could read in two ways
 
 
-def head(*lines):
+def head(*lines: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
@@ -123,12 +129,14 @@ P, H = b"POST /webhooks/begini HTTP/1.1", b"Host: hooks.test"
         ),
     ],
 )
-def test_a_malformed_request_is_400_and_the_connection_closes(sidecar, receiver, raw):
+def test_a_malformed_request_is_400_and_the_connection_closes(sidecar: Sidecar, receiver: Receiver, raw: bytes) -> None:
     answer = refused_and_closed(sidecar, raw, 400, "malformed_request", receiver=receiver)
     assert answer.body == b'{"detail":"Bad Request"}'
 
 
-def test_an_upgrade_cannot_smuggle_its_body_as_the_next_request(sidecar, receiver, craft):
+def test_an_upgrade_cannot_smuggle_its_body_as_the_next_request(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     inner = craft.begini()
     raw = craft.begini(inner, headers=[(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")])
     with sidecar.connect() as client:
@@ -165,13 +173,15 @@ def test_an_upgrade_cannot_smuggle_its_body_as_the_next_request(sidecar, receive
         ),
     ],
 )
-def test_a_malformed_chunked_body_is_400(sidecar, receiver, craft, chunks):
+def test_a_malformed_chunked_body_is_400(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], chunks: bytes
+) -> None:
     fields = [(b"X-Signature", craft.mac("BEGINI_API_KEY", b"hello")), (b"Transfer-Encoding", b"chunked")]
     raw = craft.request(headers=fields) + chunks
     refused_and_closed(sidecar, raw, 400, "malformed_request", receiver=receiver, route=None)
 
 
-def test_a_signature_in_the_trailer_only_is_refused(sidecar, receiver, craft):
+def test_a_signature_in_the_trailer_only_is_refused(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     made = craft.mac("BEGINI_API_KEY", b"hello")
     raw = (
         craft.request(headers=[(b"Transfer-Encoding", b"chunked")])
@@ -199,7 +209,7 @@ def test_a_signature_in_the_trailer_only_is_refused(sidecar, receiver, craft):
         pytest.param(head(P, H, b"X-Blank:" + b" " * 70_000 + b"a", b"Content-Length: 0"), id="blanks"),
     ],
 )
-def test_a_giant_head_is_431(sidecar, receiver, raw):
+def test_a_giant_head_is_431(sidecar: Sidecar, receiver: Receiver, raw: bytes) -> None:
     refused_and_closed(sidecar, raw, 431, "headers_too_large", receiver=receiver)
 
 
@@ -212,13 +222,13 @@ def test_a_giant_head_is_431(sidecar, receiver, raw):
         pytest.param(b"POST /" + b"a" * 400_000, id="endless"),
     ],
 )
-def test_a_long_target_is_414(sidecar, receiver, raw):
+def test_a_long_target_is_414(sidecar: Sidecar, receiver: Receiver, raw: bytes) -> None:
     answer = refused_and_closed(sidecar, raw, 414, "headers_too_large", receiver=receiver)
     assert answer.body == b'{"detail":"URI Too Long"}'
 
 
 @pytest.mark.parametrize("size", [60_000, 15_000])
-def test_a_head_below_the_limit_is_taken(sidecar, receiver, craft, size):
+def test_a_head_below_the_limit_is_taken(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], size: int) -> None:
     if size > 16_000:
         raw = craft.begini(headers=[(b"X-Big", b"a" * size)])
     else:
@@ -226,25 +236,31 @@ def test_a_head_below_the_limit_is_taken(sidecar, receiver, craft, size):
     assert sidecar.ask(raw).status == 200
 
 
-def test_a_body_announced_larger_than_the_limit_is_413_before_it_is_sent(sidecar, receiver, craft):
+def test_a_body_announced_larger_than_the_limit_is_413_before_it_is_sent(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Content-Length", b"%d" % (MEBIBYTE + 1))])
     refused_and_closed(sidecar, raw, 413, "body_too_large", receiver=receiver, route="begini")
     sidecar.idle()
 
 
-def test_a_sender_that_goes_on_sending_can_still_read_its_413(sidecar, receiver, craft):
+def test_a_sender_that_goes_on_sending_can_still_read_its_413(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(b"/webhooks/small", [(b"X-Signature", b"0" * 128)], bytes(8 * MEBIBYTE))
     refused_and_closed(sidecar, raw, 413, "body_too_large", receiver=receiver, route="small")
 
 
-def test_a_chunked_body_that_grows_over_the_limit_is_413(sidecar, receiver, craft):
+def test_a_chunked_body_that_grows_over_the_limit_is_413(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Transfer-Encoding", b"chunked")])
     raw += craft.chunked(bytes(MEBIBYTE + 1), 65536).removesuffix(b"0\r\n\r\n")
     refused_and_closed(sidecar, raw, 413, "body_too_large", receiver=receiver, route="begini")
     sidecar.idle()
 
 
-def test_a_body_of_exactly_the_limit_is_taken(sidecar, receiver, craft):
+def test_a_body_of_exactly_the_limit_is_taken(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     assert sidecar.ask(craft.begini(bytes(MEBIBYTE))).status == 200
     body = bytes(1000)
     assert sidecar.ask(craft.begini(body, path=b"/webhooks/small")).status == 200
@@ -253,7 +269,9 @@ def test_a_body_of_exactly_the_limit_is_taken(sidecar, receiver, craft):
     )
 
 
-def test_announced_bodies_take_nothing_from_the_common_buffer(start, receiver, craft, wait_until):
+def test_announced_bodies_take_nothing_from_the_common_buffer(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start({"limits": {"body": "1MiB", "buffer": "2MiB", "body_timeout": "20s"}})
     raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Content-Length", b"%d" % MEBIBYTE)])
     holders = [sidecar.connect().send(raw + b"x") for _ in range(9)]
@@ -266,7 +284,9 @@ def test_announced_bodies_take_nothing_from_the_common_buffer(start, receiver, c
     sidecar.healthy()
 
 
-def test_when_the_common_buffer_runs_out_the_slowest_body_makes_room(start, receiver, craft, wait_until):
+def test_when_the_common_buffer_runs_out_the_slowest_body_makes_room(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start({"limits": {"body": "1MiB", "buffer": "2MiB", "body_timeout": "20s"}})
     raw = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Transfer-Encoding", b"chunked")])
     stalled = [sidecar.connect().send(raw + b"ffff8\r\n" + bytes(size)) for size in (700_000, 600_000, 790_000)]
@@ -284,7 +304,9 @@ def test_when_the_common_buffer_runs_out_the_slowest_body_makes_room(start, rece
     sidecar.healthy()
 
 
-def test_connections_over_the_limit_are_503_and_closed(sidecar, receiver, craft, wait_until):
+def test_connections_over_the_limit_are_503_and_closed(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     wait_until(lambda: _open_connections(sidecar) <= 1, "the end of earlier connections")
     crowd = [sidecar.connect() for _ in range(12)]
     time.sleep(0.05)
@@ -301,11 +323,13 @@ def test_connections_over_the_limit_are_503_and_closed(sidecar, receiver, craft,
     sidecar.healthy()
 
 
-def test_when_connections_run_out_the_slowest_senders_make_room_and_whole_requests_do_not(start, receiver, craft):
+def test_when_connections_run_out_the_slowest_senders_make_room_and_whole_requests_do_not(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"limits": {"connections": 12, "header_timeout": "9s", "body_timeout": "9s"}})
     release = threading.Event()
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         release.wait(10)
         peer.send(craft.ok)
@@ -337,7 +361,7 @@ def test_when_connections_run_out_the_slowest_senders_make_room_and_whole_reques
     sidecar.healthy()
 
 
-def _open_connections(sidecar):
+def _open_connections(sidecar: Sidecar) -> int:
     """Established connections of the data listener, by the kernel's own list."""
     port = b":%04X" % int(sidecar.address.rsplit(":", 1)[1])
     with open("/proc/net/tcp", "rb") as table:
@@ -348,7 +372,7 @@ def _open_connections(sidecar):
 # Time
 
 
-def test_a_slow_head_is_408(sidecar, receiver, craft):
+def test_a_slow_head_is_408(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     raw = craft.begini()
     mark, began = sidecar.mark(), time.monotonic()
     with sidecar.connect() as client:
@@ -362,7 +386,7 @@ def test_a_slow_head_is_408(sidecar, receiver, craft):
     sidecar.was_refused(answer, 408, "header_timeout", route="", receiver=receiver, mark=mark)
 
 
-def test_a_slow_head_on_a_kept_connection_is_408(sidecar, receiver, craft):
+def test_a_slow_head_on_a_kept_connection_is_408(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         assert client.send(craft.begini()).answer().status == 200
         receiver.forget()
@@ -373,7 +397,7 @@ def test_a_slow_head_on_a_kept_connection_is_408(sidecar, receiver, craft):
     assert (answer.status, line["route"], receiver.bytes_seen) == (408, "", 0)
 
 
-def test_a_connection_that_says_nothing_is_closed_without_a_word(sidecar, receiver):
+def test_a_connection_that_says_nothing_is_closed_without_a_word(sidecar: Sidecar, receiver: Receiver) -> None:
     mark = sidecar.mark()
     with sidecar.connect() as client:
         began = time.monotonic()
@@ -384,7 +408,9 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(sidecar, receiv
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_slow_body_is_408_however_steadily_it_drips(sidecar, receiver, craft, framing):
+def test_a_slow_body_is_408_however_steadily_it_drips(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], framing: str
+) -> None:
     field = (b"Content-Length", b"1000") if framing == "length" else (b"Transfer-Encoding", b"chunked")
     mark = sidecar.mark()
     with sidecar.connect() as client:
@@ -398,10 +424,12 @@ def test_a_slow_body_is_408_however_steadily_it_drips(sidecar, receiver, craft, 
     sidecar.idle()
 
 
-def test_a_second_body_is_not_timed_while_the_first_request_is_being_answered(sidecar, receiver, craft):
+def test_a_second_body_is_not_timed_while_the_first_request_is_being_answered(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     """Nothing is read from the sender meanwhile, so its time can't run."""
 
-    def slow(peer):
+    def slow(peer: Peer) -> None:
         peer.read_body()
         time.sleep(1.6)
         peer.send(craft.ok)
@@ -415,7 +443,9 @@ def test_a_second_body_is_not_timed_while_the_first_request_is_being_answered(si
         assert client.answer().status == 200
 
 
-def test_a_second_body_is_timed_from_the_end_of_the_first_answer(sidecar, receiver, craft):
+def test_a_second_body_is_timed_from_the_end_of_the_first_answer(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.begini()
     with sidecar.connect() as client:
         client.send(raw + raw[:-1])
@@ -425,8 +455,10 @@ def test_a_second_body_is_timed_from_the_end_of_the_first_answer(sidecar, receiv
         assert 0.5 < time.monotonic() - began < 3
 
 
-def test_a_slow_second_head_leaves_the_first_request_its_answer(sidecar, receiver, craft):
-    def script(peer):
+def test_a_slow_second_head_leaves_the_first_request_its_answer(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         time.sleep(1)
         peer.send(craft.ok)
@@ -444,7 +476,9 @@ def test_a_slow_second_head_leaves_the_first_request_its_answer(sidecar, receive
 
 @pytest.mark.parametrize("how", ["close", "leave"])
 @pytest.mark.parametrize("sent", [0, 20], ids=["before the body", "in the body"])
-def test_a_sender_that_leaves_in_the_body_is_body_incomplete(sidecar, receiver, craft, how, sent):
+def test_a_sender_that_leaves_in_the_body_is_body_incomplete(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], how: str, sent: int
+) -> None:
     raw = craft.begini()
     mark = sidecar.mark()
     client = sidecar.connect()
@@ -458,7 +492,9 @@ def test_a_sender_that_leaves_in_the_body_is_body_incomplete(sidecar, receiver, 
     sidecar.healthy()
 
 
-def test_a_sender_that_leaves_in_the_head_leaves_nothing_over(sidecar, receiver, craft):
+def test_a_sender_that_leaves_in_the_head_leaves_nothing_over(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     client = sidecar.connect()
     client.send(craft.begini()[:40])
     client.leave()
@@ -466,10 +502,12 @@ def test_a_sender_that_leaves_in_the_head_leaves_nothing_over(sidecar, receiver,
 
 
 @pytest.mark.parametrize("how", ["close", "leave"])
-def test_a_sender_that_leaves_while_the_receiver_thinks_takes_the_connection_along(sidecar, receiver, craft, how):
+def test_a_sender_that_leaves_while_the_receiver_thinks_takes_the_connection_along(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], how: str
+) -> None:
     gone = []
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         gone.append(peer.gone())
         peer.close()
@@ -488,8 +526,10 @@ def test_a_sender_that_leaves_while_the_receiver_thinks_takes_the_connection_alo
     assert gone == [True]
 
 
-def test_a_sender_that_leaves_with_a_second_request_behind_the_first_leaves_nothing_over(sidecar, receiver, craft):
-    def script(peer):
+def test_a_sender_that_leaves_with_a_second_request_behind_the_first_leaves_nothing_over(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         time.sleep(0.2)
         peer.send(craft.ok)
@@ -503,8 +543,10 @@ def test_a_sender_that_leaves_with_a_second_request_behind_the_first_leaves_noth
     assert len(receiver.requests) <= 3
 
 
-def test_a_sender_that_leaves_in_the_middle_of_a_large_answer_frees_everything(sidecar, receiver, craft):
-    def script(peer):
+def test_a_sender_that_leaves_in_the_middle_of_a_large_answer_frees_everything(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    def script(peer: Peer) -> None:
         peer.read_body()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
         with contextlib.suppress(OSError):
@@ -537,7 +579,9 @@ def test_a_sender_that_leaves_in_the_middle_of_a_large_answer_frees_everything(s
     ],
 )
 @pytest.mark.parametrize("count", [1, 2])
-def test_valid_requests_followed_by_garbage_still_get_their_answers(sidecar, receiver, craft, garbage, count):
+def test_valid_requests_followed_by_garbage_still_get_their_answers(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], garbage: bytes, count: int
+) -> None:
     with sidecar.connect() as client:
         client.socket.settimeout(3)
         client.send(craft.begini() * count + garbage)
@@ -550,9 +594,9 @@ def test_valid_requests_followed_by_garbage_still_get_their_answers(sidecar, rec
     assert len(receiver.requests) == count
 
 
-def test_pipelined_requests_are_answered_in_order(sidecar, receiver, craft):
-    def numbered(number, pause):
-        def script(peer):
+def test_pipelined_requests_are_answered_in_order(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    def numbered(number: int, pause: float) -> Script:
+        def script(peer: Peer) -> None:
             peer.read_body()
             time.sleep(pause)
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
@@ -567,7 +611,9 @@ def test_pipelined_requests_are_answered_in_order(sidecar, receiver, craft):
     assert [seen.body for seen in receiver.requests] == bodies
 
 
-def test_a_refused_request_in_a_pipeline_does_not_move_the_answers(sidecar, receiver, craft):
+def test_a_refused_request_in_a_pipeline_does_not_move_the_answers(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     bad = craft.begini(secret="ACME_SECRET")
     with sidecar.connect() as client:
         client.send(craft.begini() + bad + craft.begini())
@@ -575,13 +621,15 @@ def test_a_refused_request_in_a_pipeline_does_not_move_the_answers(sidecar, rece
     assert len(receiver.requests) == 2
 
 
-def test_empty_lines_between_requests_are_skipped(sidecar, receiver, craft):
+def test_empty_lines_between_requests_are_skipped(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         client.send(b"\r\n" + craft.begini() + b"\r\n\r\n" + craft.begini())
         assert [client.answer().status for _ in range(2)] == [200, 200]
 
 
-def test_a_sender_that_never_stops_pipelining_takes_no_memory(start, receiver, craft):
+def test_a_sender_that_never_stops_pipelining_takes_no_memory(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     """Each answer let reading go on, so that the queue of requests grew faster than it was worked off."""
     sidecar = start({"limits": {"header_timeout": "9s"}})  # however busy the machine is
     resident = sidecar.resident()
@@ -599,7 +647,9 @@ def test_a_sender_that_never_stops_pipelining_takes_no_memory(start, receiver, c
     sidecar.healthy()
 
 
-def test_a_request_behind_an_early_refusal_is_never_taken_from_the_refused_body(sidecar, receiver, craft):
+def test_a_request_behind_an_early_refusal_is_never_taken_from_the_refused_body(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     inner = craft.begini()
     raw = craft.request(b"/webhooks/small", [(b"X-Signature", b"0" * 128), (b"Content-Length", b"5000")])
     with sidecar.connect() as client:
@@ -609,7 +659,9 @@ def test_a_request_behind_an_early_refusal_is_never_taken_from_the_refused_body(
     assert receiver.bytes_seen == 0
 
 
-def test_pipelined_large_bodies_stay_within_the_buffer(sidecar, receiver, craft):
+def test_pipelined_large_bodies_stay_within_the_buffer(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     body = os.urandom(900_000)
     with sidecar.connect() as client:
         client.send(craft.begini(body) * 4)

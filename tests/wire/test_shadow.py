@@ -1,11 +1,16 @@
 """`mode: shadow` on the wire: a refusal of the delivery itself is forwarded all the same, marked, and counted by its reason."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from craft import Craft, Fields
+from receiver import Receiver
+from sidecar_process import Config, Sidecar, Start
 
 
-def route(name, verify, secret, **more):
+def route(name: str, verify: str | Config, secret: str, **more: Any) -> Config:
     base = {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"id": "current", "env": secret}]}
     return base | {"mode": "shadow"} | more
 
@@ -20,15 +25,15 @@ CONFIG = {
 FORGED = [(b"X-Webhook-Verified", b"slack"), (b"X_Webhook_Verified", b"slack"), (b"X-Webhook-Secret-Id", b"current")]
 
 
-def slack(craft, **options):
+def slack(craft: type[Craft], **options: Any) -> bytes:
     return craft.slack(headers=FORGED, **options)
 
 
-def bare(craft, path=b"/webhooks/slack", headers=()):
+def bare(craft: type[Craft], path: bytes = b"/webhooks/slack", headers: Fields = ()) -> bytes:
     return craft.request(path, [*headers, *FORGED], craft.json_body)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, Callable[[type[Craft]], bytes], str | None]] = {
     "signature_missing": ("slack", lambda craft: bare(craft, headers=[(b"X-Slack-Request-Timestamp", b"1")]), None),
     "signature_malformed": ("slack", lambda craft: bare(craft, headers=[(b"X-Slack-Signature", b"v0=zz")]), None),
     "signature_mismatch": ("slack", lambda craft: slack(craft).replace(b'"n":1', b'"n":2'), None),
@@ -51,7 +56,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_would_be_refused_is_forwarded_marked_and_counted_by_its_reason(sidecar, receiver, craft, reason):
+def test_what_would_be_refused_is_forwarded_marked_and_counted_by_its_reason(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], reason: str
+) -> None:
     name, make, source = REFUSED[reason]
     receiver.then(b"HTTP/1.1 418 I'm a teapot\r\nContent-Length: 3\r\nX-Kept: yes\r\n\r\nno!")
     raw = make(craft)
@@ -72,14 +79,16 @@ def test_what_would_be_refused_is_forwarded_marked_and_counted_by_its_reason(sid
     assert sidecar.metric("secret_matches_total", route=name, secret="current") == matches
 
 
-def test_a_route_by_address_alone_can_be_tried_too(sidecar, receiver, craft):
+def test_a_route_by_address_alone_can_be_tried_too(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     before = sidecar.metric("shadow_rejections_total", route="network", reason="ip_not_allowed")
     assert sidecar.ask(bare(craft, b"/network")).status == 200
     assert receiver.requests[0].values(b"x-webhook-verified") == [b"shadow-rejected"]
     assert sidecar.metric("shadow_rejections_total", route="network", reason="ip_not_allowed") == before + 1
 
 
-def test_what_would_be_accepted_is_marked_as_verified_and_counted_by_no_reason(sidecar, receiver, craft):
+def test_what_would_be_accepted_is_marked_as_verified_and_counted_by_no_reason(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     before = sidecar.samples("shadow_rejections")
     assert sidecar.ask(slack(craft)).status == 200
     seen = receiver.requests[0]
@@ -88,12 +97,14 @@ def test_what_would_be_accepted_is_marked_as_verified_and_counted_by_no_reason(s
     assert sidecar.samples("shadow_rejections") == before
 
 
-def test_every_reason_of_a_route_in_shadow_mode_has_a_series_from_the_start(sidecar):
+def test_every_reason_of_a_route_in_shadow_mode_has_a_series_from_the_start(sidecar: Sidecar) -> None:
     samples = sidecar.samples("shadow_rejections_total")
     assert {dict(labels)["reason"] for name, labels in samples} >= REFUSED.keys()
 
 
-def test_turning_it_off_takes_a_reload_and_the_same_delivery_is_then_refused(start, receiver, craft):
+def test_turning_it_off_takes_a_reload_and_the_same_delivery_is_then_refused(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start(CONFIG)
     raw = slack(craft, timestamp=b"%d" % (time.time() - 1000))
     assert running.ask(raw).status == 200

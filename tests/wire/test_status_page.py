@@ -1,27 +1,35 @@
 """The status page: what it tells, whom it obeys, and that nothing a sender wrote becomes a part of it."""
 
 import html
-import http.client
 import json
 import os
 import re
 import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from craft import Craft
+from receiver import Peer, Receiver
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 HOSTILE = b"/<script>alert(1)</script>\"'&"
 
 
-def about(sidecar):
+def about(sidecar: Sidecar) -> dict[str, Any]:
     status, body = sidecar.admin("/", headers={"Accept": "application/json"})
     assert status == 200
-    return json.loads(body)
+    about: dict[str, Any] = json.loads(body)
+    return about
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_last_refusals_of_all_workers_are_told_newest_first(start, receiver, craft, wait_until, workers):
+def test_the_last_refusals_of_all_workers_are_told_newest_first(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil, workers: int
+) -> None:
     sidecar = start({"workers": workers})
     assert about(sidecar)["refusals"] == []
     assert sidecar.ask(craft.begini()).status == 200
@@ -38,7 +46,9 @@ def test_the_last_refusals_of_all_workers_are_told_newest_first(start, receiver,
     assert (shadowed["shadow"], shadowed["reason"], shadowed["status"]) == (True, "signature_mismatch", 200)
 
 
-def test_refusals_outlive_the_worker_that_made_them(start, receiver, craft, wait_until):
+def test_refusals_outlive_the_worker_that_made_them(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start({"workers": 2})
     assert sidecar.ask(craft.request(b"/nowhere")).status == 404
     sidecar.settled()
@@ -61,17 +71,17 @@ TOKEN = "CANARY-SECRET-admin-token-83bd"
 ACCOUNT = '622056dce007dc805c741751"><script>alert(1)</script>'
 
 
-def page(sidecar):
+def page(sidecar: Sidecar) -> str:
     status, body = sidecar.admin("/", headers=BROWSER)
     assert status == 200
     return body.decode()
 
 
-def submitted(sidecar, *, headers=(), **fields):
+def submitted(sidecar: Sidecar, *, headers: Mapping[str, str] | None = None, **fields: str) -> tuple[int, str]:
     """Status and page after the form was sent."""
-    connection = http.client.HTTPConnection(*sidecar.admin_address.rsplit(":", 1), timeout=10)
+    connection = sidecar.admin_connection()
     try:
-        form = {"Content-Type": "application/x-www-form-urlencoded"} | dict(headers)
+        form = {"Content-Type": "application/x-www-form-urlencoded"} | dict(headers or {})
         connection.request("POST", "/-/delivery-test", urlencode(fields), form)
         answer = connection.getresponse()
         body = answer.read()
@@ -84,15 +94,14 @@ def submitted(sidecar, *, headers=(), **fields):
 class Stream:
     """An event stream; `parts` are those that came so far, the last of each."""
 
-    def __init__(self, sidecar, path="/-/events?since=0"):
-        host, port = sidecar.admin_address.rsplit(":", 1)
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    def __init__(self, sidecar: Sidecar, path: str = "/-/events?since=0") -> None:
+        self.connection = sidecar.admin_connection()
         self.connection.request("GET", path, headers={"Accept": "text/event-stream"})
         self.answer = self.connection.getresponse()
-        self.parts = {}
+        self.parts: dict[str, str] = {}
         self.id = ""
 
-    def until(self, condition):
+    def until(self, condition: Callable[[dict[str, str]], object]) -> dict[str, str]:
         """Reads events until the parts fulfil it."""
         while not condition(self.parts):
             line = self.answer.readline()
@@ -103,17 +112,17 @@ class Stream:
                 self.parts |= json.loads(line[6:])
         return self.parts
 
-    def close(self):
+    def close(self) -> None:
         self.answer.close()
         self.connection.close()
 
 
 @pytest.fixture
-def listen():
+def listen() -> Iterator[Callable[..., Stream]]:
     """Makes event streams, and closes them in the end."""
-    made = []
+    made: list[Stream] = []
 
-    def begin(*arguments):
+    def begin(*arguments: Any) -> Stream:
         made.append(Stream(*arguments))
         return made[-1]
 
@@ -122,14 +131,14 @@ def listen():
         stream.close()
 
 
-def test_browsers_get_a_page_and_everything_else_json(sidecar):
+def test_browsers_get_a_page_and_everything_else_json(sidecar: Sidecar) -> None:
     assert page(sidecar).startswith("<!doctype html>")
     for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
         assert json.loads(sidecar.admin("/", headers=accept)[1])["name"] == "webhook-sidecar"
 
 
-def test_the_page_lets_a_browser_load_nothing_but_its_own_files(sidecar):
-    connection = http.client.HTTPConnection(*sidecar.admin_address.rsplit(":", 1), timeout=10)
+def test_the_page_lets_a_browser_load_nothing_but_its_own_files(sidecar: Sidecar) -> None:
+    connection = sidecar.admin_connection()
     connection.request("GET", "/", headers=BROWSER)
     answer = connection.getresponse()
     text = answer.read().decode()
@@ -149,7 +158,7 @@ def test_the_page_lets_a_browser_load_nothing_but_its_own_files(sidecar):
     assert not re.search(r"<[^>]*\son\w+=|style=|javascript:|<script>|https?://(?!127\.0\.0\.1)", text)
 
 
-def test_the_page_shows_what_runs_and_what_was_refused(start, receiver, craft):
+def test_the_page_shows_what_runs_and_what_was_refused(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start({"workers": 2})
     text = page(sidecar)
     for shown in ("serving", "sidecar.yaml", "2 of 2", "None since startup", "github", "custom scheme", "address only"):
@@ -159,7 +168,7 @@ def test_the_page_shows_what_runs_and_what_was_refused(start, receiver, craft):
     assert sidecar.ask(craft.begini(secret="wrong" * 10)).status == 403
     sidecar.settled()
     text = page(sidecar)
-    begini = re.search(r'<article id="route-0">.*?</article>', text, re.DOTALL)[0]
+    (begini,) = re.findall(r'<article id="route-0">.*?</article>', text, re.DOTALL)
     assert re.findall(r'class="n">([0-9]+)</td><td class="n">([0-9]+)<', begini) == [("1", "1"), ("1", "1")]
     assert re.search(r"<td>current</td><td class=\"n\">1</td><td><time", begini)
     assert '<td>previous</td><td class="n">0</td><td>not since startup</td>' in begini
@@ -176,7 +185,9 @@ def test_the_page_shows_what_runs_and_what_was_refused(start, receiver, craft):
         assert shown in row
 
 
-def test_nothing_that_a_sender_writes_becomes_a_part_of_the_page(start, receiver, craft):
+def test_nothing_that_a_sender_writes_becomes_a_part_of_the_page(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start({"delivery_test": {"accounts": [{"id": ACCOUNT, "api_key": {"env": "OTHER_API_KEY"}}]}})
     sidecar.ask(craft.request(HOSTILE))
     attack = b"<img src=x onerror=alert(1)>"
@@ -192,7 +203,7 @@ def test_nothing_that_a_sender_writes_becomes_a_part_of_the_page(start, receiver
     assert about(sidecar)["refusals"][1]["reason"] == "client_ip_unreadable"
 
 
-def test_a_secret_whose_day_has_come_is_marked(start):
+def test_a_secret_whose_day_has_come_is_marked(start: Start) -> None:
     days = {"current": "2100-01-01", "previous": "2020-02-29"}
     secrets = [{"id": name, "env": "BEGINI_API_KEY", "retire_by": day} for name, day in days.items()]
     sidecar = start({"routes": [{"path": "/hooks", "verify": "begini", "secrets": secrets}]})
@@ -201,7 +212,7 @@ def test_a_secret_whose_day_has_come_is_marked(start):
     assert '<small class="bad">retire by 2020-02-29</small>' in text
 
 
-def test_a_failed_reload_is_shown_with_its_line_until_it_is_mended(start):
+def test_a_failed_reload_is_shown_with_its_line_until_it_is_mended(start: Start) -> None:
     sidecar = start()
     sidecar.write(json.dumps(sidecar.config, indent=1).replace('"mode": "shadow"', '"mode": "shaddow"'))
     assert sidecar.admin("/-/reload", method="POST")[0] == 400
@@ -216,7 +227,7 @@ def test_a_failed_reload_is_shown_with_its_line_until_it_is_mended(start):
 # Who may change something
 
 
-def test_elsewhere_than_on_loopback_nothing_can_be_changed_without_a_token(start, receiver):
+def test_elsewhere_than_on_loopback_nothing_can_be_changed_without_a_token(start: Start, receiver: Receiver) -> None:
     account = {"id": "a", "api_key": {"env": "OTHER_API_KEY"}, "webhook_url": f"{receiver.url}/hook"}
     sidecar = start({"admin": "0.0.0.0:0", "delivery_test": {"accounts": [account]}})
     mark = sidecar.mark()
@@ -236,7 +247,7 @@ def test_elsewhere_than_on_loopback_nothing_can_be_changed_without_a_token(start
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1:0"])
-def test_whoever_knows_the_token_may_reload_and_test(start, receiver, listen):
+def test_whoever_knows_the_token_may_reload_and_test(start: Start, receiver: Receiver, listen: str) -> None:
     account = {"id": ACCOUNT, "api_key": {"env": "OTHER_API_KEY"}, "webhook_url": f"{receiver.url}/hook"}
     sidecar = start(
         {"admin": listen, "admin_token": {"env": "ADMIN_TOKEN"}, "delivery_test": {"accounts": [account]}},
@@ -251,8 +262,8 @@ def test_whoever_knows_the_token_may_reload_and_test(start, receiver, listen):
     ):
         assert sidecar.admin("/-/reload", method="POST", headers=wrong)[0] == 401
     assert sidecar.admin("/-/reload", method="POST", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
-    for wrong in ("", TOKEN[:-1], "caf\xe9", "\x00"):
-        assert submitted(sidecar, account=ACCOUNT, token=wrong)[0] == 401
+    for token in ("", TOKEN[:-1], "caf\xe9", "\x00"):
+        assert submitted(sidecar, account=ACCOUNT, token=token)[0] == 401
     assert submitted(sidecar, account="nobody", token=TOKEN)[0] == 400
     assert not receiver.requests
     status, text = submitted(sidecar, account=ACCOUNT, token=TOKEN)
@@ -260,19 +271,19 @@ def test_whoever_knows_the_token_may_reload_and_test(start, receiver, listen):
     assert receiver.requests[0].line == b"POST /hook HTTP/1.1"
 
 
-def test_a_receivers_answer_is_shown_without_the_signature_and_as_text(start, receiver):
+def test_a_receivers_answer_is_shown_without_the_signature_and_as_text(start: Start, receiver: Receiver) -> None:
     account = {"id": "a", "api_key": {"env": "OTHER_API_KEY"}, "webhook_url": f"{receiver.url}/hook"}
     sidecar = start({"delivery_test": {"accounts": [account]}})
     leaked = []
 
-    def echo(peer):
+    def echo(peer: Peer) -> None:
         peer.read_body()
         leaked.extend(peer.seen.values(b"x-signature"))
         body = b"<script>alert(1)</script>" + leaked[0]
         peer.send(b"HTTP/1.1 418 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     receiver.then(echo)
-    connection = http.client.HTTPConnection(*sidecar.admin_address.rsplit(":", 1), timeout=10)
+    connection = sidecar.admin_connection()
     connection.request("POST", "/-/delivery-test", "account=a")
     text = connection.getresponse().read().decode()
     connection.close()
@@ -292,13 +303,15 @@ def test_a_receivers_answer_is_shown_without_the_signature_and_as_text(start, re
         {"Host": "evil.example:9090", "Origin": "http://evil.example:9090", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-def test_another_web_page_in_the_operators_browser_can_change_nothing(process, receiver, headers):
+def test_another_web_page_in_the_operators_browser_can_change_nothing(
+    process: Sidecar, receiver: Receiver, headers: dict[str, str]
+) -> None:
     assert process.admin("/-/reload", method="POST", headers=headers)[0] == 403
     assert submitted(process, headers=headers, account="a")[0] == 403
     assert process.admin("/-/events", headers=headers)[0] == 403
 
 
-def test_a_name_rebound_to_loopback_sees_nothing(process, receiver):
+def test_a_name_rebound_to_loopback_sees_nothing(process: Sidecar, receiver: Receiver) -> None:
     rebound = {"Host": "evil.example:9090"} | BROWSER
     for path in ("/", "/-/config", "/-/events"):
         status, body = process.admin(path, headers=rebound)
@@ -310,9 +323,9 @@ def test_a_name_rebound_to_loopback_sees_nothing(process, receiver):
 @pytest.mark.parametrize(
     "body", ["", "account", "&" * 5000, "account=a&" * 900, "x" * 9000, "account=%ff%00&token=%zz", "\r\n{}"]
 )
-def test_a_form_that_is_none_is_refused(process, receiver, body):
+def test_a_form_that_is_none_is_refused(process: Sidecar, receiver: Receiver, body: str) -> None:
     assert process.admin("/-/delivery-test")[0] == 405
-    connection = http.client.HTTPConnection(*process.admin_address.rsplit(":", 1), timeout=10)
+    connection = process.admin_connection()
     connection.request("POST", "/-/delivery-test", body)
     assert connection.getresponse().status == 400
     connection.close()
@@ -322,7 +335,9 @@ def test_a_form_that_is_none_is_refused(process, receiver, body):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_listener_is_told_of_what_changes_and_of_nothing_else(listen, start, receiver, craft, workers):
+def test_a_listener_is_told_of_what_changes_and_of_nothing_else(
+    listen: Callable[..., Stream], start: Start, receiver: Receiver, craft: type[Craft], workers: int
+) -> None:
     sidecar = start({"workers": workers})
     stream = listen(sidecar)
     whole = stream.until(lambda parts: "refusals" in parts)
@@ -338,7 +353,9 @@ def test_a_listener_is_told_of_what_changes_and_of_nothing_else(listen, start, r
     assert "routes" not in again.parts
 
 
-def test_other_routes_after_a_reload_reach_the_listener_whole(listen, start, receiver, craft):
+def test_other_routes_after_a_reload_reach_the_listener_whole(
+    listen: Callable[..., Stream], start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start()
     stream = listen(sidecar)
     stream.until(lambda parts: "routes" in parts)
@@ -348,17 +365,25 @@ def test_other_routes_after_a_reload_reach_the_listener_whole(listen, start, rec
     assert stream.until(lambda parts: "routes" in parts)["routes"].count("<article") == 3
 
 
-def test_listeners_are_bounded_and_a_place_is_free_again_when_one_leaves(listen, start, wait_until):
+def test_listeners_are_bounded_and_a_place_is_free_again_when_one_leaves(
+    listen: Callable[..., Stream], start: Start, wait_until: WaitUntil
+) -> None:
     sidecar = start()
     streams = [listen(sidecar) for _ in range(16)]
     assert {stream.answer.status for stream in streams} == {200}
     assert listen(sidecar).answer.status == 503
     streams.pop().close()
-    wait_until(lambda: (stream := listen(sidecar)).close() or stream.answer.status == 200, "a free place")
+
+    def accepted() -> bool:
+        stream = listen(sidecar)
+        stream.close()
+        return stream.answer.status == 200
+
+    wait_until(accepted, "a free place")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_streams_end_when_the_program_drains(listen, start, workers):
+def test_streams_end_when_the_program_drains(listen: Callable[..., Stream], start: Start, workers: int) -> None:
     sidecar = start({"workers": workers, "drain": "3s"})
     stream = listen(sidecar)
     stream.until(lambda parts: "state" in parts)
@@ -374,18 +399,20 @@ def test_streams_end_when_the_program_drains(listen, start, workers):
 
 
 @pytest.mark.parametrize("since", ["", "-1", "x", "9" * 50, "\u0661", "1.5"])
-def test_a_version_that_is_none_gets_everything(listen, process, receiver, since):
+def test_a_version_that_is_none_gets_everything(
+    listen: Callable[..., Stream], process: Sidecar, receiver: Receiver, since: str
+) -> None:
     stream = listen(process, f"/-/events?since={quote(since)}")
     assert "routes" in stream.until(lambda parts: "routes" in parts)
 
 
-def test_a_web_page_that_rebinds_its_name_reads_and_changes_nothing(start, receiver):
+def test_a_web_page_that_rebinds_its_name_reads_and_changes_nothing(start: Start, receiver: Receiver) -> None:
     """Not only on loopback: the listener's usual address is 0.0.0.0."""
     sidecar = start({"admin": "0.0.0.0:0", "admin_hosts": ["Status.Example.ORG", "*.corp.example"]})
     port = sidecar.admin_address.rsplit(":", 1)[1]
     sidecar.admin_address = f"127.0.0.1:{port}"
 
-    def status(path, host, method="GET"):
+    def status(path: str, host: str, method: str = "GET") -> int:
         return sidecar.admin(path, method=method, headers={"Host": host, "Accept": "text/html"})[0]
 
     for host in (f"rebound.attacker.example:{port}", "status.example.org.attacker.example", "corp.example"):

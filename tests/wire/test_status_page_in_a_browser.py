@@ -1,9 +1,13 @@
 """The status page in a real Chromium: it lives, keeps its own policy, and is whole without JavaScript and on a phone."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from browser import driver
+from browser import Browser, Driver, driver
+from craft import Craft
+from sidecar_process import Sidecar
 
 WIDE = b"/" + b"very-long-path-without-a-place-to-break" * 20 + b"<script>alert(1)</script>"
 TOKEN = "CANARY-SECRET-admin-token-83bd"
@@ -19,27 +23,27 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Driver]:
     with driver() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def window(chromium):
+def window(chromium: Driver) -> Iterator[Browser]:
     with chromium.window() as browser:
         yield browser
 
 
 @pytest.fixture
-def url(sidecar):
+def url(sidecar: Sidecar) -> str:
     return f"http://{sidecar.admin_address}/"
 
 
-def scrolls_sideways(browser):
+def scrolls_sideways(browser: Browser) -> Any:
     return browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth")
 
 
-def hostile(sidecar, craft):
+def hostile(sidecar: Sidecar, craft: type[Craft]) -> None:
     """What an attacker would leave behind on the page."""
     sidecar.ask(craft.request(WIDE))
     sidecar.ask(
@@ -48,7 +52,9 @@ def hostile(sidecar, craft):
     )
 
 
-def test_what_happens_is_seen_without_looking_again_and_the_console_stays_silent(window, sidecar, url, craft):
+def test_what_happens_is_seen_without_looking_again_and_the_console_stays_silent(
+    window: Browser, sidecar: Sidecar, url: str, craft: type[Craft]
+) -> None:
     hostile(sidecar, craft)
     window.open(url)
     window.wait(lambda: window.text("#live") == "Live", "the event stream")
@@ -64,7 +70,9 @@ def test_what_happens_is_seen_without_looking_again_and_the_console_stays_silent
     assert window.console() == []
 
 
-def test_what_a_sender_wrote_is_read_and_not_run(window, sidecar, url, craft):
+def test_what_a_sender_wrote_is_read_and_not_run(
+    window: Browser, sidecar: Sidecar, url: str, craft: type[Craft]
+) -> None:
     hostile(sidecar, craft)
     window.open(url)
     window.wait(lambda: window.text("#live") == "Live", "the event stream")
@@ -75,7 +83,7 @@ def test_what_a_sender_wrote_is_read_and_not_run(window, sidecar, url, craft):
     assert window.console() == []
 
 
-def test_the_policy_stops_what_would_have_got_through(window, sidecar, url):
+def test_the_policy_stops_what_would_have_got_through(window: Browser, sidecar: Sidecar, url: str) -> None:
     window.open(url)
     window.run("const s = document.createElement('script'); s.text = 'window.ran = 1'; document.body.append(s)")
     window.run("const i = new Image(); i.src = 'http://127.0.0.1:1/x'; document.body.append(i)")
@@ -83,7 +91,7 @@ def test_the_policy_stops_what_would_have_got_through(window, sidecar, url):
     window.wait(lambda: len([text for text in window.console() if "Content Security Policy" in text]) >= 1, "a refusal")
 
 
-def test_the_form_sends_a_test_and_says_what_became_of_it(window, sidecar, url):
+def test_the_form_sends_a_test_and_says_what_became_of_it(window: Browser, sidecar: Sidecar, url: str) -> None:
     window.open(url)
     window.fill("input[name=token]", "wrong")
     window.click("#test button")
@@ -97,7 +105,9 @@ def test_the_form_sends_a_test_and_says_what_became_of_it(window, sidecar, url):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_told_from_what_is_behind_it(window, sidecar, url, craft, scheme):
+def test_every_text_can_be_told_from_what_is_behind_it(
+    window: Browser, sidecar: Sidecar, url: str, craft: type[Craft], scheme: str
+) -> None:
     """At least 4.5 to 1, as WCAG 2.2 asks (1.4.3), in either scheme."""
     hostile(sidecar, craft)
     window.color_scheme(scheme)
@@ -132,7 +142,9 @@ return weak;
 """
 
 
-def test_without_javascript_the_page_is_whole_and_the_form_works(chromium, sidecar, url, craft):
+def test_without_javascript_the_page_is_whole_and_the_form_works(
+    chromium: Driver, sidecar: Sidecar, url: str, craft: type[Craft]
+) -> None:
     with chromium.window(javascript=False) as browser:
         sidecar.ask(craft.request(b"/seen-without-a-script"))
         browser.open(url)
@@ -147,7 +159,7 @@ def test_without_javascript_the_page_is_whole_and_the_form_works(chromium, sidec
         assert browser.console() == []
 
 
-def test_on_a_phone_nothing_scrolls_sideways(chromium, sidecar, url, craft):
+def test_on_a_phone_nothing_scrolls_sideways(chromium: Driver, sidecar: Sidecar, url: str, craft: type[Craft]) -> None:
     with chromium.window(phone=True) as browser:
         hostile(sidecar, craft)
         mark = sidecar.mark()

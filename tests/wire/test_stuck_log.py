@@ -9,8 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from craft import Craft
+from receiver import Receiver
+from waiting import WaitUntil
 
 SECRET = "CANARY-SECRET-stuck-log-18c2"
 #: More than a pipe and the queues of two workers hold, each line some 900 bytes.
@@ -20,7 +26,7 @@ REQUESTS = 16_000
 class Stuck:
     """A sidecar whose standard output is a pipe that is read only by `read`."""
 
-    def __init__(self, directory, upstream, workers, **log):
+    def __init__(self, directory: Path, upstream: str, workers: int, **log: Any) -> None:
         file = directory / "sidecar.yaml"
         config = {
             "listen": "127.0.0.1:0",
@@ -41,29 +47,31 @@ class Stuck:
             env=os.environ | {"STUCK": SECRET},
         )
         os.close(write_end)
+        assert self.process.stderr is not None
+        self.stderr = self.process.stderr
         self.text = b""
         while b'"serving"' not in self.text:
             self.read()
         serving = json.loads(next(line for line in self.text.splitlines() if b'"serving"' in line))
         self.port, self.admin_port = (int(serving[name].rsplit(":", 1)[1]) for name in ("listen", "admin"))
 
-    def read(self):
+    def read(self) -> bool:
         """Returns false at the end."""
         assert select.select([self.end], [], [], 20)[0], "nothing was written for 20 s"
         data = os.read(self.end, 1 << 20)
         self.text += data
         return bool(data)
 
-    def close(self):
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
+        self.stderr.close()
         os.close(self.end)
 
-    def connect(self):
+    def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 10)
 
-    def flood(self):
+    def flood(self) -> None:
         """Rejected requests from several connections, so that every worker gets some."""
         request = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"\x22" * 300)
         for _ in range(40):
@@ -74,13 +82,13 @@ class Stuck:
                     while seen.count(b"HTTP/1.1 404") < 20:
                         seen += sender.recv(1 << 16)
 
-    def deliver(self, craft):
+    def deliver(self, craft: type[Craft]) -> bytes:
         body = b'{"n":1}'
         with self.connect() as sender:
             sender.sendall(craft.request(b"/hooks/a", [(b"X-Signature", craft.mac(SECRET, body))], body))
             return sender.recv(1 << 16)
 
-    def admin(self, path):
+    def admin(self, path: str) -> bytes:
         with socket.create_connection(("127.0.0.1", self.admin_port), 5) as client:
             client.sendall(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % path.encode())
             seen = b""
@@ -88,17 +96,17 @@ class Stuck:
                 seen += data
         return seen
 
-    def dropped(self):
+    def dropped(self) -> int:
         (count,) = re.findall(rb"^webhook_sidecar_log_lines_dropped_total (\S+)$", self.admin("/metrics"), re.M)
         return int(float(count))
 
 
 @pytest.fixture
-def stuck(tmp_path, receiver, request):
+def stuck(tmp_path: Path, receiver: Receiver) -> Iterator[Callable[..., Stuck]]:
     """A sidecar with this number of workers, in front of the receiver."""
-    made = []
+    made: list[Stuck] = []
 
-    def start(workers, **log):
+    def start(workers: int, **log: Any) -> Stuck:
         made.append(Stuck(tmp_path, receiver.url, workers, **log))
         return made[-1]
 
@@ -108,7 +116,9 @@ def stuck(tmp_path, receiver, request):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_reader_that_is_stuck_holds_up_nothing(stuck, receiver, craft, workers):
+def test_a_reader_that_is_stuck_holds_up_nothing(
+    stuck: Callable[..., Stuck], receiver: Receiver, craft: type[Craft], workers: int
+) -> None:
     sidecar = stuck(workers, rejected="off")
     assert sidecar.dropped() == 0
     sidecar.flood()
@@ -121,11 +131,13 @@ def test_a_reader_that_is_stuck_holds_up_nothing(stuck, receiver, craft, workers
     sidecar.process.send_signal(signal.SIGTERM)
     assert sidecar.process.wait(10) == 0
     assert time.monotonic() - began < 8  # drain, and a second for the log of each process
-    assert sidecar.process.stderr.read() == b""
+    assert sidecar.stderr.read() == b""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_when_reading_resumes_the_log_says_how_many_lines_are_missing(stuck, craft, workers):
+def test_when_reading_resumes_the_log_says_how_many_lines_are_missing(
+    stuck: Callable[..., Stuck], craft: type[Craft], workers: int
+) -> None:
     sidecar = stuck(workers, rejected="off")
     sidecar.flood()
     sidecar.deliver(craft)
@@ -149,7 +161,9 @@ def test_when_reading_resumes_the_log_says_how_many_lines_are_missing(stuck, cra
     assert [line["event"] for line in lines[-2:]].count("stopped") == 1
 
 
-def test_a_reader_that_is_gone_holds_up_nothing(stuck, craft, wait_until):
+def test_a_reader_that_is_gone_holds_up_nothing(
+    stuck: Callable[..., Stuck], craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = stuck(1)
     gone, sidecar.end = sidecar.end, os.open(os.devnull, os.O_RDONLY)
     os.close(gone)
@@ -158,4 +172,4 @@ def test_a_reader_that_is_gone_holds_up_nothing(stuck, craft, wait_until):
     assert sidecar.deliver(craft).startswith(b"HTTP/1.1 200")
     sidecar.process.send_signal(signal.SIGTERM)
     assert sidecar.process.wait(10) == 0
-    assert sidecar.process.stderr.read() == b""
+    assert sidecar.stderr.read() == b""

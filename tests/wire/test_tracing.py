@@ -8,9 +8,14 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from craft import Craft
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from receiver import Receiver
+from sidecar_process import Config, Sidecar, Start
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -19,7 +24,7 @@ SENT = [
     (b"tracestate", b"congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"),
 ]
 SERVER, CLIENT, INTERNAL = 2, 3, 1
-CONFIG = {"tracing": {}}
+CONFIG: Config = {"tracing": {}}
 ENV = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_RESOURCE_ATTRIBUTES": "service.name=hooks,k8s.pod.name=one"}
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
@@ -27,14 +32,15 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 class Collector:
     """Takes spans over HTTP. While `down` it answers 400, which nobody tries again."""
 
-    def __init__(self):
-        self.requests, self.spans = [], []
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.spans: list[Any] = []
         self.down = False
         self.changed = threading.Condition()
         collector = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 self.send_response(400 if collector.down else 200)
                 self.send_header("Content-Length", "0")
@@ -42,14 +48,14 @@ class Collector:
                 if not collector.down:
                     collector.take(self.path, self.headers, body)
 
-            def log_message(self, *arguments):
+            def log_message(self, *arguments: Any) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def take(self, path, headers, body):
+    def take(self, path: str, headers: Any, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)
         with self.changed:
             self.requests.append((path, headers, request))
@@ -58,7 +64,7 @@ class Collector:
                     self.spans += scope.spans
             self.changed.notify_all()
 
-    def wait(self, count):
+    def wait(self, count: int) -> dict[str, Any]:
         """So many spans, by name."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.spans) >= count, 10), self.spans
@@ -67,18 +73,18 @@ class Collector:
         return {span.name: span for span in spans}
 
 
-def attributes(span):
+def attributes(span: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
-def has_protobuf(running):
+def has_protobuf(running: Sidecar) -> bool:
     """Whether the process has loaded the library of protobuf, which every exporter needs."""
     with open(f"/proc/{running.process.pid}/maps") as maps:
         return "/_upb/" in maps.read()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def collector():
+def collector() -> Iterator[Collector]:
     made = Collector()
     CONFIG["tracing"]["endpoint"] = made.url  # before the module's process starts
     yield made
@@ -86,7 +92,9 @@ def collector():
     made.server.server_close()
 
 
-def test_without_tracing_both_fields_pass_untouched_and_nothing_of_opentelemetry_is_imported(start, receiver, craft):
+def test_without_tracing_both_fields_pass_untouched_and_nothing_of_opentelemetry_is_imported(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     running = start()
     assert running.ask(craft.begini(headers=SENT)).status == 200
     seen = receiver.requests[0]
@@ -99,7 +107,9 @@ def test_without_tracing_both_fields_pass_untouched_and_nothing_of_opentelemetry
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_delivery_has_spans_of_itself_its_verification_and_the_receivers_part(sidecar, receiver, craft, collector):
+def test_a_delivery_has_spans_of_itself_its_verification_and_the_receivers_part(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     assert has_protobuf(sidecar)
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini(headers=SENT)).status == 200
@@ -140,7 +150,9 @@ def test_a_delivery_has_spans_of_itself_its_verification_and_the_receivers_part(
         [SENT[0], SENT[0]],
     ],
 )
-def test_where_the_sender_has_no_trace_one_begins_here(sidecar, receiver, craft, collector, sent):
+def test_where_the_sender_has_no_trace_one_begins_here(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector, sent: Any
+) -> None:
     assert sidecar.ask(craft.begini(headers=sent)).status == 200
     spans = collector.wait(3)
     whole = spans["POST /webhooks/begini"]
@@ -152,7 +164,9 @@ def test_where_the_sender_has_no_trace_one_begins_here(sidecar, receiver, craft,
     assert seen.values(b"tracestate") == []
 
 
-def test_a_refused_delivery_has_no_upstream_span_and_says_why(sidecar, receiver, craft, collector):
+def test_a_refused_delivery_has_no_upstream_span_and_says_why(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     assert sidecar.ask(craft.begini(secret="OTHER_API_KEY")).status == 403
     spans = collector.wait(2)
     told = attributes(spans["POST /webhooks/begini"])
@@ -164,7 +178,9 @@ def test_a_refused_delivery_has_no_upstream_span_and_says_why(sidecar, receiver,
     assert attributes(spans["HTTP"])["http.request.method"] == "_OTHER"
 
 
-def test_what_fails_at_the_receiver_is_an_error(sidecar, receiver, craft, collector):
+def test_what_fails_at_the_receiver_is_an_error(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     receiver.then(BUSY)
     assert sidecar.ask(craft.begini()).status == 503
     spans = collector.wait(3)
@@ -175,7 +191,9 @@ def test_what_fails_at_the_receiver_is_an_error(sidecar, receiver, craft, collec
     assert spans["POST /webhooks/down"].status.code == 2
 
 
-def test_spans_hold_no_secret_no_signature_no_body_and_no_query(sidecar, receiver, craft, collector):
+def test_spans_hold_no_secret_no_signature_no_body_and_no_query(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     assert sidecar.ask(craft.begini(path=b"/webhooks/begini?token=CANARY-SECRET-query")).status == 200
     collector.wait(3)
     text = "".join(str(request) for _, _, request in collector.requests)
@@ -183,7 +201,9 @@ def test_spans_hold_no_secret_no_signature_no_body_and_no_query(sidecar, receive
         assert secret not in text
 
 
-def test_of_openmetrics_the_three_times_have_exemplars_and_of_the_old_format_none(sidecar, receiver, craft, collector):
+def test_of_openmetrics_the_three_times_have_exemplars_and_of_the_old_format_none(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     other = "5" * 32  # of no other test
     assert sidecar.ask(craft.begini(headers=[(b"traceparent", f"00-{other}-{PARENT}-01".encode())])).status == 200
     whole = collector.wait(3)["POST /webhooks/begini"]
@@ -207,7 +227,9 @@ def test_of_openmetrics_the_three_times_have_exemplars_and_of_the_old_format_non
     assert b"# {" not in sidecar.admin("/metrics")[1]
 
 
-def test_a_share_is_traced_and_the_rest_is_left_as_it_came(start, receiver, craft, collector):
+def test_a_share_is_traced_and_the_rest_is_left_as_it_came(
+    start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     running = start({"tracing": {"endpoint": f"{collector.url}/v1/traces", "sample": 0.5}}, env=ENV)
     low = (b"traceparent", f"00-{'1' * 32}-{PARENT}-00".encode())
     high = (b"traceparent", f"00-{'e' * 32}-{PARENT}-01".encode())
@@ -218,7 +240,9 @@ def test_a_share_is_traced_and_the_rest_is_left_as_it_came(start, receiver, craf
     assert receiver.requests[1].values(b"traceparent") != [low[1]]
 
 
-def test_a_collector_that_fails_is_told_once_and_costs_no_delivery(start, receiver, craft, collector):
+def test_a_collector_that_fails_is_told_once_and_costs_no_delivery(
+    start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     running = start({"tracing": {"endpoint": collector.url}}, env=ENV)
     collector.down = True
     mark = running.mark()
@@ -235,8 +259,8 @@ def test_a_collector_that_fails_is_told_once_and_costs_no_delivery(start, receiv
 
 
 def test_the_last_spans_leave_before_the_end_and_a_collector_that_hangs_does_not_delay_it(
-    start, receiver, craft, collector
-):
+    start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     late = ENV | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
     running = start({"tracing": {"endpoint": collector.url}}, env=late)
     assert running.ask(craft.begini()).status == 200
@@ -248,7 +272,9 @@ def test_the_last_spans_leave_before_the_end_and_a_collector_that_hangs_does_not
     running.stop()  # within the harness's patience
 
 
-def test_workers_have_traces_and_exemplars_too(start, receiver, craft, collector):
+def test_workers_have_traces_and_exemplars_too(
+    start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     running = start({"tracing": {"endpoint": collector.url}, "workers": 2}, env=ENV)
     for _ in range(6):
         assert running.ask(craft.begini(headers=SENT)).status == 200
@@ -259,7 +285,9 @@ def test_workers_have_traces_and_exemplars_too(start, receiver, craft, collector
     assert text.count(TRACE.encode()) >= 3
 
 
-def test_tracing_changes_only_by_a_restart(start, receiver, craft, collector):
+def test_tracing_changes_only_by_a_restart(
+    start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
+) -> None:
     running = start()
     running.write(running.config | {"tracing": {"endpoint": collector.url}})
     status, text = running.admin("/-/reload", method="POST")

@@ -4,6 +4,9 @@ import hashlib
 import os
 
 import pytest
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Sidecar
 
 #: Names that the sidecar adds itself.
 ADDED = {b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Webhook-Verified", b"X-Webhook-Secret-Id"}
@@ -24,12 +27,14 @@ ADDED = {b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Webh
     ],
     ids=lambda query: repr(query[:20]),
 )
-def test_the_target_is_forwarded_with_its_raw_bytes(sidecar, receiver, craft, query):
+def test_the_target_is_forwarded_with_its_raw_bytes(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], query: bytes
+) -> None:
     assert sidecar.ask(craft.begini(path=b"/webhooks/begini" + query)).status == 200
     assert receiver.requests[0].line == b"POST /webhooks/begini" + query + b" HTTP/1.1"
 
 
-def test_headers_keep_order_duplicates_and_spelling(sidecar, receiver, craft):
+def test_headers_keep_order_duplicates_and_spelling(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     fields = [
         (b"X-First", b"1"),
         (b"x-dup", b"a"),
@@ -51,20 +56,22 @@ def test_headers_keep_order_duplicates_and_spelling(sidecar, receiver, craft):
     assert receiver.requests[0].values(b"content-length") == [b"%d" % len(craft.json_body)]
 
 
-def test_values_with_bytes_above_ascii_are_forwarded_as_they_are(sidecar, receiver, craft):
+def test_values_with_bytes_above_ascii_are_forwarded_as_they_are(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     value = bytes(range(0x80, 0x100)) + b" caf\xc3\xa9 \tx"
     assert sidecar.ask(craft.begini(headers=[(b"X-Obs", value)])).status == 200
     assert receiver.requests[0].values(b"X-Obs") == [value]
 
 
-def test_a_binary_body_is_forwarded_as_it_is(sidecar, receiver, craft):
+def test_a_binary_body_is_forwarded_as_it_is(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     body = bytes(range(256)) * 5 + b"\r\n\r\n0\r\n\r\n" + os.urandom(1000)
     assert sidecar.ask(craft.begini(body, [(b"Content-Encoding", b"gzip")])).status == 200
     assert receiver.requests[0].body == body
     assert receiver.requests[0].values(b"Content-Encoding") == [b"gzip"]
 
 
-def test_a_body_of_three_mebibytes_is_forwarded_whole(sidecar, receiver, craft):
+def test_a_body_of_three_mebibytes_is_forwarded_whole(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     body = os.urandom(1 << 16) * 48
     mark = sidecar.mark()
     assert sidecar.ask(craft.begini(body)).status == 200
@@ -74,7 +81,9 @@ def test_a_body_of_three_mebibytes_is_forwarded_whole(sidecar, receiver, craft):
 
 
 @pytest.mark.parametrize(("size", "piece"), [(0, 1), (1, 1), (3000, 7), (300_000, 65536)])
-def test_a_chunked_body_is_framed_anew_with_one_content_length(sidecar, receiver, craft, size, piece):
+def test_a_chunked_body_is_framed_anew_with_one_content_length(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], size: int, piece: int
+) -> None:
     body = os.urandom(size)
     fields = [(b"X-Signature", craft.mac("BEGINI_API_KEY", body)), (b"Transfer-Encoding", b"chunked")]
     assert sidecar.ask(craft.request(headers=fields) + craft.chunked(body, piece)).status == 200
@@ -84,14 +93,16 @@ def test_a_chunked_body_is_framed_anew_with_one_content_length(sidecar, receiver
     assert seen.body == body
 
 
-def test_chunk_extensions_and_odd_spellings_of_chunked_do_not_reach_the_receiver(sidecar, receiver, craft):
+def test_chunk_extensions_and_odd_spellings_of_chunked_do_not_reach_the_receiver(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     fields = [(b"X-Signature", craft.mac("BEGINI_API_KEY", b"hello world")), (b"TRANSFER-encoding", b"Chunked")]
     raw = craft.request(headers=fields) + b'5;name="va;lue"\r\nhello\r\n0006\r\n world\r\n0\r\n\r\n'
     assert sidecar.ask(raw).status == 200
     assert receiver.requests[0].body == b"hello world"
 
 
-def test_every_byte_may_come_alone(sidecar, receiver, craft):
+def test_every_byte_may_come_alone(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         for byte in craft.begini(b'{"a":1}', [(b"X-Other", b"1")]):
             client.send(bytes([byte]))
@@ -99,7 +110,9 @@ def test_every_byte_may_come_alone(sidecar, receiver, craft):
     assert receiver.requests[0].body == b'{"a":1}'
 
 
-def test_expect_100_continue_is_answered_here_and_not_forwarded(sidecar, receiver, craft):
+def test_expect_100_continue_is_answered_here_and_not_forwarded(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.begini(headers=[(b"Expect", b"100-continue")])
     with sidecar.connect() as client:
         client.send(raw.removesuffix(craft.json_body))
@@ -109,18 +122,22 @@ def test_expect_100_continue_is_answered_here_and_not_forwarded(sidecar, receive
     assert receiver.requests[0].values(b"Expect") == []
 
 
-def test_expect_with_the_body_already_there_gets_its_answer(sidecar, receiver, craft):
+def test_expect_with_the_body_already_there_gets_its_answer(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     assert sidecar.ask(craft.begini(headers=[(b"Expect", b"100-continue")])).status == 200
 
 
-def test_a_body_too_large_is_refused_instead_of_asked_for(sidecar, receiver, craft):
+def test_a_body_too_large_is_refused_instead_of_asked_for(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     signature = (b"X-Signature", b"0" * 128)
     raw = craft.request(b"/webhooks/small", [signature, (b"Expect", b"100-continue"), (b"Content-Length", b"1001")])
     answer = sidecar.refused(raw, 413, "body_too_large", route="small", receiver=receiver)
     assert answer.informational == []
 
 
-def test_a_sender_of_http_1_0_is_served(sidecar, receiver, craft):
+def test_a_sender_of_http_1_0_is_served(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     with sidecar.connect() as client:
         answer = client.send(craft.begini(version=b"HTTP/1.0", host=None)).answer()
         assert (answer.status, answer.body) == (200, b"ok")
@@ -128,12 +145,12 @@ def test_a_sender_of_http_1_0_is_served(sidecar, receiver, craft):
     assert receiver.requests[0].line == b"POST /webhooks/begini HTTP/1.1"
 
 
-def test_the_receiver_always_gets_a_host(sidecar, receiver, craft):
+def test_the_receiver_always_gets_a_host(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     assert sidecar.ask(craft.begini(version=b"HTTP/1.0", host=None)).status == 200
     assert len(receiver.requests[0].values(b"Host")) == 1  # RFC 9112, 3.2: an HTTP/1.1 request without it is a 400
 
 
-def test_hop_by_hop_headers_are_not_forwarded(sidecar, receiver, craft):
+def test_hop_by_hop_headers_are_not_forwarded(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     dropped = [
         (b"Connection", b"keep-alive, X-Named, x-other"),
         (b"Keep-Alive", b"timeout=5"),
@@ -151,7 +168,9 @@ def test_hop_by_hop_headers_are_not_forwarded(sidecar, receiver, craft):
     assert not lower & {name.lower() for name, _ in dropped}
 
 
-def test_a_connection_option_cannot_take_away_what_the_message_needs(sidecar, receiver, craft):
+def test_a_connection_option_cannot_take_away_what_the_message_needs(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     options = b"close, Host, Content-Length, Content-Type, X-Webhook-Verified, X-Forwarded-For, X-Signature"
     fields = [(b"Content-Type", b"application/json"), (b"Connection", options)]
     assert sidecar.ask(craft.begini(headers=fields)).status == 200
@@ -164,7 +183,7 @@ def test_a_connection_option_cannot_take_away_what_the_message_needs(sidecar, re
     assert seen.body == craft.json_body
 
 
-def test_hop_by_hop_headers_of_the_answer_are_removed(sidecar, receiver, craft):
+def test_hop_by_hop_headers_of_the_answer_are_removed(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     receiver.then(
         b"HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Named\r\nKeep-Alive: timeout=5\r\nX-Named: 1\r\nX-Stays: 2\r\n"
         b"Proxy-Authenticate: Basic\r\nTrailer: X\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok"
@@ -186,7 +205,7 @@ def test_hop_by_hop_headers_of_the_answer_are_removed(sidecar, receiver, craft):
         b"x'webhook`secret|id",
     ],
 )
-def test_our_own_names_cannot_be_forged(sidecar, receiver, craft, name):
+def test_our_own_names_cannot_be_forged(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: bytes) -> None:
     assert sidecar.ask(craft.begini(headers=[(name, b"forged"), (name, b"again")])).status == 200
     seen = receiver.requests[0]
     assert b"forged" not in seen.head
@@ -194,7 +213,9 @@ def test_our_own_names_cannot_be_forged(sidecar, receiver, craft, name):
     assert seen.values(b"X-Webhook-Secret-Id") == [b"current"]
 
 
-def test_only_a_trusted_proxy_may_send_x_forwarded_fields(sidecar, receiver, craft):
+def test_only_a_trusted_proxy_may_send_x_forwarded_fields(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.begini(headers=[(b"X-Forwarded-Prefix", b"/admin"), (b"x-forwarded-user", b"root")])
     assert sidecar.ask(raw).status == 200
     assert sidecar.ask(raw, source="127.0.0.9").status == 200
@@ -202,7 +223,9 @@ def test_only_a_trusted_proxy_may_send_x_forwarded_fields(sidecar, receiver, cra
     assert receiver.requests[1].values(b"X-Forwarded-Prefix") == [b"/admin"]
 
 
-def test_on_an_open_route_our_own_names_are_removed_and_not_added(sidecar, receiver, craft):
+def test_on_an_open_route_our_own_names_are_removed_and_not_added(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     raw = craft.request(
         b"/healthz", [(b"X-Webhook-Verified", b"begini"), (b"x_webhook_secret_id", b"current")], method=b"GET"
     )
@@ -210,7 +233,9 @@ def test_on_an_open_route_our_own_names_are_removed_and_not_added(sidecar, recei
     assert b"webhook" not in receiver.requests[0].head.lower()
 
 
-def test_forwarded_fields_of_an_untrusted_peer_are_replaced(sidecar, receiver, craft):
+def test_forwarded_fields_of_an_untrusted_peer_are_replaced(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     forged = [
         (b"X-Forwarded-For", b"192.0.2.66"),
         (b"x-forwarded-for", b"192.0.2.67"),
@@ -228,7 +253,9 @@ def test_forwarded_fields_of_an_untrusted_peer_are_replaced(sidecar, receiver, c
     assert seen.values(b"X-Forwarded-Host") == [b"hooks.test"]
 
 
-def test_forwarded_fields_of_the_trusted_proxy_are_kept_and_the_client_appended(sidecar, receiver, craft):
+def test_forwarded_fields_of_the_trusted_proxy_are_kept_and_the_client_appended(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     fields = [
         (b"X-Forwarded-For", b"192.0.2.1, 192.0.2.2"),
         (b"X-Forwarded-Proto", b"https"),
@@ -244,14 +271,16 @@ def test_forwarded_fields_of_the_trusted_proxy_are_kept_and_the_client_appended(
     assert (line["client"], line["peer"]) == ("192.0.2.2", "127.0.0.9")
 
 
-def test_what_the_trusted_proxy_leaves_out_is_added(sidecar, receiver, craft):
+def test_what_the_trusted_proxy_leaves_out_is_added(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     assert sidecar.ask(craft.begini(headers=[(b"X-Forwarded-For", b"192.0.2.1")]), source=craft.trusted).status == 200
     seen = receiver.requests[0]
     assert seen.values(b"X-Forwarded-Proto") == [b"http"]
     assert seen.values(b"X-Forwarded-Host") == [b"hooks.test"]
 
 
-def test_a_receiver_behind_tls_gets_the_same_bytes(sidecar, receiver, receivers, craft):
+def test_a_receiver_behind_tls_gets_the_same_bytes(
+    sidecar: Sidecar, receiver: Receiver, receivers: dict[str, Receiver], craft: type[Craft]
+) -> None:
     body = os.urandom(200_000)
     assert sidecar.ask(craft.begini(body, path=b"/webhooks/tls?x=%2F")).status == 200
     seen = receivers["tls"].requests[0]
@@ -261,7 +290,9 @@ def test_a_receiver_behind_tls_gets_the_same_bytes(sidecar, receiver, receivers,
     assert not receiver.requests
 
 
-def test_a_receiver_on_a_unix_socket_gets_the_same_bytes(sidecar, receiver, receivers, craft):
+def test_a_receiver_on_a_unix_socket_gets_the_same_bytes(
+    sidecar: Sidecar, receiver: Receiver, receivers: dict[str, Receiver], craft: type[Craft]
+) -> None:
     body = os.urandom(200_000)
     assert sidecar.ask(craft.begini(body, path=b"/webhooks/socket?")).status == 200
     seen = receivers["socket"].requests[0]
@@ -270,7 +301,7 @@ def test_a_receiver_on_a_unix_socket_gets_the_same_bytes(sidecar, receiver, rece
     assert not receiver.requests
 
 
-def test_another_method_is_forwarded_as_it_is(sidecar, receiver, craft):
+def test_another_method_is_forwarded_as_it_is(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     raw = craft.begini(path=b"/hooks/a", method=b"PUT")
     assert sidecar.ask(raw).status == 200
     assert receiver.requests[0].line == b"PUT /hooks/a HTTP/1.1"

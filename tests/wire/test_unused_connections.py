@@ -9,6 +9,9 @@ import time
 
 import pytest
 import uvloop
+from craft import Craft
+from receiver import Receiver
+from sidecar_process import Start
 
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
@@ -99,7 +102,7 @@ def test_an_answer_that_nobody_reads_does_not_hold_it(size: int) -> None:
     assert 0.2 < on_a_connection(size, [], read=False) < 3
 
 
-def test_the_time_is_configurable(start, receiver, craft):
+def test_the_time_is_configurable(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start({"timeouts": {"keep_alive": "300ms"}})
     with sidecar.connect() as client:
         assert client.send(craft.begini()).answer().status == 200

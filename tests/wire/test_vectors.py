@@ -5,9 +5,13 @@ The clock of a process is the real one, so routes are given a tolerance of centu
 
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from client import Response
+from receiver import Receiver
+from sidecar_process import Config, Sidecar, Start
 
 from sidecar.config.presets import load_preset
 
@@ -22,7 +26,7 @@ CENTURIES = "5000000h"
 selected = [vector for vector in VECTORS if vector["id"] not in UNUSABLE]
 
 
-def _route(number, vector, preset):
+def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
     """Its own path where the URL isn't signed; else the vector's URL is configured whole, or is the route's path."""
     url = urlsplit(vector["url"])
     path = f"/v/{vector['id']}"
@@ -41,7 +45,7 @@ def _route(number, vector, preset):
     }
 
 
-def _raw(vector, path):
+def _raw(vector: dict[str, Any], path: str) -> tuple[bytes, bytes]:
     url = urlsplit(vector["url"])
     target = path + ("?" + url.query if url.query else "")
     body = vector["body"].encode()
@@ -51,9 +55,11 @@ def _raw(vector, path):
 
 
 @pytest.fixture
-def serving(start, receiver):
+def serving(start: Start, receiver: Receiver) -> dict[str, tuple[Sidecar, Config]]:
     """Processes with every vector's route; several, because some vectors have one URL."""
-    env, batches, places = {}, [], {}
+    env: dict[str, str] = {}
+    batches: list[list[Config]] = []
+    places: dict[str, tuple[int, Config]] = {}
     for number, vector in enumerate(selected):
         route = _route(number, vector, load_preset(vector["provider"]))
         env |= {f"V{number}_{index}": secret for index, secret in enumerate(vector["secrets"])}
@@ -65,13 +71,15 @@ def serving(start, receiver):
         places[vector["id"]] = (batches.index(free[0]), route)
     made = []
     for batch in batches:
-        config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "upstream": receiver.url, "drain": "100ms"}
+        config: Config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "upstream": receiver.url, "drain": "100ms"}
         config["routes"] = batch
         made.append(start(text=json.dumps(config), env=env))
     return {name: (made[index], route) for name, (index, route) in places.items()}
 
 
-def _sent(serving, receiver, piecewise):
+def _sent(
+    serving: dict[str, tuple[Sidecar, Config]], receiver: Receiver, piecewise: bool
+) -> list[tuple[str, Response | None, list[bytes]]]:
     """Each vector whose answer, or what the receiver saw, is not as it must be."""
     wrong = []
     for vector in selected:
@@ -90,5 +98,7 @@ def _sent(serving, receiver, piecewise):
 
 
 @pytest.mark.parametrize("piecewise", [False, True], ids=["whole", "byte by byte"])
-def test_every_vector_has_its_verdict_on_the_wire(serving, receiver, piecewise):
+def test_every_vector_has_its_verdict_on_the_wire(
+    serving: dict[str, tuple[Sidecar, Config]], receiver: Receiver, piecewise: bool
+) -> None:
     assert _sent(serving, receiver, piecewise) == []

@@ -6,15 +6,21 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from client import Client
+from craft import Craft
+from receiver import Peer, Receiver
+from sidecar_process import Sidecar, Start
+from waiting import WaitUntil
 
 CONFIG = {"workers": 2}
 NEW = {"name": "new", "path": "/webhooks/new", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}]}
 
 
-def worker_pids(sidecar):
+def worker_pids(sidecar: Sidecar) -> list[int]:
     """Process ids of the living workers."""
     me = sidecar.process.pid
     pids = []
@@ -26,10 +32,10 @@ def worker_pids(sidecar):
     return sorted(pids)
 
 
-def gone(pids):
+def gone(pids: Collection[int]) -> bool:
     """Whether these processes have ended; one that nobody waited for is left as a zombie."""
 
-    def states():
+    def states() -> Iterator[str]:
         for pid in pids:
             with contextlib.suppress(OSError):
                 yield Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -37,20 +43,20 @@ def gone(pids):
     return set(states()) <= {"Z", "X"}
 
 
-def accepted(sidecar):
+def accepted(sidecar: Sidecar) -> float:
     return sidecar.metric("deliveries_total", route="begini", outcome="accepted", reason="")
 
 
-def whole_again(sidecar, wait_until, without=None):
+def whole_again(sidecar: Sidecar, wait_until: WaitUntil, without: int | None = None) -> None:
     """Waits until two workers serve, none of them `without`."""
 
-    def whole():
+    def whole() -> bool:
         return sidecar.metric("workers") == 2 and without not in worker_pids(sidecar) and len(worker_pids(sidecar)) == 2
 
     wait_until(whole, "two workers at work")
 
 
-def serving_pid(sidecar, client):
+def serving_pid(sidecar: Sidecar, client: Client) -> int:
     """Which worker holds a connection."""
     port = client.socket.getsockname()[1]
     wanted = f":{port:04X}"
@@ -64,7 +70,9 @@ def serving_pid(sidecar, client):
     raise AssertionError("no worker has it")
 
 
-def test_every_worker_takes_deliveries_and_one_scrape_shows_them_all(sidecar, receiver, craft):
+def test_every_worker_takes_deliveries_and_one_scrape_shows_them_all(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
     before = accepted(sidecar)
     clients = [sidecar.connect() for _ in range(40)]
     for client in clients:
@@ -78,7 +86,9 @@ def test_every_worker_takes_deliveries_and_one_scrape_shows_them_all(sidecar, re
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_that_ends_is_replaced_and_its_counts_stay(sidecar, receiver, craft, wait_until, number):
+def test_a_worker_that_ends_is_replaced_and_its_counts_stay(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil, number: signal.Signals
+) -> None:
     whole_again(sidecar, wait_until)
     exits, before = sidecar.metric("worker_exits_total"), accepted(sidecar)
     for _ in range(10):
@@ -97,7 +107,9 @@ def test_a_worker_that_ends_is_replaced_and_its_counts_stay(sidecar, receiver, c
     assert sidecar.admin("/readyz")[0] == 200
 
 
-def test_what_a_dead_worker_held_is_held_no_longer(start, receiver, craft, wait_until):
+def test_what_a_dead_worker_held_is_held_no_longer(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start(CONFIG)
     receiver.then(lambda peer: peer.gone(10))
     raw = craft.begini()
@@ -117,7 +129,9 @@ def test_what_a_dead_worker_held_is_held_no_longer(start, receiver, craft, wait_
     assert sidecar.ask(craft.begini()).status == 200
 
 
-def test_while_all_workers_are_dead_it_is_unready_and_connections_wait_for_the_next(start, receiver, craft):
+def test_while_all_workers_are_dead_it_is_unready_and_connections_wait_for_the_next(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start(CONFIG)
     for pid in worker_pids(sidecar):
         os.kill(pid, signal.SIGKILL)
@@ -127,7 +141,9 @@ def test_while_all_workers_are_dead_it_is_unready_and_connections_wait_for_the_n
     assert sidecar.admin("/readyz")[0] == 200
 
 
-def test_the_limits_hold_for_all_workers_together(start, receiver, craft, wait_until):
+def test_the_limits_hold_for_all_workers_together(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start(CONFIG | {"limits": {"body": "600KiB", "buffer": "1MiB", "body_timeout": "9s"}})
     part = craft.request(headers=[(b"X-Signature", b"0" * 128), (b"Content-Length", b"600000")]) + bytes(90_000)
     holders = [sidecar.connect().send(part) for _ in range(14)]
@@ -142,7 +158,9 @@ def test_the_limits_hold_for_all_workers_together(start, receiver, craft, wait_u
     sidecar.idle()
 
 
-def test_a_reload_takes_effect_in_every_worker_and_in_those_that_come_later(sidecar, receiver, craft, wait_until):
+def test_a_reload_takes_effect_in_every_worker_and_in_those_that_come_later(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     try:
         sidecar.write(sidecar.config | {"routes": [*sidecar.config["routes"], NEW]})
         assert sidecar.admin("/-/reload", method="POST")[0] == 200
@@ -175,7 +193,9 @@ def test_a_reload_takes_effect_in_every_worker_and_in_those_that_come_later(side
     assert sidecar.metric("deliveries_total", route="new", outcome="accepted", reason="") == 24
 
 
-def test_a_worker_that_does_not_take_a_reload_is_replaced_by_one_that_has_it(start, receiver, craft, wait_until):
+def test_a_worker_that_does_not_take_a_reload_is_replaced_by_one_that_has_it(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     """Here one that was stopped; ten seconds are what a worker has."""
     sidecar = start(CONFIG)
     stopped, other = worker_pids(sidecar)
@@ -190,7 +210,7 @@ def test_a_worker_that_does_not_take_a_reload_is_replaced_by_one_that_has_it(sta
     assert [sidecar.ask(craft.begini(path=b"/webhooks/new")).status for _ in range(12)] == [200] * 12
 
 
-def test_the_number_of_workers_cannot_be_changed_by_a_reload(sidecar):
+def test_the_number_of_workers_cannot_be_changed_by_a_reload(sidecar: Sidecar) -> None:
     try:
         sidecar.write(sidecar.config | {"workers": 3})
         status, body = sidecar.admin("/-/reload", method="POST")
@@ -200,11 +220,13 @@ def test_the_number_of_workers_cannot_be_changed_by_a_reload(sidecar):
         assert sidecar.admin("/-/reload", method="POST")[0] == 200
 
 
-def test_on_sigterm_the_deliveries_in_flight_are_answered_by_every_worker(start, receiver, craft, wait_until):
+def test_on_sigterm_the_deliveries_in_flight_are_answered_by_every_worker(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start(CONFIG | {"drain": "4s"})
     release = threading.Event()
 
-    def script(peer):
+    def script(peer: Peer) -> None:
         peer.read_body()
         release.wait(10)
         peer.send(craft.ok)
@@ -232,7 +254,9 @@ def test_on_sigterm_the_deliveries_in_flight_are_answered_by_every_worker(start,
 
 
 @pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_all_workers_at_once(start, receiver, craft, second, status):
+def test_a_second_signal_ends_all_workers_at_once(
+    start: Start, receiver: Receiver, craft: type[Craft], second: signal.Signals, status: int
+) -> None:
     sidecar = start(CONFIG | {"drain": "30s"})
     receiver.then(lambda peer: peer.gone(10))
     pids = worker_pids(sidecar)
@@ -248,7 +272,9 @@ def test_a_second_signal_ends_all_workers_at_once(start, receiver, craft, second
     assert gone(pids)
 
 
-def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start, receiver, craft):
+def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start(CONFIG | {"drain": "1200ms", "timeouts": {"response": "20s", "total": "20s"}})
     receiver.then(lambda peer: peer.gone(10))
     with sidecar.connect() as client:
@@ -263,7 +289,9 @@ def test_when_the_drain_is_over_what_is_in_flight_is_cut_and_the_exit_is_1(start
     assert sidecar.lines[-1]["detail"] == "cut off at the end of drain: 1 in flight"
 
 
-def test_a_delivery_that_a_killed_worker_had_at_the_end_of_the_drain_counts_as_cut_off(start, receiver, craft):
+def test_a_delivery_that_a_killed_worker_had_at_the_end_of_the_drain_counts_as_cut_off(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
     sidecar = start(CONFIG | {"drain": "2s", "timeouts": {"response": "20s", "total": "20s"}})
     receiver.then(lambda peer: peer.gone(10))
     with sidecar.connect() as client:
@@ -277,10 +305,18 @@ def test_a_delivery_that_a_killed_worker_had_at_the_end_of_the_drain_counts_as_c
 
 
 @pytest.mark.parametrize("deaths", [1, 3])
-def test_sigterm_while_a_worker_is_being_replaced_ends_it_with_0(start, receiver, craft, wait_until, deaths):
+def test_sigterm_while_a_worker_is_being_replaced_ends_it_with_0(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil, deaths: int
+) -> None:
     """After one death its place is taken at once, so that SIGTERM meets one that starts; after three there is a pause."""
+
+    def late(peer: Peer) -> None:
+        peer.read_body()
+        time.sleep(0.5)
+        peer.send(craft.ok)
+
     sidecar = start(CONFIG | {"drain": "3s"})
-    receiver.then(lambda peer: (peer.read_body(), time.sleep(0.5), peer.send(craft.ok)))
+    receiver.then(late)
     with sidecar.connect() as client:
         client.send(craft.begini())
         receiver.wait()
@@ -297,7 +333,7 @@ def test_sigterm_while_a_worker_is_being_replaced_ends_it_with_0(start, receiver
     assert gone([busy])
 
 
-def test_a_signal_to_the_whole_group_drains_once(start, receiver, craft):
+def test_a_signal_to_the_whole_group_drains_once(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     """As a service manager sends it: every process gets it, the parent tells its workers too."""
     sidecar = start(CONFIG | {"drain": "2s"})
     for pid in [*worker_pids(sidecar), sidecar.process.pid]:
@@ -308,7 +344,9 @@ def test_a_signal_to_the_whole_group_drains_once(start, receiver, craft):
     assert not [line for line in sidecar.lines if line["event"] == "worker_ended"]
 
 
-def test_workers_end_when_their_parent_is_killed(start, receiver, craft, wait_until):
+def test_workers_end_when_their_parent_is_killed(
+    start: Start, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
+) -> None:
     sidecar = start(CONFIG | {"drain": "1s"})
     pids = worker_pids(sidecar)
     sidecar.process.kill()
@@ -317,10 +355,10 @@ def test_workers_end_when_their_parent_is_killed(start, receiver, craft, wait_un
     assert sidecar.stderr == b""
 
 
-def test_lines_of_several_workers_never_mix(sidecar, receiver, craft):
+def test_lines_of_several_workers_never_mix(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
     mark = sidecar.mark()
 
-    def send():
+    def send() -> None:
         with sidecar.connect() as client:
             for _ in range(10):
                 client.send(craft.request(b"/no/" + b"x" * 300) * 20)
@@ -335,7 +373,7 @@ def test_lines_of_several_workers_never_mix(sidecar, receiver, craft):
     sidecar.delivery(mark, 800, reason="no_route")
 
 
-def test_a_start_that_no_worker_survives_ends_with_1(start, tmp_path):
+def test_a_start_that_no_worker_survives_ends_with_1(start: Start, tmp_path: Path) -> None:
     """Here for a variable that tells the workers' interpreter to begin with a module that ends it."""
     (tmp_path / "usercustomize.py").write_text("")
     (tmp_path / "sidecar_broken.pth").write_text("")
