@@ -89,7 +89,8 @@ def mapping(schema: dict[str, Any]) -> dict[str, Any] | None:
     if not found:
         return None
     properties = {name: value for each in reversed(found) for name, value in each["properties"].items()}
-    return found[0] | {"properties": properties}
+    first: dict[str, Any] = found[0]
+    return first | {"properties": properties}
 
 
 def is_list(schema: dict[str, Any]) -> bool:

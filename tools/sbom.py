@@ -31,12 +31,12 @@ def read_lock(text: str) -> dict[str, tuple[str, list[str]]]:
 
 def license_of(distribution: Distribution) -> list[dict[str, object]]:
     meta = distribution.metadata
-    if expression := meta.get("License-Expression"):
+    if expression := "".join(meta.get_all("License-Expression", [])):
         return [{"expression": expression}]
     classifiers = [
         value.rpartition(" :: ")[2] for value in meta.get_all("Classifier", []) if value.startswith("License ::")
     ]
-    named = classifiers or [value for value in [meta.get("License", "")] if value and "\n" not in value]
+    named = classifiers or [value for value in meta.get_all("License", []) if value and "\n" not in value]
     return [{"license": {"name": value}} for value in named]
 
 

@@ -130,7 +130,7 @@ def missing_from_navigation(root: Path) -> set[str]:
 def build(root: Path, generator: Path) -> int:
     settings = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
     lay_out(root, root / settings["docs_dir"])
-    command = [generator, "build", "--clean", "--strict", "--config-file", root / "zensical.toml"]
+    command: list[str | Path] = [generator, "build", "--clean", "--strict", "--config-file", root / "zensical.toml"]
     result = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, check=False)
     if result.returncode:
         return result.returncode

@@ -71,7 +71,8 @@ def test_a_package_is_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pyte
 
 def files_of(package: Path) -> dict[str, bytes]:
     with tarfile.open(package) as archive:
-        return {each.name.removeprefix("webhook-sidecar/"): archive.extractfile(each).read() for each in archive}
+        files = [(each.name, archive.extractfile(each)) for each in archive]
+        return {name.removeprefix("webhook-sidecar/"): file.read() for name, file in files if file is not None}
 
 
 def test_a_package_has_what_a_user_needs_and_no_tests(tmp_path: Path) -> None:

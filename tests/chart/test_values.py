@@ -179,7 +179,7 @@ def test_a_configuration_that_the_sidecar_rejects_does_not_render(file: Path, tm
 
 
 #: Values that are hardly ever valid.
-JUNK = (
+JUNK: tuple[Any, ...] = (
     "banana",
     "",
     " ",

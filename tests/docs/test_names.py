@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -22,8 +22,10 @@ from sidecar.config.loader import load_config
 from sidecar.config.presets import preset_names
 from sidecar.config.ranges import range_names
 from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
+from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
+from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.process_metrics import ProcessMetrics
 from sidecar.telemetry.prometheus import METRICS, LogMetrics
@@ -46,7 +48,7 @@ class NoLog:
 
     settings = None
 
-    def event(self, *arguments, **fields) -> None:
+    def event(self, *arguments: Any, **fields: Any) -> None:
         """Drops it."""
 
 
@@ -64,7 +66,7 @@ def families() -> list[Metric]:
     metrics = Metrics()
     metrics.configure(config.routes.routes)
     scraper = Scraper(Totals([metrics]), shared_store=True)
-    ranges, processes, log = PublishedRanges(time.time), Processes(), NoLog()
+    ranges, processes, log = PublishedRanges(time.time), cast(DataProcesses, Processes()), cast(Log, NoLog())
     reloader = Reloader(config, FileRecorder(), {}, networks={}, processes=processes, log=log)
     for owner in (
         reloader,
@@ -133,7 +135,7 @@ def events_and_names() -> tuple[set[str], set[str]]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names.add(node.name)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "event":
-                events |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+                events |= {str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     return events, names
 
 
@@ -163,8 +165,8 @@ LISTS: dict[str, tuple[str, str, Iterable[str], int]] = {
 
 @pytest.mark.parametrize("which", LISTS)
 def test_every_word_has_its_row_and_no_other_has(which: str) -> None:
-    name, *rest = LISTS[which]
-    assert wrong_words(PAGES[name], *rest) == set()
+    page, heading, words, cells = LISTS[which]
+    assert wrong_words(PAGES[page], heading, words, cells) == set()
 
 
 @pytest.mark.parametrize("which", LISTS)

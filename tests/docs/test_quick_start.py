@@ -86,7 +86,8 @@ def test_the_walk_leads_to_a_protected_receiver_and_a_graph(tmp_path: Path) -> N
     assert exported == "export GITHUB_SECRET=it-is-a-secret-to-everybody"
     subprocess.run(["bash", "-c", check], cwd=tmp_path, env=environment(), check=True, stdout=subprocess.DEVNULL)
     prometheus = f"{lines('prometheus')[0]} --scrape.discovery-reload-interval=100ms"  # else it begins after 5 s
-    with running(*lines("receiver"), tmp_path), running(serve, tmp_path), running(prometheus, tmp_path):
+    (receiver,) = lines("receiver")
+    with running(receiver, tmp_path), running(serve, tmp_path), running(prometheus, tmp_path):
         answer(f"http://127.0.0.1:{ports['9090']}/readyz")
         answer(f"http://127.0.0.1:{ports['9091']}/-/ready")
         said = here(PAGE["run: deliveries"]).split("$ ")[1:]

@@ -359,11 +359,11 @@ def header_syntax() -> Iterator[Case]:
     yield Case("bare CR throughout", request().replace(b"\r\n", b"\r"), MALFORMED)
     yield Case("a head that ends in LF LF", request().replace(b"\r\n\r\n", b"\n\n", 1), MALFORMED)
     yield Case("a head that ends in CR LF LF", request().replace(b"\r\n\r\n", b"\r\n\n", 1), MALFORMED)
-    for name, raw in {
+    for what, raw in {
         "one large field": request([(b"X", b"a" * 70_000)]), "a large name": request([(b"X" * 70_000, b"a")]), "many fields": request([(b"X-%d" % n, b"a") for n in range(300)]),
         "blanks": with_lines(b"X:" + b" " * 70_000 + b"a", framed=True), "many signatures": request([SIGNATURE] * 3000), "a large Host": request(host=(b"h" * 70_000,)),
     }.items():  # fmt: skip
-        yield Case(f"a head too large: {name}", raw, frozenset({431}))
+        yield Case(f"a head too large: {what}", raw, frozenset({431}))
     for host in ((), (b"hooks.test", b"hooks.test"), (b"hooks.test", b"evil.test"), (b"a b",), (b"u@hooks.test",), (b"hooks.test/x",), (b"hooks.test?x",), (b"hooks.test#x",), (b"[::1",), (b"::1]",), (b"[::1]x",),
                  (b"a,b",), (b"hooks.test,",), (b"hooks.test:x",), (b"hooks.test:123456",), (b"hooks\x80test",), (b"hooks.test\\x",), (b"hooks.test:80:80",), (b"<x>",), (b"a\tb",), (b"http://hooks.test",)):  # fmt: skip
         yield Case(f"hosts {host!r}", request(host=host), MALFORMED)
@@ -383,6 +383,7 @@ def addresses() -> Iterator[Case]:
     def hops(*values: bytes, name: bytes = b"X-Forwarded-For") -> bytes:
         return request([(name, value) for value in values], line=line)
 
+    values: tuple[bytes, ...]
     for values in ((b"203.0.113.7",), (b"198.51.100.1, 203.0.113.7",), (b"junk, 203.0.113.7",), (b"198.51.100.1", b"203.0.113.7"), (b"203.0.113.7, 127.0.0.5",), (b"203.0.113.7:443",),
                    (b"2001:db8::1",), (b"[2001:db8::1]",), (b"[2001:db8::1]:443",), (b"::ffff:203.0.113.7",), (b" \t203.0.113.7\t ",), (b", 203.0.113.7",), (b"203.0.113.7", b"127.0.0.1, 127.9.9.9")):  # fmt: skip
         yield Case(f"hops {values!r}", hops(*values), frozenset({200}), 1, BODY)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dashboards.__main__ import encode_all
@@ -17,12 +18,12 @@ PANELS = [
 ]
 
 
-def test_the_files_are_what_the_generator_writes():
+def test_the_files_are_what_the_generator_writes() -> None:
     assert {file.name: file.read_text() for file in FILES} == encode_all(), "run `make docs`"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_has_the_variables_and_panels_side_by_side(name):
+def test_a_dashboard_has_the_variables_and_panels_side_by_side(name: str) -> None:
     dashboard = DASHBOARDS[name]
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
     assert {"datasource", "namespace", "route"} <= variables.keys()
@@ -31,7 +32,7 @@ def test_a_dashboard_has_the_variables_and_panels_side_by_side(name):
     titles = [panel["title"] for panel in dashboard["panels"]]
     assert len(set(titles)) == len(titles)
     assert [panel["id"] for panel in dashboard["panels"]] == list(range(1, len(titles) + 1))
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24
@@ -41,7 +42,7 @@ def test_a_dashboard_has_the_variables_and_panels_side_by_side(name):
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_panel_says_what_to_do_and_asks_for_what_was_chosen(panel):
+def test_a_panel_says_what_to_do_and_asks_for_what_was_chosen(panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 100
     assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}
     assert panel["targets"]

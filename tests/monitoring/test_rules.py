@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,27 +15,27 @@ UNIT_TESTS = sorted(Path(__file__).parent.glob("*_test.yaml"))
 RUNBOOK = "docs/runbook.md"
 
 
-def rules():
+def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def promtool(*arguments):
+def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(
         [needs("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_finds_nothing_wrong_with_the_rules():
+def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
     promtool("check", "rules", "--lint-fatal", RULES)
 
 
 @pytest.mark.parametrize("file", UNIT_TESTS, ids=[file.stem for file in UNIT_TESTS])
-def test_every_alert_fires_when_it_should_and_only_then(file):
+def test_every_alert_fires_when_it_should_and_only_then(file: Path) -> None:
     promtool("test", "rules", file)
 
 
-def test_every_alert_is_tried_firing_and_not_firing():
+def test_every_alert_is_tried_firing_and_not_firing() -> None:
     tried = {
         (case["alertname"], bool(case["exp_alerts"]))
         for file in UNIT_TESTS
@@ -44,7 +45,7 @@ def test_every_alert_is_tried_firing_and_not_firing():
     assert tried == {(rule["alert"], fires) for rule in rules() for fires in (True, False)}
 
 
-def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert():
+def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() -> None:
     sections = re.findall(r"^## (\S+)$", (ROOT / RUNBOOK).read_text(), re.MULTILINE)
     assert sections == [rule["alert"] for rule in rules()]
     table = re.findall(r"^\| `(WebhookSidecar\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)

@@ -65,7 +65,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path: Path) -> Path:
     """The folder of commands of a new environment, in which nothing is but the wheel and what it needs."""
     run(sys.executable, "-m", "venv", tmp_path / "venv")
-    pip = [tmp_path / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    pip: list[str | Path] = [
+        tmp_path / "venv/bin/python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+    ]
     run(*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/runtime.txt", **NO_COMPILER)
     run(*pip, "--no-index", wheel, **NO_COMPILER, PATH="/nowhere")
     return tmp_path / "venv/bin"

@@ -67,7 +67,7 @@ def injected(image: str, receiver_image: str, folder: Path, monkeypatch: pytest.
         patch.setattr(sys, "stdout", out)
         options = ["--config", str(folder / "hooks.yaml"), "--secret", f"{name}-secret", "--loopback"]
         assert main(["inject", "-f", str(folder / "app.yaml"), *options]) == 0
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all(out.buffer.getvalue()))  # type: ignore[attr-defined]
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all(out.buffer.getvalue()))
     data = {"current": b64encode(OLD.encode()).decode()}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{name}-secret"}, "data": data}
     images = {"receiver": receiver_image, "webhook-sidecar:0.1.0": image}

@@ -360,7 +360,7 @@ class Sidecar:
             stream.close()
         self.stopped = True
         for what, data in (("stdout", b"".join(self.stdout)), ("stderr", self.stderr), ("admin", b"".join(self.shown))):
-            leak_watch.shown(f"{what} of {self.process.args}", data)
+            leak_watch.shown(f"{what} of {self.process.args!r}", data)
         return status
 
     def reconcile(self) -> None:

@@ -21,7 +21,7 @@ def make_route() -> RouteMaker:
     def make(pattern: str = "/hooks/acme", *, secrets: list[str] | None = None, **fields: Any) -> Route:
         ids = ["current"] if secrets is None else secrets
         keys = [Secret(id, b"key of " + id.encode()) for id in ids]
-        defaults = {
+        defaults: dict[str, Any] = {
             "name": pattern.strip("/*").replace("/", "-") or "root",
             "path": pattern.removesuffix("*").encode(),
             "prefix": pattern.endswith("*"),

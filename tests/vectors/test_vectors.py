@@ -105,7 +105,7 @@ def selected(expected: str) -> list[Any]:
 
 def scheme_of(vector: Vector) -> Scheme:
     scheme = Verify().read(SETTINGS.get(vector["id"], vector["provider"]))
-    assert scheme is not None
+    assert not isinstance(scheme, str)
     return scheme
 
 

@@ -142,7 +142,7 @@ def sidecar(directory: Path, upstream: str, store: str) -> Iterator[tuple[str, s
             event = json.loads(line)
             if event.get("event") == "serving":
                 break
-        threading.Thread(target=lambda: [None for _ in running.stdout], daemon=True).start()
+        threading.Thread(target=running.stdout.read, daemon=True).start()
         yield event["listen"], event["admin"]
 
 

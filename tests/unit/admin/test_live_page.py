@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sidecar.telemetry.metrics import ACCEPTED_AT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejection
 from sidecar.telemetry.totals import Totals
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 
 
 class Program:

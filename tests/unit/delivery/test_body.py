@@ -69,7 +69,7 @@ class Sender:
     """One request whose body is on its way: a fake transport on the real protocol."""
 
     def __init__(self, budget: Budget, framing: bytes = b"Transfer-Encoding: chunked") -> None:
-        loop = FakeLoop()
+        loop = FakeLoop()  # type: ignore[abstract]  # it has what is used
         deadlines = Deadlines(loop, head=10, body=10)
         listener = Listener(deadlines, 9, ConnectionCount([0.0], 0))
         self.protocol = DataProtocol(self, deadlines=deadlines, listener=listener, connections=set(), tasks=set())

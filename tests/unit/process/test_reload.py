@@ -101,7 +101,8 @@ def test_a_wrong_file_changes_nothing_until_it_is_fixed(file: Path, broken: str)
         old = setup.reloader.config
         file.write_text(broken)
         error = await setup.reloader.reload("a test")
-        assert error is setup.reloader.error is not None
+        assert error is not None
+        assert [setup.reloader.error] == [error]
         assert (setup.reloader.config, setup.processes.applied) == (old, [])
         loaded_at = setup.reloader.loaded_at
         assert setup.metric("config_last_reload_successful") == 0

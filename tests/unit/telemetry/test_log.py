@@ -53,7 +53,7 @@ class Written:
     def __init__(
         self, *, level: Level = Level.DEBUG, accepted: bool = True, format: LogFormat = LogFormat.JSON
     ) -> None:
-        self.loop = Loop()
+        self.loop = Loop()  # type: ignore[abstract]  # it has what is used
         self.writes: list[str] = []
         self.now = 1_700_000_000.0426
         self.log = Log(LogSettings(level, accepted, format), self.loop, self.writes.append, lambda: self.now)
