@@ -14,6 +14,7 @@ import sys
 import timeit
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -32,13 +33,13 @@ CONNECTIONS = 8
 BODY = bytes(1024)
 
 
-def networks(count):
+def networks(count: int) -> list[IPv4Network]:
     """Apart from each other, so that none can be merged; the last one holds 127.0.0.1."""
     apart = [IPv4Network((0x10000000 + 512 * number, 24)) for number in range(count - 1)]
     return [*apart, IPv4Network("127.0.0.0/30")]
 
 
-def in_process(routes, count):
+def in_process(routes: int, count: int) -> float:
     made = [
         Route(
             name=f"r{number}",
@@ -47,7 +48,7 @@ def in_process(routes, count):
             methods=frozenset({"POST"}),
             upstream=UPSTREAM,
             body_limit=1,
-            refusal=DEFAULT_REJECTION,
+            rejection=DEFAULT_REJECTION,
             verifier=None,
             allow=Networks(networks(count)) if number == routes - 1 else None,
         )
@@ -61,8 +62,8 @@ def in_process(routes, count):
     return seconds / loops * 1e9
 
 
-async def receiver():
-    async def serve(reader, writer):
+async def receiver() -> int:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
@@ -71,29 +72,31 @@ async def receiver():
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server.sockets[0].getsockname()[1]
+    port: int = server.sockets[0].getsockname()[1]
+    return port
 
 
-async def started(port, routes, count):
+async def started(port: int, routes: int, count: int) -> tuple[Sidecar, bytes]:
     route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
-    listed = [{"name": f"r{number}", "path": f"/hooks/r{number}"} | route for number in range(routes)]
+    listed: list[dict[str, Any]] = [
+        {"name": f"r{number}", "path": f"/hooks/r{number}"} | route for number in range(routes)
+    ]
     listed[-1]["allow"] = [str(network) for network in networks(count)]
     sidecar = await Sidecar(port, routes=listed, drain="500ms").serving()
     return sidecar, signed(BODY, path=f"/hooks/r{routes - 1}")
 
 
-def cpu(sidecar):
+def cpu(sidecar: Sidecar) -> float:
     fields = Path(f"/proc/{sidecar.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def deliver(sidecar, raw, count):
-    async def one():
+async def deliver(sidecar: Sidecar, raw: bytes, count: int) -> float:
+    async def one() -> None:
         reader, writer = await asyncio.open_connection(*sidecar.address)
         for _ in range(count // CONNECTIONS):
             writer.write(raw)
-            status, _ = await read_answer(reader)
-            assert status == 200
+            assert await read_answer(reader) == (200, True)
         writer.close()
 
     before = cpu(sidecar)
@@ -101,10 +104,10 @@ async def deliver(sidecar, raw, count):
     return (cpu(sidecar) - before) / count * 1e6
 
 
-async def on_the_wire(deliveries):
+async def on_the_wire(deliveries: int) -> list[float]:
     port = await receiver()
     both = [await started(port, 1, 1), await started(port, 1000, 10_000)]
-    figures = [[], []]
+    figures: list[list[float]] = [[], []]
     for turn in range(6):
         for index, (sidecar, raw) in enumerate(both):
             figure = await deliver(sidecar, raw, deliveries)
@@ -115,7 +118,7 @@ async def on_the_wire(deliveries):
     return [min(each) for each in figures]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--deliveries", type=int, default=20_000)
     chosen = parser.parse_args()

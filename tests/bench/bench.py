@@ -37,6 +37,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from measure import (
     KEY,
@@ -79,7 +80,7 @@ class Bench:
         self.arguments = arguments
         self.results: dict[str, dict[str, list[Figures]]] = {}
 
-    def case(self, part: str, label: str, proxy: str, script: str, **options: object) -> None:
+    def case(self, part: str, label: str, proxy: str, script: str, **options: Any) -> None:
         """Measures one case once; `options` are the sidecar's, besides `connections`, `path` and `core`."""
         connections = int(options.pop("connections", 32))
         path, core = str(options.pop("path", PATH)), str(options.pop("core", PROXY_CORE))
@@ -179,7 +180,8 @@ class Bench:
 
 
 def median(figures: list[Figures], name: str) -> float:
-    return statistics.median(asdict(one.load).get(name, asdict(one).get(name, 0.0)) for one in figures)
+    found: list[float] = [asdict(one.load).get(name, asdict(one).get(name, 0.0)) for one in figures]
+    return statistics.median(found)
 
 
 def ratio(ours: list[Figures], base: list[Figures], name: str = "cpu_us") -> str:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from sidecar import is_compiled
 
@@ -43,7 +44,7 @@ def counted(options: list[str], deliveries: int) -> int:
         run = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{run.stderr[-2000:]}")
-        return int(re.search(r"^(?:totals|summary): (\d+)", Path(made, "counts").read_text(), re.MULTILINE)[1])
+        return int(re.findall(r"^(?:totals|summary): (\d+)", Path(made, "counts").read_text(), re.MULTILINE)[0])
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
             case: [pool.submit(counted, options, count) for count in (SHORT, LONG)] for case, options in CASES.items()
         }
         found = {case: (long.result() - short.result()) // (LONG - SHORT) for case, (short, long) in runs.items()}
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"interpreter": "", "instructions": {}}
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {"interpreter": "", "instructions": {}}
     program = f"{sys.version}{', compiled data path' if is_compiled() else ''}"
     comparable = kept["interpreter"] == program
     grown = []

@@ -51,7 +51,7 @@ def pss_mb(pid: int) -> float:
     for process in process_tree(pid):
         with contextlib.suppress(OSError):
             smaps = Path(f"/proc/{process}/smaps_rollup").read_text()
-            kib += int(re.search(r"^Pss:\s+(\d+)", smaps, re.MULTILINE)[1])
+            kib += int(re.findall(r"^Pss:\s+(\d+)", smaps, re.MULTILINE)[0])
     return kib / 1024
 
 
@@ -95,12 +95,12 @@ def wrk(pid: int, port: int, script: str, *, connections: int, seconds: int, pat
     run = subprocess.run([*command, "--latency", "-s", script, url], check=True, capture_output=True, text=True)
     told = run.stdout
     spent, in_kernel = (after - earlier for after, earlier in zip(cpu_us(pid), before))
-    count = int(re.search(r"(\d+) requests in", told)[1])
+    count = int(re.findall(r"(\d+) requests in", told)[0])
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
     return Load(
         cpu_us=spent / max(count, 1),
         kernel_us=in_kernel / max(count, 1),
-        per_second=float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1]),
+        per_second=float(re.findall(r"Requests/sec:\s+([\d.]+)", told)[0]),
         p50_ms=latency_ms(told, "50"),
         p99_ms=latency_ms(told, "99"),
         refused=int(refused[1]) / max(count, 1) if refused else 0.0,
@@ -108,7 +108,7 @@ def wrk(pid: int, port: int, script: str, *, connections: int, seconds: int, pat
 
 
 def latency_ms(told: str, percentile: str) -> float:
-    number, unit = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)", told).groups()
+    number, unit = re.findall(rf"{percentile}%\s+([\d.]+)(us|ms|s)", told)[0]
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 

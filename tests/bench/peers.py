@@ -7,6 +7,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from measure import KEY, PATH, free_port
 
@@ -147,10 +148,10 @@ class Proxies:
         except OSError as error:
             raise SystemExit(f"the receiver has gone: {error}") from None
 
-    def command(self, name: str, port: int, **options: object) -> tuple[list[str], dict[str, str]]:
+    def command(self, name: str, port: int, **options: Any) -> tuple[list[str], dict[str, str]]:
         """Of a proxy that is to listen on `port`: what to run, and the environment it needs. Options are the sidecar's."""
         if name.startswith("sidecar"):
-            return self.sidecar(name, port, **{"logged": name == "sidecar, log on"} | options), {
+            return self.sidecar(name, port, **({"logged": name == "sidecar, log on"} | options)), {
                 "BENCH_KEY": KEY.decode()
             }
         fill = {"port": port, "upstream": self.upstream, "work": self.work, "key": b64encode(KEY).decode()}

@@ -7,6 +7,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -19,6 +20,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 OURS, VERIFY_TOO, FORWARD_ONLY = "#1f77b4", "#7f8c99", "#c5ccd3"
 NO_METADATA = {"Creator": None, "Date": None}
+#: What bench.py wrote of a case, round by round, and of a part, case by case.
+Rounds = list[dict[str, Any]]
+Part = dict[str, Rounds]
 FORWARDING = ("envoy", "caddy", "traefik")
 
 
@@ -28,11 +32,11 @@ def colour(label: str) -> str:
     return FORWARD_ONLY if label in FORWARDING else VERIFY_TOO
 
 
-def values(rounds: list[dict], name: str) -> list[float]:
+def values(rounds: Rounds, name: str) -> list[float]:
     return [figures["load"].get(name, figures.get(name)) for figures in rounds]
 
 
-def bars(axes, part: dict, name: str, scale: float = 1.0) -> None:
+def bars(axes: Any, part: Part, name: str, scale: float = 1.0) -> None:
     """A bar for each case, the first one on top."""
     cases = {label: [value * scale for value in values(rounds, name)] for label, rounds in part.items()}
     labels = [f"{label} *" if label in FORWARDING else label for label in cases]
@@ -46,7 +50,7 @@ def bars(axes, part: dict, name: str, scale: float = 1.0) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def peers(parts: dict, file: Path) -> None:
+def peers(parts: dict[str, Part], file: Path) -> None:
     figure, (cpu, memory) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     bars(cpu, parts["peers"], "cpu_us")
     cpu.set_title("CPU for each accepted 1 KiB delivery, µs")
@@ -56,7 +60,7 @@ def peers(parts: dict, file: Path) -> None:
     figure.savefig(file, metadata=NO_METADATA)
 
 
-def latency(parts: dict, file: Path) -> None:
+def latency(parts: dict[str, Part], file: Path) -> None:
     figure, all_axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     found = {part.removeprefix("latency, "): cases for part, cases in parts.items() if part.startswith("latency")}
     names = [label for label in next(iter(found.values())) if label != "direct"]
@@ -81,7 +85,7 @@ def latency(parts: dict, file: Path) -> None:
     figure.savefig(file, metadata=NO_METADATA)
 
 
-def sizes(parts: dict, file: Path) -> None:
+def sizes(parts: dict[str, Part], file: Path) -> None:
     found = {part.removeprefix("sizes, "): cases for part, cases in parts.items() if part.startswith("sizes")}
     figure, all_axes = plt.subplots(1, len(found), figsize=(9, 2), layout="constrained", squeeze=False)
     for axes, (size, cases) in zip(all_axes[0], found.items(), strict=True):
@@ -90,7 +94,7 @@ def sizes(parts: dict, file: Path) -> None:
     figure.savefig(file, metadata=NO_METADATA)
 
 
-def refusals(parts: dict, file: Path) -> None:
+def refusals(parts: dict[str, Part], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 2.4), layout="constrained")
     bars(axes, parts["refusals"], "cpu_us")
     axes.set_title("CPU for each delivery, µs")

@@ -11,12 +11,14 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import uvloop
 from rig import Receiver, Sidecar, deliver, percentile, signed, verdict
 
 
-async def steadily(rate, seconds, make):
+async def steadily(rate: float, seconds: float, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Begins `make()` so often."""
     began, running = time.monotonic(), []
     for number in range(int(rate * seconds)):
@@ -25,7 +27,7 @@ async def steadily(rate, seconds, make):
     await asyncio.gather(*running)
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
     route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
     routes = [{"name": f"route-{number}", "path": f"/webhooks/{number}"} | route for number in range(100)]
@@ -34,22 +36,23 @@ async def main(arguments):
     small, large = signed(bytes(1024), ident="s"), signed(bytes(5 << 20), ident="l")
     problems, worst = [], 0.0
 
-    async def nothing():
+    async def nothing() -> None:
         pass
 
-    async def scrape():
+    async def scrape() -> None:
         nonlocal worst
         began = time.monotonic()
         await sidecar.metric("webhook_sidecar_workers")
         worst = max(worst, time.monotonic() - began)
 
-    async def large_body():
+    async def large_body() -> None:
         await deliver(sidecar.address, large)
 
     for name, rate, beside in (("alone", 1, nothing), ("scrapes", 2, scrape), ("bodies of 5 MiB", 10, large_body)):
-        times, answers = [], Counter()
+        times: list[float] = []
+        answers: Counter[int | None] = Counter()
 
-        async def small_one(times=times, answers=answers):
+        async def small_one(times: list[float] = times, answers: Counter[int | None] = answers) -> None:
             began = time.monotonic()
             answers[await deliver(sidecar.address, small)] += 1
             times.append(time.monotonic() - began)

@@ -20,7 +20,7 @@ import uvloop
 from rig import Receiver, Sidecar, read_answer, signed, verdict
 
 
-def request(ident, body, chunk):
+def request(ident: str, body: bytes, chunk: int) -> bytes:
     raw = signed(body, ident=ident)
     if not chunk:
         return raw
@@ -29,7 +29,7 @@ def request(ident, body, chunk):
     return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
     limits = {"buffer": "64MiB", "body": "8MiB", "body_timeout": "120s", "connections": arguments.senders + 100}
     sidecar = await Sidecar(receiver.port, workers=arguments.workers, limits=limits).serving()
@@ -39,7 +39,7 @@ async def main(arguments):
     requests = [request("{}", body, arguments.chunk) for body in bodies]
     answers, started = {}, asyncio.Event()
 
-    async def sender(number):
+    async def sender(number: int) -> None:
         reader, writer = await asyncio.open_connection(*sidecar.address, limit=1 << 14)
         await started.wait()
         raw = requests[number % len(bodies)]

@@ -26,11 +26,11 @@ AT_ONCE = 200  # deliveries under way, but a tenth of all at most
 class Store:
     """A Redis of its own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.port = free_port()
 
-    async def start(self):
+    async def start(self) -> None:
         self.process = subprocess.Popen(
             [
                 *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory.name),
@@ -52,7 +52,7 @@ class Store:
             await asyncio.sleep(0.05)
         raise SystemExit("the store did not start")
 
-    def kill(self):
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
@@ -60,12 +60,12 @@ class Store:
 class Slow(Receiver):
     """Takes its time, so that copies meet one another."""
 
-    async def answer(self, path, writer):
+    async def answer(self, path: str, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
         await super().answer(path, writer)
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     store, receiver = Store(), await Slow().start()
     await store.start()
     route = {"name": "begini", "path": "/webhooks/begini", "verify": "begini", "secrets": [{"env": "LOAD_KEY"}]}
@@ -79,14 +79,14 @@ async def main(arguments):
     requests = {
         str(number): signed(b"%d " % number + os.urandom(200), ident=number) for number in range(arguments.deliveries)
     }
-    answers = {ident: [] for ident in requests}
+    answers: dict[str, list[int | None]] = {ident: [] for ident in requests}
     free = asyncio.Semaphore(min(AT_ONCE, arguments.deliveries // 10))
     begun = 0
 
-    async def copy(ident, sidecar):
+    async def copy(ident: str, sidecar: Sidecar) -> None:
         answers[ident].append(await deliver(sidecar.address, requests[ident]))
 
-    async def all_copies(ident):
+    async def all_copies(ident: str) -> None:
         nonlocal begun
         async with free:
             begun += 1
@@ -120,9 +120,11 @@ async def main(arguments):
     if arguments.kill:
         await store.start()
         began = time.monotonic()
-        again = Counter()
+        again: Counter[int | None] = Counter()
 
-        async def once_more(ident):  # as a provider does; at once, and again where it is told to come later
+        async def once_more(
+            ident: str,
+        ) -> None:  # as a provider does; at once, and again where it is told to come later
             async with free:
                 for _ in range(50):
                     status = await deliver(random.choice(sidecars).address, requests[ident])

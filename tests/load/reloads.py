@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections import Counter
+from typing import Any, Self
 
 import uvloop
 from rig import Sidecar, percentile, read_answer, signed, verdict
@@ -34,12 +35,12 @@ BROKEN = (
 class Receiver:
     """Answers with the name of the route and the id of the secret that it was told."""
 
-    async def start(self):
+    async def start(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
+        self.port: int = server.sockets[0].getsockname()[1]
         return self
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -56,12 +57,12 @@ class Receiver:
 class Versions:
     """The numbers of configurations that may be at work: the last that is known to be, and the last that was written."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.at_work = 0
         self.written = 0
 
 
-def configuration(version, port, *, workers, routes):
+def configuration(version: int, port: int, *, workers: int, routes: int) -> dict[str, Any]:
     refusal = {"status": 403, "body": json.dumps({"detail": f"v{version}"})}
     secret = {"id": f"v{version}", "env": "LOAD_KEY"}
     route = {
@@ -85,19 +86,19 @@ def configuration(version, port, *, workers, routes):
 class Run:
     """Senders, and someone who writes configurations."""
 
-    def __init__(self, *, reloads, senders, workers, watched, routes):
+    def __init__(self, *, reloads: int, senders: int, workers: int, watched: int, routes: int) -> None:
         self.reloads = reloads
         self.senders = senders
         self.shape = {"workers": workers, "routes": routes}
         self.watched = watched
         self.versions = Versions()
-        self.counts = Counter()
-        self.seconds = []
-        self.reload_seconds = []
-        self.problems = []
+        self.counts: Counter[int] = Counter()
+        self.seconds: list[float] = []
+        self.reload_seconds: list[float] = []
+        self.problems: list[str] = []
         self.over = False
 
-    async def run(self):
+    async def run(self) -> list[str]:
         receiver = await Receiver().start()
         first = configuration(0, receiver.port, **self.shape)
         sidecar = await Sidecar(receiver.port, **first).serving()
@@ -116,7 +117,7 @@ class Run:
             self.problems.append(f"exit status {status}")
         return self.problems
 
-    async def _send(self, sidecar, number):
+    async def _send(self, sidecar: Sidecar, number: int) -> None:
         connection = None
         count = 0
         while not self.over:
@@ -148,7 +149,7 @@ class Run:
         if connection is not None:
             connection[1].close()
 
-    def _judge(self, raw, status, body, first, last):
+    def _judge(self, raw: bytes, status: int, body: str, first: int, last: int) -> None:
         wanted = (403, r'\{"detail": "v(\d+)"\}') if raw is FORGED else (200, r"r(\d+) v\1")
         match = re.fullmatch(wanted[1], body)
         if status != wanted[0] or match is None:
@@ -157,7 +158,7 @@ class Run:
             self.problems.append(f"judged by configuration {match[1]}, when those at work were {first} to {last}")
         self.counts[status] += 1
 
-    async def _reload(self, sidecar, port, number):
+    async def _reload(self, sidecar: Sidecar, port: int, number: int) -> None:
         await asyncio.sleep(0.05)
         broken = number % 2
         if broken:
@@ -177,15 +178,15 @@ class Run:
             self.reload_seconds.append(time.perf_counter() - began)
         self.versions.at_work = self.versions.written
 
-    async def _version(self, sidecar):
+    async def _version(self, sidecar: Sidecar) -> int:
         reader, writer = await asyncio.open_connection(*sidecar.admin)
         writer.write(b"GET /-/config HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")
         text = (await reader.read(-1)).decode()
         writer.close()
-        return int(re.search(r'"name":"r(\d+)"', text)[1])
+        return int(re.findall(r'"name":"r(\d+)"', text)[0])
 
 
-async def read_answer_with_body(reader):
+async def read_answer_with_body(reader: asyncio.StreamReader) -> tuple[int, str, bool] | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         body = await reader.readexactly(int(head.partition("content-length: ")[2].split("\r\n", 1)[0]))
@@ -194,7 +195,7 @@ async def read_answer_with_body(reader):
     return int(head[9:12]), body.decode(), "connection: close" not in head
 
 
-async def ask_for_reload(sidecar):
+async def ask_for_reload(sidecar: Sidecar) -> int | None:
     reader, writer = await asyncio.open_connection(*sidecar.admin)
     writer.write(b"POST /-/reload HTTP/1.1\r\nHost: load\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     answer = await read_answer(reader)
@@ -202,7 +203,7 @@ async def ask_for_reload(sidecar):
     return answer and answer[0]
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reloads", type=int, default=200)
     parser.add_argument("--senders", type=int, default=16)

@@ -13,13 +13,19 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 KEY = "load-test-secret-0123456789"
+#: Host and port.
+Address = tuple[str, int]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def signed(body, *, ident="", path="/webhooks/begini", secret=KEY, more=""):
+def signed(
+    body: bytes, *, ident: object = "", path: str = "/webhooks/begini", secret: str = KEY, more: str = ""
+) -> bytes:
     """A delivery as Begini signs it, its id in a header."""
     mac = hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
     head = (
@@ -29,7 +35,7 @@ def signed(body, *, ident="", path="/webhooks/begini", secret=KEY, more=""):
     return head.encode() + body
 
 
-async def read_answer(reader):
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool] | None:
     """The status of an answer and whether the connection may be used again; None if there was no whole answer."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -40,10 +46,10 @@ async def read_answer(reader):
     return int(head[9:12]), b"connection: close" not in head
 
 
-async def deliver(address, raw, *, source=None):
+async def deliver(address: Address, raw: bytes, *, source: str | None = None) -> int | None:
     """Sends on a connection of its own; returns the status, None if there was no answer."""
     try:
-        reader, writer = await asyncio.open_connection(*address, local_addr=source and (source, 0))
+        reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0) if source else None)
     except OSError:
         return None
     try:
@@ -59,17 +65,17 @@ async def deliver(address, raw, *, source=None):
 class Receiver:
     """Counts what it was sent, by the ids; notes the checksum of each whole body."""
 
-    def __init__(self):
-        self.seen = Counter()
-        self.checksums = {}
-        self.acknowledged = Counter()
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+        self.checksums: dict[str, int] = {}
+        self.acknowledged: Counter[str] = Counter()
 
-    async def start(self):
+    async def start(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024, limit=1 << 20)
-        self.port = server.sockets[0].getsockname()[1]
+        self.port: int = server.sockets[0].getsockname()[1]
         return self
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -87,7 +93,7 @@ class Receiver:
                 self.acknowledged[ident] += 1
         writer.close()
 
-    async def answer(self, path, writer):
+    async def answer(self, path: str, writer: asyncio.StreamWriter) -> None:
         """One that fails on purpose where the path says so."""
         if path.endswith("/faulty"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot so many")
@@ -102,7 +108,7 @@ class Receiver:
 class Sidecar:
     """A running `sidecar serve`. Its log goes to a file, or nowhere."""
 
-    def __init__(self, receiver_port, *, listen="127.0.0.1:0", **changes):
+    def __init__(self, receiver_port: int, *, listen: str = "127.0.0.1:0", **changes: Any) -> None:
         route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
         self.directory = tempfile.TemporaryDirectory()
         config = {
@@ -125,7 +131,7 @@ class Sidecar:
                 env=os.environ | {"LOAD_KEY": KEY},
             )
 
-    async def serving(self):
+    async def serving(self) -> Self:
         for _ in range(600):
             for line in self.log.read_bytes().splitlines():
                 if b'"serving"' in line:
@@ -138,31 +144,31 @@ class Sidecar:
         raise SystemExit("the sidecar did not start")
 
     @property
-    def pids(self):
+    def pids(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [self.process.pid, *map(int, children)]
 
-    def resident(self):
+    def resident(self) -> int:
         """Bytes of memory of all its processes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def peak(self):
+    def peak(self) -> int:
         """The most bytes of memory that this process had."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
-    def descriptors(self):
+    def descriptors(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
 
-    async def metric(self, line):
+    async def metric(self, line: str) -> float:
         reader, writer = await asyncio.open_connection(*self.admin, limit=1 << 24)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")
         text = (await reader.read(-1)).decode()
         writer.close()
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
 
-    def stop(self, patience=60):
+    def stop(self, patience: float = 60) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(patience)
@@ -170,22 +176,23 @@ class Sidecar:
         return status
 
 
-def split_address(text):
+def split_address(text: str) -> Address:
     host, port = text.rsplit(":", 1)
     return host, int(port)
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def percentile(values, share):
+def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 
-def verdict(problems):
+def verdict(problems: list[str]) -> int:
     """Prints what did not hold; the exit status."""
     for problem in problems:
         print("DOES NOT HOLD:", problem)

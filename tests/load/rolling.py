@@ -22,16 +22,16 @@ from rig import Receiver, Sidecar, read_answer, signed, verdict
 class Balancer:
     """Hands connections on to a backend that is ready, byte by byte."""
 
-    def __init__(self):
-        self.backends = []
+    def __init__(self) -> None:
+        self.backends: list[Sidecar] = []
         self.turn = 0
 
-    async def start(self):
+    async def start(self) -> None:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.address = server.sockets[0].getsockname()
         self.probes = asyncio.create_task(self._probe())
 
-    async def _probe(self):
+    async def _probe(self) -> None:
         """Twenty times a second; what is not ready gets no new connections."""
         while True:
             for sidecar in list(self.backends):
@@ -39,7 +39,7 @@ class Balancer:
                     self.backends.remove(sidecar)
             await asyncio.sleep(0.05)
 
-    async def _ready(self, sidecar):
+    async def _ready(self, sidecar: Sidecar) -> bool:
         try:
             reader, writer = await asyncio.open_connection(*sidecar.admin)
         except OSError:
@@ -49,7 +49,7 @@ class Balancer:
         writer.close()
         return answer.startswith(b"HTTP/1.1 200")
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.turn += 1
         sidecar = self.backends[self.turn % len(self.backends)]
         try:
@@ -59,7 +59,7 @@ class Balancer:
             return
         await asyncio.gather(self._pass(reader, back_writer), self._pass(back_reader, writer))
 
-    async def _pass(self, reader, writer):
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(1 << 16):
                 writer.write(piece)
@@ -67,44 +67,45 @@ class Balancer:
         writer.close()
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
     balancer = Balancer()
     await balancer.start()
     options = {"workers": arguments.workers, "drain": "4s"}
     sidecar = await Sidecar(receiver.port, **options).serving()
     balancer.backends.append(sidecar)
-    answers = {}
+    answers: dict[int, int | None] = {}
     numbers = iter(range(arguments.deliveries))
 
-    async def sender():
-        reader = writer = None
+    async def sender() -> None:
+        connection = None
         for number in numbers:
-            if writer is None:
-                reader, writer = await asyncio.open_connection(*balancer.address)
+            if connection is None:
+                connection = await asyncio.open_connection(*balancer.address)
+            reader, writer = connection
             writer.write(signed(b'{"number":%d}' % number, ident=str(number)))
             answer = await read_answer(reader)
             answers[number] = answer and answer[0]
             if answer is None or not answer[1]:
                 writer.close()
-                writer = None
+                connection = None
             if arguments.pace:
                 await asyncio.sleep(arguments.pace)
-        if writer is not None:
-            writer.close()
+        if connection is not None:
+            connection[1].close()
 
     began = time.monotonic()
     senders = [asyncio.create_task(sender()) for _ in range(arguments.senders)]
-    statuses = []
+    ends: list[asyncio.Task[int]] = []
     for cycle in range(arguments.cycles):
         while len(answers) < arguments.deliveries * (cycle + 1) // (arguments.cycles + 1):
             await asyncio.sleep(0.01)
         old, sidecar = sidecar, await Sidecar(receiver.port, **options).serving()
         balancer.backends.append(sidecar)
-        statuses.append(asyncio.create_task(asyncio.to_thread(old.stop)))
+        ends.append(asyncio.create_task(asyncio.to_thread(old.stop)))
     answered = len(answers)
     await asyncio.gather(*senders)
-    statuses = [*await asyncio.gather(*statuses), sidecar.stop()]
+    statuses = [*await asyncio.gather(*ends), sidecar.stop()]
     balancer.probes.cancel()
     counted = Counter(answers.values())
     print(

@@ -24,7 +24,7 @@ MODES = {
 }
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     if shutil.which("slowhttptest") is None:
         raise SystemExit("slowhttptest is not installed; on Debian: apt-get install slowhttptest")
     receiver = await Receiver().start()
@@ -45,10 +45,12 @@ async def main(arguments):
         )
         for mode in MODES.values()
     ]
-    times, answers, running = [], Counter(), set()
+    times: list[float] = []
+    answers: Counter[int | None] = Counter()
+    running: set[asyncio.Task[None]] = set()
     most_connections = 0.0
 
-    async def good(number):
+    async def good(number: int) -> None:
         began = time.monotonic()
         answers[await deliver(sidecar.address, signed(bytes(1024), ident=str(number)), source="127.0.0.2")] += 1
         times.append(time.monotonic() - began)

@@ -16,11 +16,11 @@ import time
 from collections import Counter
 
 import uvloop
-from rig import Receiver, Sidecar, deliver, read_answer, signed, verdict
+from rig import Address, Receiver, Sidecar, deliver, read_answer, signed, verdict
 
 SMALL = bytes(1024)
 LARGE = bytes(1 << 20)
-EXPECTED = {
+EXPECTED: dict[str, set[int | None]] = {
     "accepted": {200},
     "refused": {403},
     "unrouted": {404},
@@ -42,7 +42,7 @@ REQUESTS = {
 SLOW, LONG = signed(SMALL, ident="s"), signed(SMALL, path="/webhooks/long", ident="x")
 
 
-async def send(address, kind):
+async def send(address: Address, kind: str) -> int | None:
     """One delivery; returns its status."""
     if kind in REQUESTS:
         return await deliver(address, REQUESTS[kind])
@@ -67,11 +67,11 @@ async def send(address, kind):
         writer.close()
 
 
-async def capacity(address):
+async def capacity(address: Address) -> float:
     """Accepted deliveries a second, by 16 senders with a connection for each delivery."""
     done, end = 0, time.monotonic() + 5
 
-    async def sender():
+    async def sender() -> None:
         nonlocal done
         while time.monotonic() < end:
             done += await deliver(address, REQUESTS["accepted"]) == 200
@@ -80,15 +80,18 @@ async def capacity(address):
     return done / 5
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
     sidecar = await Sidecar(receiver.port, workers=arguments.workers).serving()
     idle = sidecar.descriptors()
     rate = arguments.rate or await capacity(sidecar.address) / 2
     print(f"{rate:.0f} deliveries a second for {arguments.minutes:g} minutes", flush=True)
-    counted, wrong, samples, running = Counter(), Counter(), [], set()
+    counted: Counter[str] = Counter()
+    wrong: Counter[tuple[str, int | None]] = Counter()
+    samples: list[tuple[float, int, int]] = []
+    running: set[asyncio.Task[None]] = set()
 
-    async def one(kind):
+    async def one(kind: str) -> None:
         try:
             status = await send(sidecar.address, kind)
         except OSError:
