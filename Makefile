@@ -82,6 +82,7 @@ check: $(VENV)/installed-dev ## lint, check the format, the types and the import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --python-version 3.11
 	$(BIN)/mypy --python-version 3.14
+	$(BIN)/mypy --config-file tests/mypy.ini --python-version 3.11
 	$(BIN)/lint-imports
 	@$(PYTHON) tools/commit_subjects.py
 	@$(MAKE) --no-print-directory audit

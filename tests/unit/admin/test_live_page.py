@@ -85,18 +85,19 @@ def test_nothing_runs_when_the_last_listener_has_left(program: Program) -> None:
     async def run() -> tuple[int, int]:
         live = LivePage(program)
         sent: list[Message] = []
-        left = asyncio.Event()
+        began, left = asyncio.Event(), asyncio.Event()
 
         async def send(message: Message) -> None:
             sent.append(message)
+            if len(sent) == 2:
+                began.set()
 
         async def receive() -> Message:
             await left.wait()
             return {"type": "http.disconnect"}
 
         listening = asyncio.create_task(stream(live, send, receive))
-        while len(sent) < 2:
-            await asyncio.sleep(0.01)
+        await began.wait()
         left.set()
         await listening
         await asyncio.sleep(0)

@@ -108,7 +108,7 @@ class Line:
             if not transport.closed:
                 protocol.data_received(body)
             async with asyncio.timeout(10):
-                while tasks or len(self.log) == logged:
+                while tasks or len(self.log) == logged:  # noqa: ASYNC110 - the proxy has no event for it
                     await asyncio.sleep(0.001)
             protocol.connection_lost(None)
 

@@ -22,11 +22,11 @@ class Application:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
-        self.begun = 0
+        self.begun = asyncio.Event()
         self.cancelled = 0
 
     async def __call__(self, incoming: Incoming) -> None:
-        self.begun += 1
+        self.begun.set()
         try:
             await asyncio.get_running_loop().create_task(self.gate.wait())
         except asyncio.CancelledError:
@@ -68,8 +68,7 @@ def run(play: Callable[[Application, Server, Connect], Awaitable[None]]) -> Appl
 
 
 async def in_flight(application: Application) -> None:
-    while not application.begun:
-        await asyncio.sleep(0.01)
+    await application.begun.wait()
 
 
 def test_it_counts_connections_and_requests_and_closes_unused_connections() -> None:
