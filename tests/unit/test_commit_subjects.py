@@ -6,7 +6,12 @@ from commit_subjects import problem
 
 @pytest.mark.parametrize(
     "subject",
-    ["Add benchmark figures for unsigned deliveries", "Fix the test of recent rejections", "Pass `Host` on unchanged"],
+    [
+        "Add benchmark figures for unsigned deliveries",
+        "Fix the test of recent rejections",
+        "Pass `Host` on unchanged",
+        "Bring X up to date",
+    ],
 )
 def test_an_imperative_passes(subject: str) -> None:
     assert problem(subject) == ""
