@@ -18,6 +18,7 @@ from craft import Craft
 from ports import free_port
 from receiver import Peer, Receiver, Script
 from sidecar_process import Sidecar, Start
+from waiting import until
 
 PATH = "/v1/webhooks-management/test"
 KEYS = {
@@ -143,7 +144,12 @@ def test_a_sidecar_that_refuses_the_delivery_is_shown_as_422(
         },
     )
     assert not receiver.requests
-    assert sidecar.metric("deliveries_total", route="begini", outcome="rejected", reason="signature_mismatch") == 1
+
+    def counted() -> bool:  # after its diagnosis, which begins when the response has left
+        found = sidecar.metric("deliveries_total", route="begini", outcome="rejected", reason="signature_mismatch")
+        return found == 1
+
+    until(counted, "the rejection's count")
 
 
 @pytest.mark.parametrize(
