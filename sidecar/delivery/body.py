@@ -55,6 +55,11 @@ class Budget:
 
     def take(self, size: int, body: "Body | None" = None) -> None:
         """Takes `size` bytes for `body`. Raises `Rejected(overloaded)` if they are not free and can't be freed."""
+        if self._of_others or self._gauges[BUFFERED] + size > self.limit:
+            self._make_room(size, body)
+        self._gauges[BUFFERED] += size
+
+    def _make_room(self, size: int, body: "Body | None") -> None:
         while self._gauges[BUFFERED] + size > self._limit_here():
             slowest = self._slowest()
             if slowest is None or slowest is body:
@@ -62,7 +67,6 @@ class Budget:
                     Reason.OVERLOADED, f"limits.buffer is used up: {self.held} of {self.limit} bytes are held"
                 )
             slowest.evict()
-        self._gauges[BUFFERED] += size
 
     def give(self, size: int) -> None:
         self._gauges[BUFFERED] -= size

@@ -1,9 +1,11 @@
 """The data path is compiled from its source, and both can be run."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def test_else_the_compiled_code_is_run() -> None:
     compiled, file = located("")
     assert compiled
     assert file.endswith(".so")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_compiled_function_imports_a_module_from_its_package(module: str) -> None:
+    """After `from package import module` in a function, mypyc may use a module that was never imported, which is None."""
+    tree = ast.parse((Path(sidecar.__file__).parent / f"{module.replace('.', '/')}.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in (inner for function in functions for inner in ast.walk(function)):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                package = importlib.import_module(node.module or "")
+                found = hasattr(package, "__path__") and find_spec(f"{node.module}.{alias.name}") is not None
+                assert not found, f"{module}.py, line {node.lineno}: import names from {node.module}.{alias.name}"
 
 
 @pytest.mark.parametrize("module", MODULES)

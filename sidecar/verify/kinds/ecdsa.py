@@ -34,16 +34,17 @@ def _read_private_key(form: KeyForm, text: bytes) -> Any:
 
 
 def _make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
-    from cryptography.hazmat.primitives.asymmetric import ec, utils  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as _ECDSA  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
 
-    ecdsa = ec.ECDSA(utils.Prehashed(hash_algorithm(algorithm)))
+    ecdsa = _ECDSA(Prehashed(hash_algorithm(algorithm)))
     return PublicKeyMatcher(keys, lambda key, signature, digest: key.verify(signature, digest, ecdsa), algorithm)
 
 
 def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as _ECDSA  # noqa: PLC0415
 
-    signature: bytes = key.sign(b"".join(message), ec.ECDSA(hash_algorithm(algorithm)))
+    signature: bytes = key.sign(b"".join(message), _ECDSA(hash_algorithm(algorithm)))
     return signature
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from sidecar.verify.algorithms import Algorithm, hash_pieces
@@ -41,21 +42,19 @@ class PublicKeyMatcher:
 
 def hash_algorithm(algorithm: Algorithm) -> Any:
     """The same algorithm, as an object of `cryptography`."""
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-
-    return getattr(hashes, algorithm.upper())()
+    return getattr(import_module("cryptography.hazmat.primitives.hashes"), algorithm.upper())()
 
 
 def read_public_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
     """The key in a PEM, or in the base64 of its DER. Raises `wrong` if it can't be read, or does not fit."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key  # noqa: PLC0415
 
     try:
         if b"-----BEGIN" in text:
-            key: Any = serialization.load_pem_public_key(text)
+            key: Any = load_pem_public_key(text)
         else:
-            key = serialization.load_der_public_key(decode_base64(b"".join(text.split())))
+            key = load_der_public_key(decode_base64(b"".join(text.split())))
     except (ValueError, UnsupportedAlgorithm):
         raise wrong from None
     if not fits(key):
@@ -66,10 +65,10 @@ def read_public_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormErro
 def read_private_pem(text: bytes, fits: Callable[[Any], bool], wrong: KeyFormError) -> Any:
     """The private key in a PEM. Raises `wrong` if it can't be read, or does not fit."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     try:
-        key: Any = serialization.load_pem_private_key(text, password=None)
+        key: Any = load_pem_private_key(text, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise wrong from None
     if not fits(key):

@@ -20,17 +20,16 @@ _MIN_BITS = 1024
 
 
 def _pkcs1(algorithm: Algorithm, *, signs: bool) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
 
-    return padding.PKCS1v15()
+    return PKCS1v15()
 
 
 def _pss(algorithm: Algorithm, *, signs: bool) -> Any:
     """Signs with a salt as long as the digest; verifies a salt of any length."""
-    from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS  # noqa: PLC0415
 
-    length = padding.PSS.DIGEST_LENGTH if signs else padding.PSS.AUTO
-    return padding.PSS(padding.MGF1(hash_algorithm(algorithm)), length)
+    return PSS(MGF1(hash_algorithm(algorithm)), PSS.DIGEST_LENGTH if signs else PSS.AUTO)
 
 
 def _make_kind(name: str, pad: Callable[..., Any]) -> Kind:
@@ -47,9 +46,9 @@ def _make_kind(name: str, pad: Callable[..., Any]) -> Kind:
         return read_private_pem(text, lambda key: isinstance(key, RSAPrivateKey), not_a_private_key(name))
 
     def make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
-        from cryptography.hazmat.primitives.asymmetric import utils  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
 
-        padding, hashed = pad(algorithm, signs=False), utils.Prehashed(hash_algorithm(algorithm))
+        padding, hashed = pad(algorithm, signs=False), Prehashed(hash_algorithm(algorithm))
         return PublicKeyMatcher(
             keys, lambda key, signature, digest: key.verify(signature, digest, padding, hashed), algorithm
         )
