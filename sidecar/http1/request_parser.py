@@ -114,7 +114,9 @@ class RequestParser(asyncio.Protocol):
             self.keep_rest(self.rest[self.rest_at :] + data)
             return
         end = data.find(END_OF_HEAD)
-        if end < 0 or data.find(END_OF_HEAD, end + len(END_OF_HEAD)) < 0:
+        after = end + len(END_OF_HEAD)
+        # A single byte is searched for many times faster, and most bodies have no CR.
+        if end < 0 or data.find(b"\r", after) < 0 or data.find(END_OF_HEAD, after) < 0:
             self.parse(data)
         else:
             self.keep_rest(data)
