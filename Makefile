@@ -34,7 +34,7 @@ help: ## show this text
 	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Another Python: make PYTHON=python3.12 demo"
 
-# The modules that setup.py compiles. The program is installed anew when one of them changed.
+# The modules that setup.py compiles. The program is installed again when one of them changes.
 COMPILED = $(patsubst %,sidecar/%.py,$(subst .,/,$(shell sed -n 's/^    "\([a-z0-9_.]*\)",$$/\1/p' setup.py)))
 PYTHON_H = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
 
@@ -102,7 +102,7 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can m
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/installed-dev ## write anew what is made from elsewhere: pages of docs/, and in helm/ the schema, the table of values and the dashboards
+docs: $(VENV)/installed-dev ## regenerate pages of docs/, and in helm/ the schema, the table of values and the dashboards
 	$(BIN)/python tools/providers_page.py
 	$(BIN)/python tools/configuration_page.py
 	$(BIN)/python tools/chart_files.py
@@ -121,7 +121,7 @@ bench: $(VENV)/installed $(VENV)/bench/installed bench-tools ## measure beside s
 bench-instructions: $(VENV)/installed count-tools ## count the instructions that a delivery costs, and compare with the last figures
 	$(BIN)/python tests/bench/instructions.py $(BENCH_ARGS)
 
-lock: python ## write constraints.txt and requirements/ anew, with the newest versions that pyproject.toml allows
+lock: python ## update constraints.txt and requirements/ to the newest versions that pyproject.toml allows
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[dev]'; \
@@ -134,7 +134,7 @@ lock: python ## write constraints.txt and requirements/ anew, with the newest ve
 # No file names an index: whatever pip is configured to use is asked, and must then serve these very artefacts.
 COMPILE = pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --constraint constraints.txt
-hashes: python ## write requirements/ anew: the versions of constraints.txt with the hash of every artefact of each
+hashes: python ## regenerate requirements/: the versions of constraints.txt with the hash of every artefact
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
@@ -178,7 +178,7 @@ python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-# Made once; delete .venv (make clean) to begin anew with another Python.
+# Made once; delete .venv (make clean) to start again with another Python.
 $(BIN)/python: | python
 	@echo "Making $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
@@ -202,7 +202,7 @@ $(VENV)/packages-dev: pyproject.toml requirements/dev.txt requirements/build.txt
 	@SIDECAR_COMPILE=0 $(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-# In place, so that whoever changes a module of the data path has it compiled again by the next make; see CONTRIBUTING.md.
+# In place: when a module of the data path changes, the next make compiles it again; see CONTRIBUTING.md.
 define INSTALL
 find sidecar -name '*.so' -delete; \
 echo "Compiling its data path, some 40 seconds ..."; \

@@ -129,7 +129,7 @@ class LogWriter:
                 end = data.rfind(b"\n", begin, end) + 1 or data.find(b"\n", begin) + 1
             try:
                 begin += os.write(self._fd, data[begin:end])
-            except BlockingIOError:  # whoever shares the open file made it non-blocking
+            except BlockingIOError:  # another process that shares the open file made it non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()

@@ -124,7 +124,7 @@ async def main(arguments: argparse.Namespace) -> int:
 
         async def once_more(
             ident: str,
-        ) -> None:  # as a provider does; at once, and again where it is told to come later
+        ) -> None:  # as a provider does; at once, and again after a 503 or 409
             async with free:
                 for _ in range(50):
                     status = await deliver(random.choice(sidecars).address, requests[ident])

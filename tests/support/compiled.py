@@ -43,7 +43,7 @@ def refuse_old_code() -> None:
     changed = [file.name for file in sources if made and file.stat().st_mtime > min(made)]
     if changed and sidecar.is_compiled():
         pytest.exit(
-            f"{', '.join(changed)} changed after the data path was compiled: `make test` compiles it anew, "
+            f"{', '.join(changed)} changed after the data path was compiled: `make test` compiles it again, "
             "SIDECAR_PURE=1 tests the source",
             returncode=2,
         )

@@ -9,7 +9,7 @@ HELD = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 17 
 
 
 class Apt:
-    """An apt-get that fails as it is told to: one exit status and one line for each call, then it succeeds."""
+    """An apt-get that fails by a script: one exit status and one line for each call, then it succeeds."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

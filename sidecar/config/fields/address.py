@@ -200,7 +200,7 @@ class SecureURL(WebURL):
     """A URL whose answer nobody can change on its way."""
 
     schemes = "https"
-    expected = "a valid https URL; use https, because whoever can change the list in transit opens the allowlist"
+    expected = "a valid https URL; use https, because anyone who can change the list in transit opens the allowlist"
 
 
 class Network(ValueType[IPNetwork]):
