@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, Mistake, ValueType, quote
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.ranges import range_names
 from sidecar.http1.sockets import MAX_SOCKET_PATH, ListenAddress
@@ -280,20 +280,12 @@ class RangeSources(ValueType[dict[str, str]]):
             raise InvalidValueError(
                 "must be a mapping of names to URLs, for example {github: https://mirror.example/meta}"
             )
-        mistakes: list[Mistake] = []
-        for name, url in value.items():
-            if name not in range_names():
-                mistakes.append(
-                    ((name,), f"is not a published list of networks; use one of {', '.join(range_names())}")
-                )
-                continue
-            try:
-                SecureURL().read(url)
-            except InvalidValueError as error:
-                mistakes += error.below(name)
-        if mistakes:
-            raise InvalidValueError(mistakes)
-        return dict(value)
+        return dict(zip(value, read_each(value.items(), self._read_one)))
+
+    def _read_one(self, name: str, url: Any) -> str:
+        if name not in range_names():
+            raise InvalidValueError(f"is not a published list of networks; use one of {', '.join(range_names())}")
+        return SecureURL().read(url)
 
     def json_schema(self) -> JSONSchema:
         return {

@@ -1,13 +1,14 @@
 """What every kind of value has: reading, its JSON Schema, and the error for a value that is not valid."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sidecar.config.problems import Path
 from sidecar.secret import mask_url
 
 T = TypeVar("T")
+K = TypeVar("K", str, int)
 JSONSchema = dict[str, Any]
 #: Where it is below the value, and the message.
 Mistake = tuple[Path, str]
@@ -24,6 +25,20 @@ class InvalidValueError(Exception):
     def below(self, step: str | int) -> list[Mistake]:
         """The mistakes as seen from the mapping or list that holds the value at `step`."""
         return [((step, *path), message) for path, message in self.mistakes]
+
+
+def read_each(items: Iterable[tuple[K, Any]], read: Callable[[K, Any], T]) -> list[T]:
+    """What `read(key, value)` returns for each item of a mapping or list. Raises `InvalidValueError` with all mistakes."""
+    values: list[T] = []
+    mistakes: list[Mistake] = []
+    for key, value in items:
+        try:
+            values.append(read(key, value))
+        except InvalidValueError as error:
+            mistakes += error.below(key)
+    if mistakes:
+        raise InvalidValueError(mistakes)
+    return values
 
 
 class ValueType(Generic[T]):

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sidecar.config.fields.base import InvalidValueError, JSONSchema, Mistake, ValueType
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, Mistake, ValueType, read_each
 
 T = TypeVar("T")
 #: The default of a key that has none.
@@ -135,16 +135,7 @@ class Items(ValueType[tuple[T, ...]]):
             raise InvalidValueError("is an empty list; add an item or remove the key")
         if self.most is not None and len(value) > self.most:
             raise InvalidValueError(f"has {len(value)} items; use at most {self.most}")
-        items: list[T] = []
-        mistakes: list[Mistake] = []
-        for index, each in enumerate(value):
-            try:
-                items.append(read_present(self.item, each))
-            except InvalidValueError as error:
-                mistakes += error.below(index)
-        if mistakes:
-            raise InvalidValueError(mistakes)
-        return tuple(items)
+        return tuple(read_each(enumerate(value), lambda _, each: read_present(self.item, each)))
 
     def json_schema(self) -> JSONSchema:
         most = {"maxItems": self.most} if self.most is not None else {}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
-from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, Mistake, ValueType, quote
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.number import whole_number
 from sidecar.verify.template import HEADER_NAME, JSON_PATH
 
@@ -197,17 +197,13 @@ class HeaderValues(ValueType[dict[str, str]]):
     def read(self, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping) or not value:
             raise InvalidValueError("must be a mapping of header names to values, for example {X-Version: '1'}")
-        mistakes: list[Mistake] = []
-        for name, text in value.items():
-            try:
-                HeaderName().read(name)
-                if self.value_grammar.match(NonEmpty().read(text)) is None:
-                    raise InvalidValueError(f"{quote(text)} is not a valid header value; use visible ASCII characters")
-            except InvalidValueError as error:
-                mistakes += error.below(name)
-        if mistakes:
-            raise InvalidValueError(mistakes)
+        read_each(value.items(), self._check)
         return dict(value)
+
+    def _check(self, name: str, text: Any) -> None:
+        HeaderName().read(name)
+        if self.value_grammar.match(NonEmpty().read(text)) is None:
+            raise InvalidValueError(f"{quote(text)} is not a valid header value; use visible ASCII characters")
 
     def json_schema(self) -> JSONSchema:
         return {
