@@ -5,14 +5,15 @@ requests without end. Our protocol does all that, and one set of limits is easie
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message, Scope
 
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
+from sidecar.http1.head import field_lines
 from sidecar.http1.incoming import Incoming
+from sidecar.http1.status_response import format_response, format_unparsed, send
 from sidecar.http1.uvicorn_server import Server, http_server
 from sidecar.outcomes import RESPONSES, Reason, Rejected
 
@@ -42,7 +43,7 @@ class AsgiBridge:
     async def __call__(self, incoming: Incoming) -> None:
         """Reads the body, then runs the application and passes on what it sends."""
         if incoming.fault is not None:
-            _reject(incoming, incoming.fault)
+            send(incoming, *_rejection(incoming.fault))
             return
         body = b""
         try:
@@ -55,7 +56,7 @@ class AsgiBridge:
                 if more:
                     await incoming.news()
         except Rejected as rejected:
-            _reject(incoming, rejected)
+            send(incoming, *_rejection(rejected))
             return
         exchange = Exchange(body)
         # Its own task, because it may use what a light task can't, and a client that leaves must not cut off a reload.
@@ -69,9 +70,7 @@ class AsgiBridge:
 
     def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The whole response, as bytes, to what never became a request."""
-        status, lines, body = _rejection(rejected)
-        phrase = HTTPStatus(status).phrase.encode()
-        return b"HTTP/1.1 %d %b\r\n%bconnection: close\r\n\r\n%b" % (status, phrase, lines, body)
+        return format_unparsed(*_rejection(rejected))
 
 
 class Exchange:
@@ -124,9 +123,8 @@ async def _pass_on(exchange: Exchange, incoming: Incoming) -> None:
         more: bool = message.get("more_body", False)
         if start is not None:
             headers: list[tuple[bytes, bytes]] = list(start.get("headers", ()))
-            lines = b"".join(b"%b: %b\r\n" % field for field in headers)
             sized = any(name.lower() == b"content-length" for name, _ in headers)
-            incoming.start(start["status"], lines, sized=sized, hold=True)
+            incoming.start(start["status"], field_lines(headers), sized=sized, hold=True)
             start = None
         incoming.write(message.get("body", b""), more=more)
         if not more:
@@ -152,14 +150,5 @@ def _scope(incoming: Incoming) -> dict[str, Any]:
     }
 
 
-def _reject(incoming: Incoming, rejected: Rejected) -> None:
-    status, lines, body = _rejection(rejected)
-    incoming.start(status, lines, sized=True, hold=True)
-    incoming.write(body, more=False)
-
-
 def _rejection(rejected: Rejected) -> tuple[int, bytes, bytes]:
-    """Status, header lines and body."""
-    response = rejected.response or RESPONSES[rejected.reason]
-    body = b'{"detail":"%b"}' % response.detail.encode()
-    return response.status, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body), body
+    return format_response(rejected.response or RESPONSES[rejected.reason])
