@@ -352,6 +352,11 @@ def _check_key(scheme: Scheme) -> None:
 
 
 #: A preset file, or a mapping under `verify:`.
+def _only(name: str, kind: ValueType[str], about: str, example: str) -> Section[str]:
+    """A section with one key, which is required; it is read as that key's value."""
+    return Section(None, {name: Key(kind, about, [example], required=True)}, make=lambda given: given[name])
+
+
 SCHEME = Section(
     Scheme,
     {
@@ -386,32 +391,20 @@ SCHEME = Section(
         "any_port": Key(Flag(), "true: the URL may be signed with or without its port"),
         "url_unescaped": Key(NonEmpty(), "characters that may be unescaped in the signed URL", [":,@"]),
         "delivery_id": Key(
-            Section(
-                None,
-                {
-                    "header": Key(
-                        HeaderName(),
-                        "the header that holds the provider's id of the delivery; logged",
-                        ["X-Acme-Delivery"],
-                        required=True,
-                    )
-                },
-                make=lambda given: given["header"],
+            _only(
+                "header",
+                HeaderName(),
+                "the header that holds the provider's id of the delivery; logged",
+                "X-Acme-Delivery",
             ),
             "the provider's id of a delivery",
         ),
         "ip_ranges": Key(
-            Section(
-                None,
-                {
-                    "docs": Key(
-                        WebURL(),
-                        "the page on which the provider publishes the addresses it sends from",
-                        ["https://acme.example/ips"],
-                        required=True,
-                    )
-                },
-                make=lambda given: given["docs"],
+            _only(
+                "docs",
+                WebURL(),
+                "the page on which the provider publishes the addresses it sends from",
+                "https://acme.example/ips",
             ),
             "for people: where the provider publishes its addresses",
         ),

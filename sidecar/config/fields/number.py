@@ -165,26 +165,6 @@ class RefreshInterval(Duration):
         return 60 <= seconds < _LIMIT
 
 
-class Tolerance(ValueType[float | None]):
-    """A duration, or `none` for a timestamp that is signed but not compared with the clock."""
-
-    title = "duration or none"
-
-    def read(self, value: Any) -> float | None:
-        if value == "none":
-            return None
-        try:
-            return Duration().read(value)
-        except InvalidValueError as error:
-            raise InvalidValueError(f"{error}; or none") from None
-
-    def write(self, value: float | None) -> str:
-        return "none" if value is None else Duration().write(value)
-
-    def json_schema(self) -> JSONSchema:
-        return {"title": self.title, "anyOf": [{"const": "none"}, Duration().json_schema()]}
-
-
 class RefusalRate(ValueType[Rate]):
     """A number for each second, minute or hour: `10/s`, `60/m`, `500/h`."""
 
@@ -203,24 +183,41 @@ class RefusalRate(ValueType[Rate]):
         return {"title": self.title} | self.grammar.json_schema()
 
 
-class LogRate(ValueType[Rate | None]):
+class _OrWord(ValueType[Any]):
+    """A value of `kind`, or a word, which is read as None."""
+
+    kind: ClassVar[ValueType[Any]]
+    word: ClassVar[str]
+
+    def read(self, value: Any) -> Any:
+        if value == self.word:
+            return None
+        try:
+            return self.kind.read(value)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{error}; or {self.word}") from None
+
+    def write(self, value: Any) -> str:
+        return self.word if value is None else str(self.kind.write(value))
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [{"const": self.word}, self.kind.json_schema()]}
+
+
+class Tolerance(_OrWord):
+    """A duration, or `none` for a timestamp that is signed but not compared with the clock."""
+
+    title = "duration or none"
+    kind = Duration()
+    word = "none"
+
+
+class LogRate(_OrWord):
     """A rate, or `off`."""
 
     title = "rate or off"
-
-    def read(self, value: Any) -> Rate | None:
-        if value == "off":
-            return None
-        try:
-            return RefusalRate().read(value)
-        except InvalidValueError as error:
-            raise InvalidValueError(f"{error}; or off") from None
-
-    def write(self, value: Rate | None) -> str:
-        return "off" if value is None else str(value)
-
-    def json_schema(self) -> JSONSchema:
-        return {"title": self.title, "anyOf": [{"const": "off"}, RefusalRate().json_schema()]}
+    kind = RefusalRate()
+    word = "off"
 
 
 #: Days of the years 2000 to 2999, leap years included.
