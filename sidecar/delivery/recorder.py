@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sidecar.delivery import decide
 from sidecar.delivery.delivery import Delivery
-from sidecar.diagnosis.live import Hints
+from sidecar.diagnosis.live import Hints, LiveRejection
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import DeliveryEnd, Hint, Reason
 from sidecar.telemetry.log import Level, Log
@@ -80,7 +80,7 @@ class Recorder:
     def _diagnose(self, delivery: Delivery, reason: Reason, ended: float) -> None:
         routes = delivery.snapshot.config.routes.routes
         found = self.hints.begin(
-            reason, delivery.route, delivery.head, delivery.body.pieces, now=self._now(), routes=routes
+            LiveRejection(reason, delivery.route, delivery.head, delivery.body.pieces, self._now(), routes)
         )
         found.add_done_callback(functools.partial(self._end_with_hint, delivery, ended))
 

@@ -5,11 +5,10 @@ only a few are diagnosed; the others have no hint, and are not counted as `unkno
 """
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.diagnosis.diagnose import DIAGNOSABLE, Finding, diagnose
 from sidecar.diagnosis.effort import LIVE, MAX_LIVE_BODY, OutOfTimeError
@@ -49,6 +48,17 @@ class Turns:
             self._began = self._clock()
 
 
+class LiveRejection(NamedTuple):
+    """What a diagnosis is about."""
+
+    reason: Reason
+    route: Route
+    head: RequestHead
+    pieces: Sequence[bytes]  #: of the body
+    now: float  #: unix time
+    routes: Sequence[Route]  #: all of them: the secret may be another one's
+
+
 class Hints:
     """Decides which rejections are diagnosed, and diagnoses them in a thread."""
 
@@ -81,21 +91,12 @@ class Hints:
         self._left -= 1
         return True
 
-    def begin(
-        self,
-        reason: Reason,
-        route: Route,
-        head: RequestHead,
-        pieces: Sequence[bytes],
-        *,
-        now: float,
-        routes: Sequence[Route],
-    ) -> "asyncio.Future[Hint | None]":
+    def begin(self, rejection: LiveRejection) -> "asyncio.Future[Hint | None]":
         """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or the time was over."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "diagnosis")
-        work = functools.partial(self._work, reason, route, head, pieces, now=now, routes=routes)
-        pending: asyncio.Future[Hint | None] = asyncio.get_running_loop().run_in_executor(self._worker, work)
+        loop = asyncio.get_running_loop()
+        pending: asyncio.Future[Hint | None] = loop.run_in_executor(self._worker, self._work, rejection)
         self._pending.add(pending)
         pending.add_done_callback(self._pending.discard)
         return pending
@@ -106,17 +107,9 @@ class Hints:
             await asyncio.wait(list(self._pending))
             await asyncio.sleep(0)  # for the callbacks that were added to them
 
-    def _work(
-        self,
-        reason: Reason,
-        route: Route,
-        head: RequestHead,
-        pieces: Sequence[bytes],
-        *,
-        now: float,
-        routes: Sequence[Route],
-    ) -> Hint | None:
+    def _work(self, rejection: LiveRejection) -> Hint | None:
         """In the thread."""
+        reason, route, head, pieces, now, routes = rejection
         verifier = route.verifier
         assert verifier is not None  # `wants` checked
         began = self._cpu()

@@ -8,7 +8,17 @@ import pytest
 
 from sidecar.config.presets import load_preset
 from sidecar.diagnosis.effort import MAX_LIVE_BODY, OutOfTimeError
-from sidecar.diagnosis.live import CPU_PER_SECOND, DEADLINE, MAX_PENDING, PAUSE, PER_SECOND, TURN, Hints, Turns
+from sidecar.diagnosis.live import (
+    CPU_PER_SECOND,
+    DEADLINE,
+    MAX_PENDING,
+    PAUSE,
+    PER_SECOND,
+    TURN,
+    Hints,
+    LiveRejection,
+    Turns,
+)
 from sidecar.http1.head import make_head
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import Hint, Reason
@@ -62,7 +72,7 @@ def test_the_loop_gets_its_turn_in_between() -> None:
 
 
 def begin(hints: Hints) -> "asyncio.Future[Hint | None]":
-    return hints.begin(Reason.SIGNATURE_MISMATCH, ROUTE, HEAD, [b"a", b"b"], now=0.0, routes=[])
+    return hints.begin(LiveRejection(Reason.SIGNATURE_MISMATCH, ROUTE, HEAD, [b"a", b"b"], 0.0, []))
 
 
 def wants(hints: Hints, size: int = 0) -> bool:
