@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, NamedValues, ValueType, quote
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.ranges import range_names
 from sidecar.http1.sockets import MAX_SOCKET_PATH, ListenAddress
@@ -270,28 +270,17 @@ class TrustedProxy(Network):
         return {"title": self.title} | grammar.json_schema() | {"examples": [*self.examples, "unix:"]}
 
 
-class RangeSources(ValueType[dict[str, str]]):
+class RangeSources(NamedValues[str]):
     """Where to fetch published lists of networks from, instead of from the providers."""
 
     title = "names and URLs"
+    expected = "names to URLs, for example {github: https://mirror.example/meta}"
 
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError(
-                "must be a mapping of names to URLs, for example {github: https://mirror.example/meta}"
-            )
-        return dict(zip(value, read_each(value.items(), self._read_one)))
-
-    def _read_one(self, name: str, url: Any) -> str:
+    def read_one(self, name: str, value: Any) -> str:
         if name not in range_names():
             raise InvalidValueError(f"is not a published list of networks; use one of {', '.join(range_names())}")
-        return SecureURL().read(url)
+        return SecureURL().read(value)
 
     def json_schema(self) -> JSONSchema:
-        return {
-            "title": self.title,
-            "type": "object",
-            "minProperties": 1,
-            "propertyNames": {"enum": list(range_names())},
-            "additionalProperties": SecureURL().json_schema(),
-        }
+        names, urls = {"enum": list(range_names())}, SecureURL().json_schema()
+        return super().json_schema() | {"propertyNames": names, "additionalProperties": urls}

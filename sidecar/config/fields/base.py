@@ -1,7 +1,7 @@
 """What every kind of value has: reading, its JSON Schema, and the error for a value that is not valid."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from sidecar.config.problems import Path
@@ -57,6 +57,24 @@ class ValueType(Generic[T]):
     def json_schema(self) -> JSONSchema:
         """The same grammar as JSON Schema."""
         raise NotImplementedError
+
+
+class NamedValues(ValueType[dict[str, T]]):
+    """A mapping of names to values of one kind, with at least one of them."""
+
+    expected: ClassVar[str]  #: completes "must be a mapping of ..."
+
+    def read(self, value: Any) -> dict[str, T]:
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidValueError(f"must be a mapping of {self.expected}")
+        return dict(zip(value, read_each(value.items(), self.read_one)))
+
+    def read_one(self, name: str, value: Any) -> T:
+        """One value as the program uses it. Raises `InvalidValueError` for the name or the value."""
+        raise NotImplementedError
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "object", "minProperties": 1}
 
 
 class Grammar(NamedTuple):

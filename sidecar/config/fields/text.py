@@ -1,11 +1,10 @@
 """Texts, names, words and flags."""
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
-from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, NamedValues, ValueType, quote
 from sidecar.config.fields.number import whole_number
 from sidecar.verify.template import HEADER_NAME, JSON_PATH
 
@@ -188,50 +187,36 @@ class Choice(ValueType[Word]):
         return {"title": self.title, "type": "string", "enum": [str(word) for word in self.words]}
 
 
-class HeaderValues(ValueType[dict[str, str]]):
+class HeaderValues(NamedValues[str]):
     """Header names, with the value of each."""
 
     title = "header names and values"
+    expected = "header names to values, for example {X-Version: '1'}"
     value_grammar = Grammar("[ -~]*[!-~][ -~]*")
 
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of header names to values, for example {X-Version: '1'}")
-        read_each(value.items(), self._check)
-        return dict(value)
-
-    def _check(self, name: str, text: Any) -> None:
+    def read_one(self, name: str, value: Any) -> str:
         HeaderName().read(name)
-        if self.value_grammar.match(NonEmpty().read(text)) is None:
+        text = NonEmpty().read(value)
+        if self.value_grammar.match(text) is None:
             raise InvalidValueError(f"{quote(text)} is not a valid header value; use visible ASCII characters")
+        return text
 
     def json_schema(self) -> JSONSchema:
-        return {
-            "title": self.title,
-            "type": "object",
-            "minProperties": 1,
-            "propertyNames": HeaderName.grammar.json_schema(),
-            "additionalProperties": self.value_grammar.json_schema(),
-        }
+        names, values = HeaderName.grammar.json_schema(), self.value_grammar.json_schema()
+        return super().json_schema() | {"propertyNames": names, "additionalProperties": values}
 
 
-class Scalars(ValueType[dict[str, str | int]]):
+class Scalars(NamedValues[str | int]):
     """Names, with a text or whole number for each."""
 
     title = "names and values"
+    expected = "names to values, for example {type: url_verification}"
 
-    def read(self, value: Any) -> dict[str, str | int]:
-        if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of names to values, for example {type: url_verification}")
-        read = {name: item if isinstance(item, str) else whole_number(item) for name, item in value.items()}
-        if mistakes := [((name,), "must be text or a whole number") for name, item in read.items() if item is None]:
-            raise InvalidValueError(mistakes)
-        return {name: item for name, item in read.items() if item is not None}
+    def read_one(self, name: str, value: Any) -> str | int:
+        read = value if isinstance(value, str) else whole_number(value)
+        if read is None:
+            raise InvalidValueError("must be text or a whole number")
+        return read
 
     def json_schema(self) -> JSONSchema:
-        return {
-            "title": self.title,
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {"type": ["string", "integer"]},
-        }
+        return super().json_schema() | {"additionalProperties": {"type": ["string", "integer"]}}
