@@ -5,7 +5,7 @@ receivers fold to the same, or to a header that the signature was read from. Onl
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.delivery.delivery import Delivery
 from sidecar.http1.fields import HOP_BY_HOP
@@ -27,6 +27,14 @@ _DROPPED: Final = HOP_BY_HOP | _OURS | {b"expect"}
 _FORWARDED: Final = b"x-forwarded-"
 
 
+class HeaderFilter(NamedTuple):
+    """Which of the sender's fields stay."""
+
+    replaced: frozenset[bytes] = _NOTHING  #: lower-case names that do not
+    scheme: Scheme | None = None  #: none stays that a receiver may take for a header that it reads
+    trusted_peer: bool = False  #: X-Forwarded fields besides ours stay
+
+
 def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: bytes) -> bytes:
     """The head of the request to the receiver, empty line included. `signed` are the lines of the route's `sign:`, if any."""
     head, route, trace = delivery.head, delivery.route, delivery.record.trace
@@ -42,39 +50,41 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
     replaced = UPSTREAM_SIGNATURE_FIELDS if route.upstream_signer is not None else _NOTHING
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
+    size, added = delivery.body.size, added + signed
+    unchanged = unchanged_head(head, size, added, replaced)
+    if unchanged:  # most deliveries
+        return unchanged
     scheme = route.verifier.scheme if route.verifier is not None else None
-    return forwarded_head(head, delivery.body.size, added + signed, replaced, scheme, trusted_peer=client.trusted_peer)
+    return filtered_head(head, size, added, HeaderFilter(replaced, scheme, client.trusted_peer))
 
 
-def forwarded_head(
-    head: RequestHead,
-    body_size: int,
-    added: bytes,
-    replaced: frozenset[bytes] = frozenset(),
-    scheme: Scheme | None = None,
-    *,
-    trusted_peer: bool = False,
-) -> bytes:
-    """The head's bytes with the lines `added` at its end, empty line included.
+def unchanged_head(head: RequestHead, body_size: int, added: bytes, replaced: frozenset[bytes] = _NOTHING) -> bytes:
+    """The head with all fields as they came and the lines `added` at its end, empty line included.
 
-    No field of the sender's whose lower-case name is in `replaced` stays, and none that a receiver may take for a header
-    that `scheme` reads. X-Forwarded fields besides ours stay if the peer is trusted.
+    Empty if a field must be removed, because of its own name or one in `replaced`, or the length must be written again.
     """
-    framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
-    length = b"%d" % body_size
     names = head.names
     if names.as_request is None:
         names.as_request = _template(names)
     plain = names.as_request and (not replaced or replaced.isdisjoint(names.lower))
-    if plain and head.values(b"content-length") == ((length,) if framed else ()):
-        made: bytes = names.as_request % (head.method.encode(), head.target, *head.field_values, added)
-        return made  # most deliveries
-    # Some field must be removed, or the length written again.
-    headers = _end_to_end(head, scheme, _DROPPED | replaced, trusted_peer)
-    if framed:
-        headers.append((b"Content-Length", length))
+    if not plain or head.values(b"content-length") != _content_length(head, body_size):
+        return b""
+    made: bytes = names.as_request % (head.method.encode(), head.target, *head.field_values, added)
+    return made
+
+
+def filtered_head(head: RequestHead, body_size: int, added: bytes, rules: HeaderFilter) -> bytes:
+    """The head with the fields that `rules` keep, the body's length, and the lines `added`, empty line included."""
+    headers = _end_to_end(head, rules)
+    headers += [(b"Content-Length", length) for length in _content_length(head, body_size)]
     start = b"%b %b HTTP/1.1\r\n" % (head.method.encode(), head.target)
     return b"%b%b%b\r\n" % (start, field_lines(headers), added)
+
+
+def _content_length(head: RequestHead, body_size: int) -> tuple[bytes, ...]:
+    """The values of Content-Length to the receiver: one, or none for a request without a body whose method needs none."""
+    framed = body_size > 0 or head.method in ("POST", "PUT", "PATCH")
+    return (b"%d" % body_size,) if framed else ()
 
 
 def _template(names: FieldNames) -> bytes:
@@ -87,15 +97,13 @@ def _template(names: FieldNames) -> bytes:
     return b"%%b %%b HTTP/1.1\r\n%b%%b\r\n" % b"".join(lines)
 
 
-def _end_to_end(
-    head: RequestHead, scheme: Scheme | None, dropped: frozenset[bytes], trusted_peer: bool
-) -> list[Header]:
+def _end_to_end(head: RequestHead, rules: HeaderFilter) -> list[Header]:
     """The headers for the receiver, without Content-Length.
 
     Names in `Connection` are not honoured beyond HOP_BY_HOP: a sender could remove what a proxy in front of us added,
     such as the name in a client certificate.
     """
-    names = head.names
+    names, scheme, dropped = head.names, rules.scheme, _DROPPED | rules.replaced
     read = frozenset(scheme.headers) if names.irregular and scheme is not None else _NOTHING
     numbered = tuple([name[: -len(b"{n}")] for name in read if name.endswith(b"{n}")])
     reserved = dropped | {b"content-length"} | {fold_name(name) for name in read}
@@ -104,7 +112,7 @@ def _end_to_end(
     for header, name, folded in zip(head.headers, names.lower, names.folded):
         if name in dropped or name == b"content-length":
             continue
-        if folded.startswith(_FORWARDED) and not (trusted_peer and name == folded):
+        if folded.startswith(_FORWARDED) and not (rules.trusted_peer and name == folded):
             continue
         alias = folded in reserved or (numbered and folded.startswith(numbered_reserved))
         if alias and name != folded and name not in read and not name.startswith(numbered):

@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from sidecar.config.presets import load_preset
-from sidecar.delivery.upstream_head import forwarded_head, forwarding_lines, verified_lines
+from sidecar.delivery.upstream_head import HeaderFilter, filtered_head, forwarding_lines, unchanged_head, verified_lines
 from sidecar.http1.head import make_head
 from sidecar.routing.client_ip import Client
 from sidecar.verify.scheme import Scheme, SignatureField
@@ -26,7 +26,8 @@ def forwarded(
 ) -> list[bytes]:
     """The lines of the forwarded head."""
     head = make_head(method, target, headers, "192.0.2.1")
-    whole = forwarded_head(head, body_size, forwarding + proof, scheme=scheme, trusted_peer=trusted_peer)
+    added, rules = forwarding + proof, HeaderFilter(scheme=scheme, trusted_peer=trusted_peer)
+    whole = unchanged_head(head, body_size, added) or filtered_head(head, body_size, added, rules)
     assert whole.endswith(b"\r\n\r\n")
     return whole[:-4].split(b"\r\n")
 
