@@ -62,7 +62,7 @@ def test_a_dependency_that_is_switched_off_leaves_nothing(parent: Path) -> None:
     assert helm("template", "release", parent, "--set", "webhook-sidecar.enabled=false").strip() == ""
 
 
-def test_a_parent_is_told_what_is_wrong_with_its_values(parent: Path) -> None:
+def test_a_parent_gets_the_errors_in_its_values(parent: Path) -> None:
     with pytest.raises(Exception, match=r"config\.routes\[0\]\.verify: 'gihub' is not a preset"):
         helm(
             "template",

@@ -29,7 +29,7 @@ def definitions(version: str) -> Resource[Any]:
 
 @cache
 def validator(version: str, kind: str, api: str) -> Draft202012Validator:
-    """As `kubernetes-validate --strict`, which reads all definitions anew for each object."""
+    """As `kubernetes-validate --strict`, which reads all definitions again for each object."""
     group = re.sub(r"^([^./]*)(?:[.][^/]*)?/", r"\1-", api)  # apps/v1 → apps-v1
     schema = schema_contents(f"{folder(version)}/{kind.lower()}-{group}.json", version)
     registry: Registry[Any] = definitions(version) @ Registry()

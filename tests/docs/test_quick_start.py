@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 
 
 def answer(url: str) -> bytes:
-    """What stands there, as soon as somebody answers."""
+    """The page at `url`, as soon as somebody answers."""
     for _ in range(200):
         try:
             with urlopen(url, timeout=5) as response:

@@ -4,7 +4,7 @@ Begins with every case of the hostile corpus and breaks it further, by a seed. W
 
 - the receiver sees nothing but requests that verify, framed once, well-formed (the receiver of `hostile_wire` judges);
 - no answer is 5xx: a sender's bytes are never our mistake;
-- whoever sends anything but blank lines gets an answer, in the time that the deadlines leave;
+- a client that sends anything but blank lines gets a response, in the time that the deadlines leave;
 - there are as many 200s as the receiver saw requests: no answer is lost, none is given twice;
 - the process lives, and ends as it should.
 """

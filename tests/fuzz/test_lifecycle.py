@@ -27,7 +27,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 CROWD = 24
 KEYS = ["CANARY-SECRET-one-33c1", "CANARY-SECRET-two-33c1", "CANARY-SECRET-three-33c1"]
 leak_watch.marker(*(key.encode() for key in KEYS))
-#: What a receiver is told to do, and the answers that may come of it.
+#: What a receiver does, and the responses that may come of it.
 DEEDS = {
     "answer": {200},
     "refuse": {418},

@@ -1,4 +1,4 @@
-"""Every fault of a receiver, on a new connection and on a kept one: what the sender is told, and in what time.
+"""Every fault of a receiver, on a new connection and on a kept one: what the sender gets, and in what time.
 
 Each combination has a route and a receiver of its own, so that all run at once and none can hide behind another. After its
 fault the same receiver is healthy again: the next deliveries must reach it once each and get their own answers. In the end
@@ -77,7 +77,7 @@ class Peer:
 @dataclass(frozen=True)
 class Fault:
     name: str
-    answer: str  #: what the sender is told: a status, or `cut` for an answer that visibly breaks off
+    answer: str  #: what the sender gets: a status, or `cut` for a response that visibly breaks off
     reason: str  #: of the log line; empty if accepted
     script: Script | None  #: given a peer whose request was read, or with `early` none of it; None: nobody listens
     early: bool = False

@@ -4,7 +4,7 @@ python tests/load/copies.py [--deliveries 2000] [--copies 5] [--kill] [--workers
 
 With --kill the store is killed in the middle of the run (SIGKILL) and started again a second later; it keeps what it was
 told on disk (appendfsync always). It holds if no delivery reached the receiver twice, every answer was 200, 503 or 409,
-whoever was answered 503 or 409 and sends again is answered 200, and in the end each was forwarded exactly once.
+a client that gets 503 or 409 and sends again gets 200, and in the end each was forwarded exactly once.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 _WHERE = "LEAK_WATCH"
-#: So much of a signature is as good as all of it, to whoever reads a log.
+#: So much of a signature is as good as all of it, to anyone who reads a log.
 _ENOUGH = 20
 _TOKEN = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % _ENOUGH)
 

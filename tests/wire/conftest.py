@@ -29,7 +29,7 @@ def wait_until() -> WaitUntil:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """A certificate authority that the sidecar is told to trust, and a server's context."""
+    """A certificate authority that the sidecar trusts, and a server's context."""
     ca = trustme.CA()
     file = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(str(file))

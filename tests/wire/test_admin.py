@@ -197,7 +197,7 @@ def test_a_good_reload_takes_effect(start: Start, receiver: Receiver, craft: typ
 
 
 @pytest.mark.parametrize("how", ["POST", "SIGHUP"])
-def test_a_bad_reload_is_told_and_the_old_configuration_keeps_working(
+def test_a_bad_reload_is_reported_and_the_old_configuration_keeps_working(
     start: Start, receiver: Receiver, craft: type[Craft], how: str
 ) -> None:
     sidecar = start()

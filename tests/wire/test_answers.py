@@ -1,4 +1,4 @@
-"""How the receiver's answer comes back: streamed, unchanged, framed for whoever asked."""
+"""How the receiver's response comes back: streamed, unchanged, framed for the client's HTTP version."""
 
 import os
 import threading

@@ -32,7 +32,7 @@ def test_a_good_delivery_is_accepted_and_reaches_the_receiver_once(
     assert (line["outcome"], line["reason"], line["secret"]) == ("accepted", "", "current")
 
 
-def test_the_previous_secret_still_works_and_its_id_is_told(
+def test_the_previous_secret_still_works_and_its_id_is_reported(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
 ) -> None:
     before = sidecar.metric("secret_matches_total", route="begini", secret="previous")

@@ -156,7 +156,7 @@ def test_a_list_that_can_not_be_used_leaves_the_packages(
     assert running.metric("ip_ranges_fetch_failures_total", preset="github") == 1
 
 
-def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_told(
+def test_without_a_refresh_nothing_is_fetched_and_the_lists_day_is_reported(
     start: Start, receivers: dict[str, Receiver], receiver: Receiver, craft: type[Craft]
 ) -> None:
     running = start({"routes": [listed_by("stripe")]})

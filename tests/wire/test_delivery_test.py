@@ -36,7 +36,7 @@ Tested = tuple[Sidecar, Receiver]
 @pytest.fixture(scope="module")
 def closed_port() -> Iterator[int]:
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))  # bound, never listening: whoever connects is refused
+        holder.bind(("127.0.0.1", 0))  # bound, never listening: connections are refused
         yield holder.getsockname()[1]
 
 

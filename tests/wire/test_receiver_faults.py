@@ -1,4 +1,4 @@
-"""A receiver that fails in every way: what the sender is told, that nothing is sent twice, that nothing is left over."""
+"""A receiver that fails in every way: what the sender gets, that nothing is sent twice, that nothing is left over."""
 
 import socket
 import ssl

@@ -100,7 +100,7 @@ def test_a_changed_configuration_is_read_in_one_piece_however_slowly_it_is_writt
     assert not events(running, "config_reload_failed")
 
 
-def test_a_broken_file_is_told_once_and_the_last_good_configuration_kept(
+def test_a_broken_file_is_reported_once_and_the_last_good_configuration_kept(
     start: Start, receiver: Receiver, craft: type[Craft]
 ) -> None:
     running = start()

@@ -203,7 +203,7 @@ def test_a_copy_of_what_is_under_way_waits_and_learns_how_it_ended(
     assert len(receiver.requests) == 2
 
 
-def test_a_copy_of_what_takes_long_is_told_to_come_again(
+def test_a_copy_of_a_slow_delivery_gets_409_and_retry_after(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes
 ) -> None:
     go = threading.Event()

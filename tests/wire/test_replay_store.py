@@ -377,7 +377,7 @@ def test_a_store_that_takes_too_long_is_none(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_what_the_receiver_took_while_the_store_was_away_is_told_when_it_is_back(
+def test_what_the_receiver_took_during_the_outage_is_written_to_the_store_after_it(
     start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody, kept: bool
 ) -> None:
     """Before any replica that missed the store forwards again, and whether the store kept what it knew or not."""
@@ -421,7 +421,7 @@ def test_a_store_that_forgot_a_claim_does_not_let_the_same_process_forward_twice
 def test_a_sidecar_that_was_killed_leaves_its_claim_until_it_expires_and_then_the_delivery_is_forwarded_again(
     start: Start, redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody, wait_until: WaitUntil
 ) -> None:
-    """Nobody knows whether the receiver took it: copies are told to come again, and then one is forwarded."""
+    """Nobody knows whether the receiver took it: copies get 409, and then one is forwarded."""
     times = {"timeouts": {"connect": "100ms", "response": "1s", "total": "1s"}}
     one, other = start(shared(redis, **times)), start(shared(redis, **times))
     raw = craft.begini(body())

@@ -1,6 +1,6 @@
 """`sign:` on the wire: what is forwarded verifies with the official libraries, and nothing else does.
 
-The receivers are the examples of docs/resign.md, run as they stand there.
+The receivers are the examples of docs/resign.md, run as they are.
 """
 
 import base64
@@ -149,7 +149,7 @@ def test_an_id_that_the_provider_signs_is_kept_and_the_rest_is_ours(
 
 
 @pytest.mark.parametrize("ident", [b"a.b", b"a b", b"\xc3\xab", b"x" * 129])
-def test_a_signed_id_that_can_not_stand_there_is_hashed(
+def test_a_signed_id_that_is_not_a_valid_webhook_id_is_hashed(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft], ident: bytes
 ) -> None:
     """A dot would end it in the signed message: two deliveries could have one signature."""
@@ -298,7 +298,7 @@ def test_each_receiver_of_the_documentation_takes_what_came_through_and_nothing_
     running = start({"upstream": f"http://127.0.0.1:{example}", "routes": CONFIG["routes"]}, env=ENV)
     assert running.ask(craft.begini()).status == 200
     assert running.ask(craft.slack(b'{"mark":"%b","name":"Zo\xc3\xab"}' % craft.body_mark)).status == 200
-    # What goes round the sidecar, or through it unsigned, is told apart.
+    # What goes round the sidecar, or through it unsigned, is distinguished.
     assert running.ask(craft.begini(path=b"/unsigned")).status == 401
     assert running.ask(standard(craft, craft.json_body)).status == 200
     assert running.ask(craft.begini(path=b"/webhooks/shadow", secret="OTHER_API_KEY")).status == 401

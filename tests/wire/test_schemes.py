@@ -186,7 +186,7 @@ def test_a_signed_header_that_was_changed_is_refused(sidecar: Sidecar, receiver:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_signed_header_must_stand_there_exactly_once(
+def test_a_signed_header_must_appear_exactly_once(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft], count: int
 ) -> None:
     raw = acme(craft, [(b"X-Acme-Id", b"evt-1")] * count)

@@ -247,7 +247,7 @@ def test_elsewhere_than_on_loopback_nothing_can_be_changed_without_a_token(start
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1:0"])
-def test_whoever_knows_the_token_may_reload_and_test(start: Start, receiver: Receiver, listen: str) -> None:
+def test_a_client_with_the_token_may_reload_and_test(start: Start, receiver: Receiver, listen: str) -> None:
     account = {"id": ACCOUNT, "api_key": {"env": "OTHER_API_KEY"}, "webhook_url": f"{receiver.url}/hook"}
     sidecar = start(
         {"admin": listen, "admin_token": {"env": "ADMIN_TOKEN"}, "delivery_test": {"accounts": [account]}},
@@ -335,7 +335,7 @@ def test_a_form_that_is_none_is_refused(process: Sidecar, receiver: Receiver, bo
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_listener_is_told_of_what_changes_and_of_nothing_else(
+def test_a_listener_gets_only_changes(
     listen: Callable[..., Stream], start: Start, receiver: Receiver, craft: type[Craft], workers: int
 ) -> None:
     sidecar = start({"workers": workers})

@@ -240,7 +240,7 @@ def test_a_share_is_traced_and_the_rest_is_left_as_it_came(
     assert receiver.requests[1].values(b"traceparent") != [low[1]]
 
 
-def test_a_collector_that_fails_is_told_once_and_costs_no_delivery(
+def test_a_failing_collector_is_reported_once_and_costs_no_delivery(
     start: Start, receiver: Receiver, craft: type[Craft], collector: Collector
 ) -> None:
     running = start({"tracing": {"endpoint": collector.url}}, env=ENV)

@@ -81,7 +81,7 @@ def test_a_body_of_three_mebibytes_is_forwarded_whole(sidecar: Sidecar, receiver
 
 
 @pytest.mark.parametrize(("size", "piece"), [(0, 1), (1, 1), (3000, 7), (300_000, 65536)])
-def test_a_chunked_body_is_framed_anew_with_one_content_length(
+def test_a_chunked_body_is_framed_again_with_one_content_length(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft], size: int, piece: int
 ) -> None:
     body = os.urandom(size)

@@ -87,7 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.05)
 
 
-def test_who_waits_is_told_when_a_changed_file_has_come_to_rest(file: Path, quick: None) -> None:
+def test_a_wait_ends_when_a_changed_file_has_settled(file: Path, quick: None) -> None:
     files = FileRecorder()
     files(str(file), 100)
 

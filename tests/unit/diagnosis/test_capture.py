@@ -101,7 +101,7 @@ def test_where_only_the_signature_is_in_question_host_may_be_missing() -> None:
     ],
     ids=lambda value: repr(value[:24]),
 )
-def test_what_is_no_request_is_told_by_place_and_remedy(raw: bytes, message: str) -> None:
+def test_a_capture_that_is_not_a_request_is_reported_with_place_and_remedy(raw: bytes, message: str) -> None:
     with pytest.raises(UnusableCaptureError) as unusable:
         read_capture(raw, peer=None)
     assert str(unusable.value).startswith(message)

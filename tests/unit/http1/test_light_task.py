@@ -166,7 +166,7 @@ def test_a_result_that_is_already_there_is_not_lost_to_a_cancellation() -> None:
     assert stage.ended == 1
 
 
-def test_what_escapes_is_told_to_the_loop_and_ends_the_task() -> None:
+def test_an_escaped_exception_is_reported_to_the_loop_and_ends_the_task() -> None:
     async def fails() -> None:
         raise ValueError("a bug")
 

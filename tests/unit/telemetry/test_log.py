@@ -334,7 +334,7 @@ def test_lines_are_written_together_once_per_turn_of_the_loop(finished: Any) -> 
     assert len(written.loop.soon) == 2
 
 
-def test_the_time_is_told_to_the_millisecond_as_it_goes_on() -> None:
+def test_the_time_is_written_to_the_millisecond_as_it_goes_on() -> None:
     written = Written()
     for now in (1_700_000_000.0426, 1_700_000_000.999, 1_700_000_001.5, 0.25):
         written.now = now

@@ -282,7 +282,7 @@ def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_sh
     assert samples[series("secret_matches_total", route="acme", secret="current")] == 2
     assert samples[series("secret_last_used_timestamp_seconds", route="acme", secret="current")] == 20
     assert samples[series("in_flight")] == 2
-    # Whoever takes the worker's place counts on.
+    # The worker's replacement counts on.
     successor = Metrics(SharedCounts(ledger.fd, 2, dict(ledger.places)).allocator(1))
     successor.configure(routes)
     successor.record(finished(), 30.0)

@@ -42,7 +42,7 @@ def test_a_duplicate_is_not_kept_and_a_copy_that_came_too_early_is() -> None:
     assert rejections.count == 1
 
 
-def test_whoever_knows_some_is_told_only_of_later_ones() -> None:
+def test_a_client_that_knows_some_gets_only_later_ones() -> None:
     rejections = RecentRejections()
     for second in range(5):
         rejections.record(refused(), float(second))

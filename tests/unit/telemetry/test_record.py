@@ -13,7 +13,7 @@ def test_a_new_record_claims_nothing() -> None:
     assert record.outcome is Outcome.ACCEPTED
 
 
-def test_what_one_record_is_told_no_other_record_knows(make_route: Any) -> None:
+def test_records_share_no_values(make_route: Any) -> None:
     first, second = (DeliveryRecord(number=number, peer=None, started=0.0) for number in (1, 2))
     first.route = make_route("/hooks/acme", name="acme")
     first.delivery_id = b"id"

@@ -232,7 +232,7 @@ def test_a_clock_that_is_not_compared_is_read_all_the_same() -> None:
         (SignatureField(header="Authorization", kind=TOKEN, prefix="Bearer "), ()),
     ],
 )
-def test_a_plain_want_of_a_signature_is_told_as_read_claim_raises_it(
+def test_an_absent_signature_is_returned_as_read_claim_raises_it(
     field: SignatureField, values: tuple[bytes, ...]
 ) -> None:
     verifier = Verifier(scheme(field), [Secret("a", b"secret")])

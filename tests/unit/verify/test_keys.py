@@ -71,7 +71,7 @@ def test_basic_authentication_needs_user_and_password() -> None:
             BASIC.read_key(KeyForm.UTF8, text)
 
 
-def test_a_secret_of_another_form_is_told_without_its_value() -> None:
+def test_a_secret_of_another_form_is_reported_without_its_value() -> None:
     scheme = Scheme(signature=SignatureField(header="X"), key=KeyForm.HEX)
     assert key_problem(scheme, Secret("a", b"00ff")) == ""
     assert key_problem(scheme, Secret("a", b"s3cret")) == (

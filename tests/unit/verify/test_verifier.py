@@ -132,7 +132,7 @@ def test_a_verifier_can_be_used_again_and_keeps_no_state() -> None:
         (TOKEN, [(b"X-Signature", KEY)]),
     ],
 )
-def test_what_matches_no_secret_is_told_as_verify_raises_it(kind: Kind, headers: Headers) -> None:
+def test_a_mismatch_is_returned_as_verify_raises_it(kind: Kind, headers: Headers) -> None:
     made = Scheme(
         signature=SignatureField(header="X-Signature", kind=kind), signed="{body}", parts=parse_template("{body}")
     )
@@ -427,7 +427,7 @@ SIGNS_ID = scheme(signed="{header:X-Id}.{body}")
 
 
 @pytest.mark.parametrize("values", [[], ["a", "a"], ["a", "b"], ["", "a"]])
-def test_a_signed_header_stands_there_exactly_once(values: list[str]) -> None:
+def test_a_signed_header_appears_exactly_once(values: list[str]) -> None:
     headers = [(b"X-Signature", RIGHT), *((b"X-Id", value.encode()) for value in values)]
     refused = refusal(SIGNS_ID, headers)
     assert (refused.reason, refused.detail) == (
