@@ -110,6 +110,15 @@ def new_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 @pytest.fixture(scope="module")
 def redis(new_redis: Callable[..., Redis]) -> Redis:
+    """A running one that the tests share."""
+    server = new_redis()
+    server.start()
+    return server
+
+
+@pytest.fixture
+def own_redis(new_redis: Callable[..., Redis]) -> Redis:
+    """A running one that no other test uses."""
     server = new_redis()
     server.start()
     return server
@@ -278,18 +287,16 @@ def test_several_workers_share_it(
 
 def test_a_store_that_is_lost_lets_nothing_pass_and_is_used_again_when_it_is_back(
     start: Start,
-    new_redis: Callable[..., Redis],
+    own_redis: Redis,
     receiver: Receiver,
     craft: type[Craft],
     body: MakeBody,
     wait_until: WaitUntil,
 ) -> None:
-    redis = new_redis()
-    redis.start()
-    sidecar = start(shared(redis))
+    sidecar = start(shared(own_redis))
     before = body()
     assert sidecar.ask(craft.begini(before)).body == b"ok"
-    redis.kill()
+    own_redis.kill()
     for _ in range(3):
         unavailable(sidecar, receiver, craft.begini(body()))
     unavailable(sidecar, receiver, craft.begini(before))
@@ -297,7 +304,7 @@ def test_a_store_that_is_lost_lets_nothing_pass_and_is_used_again_when_it_is_bac
     assert [line["level"] for line in events(sidecar, "replay_store_lost")] == ["error"]
     assert sidecar.ask(craft.begini(body(), path=b"/webhooks/plain")).body == b"ok"
     assert sidecar.admin("/readyz")[0] == 200
-    redis.start()
+    own_redis.start()
     wait_until(lambda: up(sidecar) == 1, "the store being used again")
     raw = craft.begini(body())
     assert sidecar.ask(raw).body == b"ok"
@@ -306,14 +313,12 @@ def test_a_store_that_is_lost_lets_nothing_pass_and_is_used_again_when_it_is_bac
 
 
 def test_with_replay_fail_open_deliveries_are_forwarded_and_counted(
-    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody
+    start: Start, own_redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
 ) -> None:
-    redis = new_redis()
-    redis.start()
-    sidecar = start(shared(redis))
+    sidecar = start(shared(own_redis))
     raw = craft.begini(body(), path=b"/webhooks/open")
     assert sidecar.ask(raw).body == b"ok"
-    redis.kill()
+    own_redis.kill()
     mark = sidecar.mark()
     assert [sidecar.ask(raw).body for _ in range(2)] == [b"ok", b"ok"]
     line = sidecar.delivery(mark)
@@ -353,17 +358,15 @@ def test_it_starts_without_its_store_and_refuses_until_it_is_there(
 
 def test_a_store_that_takes_too_long_is_none(
     start: Start,
-    new_redis: Callable[..., Redis],
+    own_redis: Redis,
     receiver: Receiver,
     craft: type[Craft],
     body: MakeBody,
     wait_until: WaitUntil,
 ) -> None:
-    redis = new_redis()
-    redis.start()
-    sidecar = start(shared(redis))
+    sidecar = start(shared(own_redis))
     assert sidecar.ask(craft.begini(body())).body == b"ok"
-    redis.pause()
+    own_redis.pause()
     raw = craft.begini(body())
     began = time.monotonic()
     unavailable(sidecar, receiver, raw)
@@ -371,7 +374,7 @@ def test_a_store_that_takes_too_long_is_none(
     unavailable(sidecar, receiver, raw)
     assert first < 3.5
     assert time.monotonic() - began - first < 0.5  # nobody else waits for it
-    redis.resume()
+    own_redis.resume()
     wait_until(lambda: up(sidecar) == 1, "the store being used again")
     assert sidecar.ask(raw).body == b"ok"  # what was asked without an answer is no claim that stays
 
@@ -476,15 +479,13 @@ def test_its_password_is_read_from_a_file_and_again_when_that_changes(
 
 
 def test_a_user_with_the_rights_that_the_page_names_is_enough(
-    start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody
+    start: Start, own_redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
     (rights,) = re.findall(r"^ACL SETUSER sidecar (.*)$", page, re.MULTILINE)
-    redis = new_redis()
-    redis.start()
-    assert redis.answered("ACL", "SETUSER", "sidecar", rights.replace("PASSWORD", PASSWORD)) == b"+OK\r\n"
-    assert redis.answered("ACL", "SETUSER", "default", "off") == b"+OK\r\n"
-    url = f"redis://sidecar@127.0.0.1:{redis.port}/3"
+    assert own_redis.answered("ACL", "SETUSER", "sidecar", rights.replace("PASSWORD", PASSWORD)) == b"+OK\r\n"
+    assert own_redis.answered("ACL", "SETUSER", "default", "off") == b"+OK\r\n"
+    url = f"redis://sidecar@127.0.0.1:{own_redis.port}/3"
     sidecar = start(shared({"url": url, "password": {"env": "STORE"}}), env={"STORE": PASSWORD})
     raw = craft.begini(body())
     receiver.then(BUSY)
