@@ -12,7 +12,8 @@ from sidecar.http1.incoming import Incoming
 from sidecar.replay.once import ReplayTurn
 from sidecar.telemetry.record import DeliveryRecord
 
-#: A larger body is hashed in a thread: a MiB takes over a millisecond, and hashing releases the interpreter's lock.
+#: More than this is hashed in a thread: a MiB takes over a millisecond, and hashing releases the interpreter's lock. A body
+#: counts as often as it may be hashed.
 ON_LOOP_BYTES: Final = 1024 * 1024
 #: The same for a body that is parsed: as JSON of 64 KiB it takes up to 3 ms.
 PARSED_ON_LOOP_BYTES: Final = 64 * 1024
@@ -47,6 +48,7 @@ class Delivery(Decisions):
             return function()
         verifier = self.route.verifier
         parsed = verifier is not None and verifier.reads_body
-        if size <= ON_LOOP_BYTES and not parsed:
+        passes = verifier.passes if verifier is not None else 1
+        if size * passes <= ON_LOOP_BYTES and not parsed:
             return function()
         return await asyncio.get_running_loop().run_in_executor(_PARSER if parsed else None, function)

@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             self._break("the receiver's response is not HTTP/1.1")
             return
         values = self._values
-        if self._framing > MAX_RESPONSE_HEAD and sum(map(len, (*self._names, *values))) > MAX_RESPONSE_HEAD:
+        if self._framing > MAX_RESPONSE_HEAD and _least_size(self._names, values) > MAX_RESPONSE_HEAD:
             self._break(HEAD_TOO_LARGE)
             return
         listed = field_names(tuple(self._names))
@@ -402,6 +402,11 @@ class Upstream:
 
     def _total_late(self, connection: Connection) -> None:
         connection.fail(Reason.UPSTREAM_TIMEOUT, f"the response did not end within {self.timeouts.total:g} s")
+
+
+def _least_size(names: Sequence[bytes], values: Sequence[bytes]) -> int:
+    """The fewest bytes that a head with these fields has: each has a colon and an end of line besides."""
+    return sum(map(len, names)) + sum(map(len, values)) + 3 * len(names)
 
 
 def _readable(transport: asyncio.Transport) -> bool:

@@ -68,6 +68,11 @@ class PublicURL:
         return [b"%b://%b%b" % (scheme, where, tail) for where in (host, host + b":" + port)]
 
 
+def most_variants(scheme: Scheme) -> int:
+    """The largest number of URLs that `PublicURL.variants` returns."""
+    return 2 * (2 if scheme.any_port else 1) * (2 if scheme.url_unescaped else 1)
+
+
 def unescape(url: bytes, characters: str) -> bytes:
     """`url` with the escapes of these ASCII characters decoded, and no others."""
     for character in characters.encode():

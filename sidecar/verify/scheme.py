@@ -138,6 +138,11 @@ class Scheme:
         return not URL_PIECES.isdisjoint(self.parts)
 
     @property
+    def uses_url(self) -> bool:
+        """Whether the message depends on the public URL, if it is known."""
+        return self.needs_url or Piece.PATH_QUERY in self.parts or Piece.HOST in self.parts
+
+    @property
     def signs_id(self) -> bool:
         """Whether the delivery id is part of the signed message."""
         return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.parts

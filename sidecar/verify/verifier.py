@@ -35,6 +35,7 @@ from sidecar.verify.message import (
     compose,
     compose_plain,
     make_writers,
+    most_variants,
     plain_parts,
     query_values,
     signed_header,
@@ -76,6 +77,7 @@ class Verifier:
         "_url",
         "_writers",
         "mismatch",
+        "passes",
         "public_url",
         "reads_body",
         "scheme",
@@ -101,7 +103,9 @@ class Verifier:
             self._matcher = kind.make_matcher(scheme.signature.algorithm, read_keys(scheme, self.secrets))
         self._reader = SignatureReader(scheme)
         self.public_url = public_url
-        self._url = PublicURL(public_url) if public_url else None
+        self._url = PublicURL(public_url) if public_url and scheme.uses_url else None
+        #: How often a body is hashed at most: for each secret and each spelling of the URL.
+        self.passes = len(self.secrets) * (most_variants(scheme) if self._url is not None else 1)
         self._writers = make_writers(scheme, self._url)
         self._plain = () if scheme.signature.field or scheme.body_hash else plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
@@ -210,9 +214,10 @@ class Verifier:
         bound = self._id_bound
         if bound is None or not bound.separator:
             return []
-        pieces = self.delivery_id(head).split(bound.separator)
-        if len(pieces) > MAX_ID_PIECES:
+        delivery_id = self.delivery_id(head)
+        if delivery_id.count(bound.separator) >= MAX_ID_PIECES:
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the delivery id has more than {MAX_ID_PIECES} parts")
+        pieces = delivery_id.split(bound.separator)
         cuts = range(1, len(pieces))
         texts = [bound.separator.join(pieces[:cut] if bound.first else pieces[cut:]) for cut in cuts]
         return [hashlib.sha256(scope.encode() + b"\0" + text).digest() for text in texts]

@@ -195,6 +195,7 @@ FAULTS = [
     Fault("sends a chunk size that is none", "cut", "upstream_broke", says(CHUNKED + b"4\r\npart\r\nzz\r\n")),
     Fault("sends trailer fields without end", "cut", "upstream_broke", says(CHUNKED + b"0\r\nX: " + b"x" * 300_000)),
     Fault("resets an answer that only its close would end", "cut", "upstream_broke", says(HEAD + b"\r\npart", "reset")),
+    broke("sends 20,000 tiny fields", HEAD + b"a:\r\n" * 20_000 + b"\r\n"),
     broke("sends a head over 64 KiB", HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"),
     broke("sends a NUL in a field", HEAD + b"X: a\0b\r\nContent-Length: 0\r\n\r\n"),
     broke("sends a field without a colon", HEAD + b"nonsense\r\nContent-Length: 0\r\n\r\n"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.http1.upstream import Connection, Timeouts, Upstream, UpstreamAddress
+from sidecar.http1.upstream import HEAD_TOO_LARGE, Connection, Timeouts, Upstream, UpstreamAddress
 from sidecar.outcomes import Reason
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
@@ -90,3 +90,19 @@ def test_a_connection_whose_answer_was_handed_on_whole_is_used_again_with_nothin
 )
 def test_any_other_connection_is_closed(end: Callable[[Connection], None]) -> None:
     assert used_before(end) is None
+
+
+@pytest.mark.parametrize("field", [b"a:\r\n", b"X: " + b"x" * 8000 + b"\r\n"])
+def test_a_head_that_is_too_large_is_told_from_a_body_in_the_same_read(field: bytes) -> None:
+    def too_large(connection: Connection) -> None:
+        head = b"HTTP/1.1 200 OK\r\n" + field * (80_000 // len(field)) + b"Content-Length: 0\r\n\r\n"
+        connection.data_received(head)
+        assert connection.failed is not None
+        assert connection.failed.detail == HEAD_TOO_LARGE
+
+    def with_its_body(connection: Connection) -> None:
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 80000\r\n\r\n" + b"x" * 80_000)
+        assert connection.complete
+
+    assert used_before(too_large) is None
+    used_before(with_its_body)

@@ -15,6 +15,7 @@ from sidecar.verify.message import (
     compose,
     compose_plain,
     make_writers,
+    most_variants,
     plain_parts,
     query_values,
 )
@@ -154,6 +155,14 @@ def test_escapes_of_some_characters_may_be_undone_before_signing() -> None:
         b"https://h/in?m=a@b,c%2f:",
     ]
     assert url.variants(b"/in?m=a%40b", scheme("{url}")) == [b"https://h/in?m=a%40b"]
+
+
+@pytest.mark.parametrize("any_port", [False, True])
+@pytest.mark.parametrize("unescaped", ["", ":@"])
+def test_the_number_of_variants_has_a_bound_that_is_reached(unescaped: str, any_port: bool) -> None:
+    made = replace(scheme("{url}"), any_port=any_port, url_unescaped=unescaped)
+    targets = [b"/", b"/?a=%40", b"/in?a=%40", b"/" + b"%40" * 100]
+    assert max(len(PublicURL("https://h").variants(target, made)) for target in targets) == most_variants(made)
 
 
 def test_every_value_of_a_query_parameter_is_seen() -> None:

@@ -1,0 +1,57 @@
+"""What the most expensive input of each stage costs that a search finds: processor time and memory.
+
+    python tests/bench/worst_cases.py [--examples 2000] [STAGE ...]
+
+Prints the table of docs/reliability.md, and the inputs. Hypothesis searches, led by the time that an example takes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from hypothesis import HealthCheck, Phase, given, settings, target
+from worst_cases import STAGES, Case, Cost, measure
+
+
+def search(stage: str, examples: int) -> tuple[tuple[Cost, Case], tuple[Cost, Case]]:
+    """The input that takes the most time, and the one that takes the most memory."""
+    found: list[tuple[Cost, Case]] = []
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.target],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(STAGES[stage].cases)
+    def look(case: Case) -> None:
+        cost = measure(case)
+        found.append((cost, case))
+        target(cost.seconds, label="seconds")
+        target(float(cost.memory), label="memory")
+
+    look()
+    slowest = max(found, key=lambda each: each[0].seconds)
+    return (measure(slowest[1], 10), slowest[1]), max(found, key=lambda each: each[0].memory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("stages", nargs="*", default=list(STAGES), metavar="STAGE")
+    arguments = parser.parse_args()
+    print("| stage | processor time | by | memory | by |\n|---|---|---|---|---|", flush=True)
+    for stage in arguments.stages:
+        (slowest, slow), (largest, large) = search(stage, arguments.examples)
+        print(
+            f"| {stage} | {slowest.seconds * 1000:.2f} ms | {slow.what} "
+            f"| {largest.memory / 1000:.0f} kB | {large.what} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
