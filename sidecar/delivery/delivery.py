@@ -18,7 +18,10 @@ ON_LOOP_BYTES: Final = 1024 * 1024
 #: The same for a body that is parsed: as JSON of 64 KiB it takes up to 3 ms.
 PARSED_ON_LOOP_BYTES: Final = 64 * 1024
 
+#: One thread each: more would take the event loop's processors and its turns, and a stranger can keep any number at work.
+#: Parsing holds the interpreter's lock, so hashing must not wait for it.
 _PARSER: Final = ThreadPoolExecutor(1, "parser")
+_HASHER: Final = ThreadPoolExecutor(1, "hasher")
 T = TypeVar("T")
 
 
@@ -38,11 +41,7 @@ class Delivery(Decisions):
         self.body = body
 
     async def compute(self, function: Callable[[], T]) -> T:
-        """What `function` makes of the body: in a thread if it is so large that others would wait for it.
-
-        Bodies are hashed by several threads at once, but parsed by one: parsing holds the interpreter's lock, and each more
-        thread that does would let the event loop wait longer.
-        """
+        """What `function` makes of the body: in a thread if it is so large that others would wait for it."""
         size = self.body.size
         if size <= PARSED_ON_LOOP_BYTES:
             return function()
@@ -51,4 +50,4 @@ class Delivery(Decisions):
         passes = verifier.passes if verifier is not None else 1
         if size * passes <= ON_LOOP_BYTES and not parsed:
             return function()
-        return await asyncio.get_running_loop().run_in_executor(_PARSER if parsed else None, function)
+        return await asyncio.get_running_loop().run_in_executor(_PARSER if parsed else _HASHER, function)

@@ -6,7 +6,6 @@ has not changed.
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -26,8 +25,6 @@ from sidecar.telemetry.prometheus import family
 
 #: How often a configuration is read again because a file changed while it was being read.
 MAX_READS: Final = 5
-#: How long the thread that reads a configuration may keep other threads waiting, seconds.
-SWITCH_SECONDS: Final = 0.0005
 POLL_SECONDS = 1.0
 #: A file that is being written is left alone until it has not changed for this long, but only MAX_SETTLES times.
 SETTLE_SECONDS = 0.25
@@ -127,16 +124,11 @@ def read_again(
 
     If a file changes in the meantime, all of them are read again, so that the configuration is never a mix of old and new.
     """
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        for _ in range(MAX_READS):
-            files = FileRecorder()
-            read = _read(old, env, files, ranges)
-            if files.current_states() == files.states:
-                break
-    finally:
-        sys.setswitchinterval(interval)
+    for _ in range(MAX_READS):
+        files = FileRecorder()
+        read = _read(old, env, files, ranges)
+        if files.current_states() == files.states:
+            break
     return read, files
 
 

@@ -116,6 +116,13 @@ def _is_not_python_syntax(value: Any) -> bool:
     return False
 
 
+def _changes_what_is_not_there(value: Any) -> bool:
+    """A preset without a timestamp needs a whole section, not a change. The schema does not know what presets contain."""
+    if not isinstance(value, dict) or value.get("preset") not in preset_names():
+        return False
+    return not validator_of(SCHEME).is_valid(apply_changes(read_preset(value["preset"]), value))
+
+
 EXCEPTIONS: dict[type[ValueType[Any]], tuple[Callable[[Any], bool], ...]] = {
     Network: (_has_host_bits, _is_mapped),
     AllowedSender: (_has_host_bits, _is_mapped),
@@ -129,7 +136,7 @@ def is_excepted(kind: ValueType[Any], value: Any) -> bool:
     if isinstance(kind, Section) and isinstance(value, dict):
         return any(is_excepted(key.type, value[name]) for name, key in kind.keys.items() if name in value)
     if isinstance(kind, Verify):
-        return is_excepted(SCHEME, value)
+        return is_excepted(SCHEME, value) or _changes_what_is_not_there(value)
     if isinstance(kind, Items) and isinstance(value, list):
         return any(is_excepted(kind.item, item) for item in value)
     return any(rule(value) for rule in EXCEPTIONS.get(type(kind), ()) if validator_of(kind).is_valid(value))

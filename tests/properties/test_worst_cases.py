@@ -1,6 +1,6 @@
 """A search for the input that costs most at each stage finds nothing dearer than docs/reliability.md says, with much room.
 
-`python tests/bench/worst_cases.py` searches longer, and prints what it found.
+`python tests/bench/worst.py` searches longer, and prints what it found.
 """
 
 import pytest

@@ -507,7 +507,12 @@ def response_heads(draw: st.DrawFn) -> Case:
         connection = Connection(Upstream(address, Timeouts(), FakeLoop()))  # type: ignore[abstract]
         connection.connection_made(FakeTransport())
         connection.write(b"", (), 0, no_body=False)
-        return lambda: [connection.data_received(segment) for segment in segments]
+
+        def call() -> None:
+            for segment in segments:
+                connection.data_received(segment)
+
+        return call
 
     return Case(f"fields {short(fields)}, {short(informational)}, {short(options)}", len(raw), prepare)
 

@@ -20,16 +20,16 @@ KIBIBYTE = 1024
     ("preset", "secrets", "size", "thread"),
     [
         ("github", 1, ON_LOOP_BYTES, "MainThread"),
-        ("github", 1, ON_LOOP_BYTES + 1, "asyncio_0"),
+        ("github", 1, ON_LOOP_BYTES + 1, "hasher_0"),
         ("github", 2, ON_LOOP_BYTES // 2, "MainThread"),
-        ("github", 2, ON_LOOP_BYTES // 2 + 1, "asyncio_0"),
-        ("github", 10, 200 * KIBIBYTE, "asyncio_0"),
+        ("github", 2, ON_LOOP_BYTES // 2 + 1, "hasher_0"),
+        ("github", 10, 200 * KIBIBYTE, "hasher_0"),
         ("github", 10, PARSED_ON_LOOP_BYTES, "MainThread"),
-        ("square", 1, 600 * KIBIBYTE, "asyncio_0"),  # a URL has two spellings
+        ("square", 1, 600 * KIBIBYTE, "hasher_0"),  # a URL has two spellings
         ("mailgun", 1, PARSED_ON_LOOP_BYTES, "MainThread"),
         ("mailgun", 1, PARSED_ON_LOOP_BYTES + 1, "parser_0"),
         ("", 1, ON_LOOP_BYTES, "MainThread"),
-        ("", 1, ON_LOOP_BYTES + 1, "asyncio_0"),
+        ("", 1, ON_LOOP_BYTES + 1, "hasher_0"),
     ],
 )
 def test_the_loop_hashes_no_more_than_a_mebibyte(

@@ -1,6 +1,6 @@
 """What the most expensive input of each stage costs that a search finds: processor time and memory.
 
-    python tests/bench/worst_cases.py [--examples 2000] [STAGE ...]
+    python tests/bench/worst.py [--examples 2000] [STAGE ...]
 
 Prints the table of docs/reliability.md, and the inputs. Hypothesis searches, led by the time that an example takes.
 """
