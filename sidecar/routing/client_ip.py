@@ -7,6 +7,7 @@ means rejection and is never skipped: the entry to its left was written by the s
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER
@@ -86,9 +87,9 @@ def resolve_client(
 
 
 def _hops(lines: Sequence[bytes], header: ClientHeader) -> list[str]:
-    """The field's entry for each hop, in wire order. Raises `ForwardedError`."""
+    """The field's entry for each hop, in wire order; of too many, one more than MAX_HOPS. Raises `ForwardedError`."""
     if header.is_forwarded:
-        return parse_forwarded(line.decode("latin-1") for line in lines)
+        return list(islice(parse_forwarded(line.decode("latin-1") for line in lines), MAX_HOPS + 1))
     if header.is_forwarded_for:
-        return [hop.strip(" \t") for hop in b",".join(lines).decode("latin-1").split(",")]
+        return [hop.strip(" \t") for hop in b",".join(lines).decode("latin-1").split(",", MAX_HOPS)]
     return [line.decode("latin-1").strip(" \t") for line in lines]

@@ -5,7 +5,7 @@ at commas mistakes what a sender wrote inside quotes for an entry of a proxy. He
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
@@ -20,17 +20,17 @@ class ForwardedError(Exception):
     """Not a valid `Forwarded` field; the message says why."""
 
 
-def parse_forwarded(lines: Iterable[str]) -> list[str]:
+def parse_forwarded(lines: Iterable[str]) -> Iterator[str]:
     """The address of each hop, in wire order; empty if a hop names none (`unknown`, `_hidden`, no `for` at all).
 
-    IPv6 addresses come without brackets, and all addresses without ports. Raises `ForwardedError`.
+    IPv6 addresses come without brackets, and all addresses without ports. Raises `ForwardedError` at the first fault.
     """
-    return [_address(node) for line in lines for node in _nodes(line.strip(" \t"))]
+    for line in lines:
+        yield from map(_address, _nodes(line.strip(" \t")))
 
 
-def _nodes(line: str) -> list[str]:
+def _nodes(line: str) -> Iterator[str]:
     """The `for` of each hop of one line."""
-    nodes: list[str] = []
     names: dict[str, str] = {}
     at, end = 0, ","
     while end:
@@ -43,10 +43,9 @@ def _nodes(line: str) -> list[str]:
             raise ForwardedError(f"a hop in Forwarded that has {name[:20]} twice")
         names[name] = _ESCAPED.sub(r"\1", value[1:-1]) if value[0] == '"' else value
         if end != ";":
-            nodes.append(names.get("for", ""))
+            yield names.get("for", "")
             names = {}
         at = match.end()
-    return nodes
 
 
 def _address(node: str) -> str:

@@ -34,8 +34,9 @@ def search(stage: str, examples: int) -> tuple[tuple[Cost, Case], tuple[Cost, Ca
         target(float(cost.memory), label="memory")
 
     look()
-    slowest = max(found, key=lambda each: each[0].seconds)
-    return (measure(slowest[1], 10), slowest[1]), max(found, key=lambda each: each[0].memory)
+    found.sort(key=lambda each: each[0].seconds, reverse=True)
+    again = [(measure(case, 10), case) for _, case in found[:30]]  # what was slow by chance is not the slowest now
+    return max(again, key=lambda each: each[0].seconds), max(found, key=lambda each: each[0].memory)
 
 
 def main() -> None:

@@ -381,7 +381,7 @@ def verifications(draw: st.DrawFn, *, on_loop: bool) -> Case:
     assert made is not None
     most = PARSED_ON_LOOP_BYTES if made.reads_body else max(PARSED_ON_LOOP_BYTES, ON_LOOP_BYTES // made.passes)
     if not on_loop:
-        most = 10 * MEBIBYTE
+        most = 5 * MEBIBYTE  # the default of `limits.body`
     body = draw(runs(BODIES, [100, most // 10, most, most, most]))
     opened, closed = draw(st.sampled_from([(b"", b""), (b"[", b"0]"), (b'{"a":[', b"0]}"), (b"payload=", b"")]))
     body = opened + body[: most - 20] + closed

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER
-from sidecar.routing.client_ip import MAX_HOPS, Client, ClientHeader, resolve_client
+from sidecar.routing.client_ip import MAX_HOPS, X_FORWARDED_FOR, Client, ClientHeader, resolve_client
 from sidecar.routing.networks import Networks, parse_address
 
 PROXIES = Networks([ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48")])
@@ -176,6 +176,18 @@ def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(lines: 
 )
 def test_a_hop_that_can_not_be_read_is_a_refusal_and_never_skipped(lines: list[bytes], unreadable: str) -> None:
     assert resolve_client("10.0.0.1", lines, PROXIES) == Client(None, "", True, unreadable)
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        (FORWARDED, b"for=10.0.0.2," * (MAX_HOPS + 1) + b'no"grammar'),
+        (X_FORWARDED_FOR, b"10.0.0.2," * 9000 + b"no address"),
+    ],
+)
+def test_hops_beyond_the_limit_are_not_read(header: ClientHeader, line: bytes) -> None:
+    client = resolve_client("10.0.0.1", [line], PROXIES, header=header)
+    assert client.unreadable == f"{header.name} with more than {MAX_HOPS} hops"
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::9"])

@@ -30,7 +30,7 @@ from sidecar.routing.forwarded_field import ForwardedError, parse_forwarded
     ],
 )
 def test_the_address_of_each_hop_is_read(lines: list[str], addresses: list[str]) -> None:
-    assert parse_forwarded(lines) == addresses
+    assert list(parse_forwarded(lines)) == addresses
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_the_address_of_each_hop_is_read(lines: list[str], addresses: list[str])
 )
 def test_what_is_not_the_grammars_is_refused(line: str) -> None:
     with pytest.raises(ForwardedError):
-        parse_forwarded([line])
+        list(parse_forwarded([line]))
 
 
 def test_a_quoted_string_does_not_go_on_in_the_next_line() -> None:
     """A sender opens a quote so that what the proxy adds disappears in it."""
     with pytest.raises(ForwardedError):
-        parse_forwarded(['for=203.0.113.1;x="', 'for=6.6.6.6;by="'])
+        list(parse_forwarded(['for=203.0.113.1;x="', 'for=6.6.6.6;by="']))
     with pytest.raises(ForwardedError):
-        parse_forwarded(['for=203.0.113.1;x=", for="[2001:db8::6]"'])
+        list(parse_forwarded(['for=203.0.113.1;x=", for="[2001:db8::6]"']))
