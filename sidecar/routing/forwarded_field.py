@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_QDTEXT = r"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*+"
+#: Possessive: `re` would keep 200 bytes for each character, to come back to it.
+_QUOTED = rf'"{_QDTEXT}(?:\\[\t \x21-\x7e\x80-\xff]{_QDTEXT})*+"'
 #: One `name=value` and its end: `;` (more of this hop), `,` (the next hop) or the end of the line.
 _PAIR = re.compile(rf"({_TOKEN})=({_TOKEN}|{_QUOTED})[ \t]*([;,]|\Z)[ \t]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

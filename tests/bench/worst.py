@@ -1,12 +1,13 @@
 """What the most expensive input of each stage costs that a search finds: processor time and memory.
 
-    python tests/bench/worst.py [--examples 2000] [STAGE ...]
+    python tests/bench/worst.py [--seconds 30] [STAGE ...]
 
 Prints the table of docs/reliability.md, and the inputs. Hypothesis searches, led by the time that an example takes.
 """
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
@@ -15,12 +16,13 @@ from hypothesis import HealthCheck, Phase, given, settings, target
 from worst_cases import STAGES, Case, Cost, measure
 
 
-def search(stage: str, examples: int) -> tuple[tuple[Cost, Case], tuple[Cost, Case]]:
+def search(stage: str, seconds: float) -> tuple[tuple[Cost, Case], tuple[Cost, Case]]:
     """The input that takes the most time, and the one that takes the most memory."""
     found: list[tuple[Cost, Case]] = []
+    ends = time.monotonic() + seconds
 
     @settings(
-        max_examples=examples,
+        max_examples=200,
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.target],
@@ -33,7 +35,8 @@ def search(stage: str, examples: int) -> tuple[tuple[Cost, Case], tuple[Cost, Ca
         target(cost.seconds, label="seconds")
         target(float(cost.memory), label="memory")
 
-    look()
+    while time.monotonic() < ends:
+        look()
     found.sort(key=lambda each: each[0].seconds, reverse=True)
     again = [(measure(case, 10), case) for _, case in found[:30]]  # what was slow by chance is not the slowest now
     return max(again, key=lambda each: each[0].seconds), max(found, key=lambda each: each[0].memory)
@@ -41,12 +44,12 @@ def search(stage: str, examples: int) -> tuple[tuple[Cost, Case], tuple[Cost, Ca
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=30, help="of search for each stage")
     parser.add_argument("stages", nargs="*", default=list(STAGES), metavar="STAGE")
     arguments = parser.parse_args()
     print("| stage | processor time | by | memory | by |\n|---|---|---|---|---|", flush=True)
     for stage in arguments.stages:
-        (slowest, slow), (largest, large) = search(stage, arguments.examples)
+        (slowest, slow), (largest, large) = search(stage, arguments.seconds)
         print(
             f"| {stage} | {slowest.seconds * 1000:.2f} ms | {slow.what} "
             f"| {largest.memory / 1000:.0f} kB | {large.what} |",
