@@ -10,7 +10,7 @@ from worst_cases import STAGES, measure
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_input_costs_a_stage_much(stage: str, data: st.DataObject) -> None:
     limit = STAGES[stage]
