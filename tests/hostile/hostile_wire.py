@@ -24,7 +24,7 @@ import leak_watch
 SECRET = "CANARY-SECRET-hostile-8c1e"
 leak_watch.marker(SECRET.encode(), b"CANARY-BODY")
 #: Longest time that a sender may be left without an answer: the sidecar's own deadlines, and contention.
-PATIENCE = 8.0
+PATIENCE = 40.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ROUTES = {
     b"/webhooks/begini": (b"x-signature", b"", "sha512"),
@@ -51,7 +51,7 @@ def config(receiver: str) -> dict[str, object]:
         "admin": "127.0.0.1:0",
         "upstream": receiver,
         "trusted_proxies": ["127.0.0.0/8"],
-        "limits": {"body": "1MiB", "header_timeout": "700ms", "body_timeout": "900ms"},
+        "limits": {"body": "1MiB", "header_timeout": "3s", "body_timeout": "4s"},
         "timeouts": {"response": "5s"},
         "drain": "500ms",
         "routes": [
