@@ -87,6 +87,7 @@ REASONS = {
     },
     Reason.TOKEN_MISMATCH: {"wrong-token"},
     Reason.TIMESTAMP_MISSING: {"missing-timestamp", "no-timestamp"},
+    Reason.TIMESTAMP_MALFORMED: {"malformed-timestamp"},
     Reason.TIMESTAMP_TOO_OLD: {"old-timestamp", "old-timestamp-in-body"},
     Reason.TIMESTAMP_IN_FUTURE: {"future-timestamp"},
 }

@@ -42,6 +42,7 @@ CONFIG: Config = {
         route("x-shadow", "x", secret="X_SECRET", mode="shadow"),
         route("dropbox"),
         route("nylas"),
+        route("onfleet", secret="DISCORD_KEY"),  # in hex as well
         route("asana"),
         route("microsoft-graph"),
         route("okta", allow=["127.0.0.1/32", "127.0.0.2/32"]),
@@ -102,6 +103,7 @@ URL_VERIFICATION = b'{"token":"CANARY-BODY-5e1d","challenge":"3eZbrw1aBm2rZgRNFd
     [
         (("dropbox", b"?challenge=a-b_c1", ()), (b"text/plain; charset=utf-8", b"a-b_c1")),
         (("nylas", b"?challenge=0123abc", ()), (b"text/plain; charset=utf-8", b"0123abc")),
+        (("onfleet", b"?check=5f3cbd", ()), (b"text/plain; charset=utf-8", b"5f3cbd")),
         (
             ("x", b"?crc_token=9b4507b3-9040-4669-9ca3-6b94edb50553", ()),
             (b"application/json", b'{"response_token": "sha256=Cytd4Sq+NvEcV3MMrXxWJGJx5A+y/lXzzU2Maartkx8="}'),
@@ -159,6 +161,16 @@ def test_a_header_is_echoed(
 ) -> None:
     answer = answered(sidecar, receiver, name, post(craft, name, b"", [header]), method="POST")
     assert (answer.status, answer.body, answer.values(header[0])) == (200, b"", [header[1]])
+
+
+@pytest.mark.parametrize(("token", "status"), [(ENV["SHAKE_SECRET"], 200), ("another", 403)])
+def test_a_delivery_with_ringcentrals_validation_token_is_verified(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], token: str, status: int
+) -> None:
+    """RingCentral sends the token with every delivery of some subscriptions; only its request without a body is a handshake."""
+    headers = [(b"Validation-Token", b"7ab-1"), (b"Verification-Token", token.encode())]
+    assert sidecar.ask(post(craft, "ringcentral", b'{"event":"/restapi/v1.0/x"}', headers)).status == status
+    assert len(receiver.requests) == (status == 200)
 
 
 def test_microsofts_sentence_is_echoed(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
