@@ -1,11 +1,12 @@
 """Generates docs/providers.md from the preset files and docs/unsupported.yaml, for `make docs`."""
 
+from collections import Counter
 from pathlib import Path
 
 import yaml
 
 from sidecar.config.presets import load_preset, preset_names
-from sidecar.verify.scheme import Scheme
+from sidecar.verify.scheme import Evidence, Scheme
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """\
@@ -23,11 +24,28 @@ out](#what-stays-out), and why.
   or let the receiver ignore delivery ids that it has seen.
 - **handshake**: the request that the provider makes before it sends, and who responds, unless the route says `handshake: answer`
   or `handshake: pass`.
-- **evidence**: the source of the preset. Second-hand ones were read in another project's code; try those in `mode: shadow` first.
+- **evidence**: the basis of the preset, and the source: a repository and path, or a page.
+
+## Evidence
+
+| evidence | presets | meaning |
+|---|---|---|
+{evidence}
+`sidecar check` warns about a second-hand preset. Use `mode: shadow` until real deliveries verify.
+
+## Presets
 
 | preset | provider | proof | clock | delivery id | handshake | notes | evidence |
 |---|---|---|---|---|---|---|---|
 """
+MEANING = {
+    Evidence.PRINTED_VECTOR: "The provider prints a signed delivery in its documentation or examples, and that verifies.",
+    Evidence.VENDOR_TEST: "The tests of the provider or its SDK hold a signed delivery, and that verifies.",
+    Evidence.SDK_SOURCE: "Source code of the provider: an SDK, a sample, or the sender itself.",
+    Evidence.DOCUMENTATION: "The provider's documentation.",
+    Evidence.DOCUMENTATION_COPY: "The provider's documentation or code, but read as a copy elsewhere.",
+    Evidence.SECOND_HAND: "Code or text of others, for the whole scheme or for a part that decides.",
+}
 OUT = """
 ## What stays out
 
@@ -62,6 +80,12 @@ def cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
+def evidence_table() -> str:
+    """How many presets have each kind of evidence."""
+    counts = Counter(load_preset(name).evidence for name in preset_names())
+    return "".join(f"| `{kind}` | {counts[kind]} | {MEANING[kind]} |\n" for kind in Evidence)
+
+
 def page() -> str:
     """The whole page."""
     lines = []
@@ -76,10 +100,10 @@ def page() -> str:
             scheme.delivery_id or "",
             handshake(scheme),
             scheme.notes + ranges,
-            scheme.evidence,
+            f"`{scheme.evidence}`: {scheme.source}",
         ]
         lines.append(f"| {' | '.join(map(cell, cells))} |")
-    text = INTRODUCTION.format(count=len(lines)) + "\n".join(lines) + "\n" + OUT
+    text = INTRODUCTION.format(count=len(lines), evidence=evidence_table()) + "\n".join(lines) + "\n" + OUT
     for group in yaml.safe_load((DOCS / "unsupported.yaml").read_text(encoding="utf-8")):
         text += f"\n### {group['group']}\n\n{group['why']} What it would take: {group['lets_in']}\n\n"
         text += "| provider | what |\n|---|---|\n"

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from sidecar.config.presets import NO_SCHEME
 from sidecar.config.problems import Path, Report
 from sidecar.config.secrets import SecretRef
-from sidecar.config.settings import FileSettings, RouteSettings
+from sidecar.config.settings import FileSettings, RouteMode, RouteSettings
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.handshake import HandshakeMode
-from sidecar.verify.scheme import Scheme
+from sidecar.verify.scheme import Evidence, Scheme
 from sidecar.verify.template import describe_template
 
 # -- the whole file --
@@ -82,6 +82,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_public_url(at, route, file, report)
     _check_secret_ids((*at, "secrets"), route.secrets, report)
     _check_replay(at, route, report)
+    _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
 
@@ -159,6 +160,18 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
         report.warn(
             (*at, "replay"),
             f"treats deliveries with the same {scheme.signed} as copies, because the provider signs nothing else",
+        )
+
+
+def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:
+    scheme = route.scheme
+    if scheme is None or not scheme.name or scheme.evidence is not Evidence.SECOND_HAND:
+        return
+    if route.mode is not RouteMode.SHADOW and not report.is_wrong((*at, "verify")):
+        report.warn(
+            (*at, "verify"),
+            f"{scheme.name} is second-hand: nobody has verified all of it against the provider's own documentation; "
+            "use `mode: shadow` until real deliveries verify",
         )
 
 

@@ -36,7 +36,7 @@ from sidecar.verify.handshake import (
 )
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import KINDS, Kind
-from sidecar.verify.scheme import Scheme, SignatureField, SignatureList, TimestampField, Unit
+from sidecar.verify.scheme import Evidence, Scheme, SignatureField, SignatureList, TimestampField, Unit
 from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Part, Piece, TemplateError, parse_template
 
 
@@ -362,7 +362,12 @@ SCHEME = Section(
     {
         "title": Key(NonEmpty(), "the provider's name, for people", ["Acme"]),
         "docs": Key(WebURL(), "the provider's page about the scheme", ["https://acme.example/webhooks"]),
-        "evidence": Key(NonEmpty(), "the evidence for the description", ["the documentation page"]),
+        "evidence": Key(Choice(Evidence), "the basis of the description", ["documentation"]),
+        "source": Key(
+            NonEmpty(),
+            "where the evidence is: a repository and path, or a page; several are separated by '; '",
+            ["docs.acme.example/webhooks"],
+        ),
         "notes": Key(
             NonEmpty(),
             "what a user should know, above all what is not protected",

@@ -35,6 +35,17 @@ class Unit(StrEnum):
     HTTP_DATE = "http-date"  # RFC 9110, 5.6.7
 
 
+class Evidence(StrEnum):
+    """The basis of a preset, the strongest first."""
+
+    PRINTED_VECTOR = "printed-vector"  # a signed delivery in the provider's documentation or examples, which verifies
+    VENDOR_TEST = "vendor-test"  # the same in the tests of the provider or its SDK
+    SDK_SOURCE = "sdk-source"  # source code of the provider: an SDK, a sample, or the sender itself
+    DOCUMENTATION = "documentation"
+    DOCUMENTATION_COPY = "documentation-copy"  # the provider's text or code, but read as a copy elsewhere
+    SECOND_HAND = "second-hand"  # the code or text of others, for all of the scheme or for a part that decides
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureList:
     """A field that holds several items. Items that start with `tag` are signatures; others are ignored.
@@ -90,7 +101,7 @@ class TimestampField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """A provider's signature scheme. `title`, `docs`, `evidence` and `notes` are for people."""
+    """A provider's signature scheme. `title`, `docs`, `evidence`, `source` and `notes` are for people."""
 
     signature: SignatureField
     timestamp: TimestampField | None = None
@@ -106,7 +117,8 @@ class Scheme:
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""
     docs: str = ""
-    evidence: str = ""
+    evidence: Evidence | None = None
+    source: str = ""  #: where the evidence is: repositories and paths, or pages
     notes: str = ""
     handshake: tuple[Shape, ...] = ()  #: the provider's handshakes
     ip_ranges: str = ""  #: the page on which the provider publishes the addresses it sends from

@@ -34,7 +34,7 @@ from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.scheme import Scheme, Unit
+from sidecar.verify.scheme import Evidence, Scheme, Unit
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.template import HeaderValue, Piece
 
@@ -241,7 +241,8 @@ def test_every_key_reaches_its_place() -> None:
     assert acme.upstream == UpstreamAddress("https", "receiver.example", 8443, "")
     assert acme.verifier is not None
     scheme = acme.verifier.scheme
-    assert (scheme.title, scheme.evidence, scheme.notes) == ("Acme", "read on a Tuesday", "none")
+    assert (scheme.title, scheme.evidence, scheme.notes) == ("Acme", Evidence.DOCUMENTATION, "none")
+    assert scheme.source == "read on a Tuesday"
     assert (scheme.signature.algorithm, scheme.signature.encoding) == (Algorithm.SHA512, Encoding.BASE64URL)
     assert (scheme.signature.header, scheme.signature.prefix) == ("X-Acme-Signature", "v1=")
     assert scheme.timestamp is not None
@@ -542,7 +543,40 @@ def test_a_preset_says_what_it_is_and_where_that_is_written(name: str) -> None:
     assert scheme.name == name
     assert scheme.title
     assert scheme.docs.startswith("https://")
-    assert scheme.evidence
+    assert scheme.evidence is not None
+    assert scheme.source
+    assert "\n" not in scheme.source
+    assert scheme.notes
+
+
+@pytest.mark.parametrize(
+    ("verify", "mode", "warned"),
+    [
+        ("lob", "enforce", True),
+        ("{preset: lob, signature: {encoding: base64}}", "enforce", True),
+        ("lob", "shadow", False),
+        ("github", "enforce", False),
+        ("{evidence: second-hand, signature: {header: X-S}}", "enforce", False),
+    ],
+)
+def test_a_second_hand_preset_is_warned_about_unless_it_only_watches(
+    load: Load, verify: str, mode: str, warned: bool
+) -> None:
+    text = f"upstream: http://127.0.0.1:1\nroutes:\n  - path: /a\n    secrets: [{{env: GOOD}}]\n    verify: {verify}\n"
+    found = [warning for warning in warnings(load(text + f"    mode: {mode}\n")) if "second-hand" in warning]
+    expected = (
+        "5: routes[0].verify: lob is second-hand: nobody has verified all of it against the provider's own documentation; "
+        "use `mode: shadow` until real deliveries verify"
+    )
+    assert found == [expected] * warned
+
+
+def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) -> None:
+    for preset in preset_names():
+        text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
+        text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "is second-hand" in warning]
+        assert len(found) == (load_preset(preset).evidence is Evidence.SECOND_HAND), preset
 
 
 # -- the JSON Schema --
