@@ -309,6 +309,18 @@ def test_bytes_moved_between_id_and_neighbour_leave_the_key_as_it_is(
     assert len(keys) == 1
 
 
+def test_two_events_of_one_moov_webhook_have_two_keys() -> None:
+    """X-Webhook-ID is the same for both; taken for a delivery's id, it made the second event a copy."""
+    verifier = Verifier(load_preset("moov"), (SECRET,))
+    keys = set()
+    for nonce in ("n-1", "n-2"):
+        sent = [("X-Webhook-ID", "w-1"), ("X-Nonce", nonce)]
+        head = head_of(sign_delivery(verifier.scheme, SECRET, body=b"{}", now=NOW, headers=sent), tuple(sent))
+        claim = verifier.read_claim(head, NOW)
+        keys.add(verifier.fingerprint(claim, head, [b"{}"], scope="r", url=verifier.verify(claim, head, [b"{}"]).url))
+    assert len(keys) == 2
+
+
 def test_an_id_that_took_what_follows_it_is_known_by_its_first_part() -> None:
     """`{id}.{timestamp}.{body}` with `id.timestamp.start` for an id, and a time in the body for the timestamp."""
     whsec = Secret("s", b"whsec_c2VjcmV0")
