@@ -157,9 +157,11 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
             f"the timestamp's tolerance in both directions; use at least {2 * tolerance:g}s to reject every replay",
         )
     if not scheme.binds_body:
+        # A signed id that ends at literal text is all that two copies must have in common.
+        same = "{id}" if scheme.id_bound is not None else scheme.signed
         report.warn(
             (*at, "replay"),
-            f"treats deliveries with the same {scheme.signed} as copies, because the provider signs nothing else",
+            f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
         )
 
 

@@ -249,7 +249,7 @@ def _make_shape(given: dict[str, Any]) -> Shape:
 def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: dict[str, Any]) -> None:
     compare: Place | None = given.get("compare")
     for key, reads_body in (
-        ("request", "json" in request),
+        ("request", "json" in request or "without" in request),
         ("challenge", "json" in challenge),
         ("compare", compare is not None and compare.source is Source.JSON),
     ):

@@ -550,6 +550,25 @@ def test_a_preset_says_what_it_is_and_where_that_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verify", "same"),
+    [
+        ("moov", "{timestamp}|{header:X-Nonce}|{header:X-Webhook-ID}"),
+        (
+            "{signature: {header: X-S}, signed: '{header:X-N}|{id}', delivery_id: {header: X-Id}, binds_body: false}",
+            "{id}",
+        ),
+        ("github", ""),
+    ],
+)
+def test_replay_says_which_deliveries_are_copies_if_the_body_is_not_signed(load: Load, verify: str, same: str) -> None:
+    text = "upstream: http://127.0.0.1:1\nroutes:\n  - path: /a\n    secrets: [{env: GOOD}]\n    replay: 1h\n"
+    found = [warning for warning in warnings(load(text + f"    verify: {verify}\n")) if "as copies" in warning]
+    assert found == [
+        f"5: routes[0].replay: treats deliveries with the same {same} as copies, because the provider does not sign the body"
+    ] * bool(same)
+
+
+@pytest.mark.parametrize(
     ("verify", "mode", "warned"),
     [
         ("lob", "enforce", True),
