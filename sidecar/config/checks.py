@@ -167,7 +167,7 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
 
 def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:
     scheme = route.scheme
-    if scheme is None or not scheme.name or scheme.evidence is not Evidence.SECOND_HAND:
+    if scheme is None or not scheme.name or scheme.evidence != Evidence.SECOND_HAND:
         return
     if route.mode is not RouteMode.SHADOW and not report.is_wrong((*at, "verify")):
         report.warn(

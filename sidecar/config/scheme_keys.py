@@ -362,7 +362,11 @@ SCHEME = Section(
     {
         "title": Key(NonEmpty(), "the provider's name, for people", ["Acme"]),
         "docs": Key(WebURL(), "the provider's page about the scheme", ["https://acme.example/webhooks"]),
-        "evidence": Key(Choice(Evidence), "the basis of the description", ["documentation"]),
+        "evidence": Key(
+            NonEmpty(),
+            f"the basis of the description, for people; in presets one of {', '.join(Evidence)}",
+            ["documentation"],
+        ),
         "source": Key(
             NonEmpty(),
             "where the evidence is: a repository and path, or a page; several are separated by '; '",

@@ -117,7 +117,7 @@ class Scheme:
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""
     docs: str = ""
-    evidence: Evidence | None = None
+    evidence: str = ""  #: of a preset a value of `Evidence`
     source: str = ""  #: where the evidence is: repositories and paths, or pages
     notes: str = ""
     handshake: tuple[Shape, ...] = ()  #: the provider's handshakes

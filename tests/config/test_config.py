@@ -543,7 +543,7 @@ def test_a_preset_says_what_it_is_and_where_that_is_written(name: str) -> None:
     assert scheme.name == name
     assert scheme.title
     assert scheme.docs.startswith("https://")
-    assert scheme.evidence is not None
+    assert scheme.evidence in list(Evidence)
     assert scheme.source
     assert "\n" not in scheme.source
     assert scheme.notes
@@ -595,7 +595,7 @@ def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) 
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
         text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "is second-hand" in warning]
-        assert len(found) == (load_preset(preset).evidence is Evidence.SECOND_HAND), preset
+        assert len(found) == (load_preset(preset).evidence == Evidence.SECOND_HAND), preset
 
 
 # -- the JSON Schema --
