@@ -11,6 +11,7 @@ from sidecar.delivery.snapshot import Snapshot
 from sidecar.http1.incoming import Incoming
 from sidecar.replay.once import ReplayTurn
 from sidecar.telemetry.record import DeliveryRecord
+from sidecar.verify.verifier import Verifier
 
 #: More than this is hashed in a thread: a MiB takes over a millisecond, and hashing releases the interpreter's lock. A body
 #: counts as often as it may be hashed.
@@ -20,8 +21,8 @@ PARSED_ON_LOOP_BYTES: Final = 64 * 1024
 
 #: One thread each: more would take the event loop's processors and its turns, and a stranger can keep any number at work.
 #: Parsing holds the interpreter's lock, so hashing must not wait for it.
-_PARSER: Final = ThreadPoolExecutor(1, "parser")
-_HASHER: Final = ThreadPoolExecutor(1, "hasher")
+PARSER: Final = ThreadPoolExecutor(1, "parser")
+HASHER: Final = ThreadPoolExecutor(1, "hasher")
 T = TypeVar("T")
 
 
@@ -42,12 +43,17 @@ class Delivery(Decisions):
 
     async def compute(self, function: Callable[[], T]) -> T:
         """What `function` makes of the body: in a thread if it is so large that others would wait for it."""
-        size = self.body.size
-        if size <= PARSED_ON_LOOP_BYTES:
+        thread = thread_for(self.body.size, self.route.verifier)
+        if thread is None:
             return function()
-        verifier = self.route.verifier
-        parsed = verifier is not None and verifier.reads_body
-        passes = verifier.passes if verifier is not None else 1
-        if size * passes <= ON_LOOP_BYTES and not parsed:
-            return function()
-        return await asyncio.get_running_loop().run_in_executor(_PARSER if parsed else _HASHER, function)
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+
+
+def thread_for(size: int, verifier: Verifier | None) -> ThreadPoolExecutor | None:
+    """The thread that works on a body of `size` bytes; None: the event loop itself."""
+    if size <= PARSED_ON_LOOP_BYTES:
+        return None
+    if verifier is not None and verifier.reads_body:
+        return PARSER
+    passes = verifier.passes if verifier is not None else 1
+    return HASHER if size * passes > ON_LOOP_BYTES else None
