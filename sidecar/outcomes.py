@@ -67,6 +67,15 @@ class Response(NamedTuple):
     retry_after: int | None = None
 
 
+class RejectionResponse(NamedTuple):
+    """The one response to every rejection by verification or allowlist."""
+
+    status: int
+    body: bytes  #: JSON, or empty
+
+
+DEFAULT_REJECTION: Final = RejectionResponse(403, b'{"detail":"Validation Failure"}')
+
 #: Rejections by verification or allowlist. They all look the same to the sender: the route's `reject:`.
 VERIFICATION: Final = frozenset(
     {

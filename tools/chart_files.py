@@ -32,6 +32,7 @@ CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
 #: Keys that decide whether a scheme is valid, and those that a test delivery needs.
 PRESET_KEYS = (
     "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
+    "reject",
 )  # fmt: skip
 
 
@@ -85,6 +86,8 @@ def presets() -> dict[str, Any]:
     for name in preset_names():
         text = yaml.safe_load((ROOT / f"sidecar/presets/{name}.yaml").read_text())
         result[name] = {key: text[key] for key in PRESET_KEYS if key in text}
+        if (status := text.get("delivery", {}).get("resend_status")) is not None:
+            result[name]["delivery"] = {"resend_status": status}
         if "handshake" in result[name]:
             result[name]["handshake"] = [{"compare": True} if "compare" in item else {} for item in text["handshake"]]
     return result

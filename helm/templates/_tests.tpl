@@ -1,7 +1,8 @@
 {{- /* What `helm test` sends, and where. Everything is done by `sidecar send`, so the image needs no shell. */ -}}
 
-{{- /* The route to test, as JSON {route, url, forged}; empty if none can be tested. `url`: whether the scheme signs the URL. `forged`: a
-wrong secret, for schemes that would not notice a changed body; empty for all others.
+{{- /* The route to test, as JSON {route, url, forged, rejection}; empty if none can be tested. `url`: whether the scheme signs the URL.
+`forged`: a wrong secret, for schemes that would not notice a changed body; empty for all others. `rejection`: the status of rejected
+deliveries.
 The route is chosen by name; otherwise it is the first one in enforce mode, without `allow`, whose scheme signs with a shared secret. */ -}}
 {{- define "sidecar.tests.route" -}}
 {{- $presets := .Files.Get "files/presets.json" | fromJson -}}
@@ -21,7 +22,14 @@ The route is chosen by name; otherwise it is the first one in enforce mode, with
 {{- $plain := "forged:this-is-not-the-secret" -}}
 {{- $forged = get (dict "hex" "666f72676564666f72676564" "base64" (b64enc $plain) "whsec" (printf "whsec_%s" (b64enc $plain))) (default "" $scheme.key) | default $plain -}}
 {{- end -}}
-{{- $found = dict "route" $route "forged" $forged "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
+{{- $required := default dict $scheme.reject -}}
+{{- $rejection := dig "status" 403 $required -}}
+{{- if kindIs "map" $route.reject -}}
+{{- $rejection = dig "status" $rejection $route.reject -}}
+{{- else if $route.reject -}}
+{{- $rejection = dig "delivery" "resend_status" (dig "status" 503 $required) $scheme -}}
+{{- end -}}
+{{- $found = dict "route" $route "forged" $forged "rejection" $rejection "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

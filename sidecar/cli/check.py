@@ -7,6 +7,7 @@ import sys
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
+from sidecar.outcomes import DEFAULT_REJECTION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +46,11 @@ def describe_routes(config: Config) -> str:
         senders = f"; from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         replay = f"; at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
         signed = "; re-signed for the receiver" if route.upstream_signer is not None else ""
+        rejection = f"; rejects with {route.rejection.status}" if route.rejection != DEFAULT_REJECTION else ""
         shadow = "; SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
         lines.append(
-            f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{shadow}"
+            f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{rejection}{shadow}"
         )
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from sidecar.config.presets import NO_SCHEME
 from sidecar.config.problems import Path, Report
 from sidecar.config.secrets import SecretRef
-from sidecar.config.settings import FileSettings, RouteMode, RouteSettings
+from sidecar.config.settings import RESEND, FileSettings, RouteMode, RouteSettings
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
+from sidecar.outcomes import DEFAULT_REJECTION
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Evidence, Scheme
@@ -72,6 +73,31 @@ def check_workers(file: FileSettings, report: Report) -> None:
         )
 
 
+def check_timeouts(file: FileSettings, report: Report) -> None:
+    """No provider gives up before the receiver's time is over.
+
+    Only times that the file sets are compared: nearly every provider gives up before our defaults are over.
+    """
+    # The total includes the time until the response begins.
+    key = next((key for key in ("total", "response") if report.is_given(("timeouts", key))), None)
+    if key is None or report.is_wrong(("timeouts",)):
+        return
+    allowed: float = getattr(file.timeouts, key)
+    waits = {
+        route.scheme.name or f"routes[{index}]": route.scheme.delivery.timeout
+        for index, route in enumerate(file.routes)
+        if route.scheme is not None
+    }
+    shorter = {name: wait for name, wait in waits.items() if wait is not None and wait < allowed}
+    if shorter:
+        who = ", ".join(f"{name} after {wait:g} s" for name, wait in sorted(shorter.items()))
+        least = min(shorter.values())
+        report.warn(
+            ("timeouts", key),
+            f"gives the receiver {allowed:g} s, but the provider gives up before: {who}; use at most {least:g}s",
+        )
+
+
 # -- one route --
 
 
@@ -82,6 +108,8 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_public_url(at, route, file, report)
     _check_secret_ids((*at, "secrets"), route.secrets, report)
     _check_replay(at, route, report)
+    _check_unavailable(at, route, file, report)
+    _check_resend(at, route, report)
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
@@ -163,6 +191,50 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
             (*at, "replay"),
             f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
         )
+
+
+def _check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
+    """A provider sends again what it gets 503 for while the shared replay store is unavailable."""
+    scheme, shared = route.scheme, file.replay_store.address is not None
+    fail_open = file.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
+    if scheme is None or route.replay is None or not can_replay(scheme) or not shared or fail_open:
+        return
+    facts = scheme.delivery
+    if not facts.resends:
+        lost = "never resends"
+    elif facts.resend_status is not None and facts.resend_status < 500:
+        lost = f"is only known to resend after {facts.resend_status}"
+    else:
+        return
+    report.warn(
+        (*at, "replay"),
+        f"responds 503 while the replay store is unavailable, and {_provider(scheme)} {lost}, so these deliveries are "
+        "lost; add `replay_fail_open: true` to forward them unchecked",
+    )
+
+
+def _check_resend(at: Path, route: RouteSettings, report: Report) -> None:
+    """`reject: resend` where it helps: in a rotation, before a provider for which our default status is final."""
+    scheme = route.scheme
+    if scheme is None or route.mode is RouteMode.SHADOW:
+        return
+    facts = scheme.delivery
+    if route.reject == RESEND and not facts.resends:
+        report.warn((*at, "reject"), f"has no effect, because {_provider(scheme)} never resends; remove it")
+    elif len(route.secrets) > 1 and facts.resend_status is not None and not report.is_given((*at, "reject")):
+        status = scheme.reject.status if scheme.reject is not None else DEFAULT_REJECTION.status
+        if status != facts.resend_status:
+            report.warn(
+                (*at, "secrets"),
+                f"seem to be in rotation, and {_provider(scheme)} is only known to resend after {facts.resend_status}, "
+                f"not {status}, so a wrong secret loses deliveries; add `reject: resend` until the rotation is over: "
+                "the provider then repeats rejected deliveries, and forgers are not affected",
+            )
+
+
+def _provider(scheme: Scheme) -> str:
+    """For messages."""
+    return scheme.name or "the provider"
 
 
 def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:

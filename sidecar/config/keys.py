@@ -3,6 +3,7 @@
 `sidecar check`, `sidecar schema` and docs/configuration.md all come from here. The defaults are those of the dataclasses.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.config.fields.address import (
@@ -14,7 +15,7 @@ from sidecar.config.fields.address import (
     UpstreamURL,
     WebURL,
 )
-from sidecar.config.fields.base import JSONSchema
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
 from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section
 from sidecar.config.fields.number import (
     Count,
@@ -23,24 +24,25 @@ from sidecar.config.fields.number import (
     LogRate,
     RefreshInterval,
     RefusalRate,
-    RejectionStatus,
     Size,
 )
 from sidecar.config.fields.reference import ReplayStore, SecretReference
-from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath, Text
+from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath
 from sidecar.config.presets import Verify
+from sidecar.config.scheme_keys import REJECT_KEYS
 from sidecar.config.settings import (
+    RESEND,
     AccountSettings,
     FileSettings,
     Limits,
     RangesSettings,
+    RejectSettings,
     RouteLimits,
     RouteMode,
     RouteSettings,
     SignSettings,
 )
 from sidecar.http1.upstream import Timeouts
-from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import HandshakeMode
@@ -50,23 +52,24 @@ from sidecar.verify.verifier import MAX_SECRETS
 MAX_WORKERS = 64
 
 
-def _make_rejection(given: dict[str, Any]) -> RejectionResponse:
-    body = {"body": given["body"].encode()} if "body" in given else {}
-    return DEFAULT_REJECTION._replace(**given | body)
+REJECT = Section(RejectSettings, REJECT_KEYS)
 
 
-REJECT = Section(
-    None,
-    {
-        "status": Key(RejectionStatus(), "the status of the response", default=DEFAULT_REJECTION.status),
-        "body": Key(
-            Text(),
-            "the body of the response, sent as application/json",
-            default=DEFAULT_REJECTION.body.decode(),
-        ),
-    },
-    make=_make_rejection,
-)
+class Rejection(ValueType[RejectSettings | str]):
+    """The response to rejected deliveries: `resend`, or its status and body."""
+
+    title = "resend or keys"
+
+    def read(self, value: Any) -> RejectSettings | str:
+        if value == RESEND:
+            return RESEND
+        if isinstance(value, Mapping):
+            return REJECT.read(value)
+        raise InvalidValueError("must be resend or a mapping (key: value)")
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [{"const": RESEND}, REJECT.json_schema()]}
+
 
 ROUTE = Section(
     RouteSettings,
@@ -156,7 +159,12 @@ ROUTE = Section(
             "default: the sidecar if a handshake is unsigned or needs the secret, else the receiver",
         ),
         "verify_token": Key(SecretReference(), "the token that a handshake must present"),
-        "reject": Key(REJECT, "the response to every delivery that verification or the allowlist rejects"),
+        "reject": Key(
+            Rejection(),
+            "the response to every delivery that verification or the allowlist rejects; resend: one after which the "
+            "provider sends again; default: the preset's, else 403",
+            [RESEND, {"status": 401}],
+        ),
     },
 )
 

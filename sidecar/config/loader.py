@@ -22,6 +22,7 @@ from sidecar.config.checks import (
     check_overlaps,
     check_proxies,
     check_route,
+    check_timeouts,
     check_workers,
 )
 from sidecar.config.files import ReadFile, read_file
@@ -29,9 +30,10 @@ from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretResolver
-from sidecar.config.settings import Account, Config, FileSettings, RouteMode, RouteSettings
+from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, RouteMode, RouteSettings
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
 from sidecar.http1.upstream import UpstreamAddress
+from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
@@ -46,6 +48,8 @@ from sidecar.verify.verifier import Verifier
 
 #: A route with a mistake in its upstream is checked all the same, with this one.
 _NO_UPSTREAM = UpstreamAddress("http", "", 0, "")
+#: The status of `reject: resend` unless the preset says otherwise: a temporary failure, after which most providers send again.
+_RESEND_STATUS = 503
 
 
 def load_config(
@@ -101,6 +105,7 @@ class _Builder:
         check_listeners(settings, report)
         check_limits(settings, report)
         check_proxies(settings, report)
+        check_timeouts(settings, report)
         check_workers(settings, report)
         routes = self._make_routes()
         self._check_tracing()
@@ -170,7 +175,7 @@ class _Builder:
             methods=frozenset(route.methods or (("GET", "HEAD", "POST") if route.open else ("POST",))),
             upstream=route.upstream or self.settings.upstream or _NO_UPSTREAM,
             body_limit=route.limits.body or self.settings.limits.body,
-            rejection=route.reject,
+            rejection=_make_rejection(route),
             verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves)
             if scheme is not None and verifies
             else None,
@@ -271,6 +276,27 @@ class _Builder:
             signs_body_alone=scheme.parts == (BODY,),
         )
         return made if made.signed or made.unsigned else None
+
+
+def _make_rejection(route: RouteSettings) -> RejectionResponse:
+    """The route's own response, and what it leaves open from the preset's or the common one."""
+    scheme, given = route.scheme, route.reject
+    base = DEFAULT_REJECTION if scheme is None or scheme.reject is None else scheme.reject
+    if given is None:
+        return base
+    if isinstance(given, RejectSettings):
+        body = base.body if given.body is None else given.body.encode()
+        return RejectionResponse(given.status or base.status, body)
+    return resend_response(scheme)
+
+
+def resend_response(scheme: Scheme | None) -> RejectionResponse:
+    """The response of `reject: resend`."""
+    required = scheme.reject if scheme is not None else None
+    if scheme is not None and scheme.delivery.resend_status is not None:
+        return (required or DEFAULT_REJECTION)._replace(status=scheme.delivery.resend_status)
+    # A response that the provider requires stays: another one would fail its probes, and it counts this one as a failure too.
+    return required or DEFAULT_REJECTION._replace(status=_RESEND_STATUS)
 
 
 def _name_from_path(path: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from sidecar.config.fields.address import WebURL
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Items, Key, Section
-from sidecar.config.fields.number import SuccessStatus, Tolerance
+from sidecar.config.fields.number import Duration, RejectionStatus, ResendStatus, SuccessStatus, Tolerance
 from sidecar.config.fields.text import (
     Choice,
     Flag,
@@ -22,6 +22,7 @@ from sidecar.config.fields.text import (
     SignatureHeader,
     Text,
 )
+from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import (
@@ -36,7 +37,7 @@ from sidecar.verify.handshake import (
 )
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import KINDS, Kind
-from sidecar.verify.scheme import Evidence, Scheme, SignatureField, SignatureList, TimestampField, Unit
+from sidecar.verify.scheme import DeliveryFacts, Evidence, Scheme, SignatureField, SignatureList, TimestampField, Unit
 from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Part, Piece, TemplateError, parse_template
 
 
@@ -279,6 +280,40 @@ HANDSHAKE = Section(
 )
 
 
+#: What the provider does after a failed delivery.
+DELIVERY = Section(
+    DeliveryFacts,
+    {
+        "retries": Key(
+            NonEmpty(), "how often the provider sends a failed delivery again, for people", ["3 times: 5, 20, 60 min"]
+        ),
+        "timeout": Key(Duration(), "how long the provider waits for a response; default: not known", ["10s"]),
+        "resends": Key(Flag(), "false: the provider never sends again by itself after an error response"),
+        "resend_status": Key(
+            ResendStatus(),
+            "the status of `reject: resend`, after which the provider sends again; default: that of reject, else 503",
+            [503],
+        ),
+        "source": Key(NonEmpty(), "where these facts are from, for people", ["docs.acme.example/webhooks/retries"]),
+    },
+)
+
+#: Keys of a response to rejected deliveries.
+REJECT_KEYS = {
+    "status": Key(RejectionStatus(), "the status of the response", default=DEFAULT_REJECTION.status),
+    "body": Key(
+        Text(),
+        "the body of the response, sent as application/json; empty: none",
+        default=DEFAULT_REJECTION.body.decode(),
+    ),
+}
+
+
+def _make_rejection(given: dict[str, Any]) -> RejectionResponse:
+    body = {"body": given["body"].encode()} if "body" in given else {}
+    return DEFAULT_REJECTION._replace(**given | body)
+
+
 def _make_scheme(given: dict[str, Any]) -> Scheme:
     signed = given.get("signed", Scheme(signature=given["signature"]).signed)
     delivery_id: str | None = given.get("delivery_id")
@@ -418,6 +453,11 @@ SCHEME = Section(
             "for people: where the provider publishes its addresses",
         ),
         "handshake": Key(Items(HANDSHAKE), "what the provider asks once, and the response"),
+        "delivery": Key(DELIVERY, "what the provider does after a failed delivery"),
+        "reject": Key(
+            Section(None, REJECT_KEYS, make=_make_rejection),
+            "the response that the provider requires to a wrong signature; `reject` of the route replaces it",
+        ),
     },
     make=_make_scheme,
 )

@@ -18,7 +18,7 @@ from sidecar.replay.store import StoreAddress
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.refusal_limit import Rate
-from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse, RouteTable
+from sidecar.routing.routes import RouteTable
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -59,6 +59,18 @@ class RouteLimits:
     body: int | None = None
 
 
+#: The value of `reject:` for a response after which the provider sends again.
+RESEND = "resend"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectSettings:
+    """`reject:` of a route. None means that the key is absent: the preset's or the common value applies."""
+
+    status: int | None = None
+    body: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SignSettings:
     """`sign:` of a route."""
@@ -86,7 +98,7 @@ class RouteSettings:
     replay_fail_open: bool | None = None
     handshake: HandshakeMode | None = None
     verify_token: SecretRef | None = None
-    reject: RejectionResponse = DEFAULT_REJECTION
+    reject: RejectSettings | str | None = None  #: the text `resend` for a status after which the provider sends again
 
     @property
     def scheme(self) -> Scheme | None:

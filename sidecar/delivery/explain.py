@@ -16,9 +16,9 @@ from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, Finding, diagnose
 from sidecar.diagnosis.effort import THOROUGH
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.outcomes import Hint, Reason, Rejected
+from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason, Rejected
 from sidecar.routing.client_ip import Client, resolve_client
-from sidecar.routing.routes import DEFAULT_REJECTION, Route, foreign_secrets
+from sidecar.routing.routes import Route, foreign_secrets
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
 from sidecar.verify.message import PublicURL

@@ -4,8 +4,8 @@ from sidecar.delivery.delivery import Delivery
 from sidecar.http1.head import field_lines
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.status_response import format_response, format_unparsed, json_lines, send
-from sidecar.outcomes import RESPONSES, VERIFICATION, HandshakeResult, Reason, Rejected
-from sidecar.routing.routes import DEFAULT_REJECTION, Route
+from sidecar.outcomes import DEFAULT_REJECTION, RESPONSES, VERIFICATION, HandshakeResult, Reason, Rejected
+from sidecar.routing.routes import Route
 
 
 def send_rejection(incoming: Incoming, rejected: Rejected, route: Route | None) -> int:
@@ -47,7 +47,8 @@ def _rejection(rejected: Rejected, route: Route | None) -> tuple[int, bytes, byt
     """Status, header lines and body. All rejections by verification get the route's one response, whatever the reason."""
     if rejected.reason in VERIFICATION:
         own = route.rejection if route is not None else DEFAULT_REJECTION
-        return own.status, json_lines(own.body), own.body
+        # Xero requires an empty body, which is no JSON.
+        return own.status, json_lines(own.body) if own.body else b"content-length: 0\r\n", own.body
     status, lines, body = format_response(rejected.response or RESPONSES[rejected.reason])
     if rejected.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
         lines += b"allow: %b\r\n" % route.allow_header

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import Reason, Rejected, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.networks import Networks
 from sidecar.secret import Secret
@@ -18,16 +18,6 @@ from sidecar.verify.verifier import Verifier
 #: dot segments, also with parameters (`..;x`), empty segments, backslashes, escapes of `.`, `/`, `\`, `%`, `;` and NUL. Each
 #: alternative begins with a character of its own, so that `re` skips all others quickly.
 _AMBIGUOUS: Final = re.compile(rb"/(?:/|\.{1,2}(?:;[^/]*)?(?:/|$))|\\|%(?:2[EeFf5]|5[Cc]|3[Bb]|00)")
-
-
-class RejectionResponse(NamedTuple):
-    """The one response to every rejection by verification or allowlist."""
-
-    status: int
-    body: bytes
-
-
-DEFAULT_REJECTION: Final = RejectionResponse(403, b'{"detail":"Validation Failure"}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

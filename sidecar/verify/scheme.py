@@ -17,6 +17,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
+from sidecar.outcomes import RejectionResponse
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import Shape
@@ -100,6 +101,19 @@ class TimestampField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFacts:
+    """What a provider does after a failed delivery."""
+
+    retries: str = ""  #: how often and for how long it sends again
+    timeout: float | None = None  #: seconds without a response after which it gives up; None: not known
+    resends: bool = True  #: False: it never sends again after an error response
+    resend_status: int | None = (
+        None  #: the status after which it sends again; None: any failure will do, as far as known
+    )
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
     """A provider's signature scheme. `title`, `docs`, `evidence`, `source` and `notes` are for people."""
 
@@ -121,6 +135,8 @@ class Scheme:
     source: str = ""  #: where the evidence is: repositories and paths, or pages
     notes: str = ""
     handshake: tuple[Shape, ...] = ()  #: the provider's handshakes
+    delivery: DeliveryFacts = DeliveryFacts()
+    reject: RejectionResponse | None = None  #: the response that the provider requires to a wrong signature
     ip_ranges: str = ""  #: the page on which the provider publishes the addresses it sends from
 
     @property

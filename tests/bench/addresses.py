@@ -19,10 +19,11 @@ from typing import Any
 import uvloop
 
 from sidecar.http1.upstream import UpstreamAddress
+from sidecar.outcomes import DEFAULT_REJECTION
 from sidecar.routing.access import check_address
 from sidecar.routing.client_ip import Client
 from sidecar.routing.networks import Networks, parse_address
-from sidecar.routing.routes import DEFAULT_REJECTION, Route, RouteTable
+from sidecar.routing.routes import Route, RouteTable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 

@@ -182,6 +182,26 @@ def test_what_helm_test_sends() -> None:
     assert {"--preset=/etc/sidecar-test/scheme.yaml", "--secret=env:ACME_SECRET", "--expect=401"} <= set(forged["args"])
 
 
+@pytest.mark.parametrize(
+    ("route", "status"),
+    [
+        ({}, 403),
+        ({"verify": "shopify"}, 401),
+        ({"verify": "xero", "reject": {"body": "no"}}, 401),
+        ({"verify": "xero", "reject": {"status": 404}}, 404),
+        ({"verify": "xero", "reject": "resend"}, 401),
+        ({"verify": "intercom", "reject": "resend"}, 429),
+        ({"verify": "begini", "reject": "resend"}, 503),
+        ({"verify": {"preset": "begini", "reject": {"status": 400}}}, 400),
+        ({"verify": {"preset": "begini", "delivery": {"resend_status": 500}}, "reject": "resend"}, 500),
+    ],
+)
+def test_the_test_expects_the_status_of_the_routes_rejections(route: dict[str, Any], status: int) -> None:
+    made = template(GATEWAY | {"config": GATEWAY["config"] | {"routes": [ROUTE | route]}})
+    (forged,) = containers(of_kind(made, "Pod", "-forged"))
+    assert f"--expect={status}" in forged["args"]
+
+
 @pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))
 def test_the_notes_tell_how_to_send_a_first_delivery(values: Path) -> None:
     notes = helm("install", "release", CHART, "--values", values, "--dry-run=client").partition("NOTES:")[2]

@@ -26,15 +26,16 @@ from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
 from sidecar.http1.head import make_head
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts, UpstreamAddress
+from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.routing.networks import Networks
 from sidecar.routing.refusal_limit import Rate
-from sidecar.routing.routes import DEFAULT_REJECTION, RejectionResponse, Route
+from sidecar.routing.routes import Route
 from sidecar.secret import Secret
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.scheme import Evidence, Scheme, Unit
+from sidecar.verify.scheme import DeliveryFacts, Evidence, Scheme, Unit
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.template import HeaderValue, Piece
 
@@ -596,6 +597,180 @@ def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) 
         text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "is second-hand" in warning]
         assert len(found) == (load_preset(preset).evidence == Evidence.SECOND_HAND), preset
+
+
+# -- rejections and what providers do after them --
+
+
+def rejection_of(load: Load, verify: str, more: str = "", file: str = "") -> RejectionResponse:
+    text = (
+        f"{file}upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n  - path: /a\n    verify: {verify}\n"
+    )
+    secrets = "" if verify == "none" else "    secrets: [{env: GOOD}]\n"
+    return load(text + secrets + more, {}, resolve_secrets=False).routes.routes[0].rejection
+
+
+OURS = DEFAULT_REJECTION.body
+OWN = "{signature: {header: X-S}, delivery: {resend_status: 429}, reject: {status: 401, body: '{}'}}"
+
+
+@pytest.mark.parametrize(
+    ("verify", "reject", "expected"),
+    [
+        ("xero", "", (401, b"")),
+        ("shopify", "", (401, OURS)),
+        ("discord", "", (401, OURS)),
+        ("xero", "{status: 400}", (400, b"")),
+        ("xero", "{body: no}", (401, b"no")),
+        ("shopify", "{status: 403, body: ''}", (403, b"")),
+        ("xero", "resend", (401, b"")),
+        ("begini", "resend", (503, OURS)),
+        ("postmark", "resend", (503, OURS)),
+        ("highlevel", "resend", (429, OURS)),
+        ("{preset: highlevel, delivery: {resend_status: 423}}", "resend", (423, OURS)),
+        ("{preset: xero, reject: {status: 403}}", "", (403, OURS)),
+        (OWN, "", (401, b"{}")),
+        (OWN, "resend", (429, b"{}")),
+        ("none", "resend", (503, OURS)),
+    ],
+)
+def test_a_rejection_is_the_routes_else_the_presets_else_the_common_one(
+    load: Load, verify: str, reject: str, expected: tuple[int, bytes]
+) -> None:
+    more = f"    reject: {reject}\n" if reject else ""
+    more += "    allow: [192.0.2.0/24]\n" if verify == "none" else ""
+    assert rejection_of(load, verify, more) == expected
+
+
+#: Presets whose providers require a certain response to a wrong signature.
+REQUIRED = {"xero": RejectionResponse(401, b""), "shopify": (401, OURS), "discord": (401, OURS)}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_other_preset_has_the_common_rejection(load: Load, name: str) -> None:
+    assert rejection_of(load, name) == REQUIRED.get(name, DEFAULT_REJECTION)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_what_a_preset_says_about_failed_deliveries_has_a_source(name: str) -> None:
+    facts = load_preset(name).delivery
+    assert (facts == DeliveryFacts()) == (not facts.source)
+    assert bool(facts.retries) == bool(facts.source)
+    assert "\n" not in facts.retries + facts.source
+    assert facts.resends or facts.resend_status is None
+
+
+def test_what_presets_say_about_failed_deliveries_is_what_providers_document() -> None:
+    facts = {name: load_preset(name).delivery for name in preset_names()}
+    assert not facts["github"].resends
+    assert facts["github"].timeout == 10.0
+    assert facts["postmark"].timeout == 120.0
+    statuses = {name: fact.resend_status for name, fact in facts.items() if fact.resend_status is not None}
+    final_at_403 = ("bitbucket", "brevo", "hubspot-v3", "jira", "pagerduty", "postmark", "postsyncer", "sx-digital-pay")
+    assert statuses == dict.fromkeys(final_at_403, 503) | dict.fromkeys(("highlevel", "highlevel-rsa", "intercom"), 429)
+
+
+TWO_ROUTES = """\
+upstream: http://127.0.0.1:1
+routes:
+  - {path: /g, verify: github, secrets: [{env: GOOD}]}
+  - {path: /s, verify: slack, secrets: [{env: GOOD}]}
+  - {path: /b, verify: begini, secrets: [{env: GOOD}]}
+  - {path: /c, verify: {signature: {header: X-S}, delivery: {timeout: 4s}}, secrets: [{env: GOOD}]}
+"""
+ALL = "github after 10 s, routes[3] after 4 s, slack after 3 s"
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "expected"),
+    [
+        ("", ""),
+        ("{connect: 20s, idle: 1s}", ""),
+        ("{response: 3s}", ""),
+        ("{total: 3s}", ""),
+        ("{response: 20s, total: 3s}", ""),
+        (
+            "{response: 30s}",
+            f"response: gives the receiver 30 s, but the provider gives up before: {ALL}; use at most 3s",
+        ),
+        ("{total: 60s}", f"total: gives the receiver 60 s, but the provider gives up before: {ALL}; use at most 3s"),
+        (
+            "{response: 2s, total: 3500ms}",
+            "total: gives the receiver 3.5 s, but the provider gives up before: slack after 3 s; use at most 3s",
+        ),
+    ],
+)
+def test_times_that_the_file_sets_are_compared_with_how_long_providers_wait(
+    load: Load, timeouts: str, expected: str
+) -> None:
+    text = TWO_ROUTES + (f"timeouts: {timeouts}\n" if timeouts else "")
+    assert warnings(load(text)) == ([f"7: timeouts.{expected}"] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("verify", "more", "lost"),
+    [
+        ("github", "", "github never resends"),
+        ("highlevel", "", "highlevel is only known to resend after 429"),
+        ("{signature: {header: X-S}, delivery: {resends: false}}", "", "the provider never resends"),
+        ("github", "    replay_fail_open: true\n", ""),
+        ("begini", "", ""),
+        ("postmark", "", ""),
+        ("shopify", "", ""),
+        ("jira", "", ""),
+    ],
+)
+@pytest.mark.parametrize("store", ["redis://127.0.0.1:6379/0", "memory"])
+def test_replay_that_fails_closed_needs_a_provider_that_resends(
+    load: Load, verify: str, more: str, lost: str, store: str
+) -> None:
+    text = f"upstream: http://127.0.0.1:1\nreplay_store: {store}\nroutes:\n  - path: /a\n    verify: {verify}\n"
+    text += "    secrets: [{env: GOOD}]\n" + ("" if verify == "postmark" else "    replay: 10m\n")
+    expected = (
+        f"7: routes[0].replay: responds 503 while the replay store is unavailable, and {lost}, so these deliveries are lost; "
+        "add `replay_fail_open: true` to forward them unchecked"
+    )
+    assert warnings(load(text + more, {}, resolve_secrets=False)) == [expected] * (bool(lost) and store != "memory")
+
+
+def test_replay_that_fails_open_for_all_routes_loses_nothing(load: Load) -> None:
+    text = "upstream: http://127.0.0.1:1\nreplay_store: redis://127.0.0.1\nreplay_fail_open: true\nroutes:\n"
+    route = "  - {path: /a, verify: github, secrets: [{env: GOOD}], replay: 10m%s}\n"
+    assert warnings(load(text + route % "")) == []
+    assert len(warnings(load(text + route % ", replay_fail_open: false"))) == 1
+
+
+ADVICE = (
+    "6: routes[0].secrets: seem to be in rotation, and jira is only known to resend after 503, not 403, so a wrong "
+    "secret loses deliveries; add `reject: resend` until the rotation is over: the provider then repeats rejected "
+    "deliveries, and forgers are not affected"
+)
+
+
+@pytest.mark.parametrize(
+    ("verify", "more", "expected"),
+    [
+        ("jira", "", ADVICE),
+        ("jira", "    reject: resend\n", ""),
+        ("jira", "    reject: {status: 401}\n", ""),
+        ("jira", "    mode: shadow\n", ""),
+        ("begini", "", ""),
+        ("xero", "", ""),
+        (
+            "github",
+            "    reject: resend\n",
+            "7: routes[0].reject: has no effect, because github never resends; remove it",
+        ),
+        ("begini", "    reject: resend\n", ""),
+    ],
+)
+def test_a_rotation_is_advised_to_let_rejected_deliveries_come_again(
+    load: Load, verify: str, more: str, expected: str
+) -> None:
+    text = f"upstream: http://127.0.0.1:1\nroutes:\n  - path: /a\n    methods: [POST]\n    verify: {verify}\n"
+    found = warnings(load(text + "    secrets: [{env: GOOD}, {env: OTHER}]\n" + more))
+    assert found == ([expected] if expected else [])
+    assert not warnings(load(text + "    secrets: [{env: GOOD}]\n")), "one secret is no rotation"
 
 
 # -- the JSON Schema --

@@ -41,6 +41,7 @@ from sidecar.config.fields.number import (
     RefreshInterval,
     RefusalRate,
     RejectionStatus,
+    ResendStatus,
     Size,
     SuccessStatus,
     Tolerance,
@@ -63,7 +64,7 @@ from sidecar.config.fields.text import (
     SignatureHeader,
     Text,
 )
-from sidecar.config.keys import CONFIG
+from sidecar.config.keys import CONFIG, Rejection
 from sidecar.config.presets import Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
 from sidecar.telemetry.log import Level
@@ -75,10 +76,10 @@ KINDS: dict[str, ValueType[Any]] = {
     for kind in (
         AllowedSender(), Choice(Level), Count(64), Day(), Duration(), Flag(), Fraction(), HeaderName(), HeaderValues(),
         JsonPath(), Label(), Listen(), Method(), Network(), NonEmpty(), OnlyTrue(), RangeSources(), RefreshInterval(),
-        RefusalRate(), RegularExpression(), RejectionStatus(), ReplayStore(), RoutePath(), Scalars(), SecretReference(),
-        SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(), SuccessStatus(), Text(), Tolerance(),
-        TrustedProxy(),
-        UpstreamURL(), WebURL(), FileMode(), Group(), SocketPath(), HostPattern(), LogRate(),
+        RefusalRate(), RegularExpression(), Rejection(), RejectionStatus(), ReplayStore(), ResendStatus(), RoutePath(),
+        Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
+        SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
+        SocketPath(), HostPattern(), LogRate(),
     )
 }  # fmt: skip
 

@@ -25,10 +25,10 @@ from sidecar.http1.head import make_head
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.request_parser import MAX_FIELDS, MAX_HEAD, MAX_TARGET
 from sidecar.http1.upstream import Connection, Timeouts, Upstream, UpstreamAddress
-from sidecar.outcomes import Outcome, Reason, Rejected
+from sidecar.outcomes import DEFAULT_REJECTION, Outcome, Reason, Rejected
 from sidecar.routing.client_ip import ClientHeader, resolve_client
 from sidecar.routing.networks import Networks
-from sidecar.routing.routes import DEFAULT_REJECTION, Route, RouteTable
+from sidecar.routing.routes import Route, RouteTable
 from sidecar.secret import Secret
 from sidecar.telemetry.log import Log, LogFormat, LogSettings
 from sidecar.telemetry.metrics import Metrics

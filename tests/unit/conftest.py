@@ -7,7 +7,8 @@ import pytest
 
 from sidecar.config.presets import load_preset
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.routing.routes import DEFAULT_REJECTION, Route
+from sidecar.outcomes import DEFAULT_REJECTION
+from sidecar.routing.routes import Route
 from sidecar.secret import Secret
 from sidecar.verify.verifier import Verifier
 

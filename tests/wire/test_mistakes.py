@@ -288,7 +288,8 @@ def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar: Sidecar, rece
     time.sleep(0.11)  # so many refusals of a second are looked into, and not more
     labels = {"route": mistake.route, "hint": mistake.hint}
     before = sidecar.metric("mismatch_hints_total", **labels)
-    answer = sidecar.refused(mistake.raw, 403, mistake.reason, route=mistake.route, receiver=receiver)
+    status = 401 if mistake.route == "shopify" else 403
+    answer = sidecar.refused(mistake.raw, status, mistake.reason, route=mistake.route, receiver=receiver)
     assert answer.body == b'{"detail":"Validation Failure"}'
     assert sidecar.lines[-1]["hint"] == mistake.hint
     assert sidecar.metric("mismatch_hints_total", **labels) == before + 1

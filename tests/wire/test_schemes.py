@@ -128,7 +128,7 @@ def test_a_shopify_delivery_is_accepted_and_a_tampered_one_refused(
     assert sidecar.ask(craft.shopify()).status == 200
     receiver.forget()
     raw = craft.shopify().replace(b'"n":1', b'"n":2')
-    sidecar.refused(raw, 403, "signature_mismatch", route="shopify", receiver=receiver)
+    sidecar.refused(raw, 401, "signature_mismatch", route="shopify", receiver=receiver)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_base64_in_another_form_is_malformed(
     raw = craft.shopify()
     text = raw.split(b"X-Shopify-Hmac-Sha256: ")[1].split(b"\r\n")[0]
     raw = raw.replace(text, rewrite(text))
-    sidecar.refused(raw, 403, "signature_malformed", route="shopify", receiver=receiver)
+    sidecar.refused(raw, 401, "signature_malformed", route="shopify", receiver=receiver)
 
 
 def test_base64_with_stray_bits_behind_the_last_digit_is_refused(
@@ -161,7 +161,7 @@ def test_base64_with_stray_bits_behind_the_last_digit_is_refused(
     same = text[:-2] + alphabet[last + 1 : last + 2] + b"="
     assert base64.b64decode(same) == base64.b64decode(text)  # a lax decoder takes both
     mark = sidecar.mark()
-    assert sidecar.ask(raw.replace(text, same)).status == 403
+    assert sidecar.ask(raw.replace(text, same)).status == 401
     assert sidecar.delivery(mark)["reason"] in ("signature_malformed", "signature_mismatch")
     assert not receiver.bytes_seen
 

@@ -14,6 +14,7 @@ from receiver import Receiver
 from sidecar_process import Config, Sidecar, Start
 
 from sidecar.config.presets import load_preset
+from sidecar.outcomes import DEFAULT_REJECTION
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.
@@ -92,8 +93,9 @@ def _sent(
                 client.try_send(piece)
             answer = client.answer_if_any(vector["method"])
         valid = vector["expected"] == "valid"
+        status = 200 if valid else (load_preset(vector["provider"]).reject or DEFAULT_REJECTION).status
         seen = [request.body for request in receiver.requests]
-        if answer is None or answer.status != (200 if valid else 403) or seen != ([body] if valid else []):
+        if answer is None or answer.status != status or seen != ([body] if valid else []):
             wrong.append((vector["id"], answer, seen))
     return wrong
 

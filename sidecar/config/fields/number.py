@@ -80,6 +80,23 @@ class RejectionStatus(ValueType[int]):
         return {"title": self.title, "type": "integer", "minimum": 400, "maximum": 499, "not": {"const": 410}}
 
 
+class ResendStatus(ValueType[int]):
+    """A status after which a provider sends again. At 404 and 410 providers disable the endpoint."""
+
+    title = "status"
+
+    def read(self, value: Any) -> int:
+        number = whole_number(value)
+        if number is None or not 400 <= number <= 599 or number in (404, 410):
+            raise InvalidValueError(
+                f"{quote(value)} is not a valid status for a resend; use 400 to 599 except 404 and 410, for example 503"
+            )
+        return number
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "type": "integer", "minimum": 400, "maximum": 599, "not": {"enum": [404, 410]}}
+
+
 class Fraction(ValueType[float]):
     """A part of the whole: above 0 and at most 1."""
 

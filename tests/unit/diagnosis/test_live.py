@@ -21,8 +21,8 @@ from sidecar.diagnosis.live import (
 )
 from sidecar.http1.head import make_head
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.outcomes import Hint, Reason
-from sidecar.routing.routes import DEFAULT_REJECTION, Route
+from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason
+from sidecar.routing.routes import Route
 from sidecar.secret import Secret
 from sidecar.verify.verifier import Verifier
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import DEFAULT_REJECTION, Reason, Rejected
 from sidecar.routing.access import Waived, admit, waive
 from sidecar.routing.client_ip import Client
 from sidecar.routing.networks import Networks
-from sidecar.routing.routes import DEFAULT_REJECTION, RouteTable, find_overlaps
+from sidecar.routing.routes import RouteTable, find_overlaps
 
 SOMEBODY = Client(ip_address("192.0.2.1"), "192.0.2.1", False)
 
