@@ -14,7 +14,6 @@ from sidecar.config.settings import RESEND, FileSettings, RouteMode, RouteSettin
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
-from sidecar.outcomes import DEFAULT_REJECTION
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Evidence, Scheme
@@ -94,7 +93,7 @@ def check_timeouts(file: FileSettings, report: Report) -> None:
         least = min(shorter.values())
         report.warn(
             ("timeouts", key),
-            f"gives the receiver {allowed:g} s, but the provider gives up before: {who}; use at most {least:g}s",
+            f"gives the receiver {allowed:g} s, but the provider gives up sooner: {who}; use at most {least:g}s",
         )
 
 
@@ -109,7 +108,6 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_secret_ids((*at, "secrets"), route.secrets, report)
     _check_replay(at, route, report)
     _check_unavailable(at, route, file, report)
-    _check_resend(at, route, report)
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
@@ -213,23 +211,24 @@ def _check_unavailable(at: Path, route: RouteSettings, file: FileSettings, repor
     )
 
 
-def _check_resend(at: Path, route: RouteSettings, report: Report) -> None:
-    """`reject: resend` where it helps: in a rotation, before a provider for which our default status is final."""
+def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, report: Report) -> None:
+    """`reject: resend` where it helps: in a rotation, before a provider that isn't known to resend after our `status`.
+
+    `secrets` is how many are available. An optional one is absent outside of rotations, and then nothing is recommended.
+    """
     scheme = route.scheme
     if scheme is None or route.mode is RouteMode.SHADOW:
         return
     facts = scheme.delivery
     if route.reject == RESEND and not facts.resends:
         report.warn((*at, "reject"), f"has no effect, because {_provider(scheme)} never resends; remove it")
-    elif len(route.secrets) > 1 and facts.resend_status is not None and not report.is_given((*at, "reject")):
-        status = scheme.reject.status if scheme.reject is not None else DEFAULT_REJECTION.status
-        if status != facts.resend_status:
-            report.warn(
-                (*at, "secrets"),
-                f"seem to be in rotation, and {_provider(scheme)} is only known to resend after {facts.resend_status}, "
-                f"not {status}, so a wrong secret loses deliveries; add `reject: resend` until the rotation is over: "
-                "the provider then repeats rejected deliveries, and forgers are not affected",
-            )
+    elif secrets > 1 and facts.resend_status not in (None, status) and not report.is_given((*at, "reject")):
+        report.warn(
+            (*at, "secrets"),
+            f"are in rotation, and {_provider(scheme)} is only known to resend after {facts.resend_status}, not {status}, "
+            "so a wrong secret loses deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections "
+            "(forgers are not affected)",
+        )
 
 
 def _provider(scheme: Scheme) -> str:

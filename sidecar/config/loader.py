@@ -21,6 +21,7 @@ from sidecar.config.checks import (
     check_names,
     check_overlaps,
     check_proxies,
+    check_resend,
     check_route,
     check_timeouts,
     check_workers,
@@ -165,6 +166,8 @@ class _Builder:
     def _make_route(self, at: Path, route: RouteSettings) -> Route:
         scheme = route.scheme
         secrets = self._make_secrets((*at, "secrets"), route.secrets, scheme)
+        rejection = _make_rejection(route)
+        check_resend(at, route, len(secrets), rejection.status, self.report)
         public_url = route.public_url or self.settings.public_url
         path = route.path.removesuffix("*")
         verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
@@ -175,7 +178,7 @@ class _Builder:
             methods=frozenset(route.methods or (("GET", "HEAD", "POST") if route.open else ("POST",))),
             upstream=route.upstream or self.settings.upstream or _NO_UPSTREAM,
             body_limit=route.limits.body or self.settings.limits.body,
-            rejection=_make_rejection(route),
+            rejection=rejection,
             verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves)
             if scheme is not None and verifies
             else None,

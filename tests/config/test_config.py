@@ -691,12 +691,12 @@ ALL = "github after 10 s, routes[3] after 4 s, slack after 3 s"
         ("{response: 20s, total: 3s}", ""),
         (
             "{response: 30s}",
-            f"response: gives the receiver 30 s, but the provider gives up before: {ALL}; use at most 3s",
+            f"response: gives the receiver 30 s, but the provider gives up sooner: {ALL}; use at most 3s",
         ),
-        ("{total: 60s}", f"total: gives the receiver 60 s, but the provider gives up before: {ALL}; use at most 3s"),
+        ("{total: 60s}", f"total: gives the receiver 60 s, but the provider gives up sooner: {ALL}; use at most 3s"),
         (
             "{response: 2s, total: 3500ms}",
-            "total: gives the receiver 3.5 s, but the provider gives up before: slack after 3 s; use at most 3s",
+            "total: gives the receiver 3.5 s, but the provider gives up sooner: slack after 3 s; use at most 3s",
         ),
     ],
 )
@@ -741,9 +741,8 @@ def test_replay_that_fails_open_for_all_routes_loses_nothing(load: Load) -> None
 
 
 ADVICE = (
-    "6: routes[0].secrets: seem to be in rotation, and jira is only known to resend after 503, not 403, so a wrong "
-    "secret loses deliveries; add `reject: resend` until the rotation is over: the provider then repeats rejected "
-    "deliveries, and forgers are not affected"
+    "6: routes[0].secrets: are in rotation, and jira is only known to resend after 503, not 403, so a wrong secret loses "
+    "deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections (forgers are not affected)"
 )
 
 
@@ -771,6 +770,8 @@ def test_a_rotation_is_advised_to_let_rejected_deliveries_come_again(
     found = warnings(load(text + "    secrets: [{env: GOOD}, {env: OTHER}]\n" + more))
     assert found == ([expected] if expected else [])
     assert not warnings(load(text + "    secrets: [{env: GOOD}]\n")), "one secret is no rotation"
+    absent = "    secrets: [{env: GOOD}, {env: NOBODY_SET_THIS, optional: true}]\n"
+    assert not warnings(load(text + absent)), "nor is one that is absent"
 
 
 # -- the JSON Schema --
