@@ -9,6 +9,9 @@ from sidecar.http1.light_task import ReadyQueue
 
 #: After an early response, how long the rest of the request is still read and discarded: since the last byte.
 LINGER_SECONDS: Final = 5.0
+#: Pause, in seconds, after each DISCARD_STEP bytes of a request that was rejected.
+DISCARD_SECONDS: Final = 0.05
+DISCARD_STEP: Final = 1024 * 1024
 #: How long a sender may leave a response unread.
 WRITE_SECONDS: Final = 30.0
 #: Load balancers in front keep unused connections for 60 s (AWS), 75 s (nginx) or 600 s (Google Cloud, not adjustable);
@@ -35,6 +38,8 @@ class TimedConnection(Protocol):
     def body_expired(self) -> None: ...
     def keep_alive_expired(self) -> None: ...
     def linger_expired(self) -> None: ...
+
+    def read_on(self) -> None: ...
     def evict(self) -> None: ...
 
 
@@ -83,8 +88,9 @@ class Deadlines:
         self.linger: DeadlineQueue[TimedConnection] = DeadlineQueue(
             loop, LINGER_SECONDS, lambda it: it.linger_expired()
         )
+        self.discard: DeadlineQueue[TimedConnection] = DeadlineQueue(loop, DISCARD_SECONDS, lambda it: it.read_on())
         self.turn = ReadyQueue(loop)
-        self.all = (self.head, self.body, self.write, self.keep_alive, self.linger)
+        self.all = (self.head, self.body, self.write, self.keep_alive, self.linger, self.discard)
         self._loop = loop
 
     def now(self) -> float:

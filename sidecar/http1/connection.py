@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 
-from sidecar.http1.admission import LINGER_SECONDS, Deadlines, Listener
+from sidecar.http1.admission import DISCARD_STEP, LINGER_SECONDS, Deadlines, Listener
 from sidecar.http1.head import RequestHead
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.proxy_protocol import UNKNOWN_PEER, ProxyHeaderError, read_proxy_header
@@ -70,6 +70,7 @@ class DataProtocol(RequestParser):
         self.body_timed = False
         self.discarded = 0
         self.discarded_before = 0  # at the last check
+        self.pause_at = DISCARD_STEP  # `discarded` at the next pause
         self.linger_until = 0.0  # loop time
 
     # Connection
@@ -115,6 +116,11 @@ class DataProtocol(RequestParser):
             self.discarded += len(data)
             if self.discarded > LINGER_BYTES:
                 self.transport.abort()
+            elif self.linger_until and self.discarded >= self.pause_at:
+                # Its sender could keep the event loop busy with bytes that nobody wants.
+                self.pause_at = self.discarded + DISCARD_STEP
+                self.flow.pause_reading()
+                self.deadlines.discard.add(self)
             return
         if self.proxy_header is not None:
             data = self._after_proxy_header(data)
@@ -230,6 +236,10 @@ class DataProtocol(RequestParser):
             self.deadlines.linger.add(self)
         else:
             self.transport.abort()
+
+    def read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     @property
     def unused(self) -> bool:
