@@ -5,6 +5,7 @@ pytest's summary has one line for each missing program, with the number of its t
 
 import shutil
 import socket
+import subprocess
 import sysconfig
 from collections.abc import Generator
 from pathlib import Path
@@ -47,6 +48,15 @@ def needs(program: str | Path) -> str:
             f"NOT TESTED: {program} is not installed; on Debian: apt-get install {PACKAGES.get(program, program)}"
         )
     return found
+
+
+def needs_node(major: int) -> str:
+    """The path of Node.js, of this major version or newer."""
+    node = needs("node")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+    if int(version.removeprefix("v").split(".")[0]) < major:
+        pytest.skip(f"NOT TESTED: node is {version.strip()}; install version {major} or newer")
+    return node
 
 
 def needs_ipv6() -> None:
