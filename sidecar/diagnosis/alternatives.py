@@ -5,6 +5,7 @@ another form of the URL. Each value for `diagnose.py` to try comes with a few wo
 import hashlib
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,30 @@ def other_line_endings(body: bytes) -> Iterator[Variant]:
         yield "with CR LF for LF", lines.replace(b"\n", b"\r\n")
 
 
+def other_bom(body: bytes) -> Iterator[Variant]:
+    """Without the byte order mark at the start, or with one."""
+    if body.startswith(BOM_UTF8):
+        yield "without the byte order mark at its start", body.removeprefix(BOM_UTF8)
+    elif body:
+        yield "with a byte order mark at its start", BOM_UTF8 + body
+
+
+#: Values of Content-Encoding whose compressed data begins with a fixed signature (RFC 1952, 2.3.1; RFC 8878, 3.1).
+#: Deflate and Brotli have none, so nothing can be said of them.
+_MAGIC = {b"gzip": b"\x1f\x8b", b"x-gzip": b"\x1f\x8b", b"zstd": b"\x28\xb5\x2f\xfd"}
+
+
+def claimed_compression(head: RequestHead, body: bytes) -> str:
+    """The compression that Content-Encoding names and the body does not have; empty if there is none.
+
+    The compressed bytes can't be made again: they depend on the sender's library and its settings.
+    """
+    sent = head.values(b"content-encoding")
+    outermost = sent[-1].rpartition(b",")[2].strip().lower() if sent else b""
+    magic = _MAGIC.get(outermost, b"")
+    return outermost.decode() if magic and body and not body.startswith(magic) else ""
+
+
 #: Layouts of JSON: the name, and the arguments of `json.dumps`.
 _LAYOUTS: dict[str, dict[str, Any]] = {
     "compact": {"separators": (",", ":")},
@@ -53,12 +78,38 @@ def other_json(body: bytes, effort: Effort, check: Check) -> Iterator[Variant]:
     Nothing if the body is no JSON, or more than `effort` allows.
     """
     seen = {_digest(body)}
-    for because, text in _json_forms(body, effort, check):
+    for because, text in _with_other_digits(body, _json_forms(body, effort, check), effort):
         for form in (text, text + b"\n"):
             digest = _digest(form)
             if digest not in seen:
                 seen.add(digest)
                 yield because, form
+
+
+#: An escape in a JSON string. The other ones are matched too, so that the second backslash of `\\\\` begins none.
+_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+
+
+def _upper(escape: re.Match[bytes]) -> bytes:
+    return escape[0][:2] + escape[0][2:].upper()
+
+
+def _lower(escape: re.Match[bytes]) -> bytes:
+    return escape[0][:2] + escape[0][2:].lower()
+
+
+def _with_other_digits(body: bytes, forms: Iterator[Variant], effort: Effort) -> Iterator[Variant]:
+    r"""The body with the hex digits of its `\u` escapes in another case; the forms, each also with digits in upper case.
+
+    Libraries for Python, PHP, Go and Java write \u00e9, those for .NET write \u00E9.
+    """
+    if len(body) <= effort.document and b"\\u" in body:
+        yield "with the digits of its \\u escapes in upper case", _ESCAPE.sub(_upper, body)
+        yield "with the digits of its \\u escapes in lower case", _ESCAPE.sub(_lower, body)
+    for because, text in forms:
+        yield because, text
+        if b"\\u" in text:
+            yield f"{because}, the digits of \\u escapes in upper case", _ESCAPE.sub(_upper, text)
 
 
 def _digest(text: bytes) -> bytes:

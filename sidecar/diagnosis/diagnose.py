@@ -12,9 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from sidecar.diagnosis.alternatives import other_ends, other_json, other_line_endings, other_urls, with_target
+from sidecar.diagnosis.alternatives import (
+    claimed_compression,
+    other_bom,
+    other_ends,
+    other_json,
+    other_line_endings,
+    other_urls,
+    with_target,
+)
 from sidecar.diagnosis.effort import Check, Effort, unlimited
-from sidecar.diagnosis.other_secrets import other_prefix, other_routes, other_whitespace
+from sidecar.diagnosis.other_secrets import (
+    other_prefix,
+    other_routes,
+    other_whitespace,
+    with_base64_of_line,
+    with_extra_text,
+    without_base64_of_line,
+    without_extra_text,
+)
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
@@ -34,11 +50,15 @@ REMEDIES = {
     Hint.WRONG_ENCODING: "set `encoding:` to the one that the sender uses, or correct the sender",
     Hint.PREFIX_MISSING: "set `prefix:` to what the sender writes, or have the sender write it before the signature",
     Hint.SECRET_HAS_WHITESPACE: "remove the newline or space where the secret is stored (printf, not echo), on both sides",
+    Hint.SECRET_HAS_EXTRA_TEXT: "store the secret alone, without quotes, NAME= or a byte order mark, on both sides",
+    Hint.SECRET_BASE64_OF_LINE: "store the secret itself, not the output of `echo SECRET | base64`, on both sides",
     Hint.SECRET_DECODED_DIFFERENTLY: "copy the secret as the provider shows it, and set `key:` to how the sender reads it",
     Hint.SECRET_OF_ANOTHER_ROUTE: "give this route its own secret, or correct the URL at the provider",
     Hint.BODY_NEWLINE_CHANGED: "find what adds or removes a final newline: a proxy, or the tool that saved the body",
     Hint.BODY_LINE_ENDINGS_CHANGED: "find what changes line endings on the way; send and save the body as binary",
+    Hint.BODY_BOM_CHANGED: "find what adds or removes a byte order mark (EF BB BF); pass on the body as binary",
     Hint.BODY_JSON_RESERIALISED: "find what parses and reserializes the JSON on the way; the raw bytes are signed",
+    Hint.BODY_DECOMPRESSED: "find what decompresses the body on the way, and turn that off; the compressed bytes are signed",
     Hint.BODY_EMPTY: "find out whether the sender signs before it has a body, or something adds the body on the way",
     Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
     Hint.URL_MISMATCH: "set `public_url` to exactly the URL registered at the provider: scheme, host, port, path and query",
@@ -111,12 +131,27 @@ def diagnose(
         except Rejected:
             continue
         return Finding(each.hint, each.because or matched.secret_id)
-    if not body and verifier.scheme.binds_body:
-        return Finding(Hint.BODY_EMPTY, "the body arrived empty, but the signed one was not empty")
+    return _diagnose_body(verifier, head, body)
+
+
+# -- by form: the head or the body is not as the scheme expects --
+
+
+def _needs_body(verifier: Verifier) -> bool:
+    """Whether another body can make a difference."""
+    return verifier.scheme.binds_body or verifier.reads_body
+
+
+def _diagnose_body(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
+    """Faults of a body that nothing can be tried for: what was signed can't be made from what arrived."""
+    if _needs_body(verifier):
+        if not body:
+            return Finding(Hint.BODY_EMPTY, "the body arrived empty, and the scheme needs it")
+        if compression := claimed_compression(head, body):
+            return Finding(
+                Hint.BODY_DECOMPRESSED, f"Content-Encoding says {compression}, but the body is not compressed"
+            )
     return Finding(Hint.UNKNOWN)
-
-
-# -- by form: the head is not as the scheme expects --
 
 
 def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float, effort: Effort) -> Finding | None:
@@ -251,11 +286,13 @@ def _tries(
             yield _Try(hint, "", Verifier(changed, usable, url), head, body)
 
     yield from with_secrets(Hint.SECRET_HAS_WHITESPACE, scheme.key, other_whitespace(own))
+    yield from with_secrets(Hint.SECRET_HAS_EXTRA_TEXT, scheme.key, without_extra_text(own))
     for form in kind.misread_as:
         if form is not scheme.key:
             because = _READINGS[form]
             yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, form, [each.with_id(because) for each in own])
     if KeyForm.WHSEC in kind.misread_as:
+        yield from with_secrets(Hint.SECRET_BASE64_OF_LINE, KeyForm.UTF8, without_base64_of_line(own))
         yield from with_secrets(Hint.SECRET_DECODED_DIFFERENTLY, KeyForm.UTF8, other_prefix(own))
     yield from with_secrets(Hint.SECRET_OF_ANOTHER_ROUTE, scheme.key, other_routes(own, others[: effort.others]))
     secrets = [secret for secret in own if not key_problem(scheme, secret)]
@@ -267,6 +304,7 @@ def _tries(
             Hint.PREFIX_MISSING, f"with {prefix.strip()!r} before it", Verifier(prefixed, secrets, url), head, body
         )
     if kind.bearer:
+        yield from with_secrets(Hint.SECRET_HAS_EXTRA_TEXT, scheme.key, with_extra_text(own))
         return
     for because, changed, at, target in other_urls(scheme, head, url, effort.hosts):
         yield _Try(Hint.URL_MISMATCH, because, Verifier(changed, secrets, at), with_target(head, target), body)
@@ -279,14 +317,23 @@ def _tries(
             changed = replace(scheme, signature=replace(scheme.signature, encoding=encoding))
             because = _describe_encoding(encoding, scheme.signature)
             yield _Try(Hint.WRONG_ENCODING, because, Verifier(changed, secrets, url), head, body)
+    # Last, so that a large body, for which little is tried, still gets the more common ones.
+    if kind.digest_sized:
+        yield from with_secrets(Hint.SECRET_HAS_EXTRA_TEXT, scheme.key, with_extra_text(own))
+    if KeyForm.WHSEC in kind.misread_as:
+        yield from with_secrets(Hint.SECRET_BASE64_OF_LINE, KeyForm.UTF8, with_base64_of_line(own))
 
 
 def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort, check: Check) -> Iterator[_Try]:
+    if not _needs_body(verifier):
+        return
     for because, text in other_ends(body):
         yield _Try(Hint.BODY_NEWLINE_CHANGED, because, verifier, head, text)
     if body.count(b"\n") <= effort.lines:
         for because, text in other_line_endings(body):
             yield _Try(Hint.BODY_LINE_ENDINGS_CHANGED, because, verifier, head, text)
+    for because, text in other_bom(body):
+        yield _Try(Hint.BODY_BOM_CHANGED, because, verifier, head, text)
     if body:
         yield _Try(Hint.BODY_EMPTY, "with an empty body", verifier, head, b"")
     for because, text in other_json(body, effort, check):

@@ -5,6 +5,7 @@ Every request is signed here, without the package, by somebody who gets one thin
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import hmac
 import io
@@ -36,12 +37,18 @@ ENV = {
     "HINT_HEX": HEX_SECRET,
     "HINT_BASE64": BASE64_SECRET,
     "HINT_BLANK": "CANARY-SECRET-with-a-blank ",
+    "HINT_QUOTED": '"CANARY-SECRET-quoted-3c1b"',
+    "HINT_NAMED": "export HINT='CANARY-SECRET-named-90ab'",
+    "HINT_BOM": "\ufeffCANARY-SECRET-bom-71fe",
+    "HINT_LINE": base64.b64encode(b"CANARY-SECRET-line-4d2c\n").decode(),
     "HINT_SQUARE": "CANARY-SECRET-square-77aa",
     "HINT_TOKEN": "CANARY-SECRET-token-1f1f",
 }
 #: JSON as a careful sender writes it; CANARY-BODY must never be shown.
 BODY = '{"mark":"CANARY-BODY-5e1d","name":"Jörg","list":[1,2],"a":{"z":1,"b":"x/y"}}\r\n'.encode()
 DOCUMENT = json.loads(BODY)
+#: Compact, and escaped to ASCII: the escape of the only letter that needs one has digits in lower case.
+ESCAPED = json.dumps(DOCUMENT, separators=(",", ":")).encode()
 #: Unix time for `explain`, which gets it as --now.
 FIXED = 1_800_000_000
 
@@ -65,7 +72,10 @@ CONFIG: Config = {
         route("wise", "wise", "HINT_PUBLIC"),
         route("hex", {"signature": {"header": "X-Sig"}}, "HINT_HEX"),
         route("base64", {"signature": {"header": "X-Sig"}}, "HINT_BASE64"),
-        route("blank", {"signature": {"header": "X-Sig"}}, "HINT_BLANK"),
+        *(
+            route(name, {"signature": {"header": "X-Sig"}}, f"HINT_{name.upper()}")
+            for name in ("blank", "quoted", "named", "bom", "line")
+        ),
     ],
 }
 
@@ -171,6 +181,17 @@ def mistakes(now: Any) -> dict[str, Any]:
             "secret_has_whitespace", "sha256=" + mac(GITHUB + "\n").hex()
         ),
         "our secret ends with a blank": own("secret_has_whitespace", "blank", ENV["HINT_BLANK"].strip()),
+        "our secret is in quotes": own("secret_has_extra_text", "quoted", ENV["HINT_QUOTED"].strip('"')),
+        "our secret is a line of an .env file": own("secret_has_extra_text", "named", "CANARY-SECRET-named-90ab"),
+        "our secret begins with a BOM": own("secret_has_extra_text", "bom", "CANARY-SECRET-bom-71fe"),
+        "the sender's secret is in quotes": github("secret_has_extra_text", "sha256=" + mac(f'"{GITHUB}"').hex()),
+        "the sender's token is in quotes": Mistake(
+            "secret_has_extra_text", "gitlab", [("X-Gitlab-Token", f"'{ENV['HINT_TOKEN']}'")], reason="token_mismatch"
+        ),
+        "our secret is the base64 of a line": own("secret_base64_of_line", "line", "CANARY-SECRET-line-4d2c"),
+        "the sender's secret is the base64 of a line": github(
+            "secret_base64_of_line", "sha256=" + mac(b64(f"{GITHUB}\n".encode())).hex()
+        ),
         "whsec_ used as text": Mistake("secret_decoded_differently", "standard", standard(ENV["HINT_WHSEC"], now)),
         "whsec_ decoded where it is text": Mistake(
             "secret_decoded_differently",
@@ -184,6 +205,8 @@ def mistakes(now: Any) -> dict[str, Any]:
         "the final newline was taken": signed("body_newline_changed", BODY, BODY[:-2]),
         "CR LF became LF": signed("body_line_endings_changed", b"a\r\nb\r\nc", b"a\nb\nc"),
         "LF became CR LF": signed("body_line_endings_changed", b"a\nb\nc", b"a\r\nb\r\nc"),
+        "a BOM was added": signed("body_bom_changed", BODY, b"\xef\xbb\xbf" + BODY),
+        "a BOM was removed": signed("body_bom_changed", b"\xef\xbb\xbf" + BODY, BODY),
         "JSON was compact": signed(
             "body_json_reserialised", BODY.strip(), json.dumps(DOCUMENT, ensure_ascii=False).encode()
         ),
@@ -197,6 +220,18 @@ def mistakes(now: Any) -> dict[str, Any]:
         ),
         "JSON was PHP's": signed(
             "body_json_reserialised", json.dumps(DOCUMENT, separators=(",", ":")).replace("/", "\\/").encode(), BODY
+        ),
+        "JSON was .NET's": signed("body_json_reserialised", ESCAPED.replace(b"\\u00f6", b"\\u00F6"), BODY),
+        "digits of escapes became lower case": signed(
+            "body_json_reserialised", ESCAPED.replace(b"\\u00f6", b"\\u00F6") + b" ", ESCAPED + b" "
+        ),
+        "digits of escapes became upper case": signed(
+            "body_json_reserialised", ESCAPED + b" ", ESCAPED.replace(b"\\u00f6", b"\\u00F6") + b" "
+        ),
+        "the body was decompressed": Mistake(
+            "body_decompressed",
+            "github",
+            [("X-Hub-Signature-256", "sha256=" + mac(GITHUB, gzip.compress(BODY)).hex()), ("Content-Encoding", "gzip")],
         ),
         "an empty body was signed": signed("body_empty", b""),
         "the body was lost": signed("body_empty", BODY, b""),
@@ -297,12 +332,12 @@ def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar: Sidecar, rece
 
 def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar: Sidecar) -> None:
     hints = {mistake.hint for mistake in mistakes(FIXED).values()}
-    assert len(hints) == 13
+    assert len(hints) == 17
     found = {dict(labels)["route"]: 0 for _, labels in sidecar.samples("mismatch_hints_total")}
     for _, labels in sidecar.samples("mismatch_hints_total"):
         assert dict(labels)["hint"] in hints
         found[dict(labels)["route"]] += 1
-    assert found == {route["name"]: 13 for route in CONFIG["routes"]}
+    assert found == {route["name"]: 17 for route in CONFIG["routes"]}
 
 
 def test_what_is_accepted_or_merely_old_has_no_hint(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
