@@ -196,4 +196,5 @@ class Hint(StrEnum):
     BODY_EMPTY = "body_empty"
     TIMESTAMP_UNIT = "timestamp_unit"
     URL_MISMATCH = "url_mismatch"
+    OTHER_PROVIDER = "other_provider"  # of `explain` alone
     UNKNOWN = "unknown"

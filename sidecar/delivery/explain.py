@@ -14,6 +14,7 @@ from sidecar.delivery import decide
 from sidecar.diagnosis.capture import MAX_CAPTURE, Capture
 from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, Finding, diagnose
 from sidecar.diagnosis.effort import THOROUGH
+from sidecar.diagnosis.other_provider import find_other_provider
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason, Rejected
@@ -128,7 +129,9 @@ class Explanation:
 
 
 def _because(finding: Finding) -> str:
-    return f" (it matches {finding.because})" if finding.because else ""
+    if not finding.because:
+        return ""
+    return f" (it matches {finding.because})" if finding.matches else f" ({finding.because})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +323,8 @@ def _diagnose(
         if unusable and explanation.finding is not None and explanation.finding.hint is Hint.UNKNOWN:
             read_otherwise = Verifier(scheme, unusable, verifier.public_url, resolved=False)
             explanation.finding = diagnose(rejected.reason, read_otherwise, head, body, now=now, effort=THOROUGH)
+    elif rejected.reason is Reason.SIGNATURE_MISSING and (other := find_other_provider(scheme, head)) is not None:
+        explanation.finding = Finding(Hint.OTHER_PROVIDER, str(other))
     stage = _stage_of(rejected)
     if stage == "signature" and decisions.claim is None:
         explanation.skipped("expected", _expected(scheme))

@@ -62,6 +62,7 @@ REMEDIES = {
     Hint.BODY_EMPTY: "find out whether the sender signs before it has a body, or something adds the body on the way",
     Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
     Hint.URL_MISMATCH: "set `public_url` to exactly the URL registered at the provider: scheme, host, port, path and query",
+    Hint.OTHER_PROVIDER: "choose that provider's preset for this route, or correct the URL at the provider",
     Hint.UNKNOWN: "compare the secret at the provider with the one here; then find what changes the body on the way",
 }
 
@@ -82,10 +83,11 @@ _DECADE = 10 * 365 * 86400.0
 
 
 class Finding(NamedTuple):
-    """A hint, and the change in a few words that makes the signature match."""
+    """A hint, and in a few words why."""
 
     hint: Hint
     because: str = ""
+    matches: bool = False  #: whether the signature matches with the change; False: `because` is what the form shows
 
 
 class _Try(NamedTuple):
@@ -130,7 +132,7 @@ def diagnose(
             matched = each.verifier.verify(each.verifier.read_claim(each.head, None), each.head, [each.body])
         except Rejected:
             continue
-        return Finding(each.hint, each.because or matched.secret_id)
+        return Finding(each.hint, each.because or matched.secret_id, matches=True)
     return _diagnose_body(verifier, head, body)
 
 

@@ -49,11 +49,13 @@ END_AT: Final[dict[tuple[Outcome, Reason | None], int]] = {end: index for index,
 ACCEPTED_AT: Final = 0
 SHADOW_AT: Final = {reason: len(END_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
 CODES_AT: Final = len(END_AT) + len(SHADOW_AT)
-HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(Hint)}
+#: Hints on live traffic.
+LIVE_HINTS: Final[tuple[Hint, ...]] = tuple(hint for hint in Hint if hint is not Hint.OTHER_PROVIDER)
+HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(LIVE_HINTS)}
 HANDSHAKE_AT: Final = {
-    result: CODES_AT + len(CODES) + len(Hint) + index for index, result in enumerate(HandshakeResult)
+    result: CODES_AT + len(CODES) + len(LIVE_HINTS) + index for index, result in enumerate(HandshakeResult)
 }
-DELIVERY: Final = Histogram(LATENCY, CODES_AT + len(CODES) + len(Hint) + len(HandshakeResult))
+DELIVERY: Final = Histogram(LATENCY, CODES_AT + len(CODES) + len(LIVE_HINTS) + len(HandshakeResult))
 UPSTREAM: Final = Histogram(LATENCY, DELIVERY.end)
 VERIFYING: Final = Histogram(VERIFY, UPSTREAM.end)
 BODY: Final = Histogram(BYTES, VERIFYING.end)

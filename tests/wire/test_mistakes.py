@@ -301,6 +301,22 @@ def test_explain_with_a_preset_alone_names_the_mistake_too() -> None:
     assert said["hint"] == "body_json_reserialised"
 
 
+STRIPES = Mistake("other_provider", "github", [("Stripe-Signature", "t=1,v1=" + "0" * 64)], reason="signature_missing")
+
+
+def test_explain_names_the_other_provider_that_sent_a_delivery(config_file: str) -> None:
+    for arguments in (("--config", config_file), ("--preset", "github", "--secret", "env:GITHUB_SECRET")):
+        status, said = explain(*arguments, raw=STRIPES.raw)
+        assert (status, said["reason"], said["hint"]) == (1, STRIPES.reason, STRIPES.hint)
+        assert said["because"] == "Stripe-Signature looks like Stripe, preset stripe"
+        assert "choose that provider's preset" in said["try"]
+
+
+def test_explain_of_a_delivery_without_any_signature_has_no_hint(config_file: str) -> None:
+    said = explain("--config", config_file, raw=Mistake("", "github", []).raw)[1]
+    assert (said["reason"], said["hint"]) == ("signature_missing", None)
+
+
 def test_what_is_right_has_no_hint(config_file: str) -> None:
     status, said = explain("--config", config_file, raw=github("", "sha256=" + mac(GITHUB).hex()).raw)
     assert (status, said["verdict"], said["secret"]) == (0, "accepted", "GITHUB_SECRET")
@@ -338,6 +354,12 @@ def test_every_hint_of_every_verified_route_is_a_series_from_the_start(sidecar: 
         assert dict(labels)["hint"] in hints
         found[dict(labels)["route"]] += 1
     assert found == {route["name"]: 17 for route in CONFIG["routes"]}
+
+
+def test_live_traffic_without_a_signature_has_no_hint(sidecar: Sidecar, receiver: Receiver) -> None:
+    mark = sidecar.mark()
+    sidecar.refused(STRIPES.raw, 403, STRIPES.reason, route="github", receiver=receiver)
+    assert "hint" not in sidecar.delivery(mark)
 
 
 def test_what_is_accepted_or_merely_old_has_no_hint(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
