@@ -22,9 +22,10 @@ from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.routes import Route, foreign_secrets
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
+from sidecar.verify.handshake import Handshakes, Shape
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
-from sidecar.verify.template import Piece, describe_template
+from sidecar.verify.template import BODY, Piece, describe_template
 from sidecar.verify.verifier import Verified, Verifier
 
 #: What to do about rejections that need no diagnosis.
@@ -187,6 +188,12 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
             return _diagnose(explanation, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
         _report_verified(explanation, route.verifier, decisions.verified)
     if decisions.handshake is not None:
+        if subject.verifier is not None and (unknown := _unknown_to_preset(decisions.handshake, subject.verifier)):
+            explanation.handshake = "unchecked"
+            explanation.skipped(
+                "handshake", f"a handshake of {subject.verifier.scheme.name or 'the scheme'}; {unknown}"
+            )
+            return explanation
         return _report_handshake(explanation, capture, decisions)
     if route.open:
         explanation.skipped("verify", "the route is open: everything passes unverified")
@@ -208,7 +215,38 @@ def _route_of(verifier: Verifier, head: RequestHead) -> Route:
         body_limit=MAX_CAPTURE,
         rejection=DEFAULT_REJECTION,
         verifier=verifier,
+        handshakes=_handshakes_of(verifier, head),
     )
+
+
+def _handshakes_of(verifier: Verifier, head: RequestHead) -> Handshakes | None:
+    """The scheme's handshakes, as on a route without `handshake:`.
+
+    A route's verify_token and perhaps the URL are unknown here. `Handshakes` would leave out those that need them, so other
+    values are given in their place, and `_unknown_to_preset` keeps them from being used.
+    """
+    scheme = verifier.scheme
+    if not scheme.handshake:
+        return None
+    secret = verifier.secrets[0]
+    url = PublicURL(verifier.public_url).of(head.target).partition(b"?")[0] if verifier.public_url else head.path
+    return Handshakes(
+        scheme.handshake,
+        None,
+        secret=secret,
+        token=secret,
+        url=url.decode("latin-1"),
+        signs_body_alone=scheme.parts == (BODY,),
+    )
+
+
+def _unknown_to_preset(shape: Shape, verifier: Verifier) -> str:
+    """The part of a handshake that a preset alone can't check, with the remedy; empty if there is none."""
+    if shape.needs_token:
+        return "its token is not checked: only a configuration has the route's `verify_token`; use --config"
+    if shape.needs_url and not verifier.public_url:
+        return "its response contains the URL; add --public-url"
+    return ""
 
 
 def _with_given(route: Route, subject: Subject) -> Route:

@@ -189,6 +189,87 @@ def test_a_secret_of_any_kind_and_garbage_for_a_signature_end_in_a_verdict(
     assert said["hint"] in (None, "unknown", "wrong_encoding", "prefix_missing", "wrong_algorithm")
 
 
+@pytest.fixture
+def explain_preset(run: Run, tmp_path: Path) -> Callable[..., Any]:
+    """`explain_preset(name, raw, *arguments)`: the JSON object, and the text."""
+
+    def explained(preset: str, raw: bytes, *arguments: str) -> tuple[Any, str]:
+        file = tmp_path / "request.http"
+        file.write_bytes(raw)
+        command = ("explain", "--preset", preset, "--secret", "env:SECRET", *arguments, str(file))
+        said = json.loads(run(*command, "--json").out)
+        text = run(*command)
+        assert text.status == (0 if said["verdict"] == "accepted" else 1)
+        assert SECRET not in text.out
+        return said, text.out
+
+    return explained
+
+
+def test_explain_with_a_preset_answers_an_unsigned_handshake(explain_preset: Callable[..., Any]) -> None:
+    challenge = b"GET /hook?challenge=abc HTTP/1.1\nHost: hooks.test\n\n"
+    said, text = explain_preset("dropbox", challenge)
+    assert (said["verdict"], said["reason"], said["handshake"]) == ("accepted", None, "answered")
+    assert text.endswith("handshake answered\n")
+    wrong, _ = explain_preset("dropbox", challenge.replace(b"abc", b"%3Cscript%3E"))
+    assert (wrong["reason"], wrong["handshake"]) == ("malformed_request", "rejected")
+
+
+def test_explain_with_a_preset_names_the_receiver_of_a_signed_handshake(
+    run: Run, explain_preset: Callable[..., Any], tmp_path: Path
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"type":"url_verification","challenge":"abc"}')
+    signed = run("sign", "--preset", "slack", "--secret", "env:SECRET", "--body", str(body)).out
+    raw = f"POST /hook HTTP/1.1\nHost: hooks.test\n{signed}\n".encode() + body.read_bytes()
+    said, _ = explain_preset("slack", raw)
+    assert (said["verdict"], said["secret"], said["handshake"]) == ("accepted", "SECRET", "passed")
+    forged, _ = explain_preset("slack", raw.replace(b"abc", b"abd"))
+    assert (forged["reason"], forged["handshake"]) == ("signature_mismatch", None)
+
+
+def test_explain_with_a_preset_computes_the_response_to_a_signed_handshake(
+    run: Run, explain_preset: Callable[..., Any], tmp_path: Path
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"event":"endpoint.url_validation","payload":{"plainToken":"abc"}}')
+    signed = run("sign", "--preset", "zoom", "--secret", "env:SECRET", "--body", str(body)).out
+    raw = f"POST /hook HTTP/1.1\nHost: hooks.test\n{signed}\n".encode() + body.read_bytes()
+    said, _ = explain_preset("zoom", raw)
+    assert (said["verdict"], said["handshake"]) == ("accepted", "answered")
+
+
+def test_explain_with_a_preset_cannot_compare_the_token_of_a_handshake(explain_preset: Callable[..., Any]) -> None:
+    """The secret that stands in for the unknown token must not pass for it either."""
+    for token in ("wrong", SECRET):
+        query = f"hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={token}"
+        said, text = explain_preset("meta", f"GET /hook?{query} HTTP/1.1\nHost: hooks.test\n\n".encode())
+        assert (said["verdict"], said["reason"], said["handshake"]) == ("accepted", None, "unchecked")
+        assert "use --config" in text
+        assert text.endswith("handshake unchecked\n")
+    said, _ = explain_preset("meta", b"GET /hook HTTP/1.1\nHost: hooks.test\n\n")
+    assert (said["reason"], said["handshake"]) == ("signature_missing", None)
+
+
+def test_explain_with_a_scheme_whose_handshake_contains_the_url(
+    explain_preset: Callable[..., Any], tmp_path: Path
+) -> None:
+    scheme = tmp_path / "scheme.yaml"
+    scheme.write_text("""\
+signature: {header: X-Sig}
+handshake:
+  - request: {method: GET}
+    challenge: {query: challenge, pattern: "[a-z]{1,9}"}
+    computed: {hash: sha256, of: "{challenge}{url}"}
+    answer: {text: "{computed}"}
+""")
+    raw = b"GET /hook?challenge=abc HTTP/1.1\nHost: hooks.test\n\n"
+    said, _ = explain_preset(str(scheme), raw)
+    assert said["handshake"] == "unchecked"
+    assert "add --public-url" in why(said, "handshake")
+    assert explain_preset(str(scheme), raw, "--public-url", "https://hooks.test")[0]["handshake"] == "answered"
+
+
 CONFIG = {
     "upstream": "http://127.0.0.1:3000",
     "trusted_proxies": ["10.0.0.0/8"],
