@@ -167,6 +167,8 @@ def test_a_secret_that_is_no_key_of_the_scheme_matches_nothing_and_says_so(run: 
     assert run(*explain, "--secret", reference, file).out.endswith("accepted, by the secret key\n")
     (tmp_path / "key").write_text("whsec_Q0FOQVJZLVNFQ1JFVC1vZi10aGUtY29tbWFuZHM= \n\n")
     assert "hint: secret_has_whitespace" in run(*explain[:3], "--secret", reference, file).out
+    (tmp_path / "key").write_text("WEBHOOK_SECRET='whsec_Q0FOQVJZLVNFQ1JFVC1vZi10aGUtY29tbWFuZHM='\n")
+    assert "hint: secret_has_extra_text" in run(*explain[:3], "--secret", reference, file).out
 
 
 @pytest.mark.parametrize("preset", preset_names())

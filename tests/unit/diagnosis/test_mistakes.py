@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.config.presets import load_preset
 from sidecar.diagnosis.diagnose import Finding, diagnose
-from sidecar.diagnosis.effort import LIVE
+from sidecar.diagnosis.effort import LIVE, MAX_LIVE_BODY
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
@@ -114,6 +114,16 @@ def test_a_byte_order_mark_was_added_or_removed(signed: bytes, arrived: bytes) -
     assert hint(signed=signed, arrived=arrived).hint is Hint.BODY_BOM_CHANGED
 
 
+def test_the_most_common_mistakes_are_found_in_the_largest_body_too() -> None:
+    """Few tries fit into the effort then, and the rarer ones must not take their place."""
+    large = b"x" * MAX_LIVE_BODY
+    quoted = b'"' + SECRET + b'"'
+    assert hint(ours=quoted, signed=large, arrived=large).hint is Hint.SECRET_HAS_EXTRA_TEXT
+    assert hint(signed=large, arrived=large + b"\n").hint is Hint.BODY_NEWLINE_CHANGED
+    assert hint(ours=quoted, theirs=quoted, signed=large, arrived=BOM + large).hint is Hint.BODY_BOM_CHANGED
+    assert hint(signed=b"", arrived=large).hint is Hint.BODY_EMPTY
+
+
 UPPER = BODY.replace(b"\\u00f6", b"\\u00F6")
 
 
@@ -130,7 +140,7 @@ UPPER = BODY.replace(b"\\u00f6", b"\\u00F6")
         (
             b'{"a":"\\u003Cb\\u003E"}',
             b'{"a": "<b>"}',
-            "with its JSON compact, <, > and & escaped (Go), the digits of \\u escapes in upper case",
+            "with its JSON compact, the digits of \\u escapes in upper case, <, > and & escaped",
         ),
     ],
 )
@@ -141,6 +151,10 @@ def test_unicode_escapes_have_digits_in_another_case(signed: bytes, arrived: byt
 def test_a_backslash_before_u_begins_no_escape() -> None:
     """The text `\\\\u00ff` is a backslash and five letters: a library leaves them alone."""
     assert hint(signed=BODY.replace(b"\\\\u00ff", b"\\\\u00FF")).hint is Hint.UNKNOWN
+
+
+def test_a_nul_in_the_body_changes_nothing_about_escaped_backslashes() -> None:
+    assert hint(signed=b"\\\\" + UPPER, arrived=b"\0" + BODY).hint is Hint.UNKNOWN
 
 
 COMPRESSED = gzip.compress(BODY)
