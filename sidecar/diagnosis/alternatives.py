@@ -47,20 +47,14 @@ def other_bom(body: bytes) -> Iterator[Variant]:
         yield "with a byte order mark at its start", BOM_UTF8 + body
 
 
-#: Values of Content-Encoding whose compressed data begins with a fixed signature (RFC 1952, 2.3.1; RFC 8878, 3.1).
-#: Deflate and Brotli have none, so nothing can be said of them.
-_MAGIC = {b"gzip": b"\x1f\x8b", b"x-gzip": b"\x1f\x8b", b"zstd": b"\x28\xb5\x2f\xfd"}
-
-
-def claimed_compression(head: RequestHead, body: bytes) -> str:
-    """The compression that Content-Encoding names and the body does not have; empty if there is none.
+def lost_gzip(head: RequestHead, body: bytes) -> bool:
+    """Whether Content-Encoding says gzip and the body isn't (RFC 1952, 2.3.1). Deflate and Brotli have no such mark.
 
     The compressed bytes can't be made again: they depend on the sender's library and its settings.
     """
     sent = head.values(b"content-encoding")
     outermost = sent[-1].rpartition(b",")[2].strip().lower() if sent else b""
-    magic = _MAGIC.get(outermost, b"")
-    return outermost.decode() if magic and body and not body.startswith(magic) else ""
+    return outermost in (b"gzip", b"x-gzip") and body != b"" and not body.startswith(b"\x1f\x8b")
 
 
 #: Layouts of JSON: the name, and the arguments of `json.dumps`.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sidecar.diagnosis.alternatives import (
-    claimed_compression,
+    lost_gzip,
     other_bom,
     other_ends,
     other_json,
@@ -41,6 +41,7 @@ from sidecar.verify.encoding import Encoding
 from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.kinds import KINDS
 from sidecar.verify.scheme import Scheme, SignatureField, Unit
+from sidecar.verify.template import Piece
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 
@@ -146,13 +147,12 @@ def _needs_body(verifier: Verifier) -> bool:
 
 def _diagnose_body(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
     """Faults of a body that nothing can be tried for: what was signed can't be made from what arrived."""
-    if _needs_body(verifier):
-        if not body:
-            return Finding(Hint.BODY_EMPTY, "the body arrived empty, and the scheme needs it")
-        if compression := claimed_compression(head, body):
-            return Finding(
-                Hint.BODY_DECOMPRESSED, f"Content-Encoding says {compression}, but the body is not compressed"
-            )
+    scheme = verifier.scheme
+    is_form = Piece.FORM_SORTED in scheme.parts
+    if not body and _needs_body(verifier) and not (is_form and head.method == "GET"):  # its form is in the query
+        return Finding(Hint.BODY_EMPTY, "the body arrived empty, and the scheme needs it")
+    if scheme.binds_body and not is_form and lost_gzip(head, body):
+        return Finding(Hint.BODY_DECOMPRESSED, "Content-Encoding says gzip, but the body is not gzip")
     return Finding(Hint.UNKNOWN)
 
 
