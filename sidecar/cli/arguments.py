@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sidecar.cli.errors import unusable
 from sidecar.config.fields.reference import SecretReference
-from sidecar.config.presets import load_preset, load_scheme, preset_names
+from sidecar.config.presets import load_preset, load_scheme, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
 from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
 from sidecar.secret import Secret
@@ -69,6 +69,8 @@ def read_scheme(preset: str) -> Scheme:
 
 
 def describe_unknown_preset(name: str) -> str:
+    if alias := preset_aliases().get(name.lower()):
+        return f"{name!r} is not a preset; use {alias}"
     close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
     close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
     remedy = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists all"

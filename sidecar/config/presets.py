@@ -43,6 +43,12 @@ def preset_names() -> tuple[str, ...]:
 
 
 @cache
+def preset_aliases() -> Mapping[str, str]:
+    """Names that aren't presets, each with the preset that it leads to. Reads every preset: for errors only."""
+    return {alias: name for name in preset_names() for alias in load_preset(name).aliases}
+
+
+@cache
 def load_preset(name: str) -> Scheme:
     """The preset `name`, read like a user's custom scheme. Raises `KeyError` for an unknown name."""
     return replace(SCHEME.read(read_preset(name)), name=name)
@@ -109,13 +115,7 @@ class Verify(ValueType[Scheme | str]):
         try:
             return load(name)
         except KeyError:
-            close = find_close(name, preset_names())
-            remedy = (
-                f"did you mean '{close}'?"
-                if close
-                else "run `sidecar presets` for the list, or write out a scheme: signature: {header: ...}"
-            )
-            raise InvalidValueError(f"{quote(name)} is not a preset; {remedy}") from None
+            raise InvalidValueError(f"{quote(name)} is not a preset; {_remedy(name)}") from None
 
     def json_schema(self) -> JSONSchema:
         scheme = SCHEME.json_schema()
@@ -132,6 +132,15 @@ class Verify(ValueType[Scheme | str]):
         }
         changed = scheme | {"properties": preset | changes, "required": ["preset"]}
         return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *preset_names()]}, scheme, changed]}
+
+
+def _remedy(name: str) -> str:
+    """What to write instead of an unknown name."""
+    if alias := preset_aliases().get(name.lower()):
+        return f"use {alias}"
+    if close := find_close(name, preset_names()):
+        return f"did you mean '{close}'?"
+    return "run `sidecar presets` for the list, or write out a scheme: signature: {header: ...}"
 
 
 def _partial(section: JSONSchema) -> JSONSchema:

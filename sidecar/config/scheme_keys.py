@@ -396,6 +396,11 @@ SCHEME = Section(
     Scheme,
     {
         "title": Key(NonEmpty(), "the provider's name, for people", ["Acme"]),
+        "aliases": Key(
+            Items(NonEmpty()),
+            "other names by which people look for the provider; `verify:` doesn't take them, but names the preset",
+            [["acme-pay"]],
+        ),
         "docs": Key(WebURL(), "the provider's page about the scheme", ["https://acme.example/webhooks"]),
         "evidence": Key(
             NonEmpty(),

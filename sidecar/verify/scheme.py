@@ -138,6 +138,7 @@ class Scheme:
     delivery: DeliveryFacts = DeliveryFacts()
     reject: RejectionResponse | None = None  #: the response that the provider requires to a wrong signature
     ip_ranges: str = ""  #: the page on which the provider publishes the addresses it sends from
+    aliases: tuple[str, ...] = ()  #: names that aren't presets, but lead to this one
 
     @property
     def summary(self) -> str:

@@ -89,6 +89,14 @@ def test_an_unknown_preset_gets_a_suggestion(run: Run) -> None:
     assert "`sidecar presets` lists all" in run("presets", "zzzz").err
 
 
+@pytest.mark.parametrize("name", ["whatsapp", "WhatsApp"])
+def test_an_alias_leads_to_the_preset(run: Run, body: str, name: str) -> None:
+    printed = run("presets", name)
+    assert (printed.status, printed.out) == (1, "")
+    assert f"'{name}' is not a preset; use meta" in printed.err
+    assert "use meta" in run("sign", "--preset", name, "--secret", "env:SECRET", "--body", body).err
+
+
 def test_what_sign_prints_explain_accepts(run: Run, body: str, tmp_path: Path) -> None:
     for preset in ("github", "slack", "shopify", "stripe"):
         signed = run("sign", "--preset", preset, "--secret", "env:SECRET", "--body", body)

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
-from sidecar.config.presets import load_preset, preset_names
+from sidecar.config.presets import load_preset, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
 from sidecar.config.secrets import MAX_SECRET_BYTES
 from sidecar.config.settings import Account, Config, Limits
@@ -536,6 +536,15 @@ def test_a_preset_verifies_with_the_configured_secret(
 def test_an_unknown_preset_is_a_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         load_preset(name)
+
+
+def test_aliases_lead_to_one_preset_each_and_are_no_presets() -> None:
+    aliases = [alias for name in preset_names() for alias in load_preset(name).aliases]
+    assert len(set(aliases)) == len(aliases) == len(preset_aliases())
+    assert all(alias == alias.lower() for alias in aliases)
+    assert not set(aliases) & set(preset_names())
+    expected = {"facebook": "meta", "instagram": "meta", "messenger": "meta", "whatsapp": "meta", "forgejo": "gitea"}
+    assert preset_aliases().items() >= expected.items()
 
 
 @pytest.mark.parametrize("name", preset_names())
