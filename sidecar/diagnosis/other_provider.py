@@ -1,8 +1,8 @@
 """Which provider sent a delivery that lacks the route's own signature header: "looks like Stripe".
 
 For `explain` only. On live traffic a request without a signature is usually a scanner's: diagnosing it would take the few
-diagnoses of a second away from mismatches, and hold its record back. So there is no table of all presets to load or to keep
-up to date: only presets whose file contains the name of one of the request's headers are read.
+diagnoses of a second away from mismatches, and hold its record back. So no table of all presets has to be
+loaded or kept up to date: only presets whose file contains the name of one of the request's headers are read.
 """
 
 from functools import cache

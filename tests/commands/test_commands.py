@@ -225,13 +225,23 @@ def test_explain_with_a_preset_answers_an_unsigned_handshake(explain_preset: Cal
     assert (wrong["reason"], wrong["handshake"]) == ("malformed_request", "rejected")
 
 
+@pytest.fixture
+def signed_request(run: Run, tmp_path: Path) -> Callable[[str, str], bytes]:
+    """`signed_request(preset, body)`: a captured request, signed with the secret of `env:SECRET`."""
+
+    def make(preset: str, text: str) -> bytes:
+        body = tmp_path / "body.json"
+        body.write_text(text)
+        signed = run("sign", "--preset", preset, "--secret", "env:SECRET", "--body", str(body)).out
+        return f"POST /hook HTTP/1.1\nHost: hooks.test\n{signed}\n{text}".encode()
+
+    return make
+
+
 def test_explain_with_a_preset_names_the_receiver_of_a_signed_handshake(
-    run: Run, explain_preset: Callable[..., Any], tmp_path: Path
+    explain_preset: Callable[..., Any], signed_request: Callable[[str, str], bytes]
 ) -> None:
-    body = tmp_path / "body.json"
-    body.write_text('{"type":"url_verification","challenge":"abc"}')
-    signed = run("sign", "--preset", "slack", "--secret", "env:SECRET", "--body", str(body)).out
-    raw = f"POST /hook HTTP/1.1\nHost: hooks.test\n{signed}\n".encode() + body.read_bytes()
+    raw = signed_request("slack", '{"type":"url_verification","challenge":"abc"}')
     said, _ = explain_preset("slack", raw)
     assert (said["verdict"], said["secret"], said["handshake"]) == ("accepted", "SECRET", "passed")
     forged, _ = explain_preset("slack", raw.replace(b"abc", b"abd"))
@@ -239,12 +249,9 @@ def test_explain_with_a_preset_names_the_receiver_of_a_signed_handshake(
 
 
 def test_explain_with_a_preset_computes_the_response_to_a_signed_handshake(
-    run: Run, explain_preset: Callable[..., Any], tmp_path: Path
+    explain_preset: Callable[..., Any], signed_request: Callable[[str, str], bytes]
 ) -> None:
-    body = tmp_path / "body.json"
-    body.write_text('{"event":"endpoint.url_validation","payload":{"plainToken":"abc"}}')
-    signed = run("sign", "--preset", "zoom", "--secret", "env:SECRET", "--body", str(body)).out
-    raw = f"POST /hook HTTP/1.1\nHost: hooks.test\n{signed}\n".encode() + body.read_bytes()
+    raw = signed_request("zoom", '{"event":"endpoint.url_validation","payload":{"plainToken":"abc"}}')
     said, _ = explain_preset("zoom", raw)
     assert (said["verdict"], said["handshake"]) == ("accepted", "answered")
 

@@ -19,7 +19,7 @@ from sidecar.outcomes import DEFAULT_REJECTION
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.
 ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp"}
-#: A secret that is no key of the scheme's is not even loaded, no request has a URL without a path, and what only the operator
+#: A secret that isn't a key of the scheme isn't even loaded, no request has a URL without a path, and what only the operator
 #: knows is configured.
 UNUSABLE = {"openai-03", "plivo-v2-01"}
 REQUIRE = {"pusher-03": {"X-Pusher-Key": "foo"}}
