@@ -1,0 +1,109 @@
+"""The steps of deliveries in a shared store, several to a round trip.
+
+While one request is under way, steps wait for the next one. So an idle store is asked at once, and a busy one gets few, large
+requests: most of the cost of a step is that of its request.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Final, NamedTuple
+
+from sidecar.replay.store import StoreUnavailableError
+
+#: Steps of one request: the store does nothing else in the meantime, well under a millisecond.
+MAX_STEPS: Final = 100
+
+
+class Verb(bytes, Enum):
+    """What the script does for a step."""
+
+    BEGIN = b"begin"
+    DONE = b"done"
+    RELEASE = b"release"
+
+
+#: For each key a verb, a claim and milliseconds; returns a text for each.
+#:
+#:     begin    sets the claim for that time, unless there is another value, which it returns. Repeating it is harmless.
+#:     done     sets "done" for that time
+#:     release  deletes the claim, and no other value
+SCRIPT: Final = """
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local verb, claim, milliseconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  answers[i] = ''
+  if verb == 'done' then
+    redis.call('SET', key, 'done', 'PX', milliseconds)
+  else
+    local there = redis.call('GET', key)
+    if verb == 'release' then
+      if there == claim then redis.call('DEL', key) end
+    elseif there and there ~= claim then
+      answers[i] = there
+    else
+      redis.call('SET', key, claim, 'PX', milliseconds)
+    end
+  end
+end
+return answers
+"""
+
+
+class Step(NamedTuple):
+    """One delivery's step."""
+
+    verb: Verb
+    name: bytes  #: of the key in the store
+    claim: bytes
+    seconds: float  #: for how long the claim or "done" counts
+
+
+class StepQueue:
+    """Hands steps to `send`, which returns an answer to each, or raises `StoreUnavailableError`.
+
+    A step is answered or fails within `seconds`, the time that it waits for its turn included.
+    """
+
+    def __init__(self, send: Callable[[list[Step], float], Awaitable[list[bytes]]], seconds: float) -> None:
+        self._send = send
+        self._seconds = seconds
+        self._waiting: list[tuple[Step, asyncio.Future[bytes], float]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    def add(self, step: Step) -> asyncio.Future[bytes]:
+        """The future of the step's answer. It is sent whoever waits for it; await it shielded."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        self._waiting.append((step, answer, loop.time() + self._seconds))
+        if self._sender is None:  # it starts in the next turn of the loop, so that the steps of this turn go together
+            self._sender = loop.create_task(self._send_all())
+        return answer
+
+    async def close(self, seconds: float) -> None:
+        """Waits for the steps that were added, but not longer than `seconds`."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender], timeout=seconds)
+
+    async def _send_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                some = self._waiting[:MAX_STEPS]
+                del self._waiting[:MAX_STEPS]
+                _, _, until = some[0]
+                try:
+                    answers = await self._send([step for step, _, _ in some], until - loop.time())
+                except StoreUnavailableError as error:
+                    for _, future, _ in some:
+                        _fail(future, error)
+                else:
+                    for (_, future, _), answer in zip(some, answers, strict=True):
+                        future.set_result(answer)
+        finally:
+            self._sender = None
+
+
+def _fail(future: asyncio.Future[bytes], error: StoreUnavailableError) -> None:
+    future.set_exception(StoreUnavailableError(str(error)))
+    future.exception()  # retrieved, so that asyncio does not log one that nobody waits for
