@@ -6,7 +6,7 @@ requests: most of the cost of a step is that of its request.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from sidecar.replay.store import StoreUnavailableError
@@ -15,15 +15,15 @@ from sidecar.replay.store import StoreUnavailableError
 MAX_STEPS: Final = 100
 
 
-class Verb(bytes, Enum):
+class Verb(StrEnum):
     """What the script does for a step."""
 
-    BEGIN = b"begin"
-    DONE = b"done"
-    RELEASE = b"release"
+    BEGIN = "begin"
+    DONE = "done"
+    RELEASE = "release"
 
 
-#: For each key a verb, a claim and milliseconds; returns a text for each.
+#: For each key one argument: a verb, a claim and milliseconds, with a space between them. Returns a text for each key.
 #:
 #:     begin    sets the claim for that time, unless there is another value, which it returns. Repeating it is harmless.
 #:     done     sets "done" for that time
@@ -31,7 +31,7 @@ class Verb(bytes, Enum):
 SCRIPT: Final = """
 local answers = {}
 for i, key in ipairs(KEYS) do
-  local verb, claim, milliseconds = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local verb, claim, milliseconds = string.match(ARGV[i], '^(%l+) (%S+) (%d+)$')
   answers[i] = ''
   if verb == 'done' then
     redis.call('SET', key, 'done', 'PX', milliseconds)
@@ -54,9 +54,14 @@ class Step(NamedTuple):
     """One delivery's step."""
 
     verb: Verb
-    name: bytes  #: of the key in the store
-    claim: bytes
+    name: str  #: of the key in the store
+    claim: str  #: without spaces
     seconds: float  #: for how long the claim or "done" counts
+
+    @property
+    def argument(self) -> str:
+        """What the script gets."""
+        return f"{self.verb} {self.claim} {int(self.seconds * 1000)}"
 
 
 class StepQueue:
@@ -72,7 +77,7 @@ class StepQueue:
         self._sender: asyncio.Task[None] | None = None
 
     def add(self, step: Step) -> asyncio.Future[bytes]:
-        """The future of the step's answer. It is sent whoever waits for it; await it shielded."""
+        """The future of the step's answer. The step is sent even if nobody waits for that any longer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((step, answer, loop.time() + self._seconds))
@@ -99,11 +104,13 @@ class StepQueue:
                         _fail(future, error)
                 else:
                     for (_, future, _), answer in zip(some, answers, strict=True):
-                        future.set_result(answer)
+                        if not future.done():
+                            future.set_result(answer)
         finally:
             self._sender = None
 
 
 def _fail(future: asyncio.Future[bytes], error: StoreUnavailableError) -> None:
-    future.set_exception(StoreUnavailableError(str(error)))
-    future.exception()  # retrieved, so that asyncio does not log one that nobody waits for
+    if not future.done():
+        future.set_exception(StoreUnavailableError(str(error)))
+        future.exception()  # retrieved, so that asyncio does not log one that nobody waits for

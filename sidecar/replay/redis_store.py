@@ -25,7 +25,7 @@ from sidecar.replay.redis_steps import MAX_STEPS, SCRIPT, Step, StepQueue, Verb
 from sidecar.replay.store import Seen, StoreAddress, StoreUnavailableError
 from sidecar.secret import Secret
 
-PREFIX = b"webhook-sidecar:replay:"
+PREFIX = "webhook-sidecar:replay:"
 DONE = b"done"
 #: Seconds for one network step, and for one request with all its steps.
 STEP_SECONDS = 1.0
@@ -74,10 +74,10 @@ class RedisStore:
         self._count = 0
         self._steps = StepQueue(self._send, REQUEST_SECONDS)
         #: By key: our claims with their seconds, made or requested; and the requests for them.
-        self._claims: dict[bytes, tuple[bytes, float]] = {}
+        self._claims: dict[bytes, tuple[str, float]] = {}
         self._asking: dict[bytes, asyncio.Future[bytes]] = {}
         # Updates that the store has missed, with the time until which they matter. Empty while the store is available.
-        self._owed: dict[tuple[bytes, bytes], tuple[Step, float]] = {}
+        self._owed: dict[tuple[str, str], tuple[Step, float]] = {}
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class RedisStore:
         if key in self._claims:  # even if the store has lost it in the meantime
             return Seen.PENDING
         self._count += 1
-        claim = f"{self._process}-{self._count:x}".encode()
+        claim = f"{self._process}-{self._count:x}"
         self._claims[key] = claim, pending_seconds
         self._asking[key] = asking = self._steps.add(Step(Verb.BEGIN, _name(key), claim, pending_seconds))
         seen: Seen | None = None
@@ -110,12 +110,11 @@ class RedisStore:
         return seen
 
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
-        # Shielded: the receiver accepted it, even if the sender has gone.
         claim, _ = self._claims.pop(key)
         update = self._update(Step(Verb.DONE, _name(key), claim, seconds))
         if update is not None:
             with suppress(StoreUnavailableError):
-                await asyncio.shield(update)
+                await update
         return False
 
     def release(self, key: bytes) -> None:
@@ -139,7 +138,7 @@ class RedisStore:
         self._owe(step)
         return None
 
-    def _give_back(self, asked: asyncio.Future[bytes], key: bytes, claim: bytes, seconds: float) -> None:
+    def _give_back(self, asked: asyncio.Future[bytes], key: bytes, claim: str, seconds: float) -> None:
         if asked.exception() is None and _seen(asked.result()) is Seen.NEW:
             self._update(Step(Verb.RELEASE, _name(key), claim, seconds))
 
@@ -156,12 +155,10 @@ class RedisStore:
 
     async def _ask(self, steps: list[Step], seconds: float) -> list[bytes]:
         """Returns the answer to each step."""
-        arguments: list[bytes | int] = []
-        for step in steps:
-            arguments += (step.verb, step.claim, int(step.seconds * 1000))
+        names, arguments = [step.name for step in steps], [step.argument for step in steps]
         try:
             async with asyncio.timeout(seconds):
-                answers: list[bytes] = await self._script(keys=[step.name for step in steps], args=arguments)
+                answers: list[bytes] = await self._script(keys=names, args=arguments)
             if len(answers) != len(steps):
                 raise ValueError("another number of answers than of steps")
         except Exception as error:  # whatever the client raises, the store is unavailable
@@ -186,7 +183,7 @@ class RedisStore:
         """Probes the store without waiting for a delivery, for the metric, and because another replica may wait for a claim
         of ours. An available store is probed rarely."""
         # The same script as a delivery's, so that a read-only or full store does not count as available.
-        probe = Step(Verb.BEGIN, PREFIX + b"probe:" + self._process.encode(), b"probe", PROBE_SECONDS)
+        probe = Step(Verb.BEGIN, f"{PREFIX}probe:{self._process}", "probe", PROBE_SECONDS)
         while True:
             self._lost.clear()
             with suppress(StoreUnavailableError):
@@ -223,8 +220,8 @@ def _seen(answer: bytes) -> Seen:
     return Seen.DONE if answer == DONE else Seen.PENDING
 
 
-def _name(key: bytes) -> bytes:
-    return PREFIX + key.hex().encode()
+def _name(key: bytes) -> str:
+    return PREFIX + key.hex()
 
 
 def _client(address: StoreAddress, credentials: Password | None) -> Redis:
