@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -14,6 +15,9 @@ from sidecar.process.data_plane import tune_process
 from sidecar.process.data_processes import DataProcesses, SingleProcess
 from sidecar.process.program import Program
 from sidecar.telemetry.log_writer import LogWriter, open_log
+
+if TYPE_CHECKING:
+    from sidecar.process.forked import Fleet
 
 __all__ = ["ListenError", "serve"]
 
@@ -33,26 +37,31 @@ def serve(config: Config, files: FileRecorder, env: Mapping[str, str]) -> int:
         raise
     tune_process()
     quiet_uvicorn()
+    fleet = None
+    if config.workers > 1:
+        from sidecar.process.forked import fork_workers  # noqa: PLC0415 - saves memory with one process
+
+        fleet = fork_workers(config, data_sockets, admin_socket)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, files, env, data_sockets, admin_socket))
+        return runner.run(_run(config, files, env, admin_socket, fleet or data_sockets[0]))
 
 
 async def _run(
     config: Config,
     files: FileRecorder,
     env: Mapping[str, str],
-    data_sockets: list[socket.socket],
     admin_socket: socket.socket,
+    data: "socket.socket | Fleet",
 ) -> int:
     loop = asyncio.get_running_loop()
     writer = LogWriter(shared=config.workers > 1)
     log = open_log(config.log, loop, writer)
     data_processes: DataProcesses
-    if config.workers == 1:
-        data_processes = SingleProcess(config, loop, log, data_sockets[0])
+    if isinstance(data, socket.socket):
+        data_processes, data_socket = SingleProcess(config, loop, log, data), data
     else:
         from sidecar.process.supervisor import Supervisor  # noqa: PLC0415 - saves memory with one process
 
-        data_processes = Supervisor(config, files, loop, log, data_sockets)
+        data_processes, data_socket = Supervisor(config, files, loop, log, data), data.listeners[0]
     program = Program(config, env, loop, files=files, log=log, writer=writer, data_processes=data_processes)
-    return await program.run(bound_address(config.listen, data_sockets[0]), admin_socket)
+    return await program.run(bound_address(config.listen, data_socket), admin_socket)

@@ -5,8 +5,8 @@ shared socket the worker that wakes first takes a whole burst of connections, an
 are: of 32 opened at once one of two workers had 30. The sockets are bound here and stay open here, so that connections to
 a worker that died wait for its replacement and are not lost.
 
-A worker that exits unexpectedly is restarted. The configuration is checked here and sent to the workers with the bytes of
-every file that it was read from, so that all of them agree.
+The first workers are forked (forked.py). One that exits unexpectedly is replaced by a new program. The configuration is checked
+here and sent to the workers with the bytes of every file that it was read from, so that all of them agree.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sidecar.config.files import FileRecorder
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.process.channel import Channel
+from sidecar.process.forked import Fleet
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import KEPT, RecentRejection, newest_first
-from sidecar.telemetry.shared_counts import SharedCounts, SharedCountsFullError
+from sidecar.telemetry.shared_counts import SharedCountsFullError
 
 #: A worker that ran for less is restarted after a pause, which doubles from the shortest to the longest. Seconds.
 STEADY_SECONDS = 10.0
@@ -38,13 +38,26 @@ RECONFIGURE_SECONDS = 10.0
 REJECTIONS_SECONDS = 1.0
 
 
+class Process(Protocol):
+    """A worker's process: forked, or a new program."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def kill(self) -> None:
+        """Raises `ProcessLookupError` if it is gone."""
+
+    async def wait(self) -> int:
+        """Its exit status, negative for a signal."""
+
+
 class Worker:
     """A worker's number, and the process that currently has it."""
 
     def __init__(self, number: int, metrics: Metrics) -> None:
         self.number = number
         self.metrics = metrics
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self.channel: Channel | None = None
         self.serving = False
         self.served = asyncio.Event()  #: set once it has served
@@ -56,20 +69,11 @@ class Worker:
         self._refusals_known = 0  # how many of this process's have been received
         self._asking: asyncio.Future[None] | None = None
 
-    async def run(self, arguments: list[str], environment: dict[str, str], fds: Iterable[int], setup: Any) -> int:
-        """Runs a process until it exits; returns its exit status, negative for a signal."""
-        ours, its = socket.socketpair()
-        self.process = await asyncio.create_subprocess_exec(
-            *arguments,
-            *map(str, (its.fileno(), *fds)),
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=(its.fileno(), *fds),
-            start_new_session=True,  # signals of a terminal reach it through us, in our order
-        )
-        its.close()
+    async def run(self, process: Process, end: socket.socket, setup: Any) -> int:
+        """Follows a process until it exits; returns its exit status, negative for a signal. `end` is its channel's."""
+        self.process = process
         self.cut_off = 0
-        self.channel = channel = await Channel.open(ours)
+        self.channel = channel = await Channel.open(end)
         channel.send(setup())
         while (message := await channel.receive()) is not None:
             if message["is"] == "serving":
@@ -82,7 +86,7 @@ class Worker:
             else:
                 self._reconfigured.pop(message["number"]).set_result(None)
         self.serving = False
-        status = await self.process.wait()
+        status = await process.wait()
         self.process = self.channel = None
         channel.close()
         for waiting in self._reconfigured.values():
@@ -146,15 +150,16 @@ class Supervisor:
         files: FileRecorder,
         loop: asyncio.AbstractEventLoop,
         log: Log,
-        data_sockets: Sequence[socket.socket],
+        fleet: Fleet,
     ) -> None:
         self.loop = loop
         self.log = log
-        self.data_sockets = data_sockets  # one for each worker
+        self.data_sockets = fleet.listeners
         self.exits = 0  #: workers that exited unexpectedly
         self.draining = False
         self.ended: asyncio.Future[None] = loop.create_future()
-        self._shared_counts = SharedCounts.create(config.workers)
+        self._shared_counts = fleet.counts
+        self._forked = dict(enumerate(fleet.forked))
         self.metrics = [Metrics(self._shared_counts.allocator(number)) for number in range(config.workers)]
         self.workers = [Worker(number, metrics) for number, metrics in enumerate(self.metrics)]
         self._number = 0
@@ -223,9 +228,8 @@ class Supervisor:
         pause = 0.0
         while True:
             began = self.loop.time()
-            status = await worker.run(
-                *_command(worker.number, len(self.workers)), self._fds(worker.number), lambda: self._setup
-            )
+            process, end = await self._start(worker.number)
+            status = await worker.run(process, end, lambda: self._setup)
             if self.draining:
                 break
             if not worker.served.is_set():
@@ -247,8 +251,23 @@ class Supervisor:
             )
             await asyncio.sleep(pause)
 
-    def _fds(self, number: int) -> tuple[int, int]:
-        return self.data_sockets[number].fileno(), self._shared_counts.fd
+    async def _start(self, number: int) -> tuple[Process, socket.socket]:
+        """A worker's process, and our end of its channel."""
+        if number in self._forked:
+            return self._forked.pop(number)
+        ours, its = socket.socketpair()
+        fds = (its.fileno(), self.data_sockets[number].fileno(), self._shared_counts.fd)
+        arguments, environment = _command(number, len(self.workers))
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            *map(str, fds),
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=fds,
+            start_new_session=True,  # signals of a terminal reach it through us, in our order
+        )
+        its.close()
+        return process, ours
 
     def _prepare(self, config: Config) -> None:
         try:

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 
@@ -31,34 +31,53 @@ from sidecar.telemetry.shared_counts import SharedCounts
 PARENT_SECONDS = 0.5
 
 
+#: The number of the configuration that a forked worker has from its parent.
+FORKED_WITH = 1
+
+
+class Place(NamedTuple):
+    """What a worker gets from its parent."""
+
+    number: int
+    workers: int  #: how many there are
+    channel: socket.socket
+    listener: socket.socket
+    counts: int  #: the descriptor of the shared counts
+
+
 def main(arguments: Sequence[str]) -> int:
-    """`arguments`: the worker's number, the number of workers, then three descriptors: channel, listener, shared counts."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """`arguments`: the fields of `Place`, with descriptors for sockets."""
     number, workers, channel, listener, counts = map(int, arguments)
     tune_process()
     quiet_uvicorn()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_work(number, workers, socket.socket(fileno=channel), socket.socket(fileno=listener), counts))
+    run(Place(number, workers, socket.socket(fileno=channel), socket.socket(fileno=listener), counts), None)
     return 0
 
 
-async def _work(number: int, workers: int, channel_end: socket.socket, data_socket: socket.socket, fd: int) -> None:
+def run(place: Place, forked_with: Config | None) -> None:
+    """Returns when the worker has drained. `forked_with` is the configuration of the parent that it was forked from."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work(place, forked_with))
+
+
+async def _work(place: Place, forked_with: Config | None) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, loop.call_later, PARENT_SECONDS, ended.set)
-    channel = await Channel.open(channel_end)
+    channel = await Channel.open(place.channel)
     message = await channel.receive()
     if message is None:
         return
-    shared_counts = SharedCounts(fd, workers, message["places"])
-    config = _load(message)
-    metrics = Metrics(shared_counts.allocator(number))
+    shared_counts = SharedCounts(place.counts, place.workers, message["places"])
+    config = forked_with if forked_with is not None and message["number"] == FORKED_WITH else _load(message)
+    metrics = Metrics(shared_counts.allocator(place.number))
     writer = LogWriter(shared=True, dropped=metrics.log)
     log = open_log(config.log, loop, writer)
-    others = shared_counts.gauges_of_others(number)
+    others = shared_counts.gauges_of_others(place.number)
     data_plane = DataPlane(config, loop, log=log, metrics=metrics, gauges_of_others=others)
-    data_plane.start(data_socket)
+    data_plane.start(place.listener)
     channel.send({"is": "serving"})
 
     drain = {"accepting": 0.0, "seconds": config.drain}

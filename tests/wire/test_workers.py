@@ -374,10 +374,42 @@ def test_lines_of_several_workers_never_mix(sidecar: Sidecar, receiver: Receiver
 
 
 def test_a_start_that_no_worker_survives_ends_with_1(start: Start, tmp_path: Path) -> None:
-    """Here for a variable that tells the workers' interpreter to begin with a module that ends it."""
-    (tmp_path / "usercustomize.py").write_text("")
-    (tmp_path / "sidecar_broken.pth").write_text("")
-    (tmp_path / "sitecustomize.py").write_text("import sys\nif '-P' in sys.orig_argv: raise SystemExit(3)\n")
+    """Here for a module of the interpreter's start that ends each forked process."""
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n")
     sidecar = start(CONFIG, env={"PYTHONPATH": str(tmp_path)}, wait=False)
     assert sidecar.exit_status() == 1
-    assert any(line.get("event") == "worker_ended" and line["at"] == "its start" for line in sidecar.lines)
+    (ended,) = {
+        line["how"] for line in sidecar.lines if line.get("event") == "worker_ended" and line["at"] == "its start"
+    }
+    assert ended == "exit status 3"
+
+
+def test_without_descriptors_of_processes_workers_are_started_as_programs(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
+    """So that nothing is lost in a sandbox that lacks pidfd_open."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\ndef no(pid): raise OSError(38, 'not implemented')\nos.pidfd_open = no\n"
+    )
+    sidecar = start(CONFIG, env={"PYTHONPATH": str(tmp_path)})
+    assert sidecar.metric("workers") == 2
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in worker_pids(sidecar)]
+    assert all(b"sidecar.process.worker" in command for command in commands)
+    with sidecar.connect() as client:
+        assert client.send(craft.begini()).answer().status == 200
+
+
+def test_a_forked_worker_holds_no_socket_but_its_own(sidecar: Sidecar) -> None:
+    """A listener that a worker held for another one would take connections that nobody accepts after the drain."""
+    listening = {
+        f"socket:[{fields[9]}]"
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A"
+    }
+    held = []
+    for pid in worker_pids(sidecar):
+        targets = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        held.append([target for target in targets if target in listening])
+    assert [len(each) for each in held] == [1, 1]
+    assert held[0] != held[1]
