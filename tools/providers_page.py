@@ -8,7 +8,7 @@ import yaml
 from sidecar.config.fields.number import Duration
 from sidecar.config.loader import resend_response
 from sidecar.config.presets import load_preset, preset_names
-from sidecar.verify.scheme import Evidence, Scheme
+from sidecar.verify.scheme import PROVEN, Evidence, Scheme
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """\
@@ -33,7 +33,7 @@ which providers resend, and how long they wait. The page ends with [what stays o
 | evidence | presets | meaning |
 |---|---|---|
 {evidence}
-`sidecar check` warns about a second-hand preset. Use `mode: shadow` until real deliveries verify.
+{proven} of the {count} presets verify a delivery that the provider made or accepted: the first three kinds. `sidecar check` warns about a second-hand preset. Use `mode: shadow` until real deliveries verify.
 
 ## Presets
 
@@ -43,7 +43,8 @@ which providers resend, and how long they wait. The page ends with [what stays o
 MEANING = {
     Evidence.PRINTED_VECTOR: "The provider prints a signed delivery in its documentation or examples, and that verifies.",
     Evidence.VENDOR_TEST: "The tests of the provider or its SDK hold a signed delivery, and that verifies.",
-    Evidence.SDK_SOURCE: "Source code of the provider: an SDK, a sample, or the sender itself.",
+    Evidence.SDK_RUN: "The provider's own code (an SDK, a sample, or the sender itself) signed or accepted a delivery when it was run, and that verifies.",
+    Evidence.SDK_SOURCE: "The same code, only read.",
     Evidence.DOCUMENTATION: "The provider's documentation.",
     Evidence.DOCUMENTATION_COPY: "The provider's documentation or code, but read as a copy elsewhere.",
     Evidence.SECOND_HAND: "Code or text of others, for the whole scheme or for a part that decides.",
@@ -131,7 +132,8 @@ def page() -> str:
             f"`{scheme.evidence}`: {scheme.source}",
         ]
         lines.append(f"| {' | '.join(map(cell, cells))} |")
-    text = INTRODUCTION.format(count=len(lines), evidence=evidence_table()) + "\n".join(lines) + "\n"
+    proven = sum(load_preset(name).evidence in PROVEN for name in preset_names())
+    text = INTRODUCTION.format(count=len(lines), proven=proven, evidence=evidence_table()) + "\n".join(lines) + "\n"
     known = [(name, scheme) for name in preset_names() if (scheme := load_preset(name)).delivery.source]
     text += FAILED.format(count=len(known)) + "".join(failed(name, scheme) for name, scheme in known) + OUT
     for group in yaml.safe_load((DOCS / "unsupported.yaml").read_text(encoding="utf-8")):

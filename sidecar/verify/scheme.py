@@ -41,10 +41,15 @@ class Evidence(StrEnum):
 
     PRINTED_VECTOR = "printed-vector"  # a signed delivery in the provider's documentation or examples, which verifies
     VENDOR_TEST = "vendor-test"  # the same in the tests of the provider or its SDK
+    SDK_RUN = "sdk-run"  # the provider's own code signed or accepted a delivery when it was run, and that verifies
     SDK_SOURCE = "sdk-source"  # source code of the provider: an SDK, a sample, or the sender itself
     DOCUMENTATION = "documentation"
     DOCUMENTATION_COPY = "documentation-copy"  # the provider's text or code, but read as a copy elsewhere
     SECOND_HAND = "second-hand"  # the code or text of others, for all of the scheme or for a part that decides
+
+
+#: The evidence that is a delivery which the provider made or accepted, and which the preset verifies.
+PROVEN = (Evidence.PRINTED_VECTOR, Evidence.VENDOR_TEST, Evidence.SDK_RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

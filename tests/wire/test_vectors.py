@@ -15,6 +15,7 @@ from sidecar_process import Config, Sidecar, Start
 
 from sidecar.config.presets import load_preset
 from sidecar.outcomes import DEFAULT_REJECTION
+from sidecar.verify.template import Piece
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.
@@ -32,7 +33,7 @@ def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
     """Its own path where the URL isn't signed; else the vector's URL is configured whole, or is the route's path."""
     url = urlsplit(vector["url"])
     path = f"/v/{vector['id']}"
-    if preset.needs_url and not url.query:
+    if (preset.needs_url or Piece.PATH_QUERY in preset.parts) and not url.query:
         path = url.path
     verify = {"preset": vector["provider"]} | ({"require": REQUIRE[vector["id"]]} if vector["id"] in REQUIRE else {})
     if preset.timestamp is not None and vector["case"] not in ABOUT_AGE:
