@@ -46,6 +46,7 @@ def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
         KeyForm.BASE64: base64.b64encode(raw),
         KeyForm.WHSEC: b"whsec_" + base64.b64encode(raw),
         KeyForm.AFTER_COLON: b"name:" + raw,
+        KeyForm.SHA1_AFTER_COLON: b"name:" + raw,
     }
     text = b"user:" + raw if kind is BASIC else texts.get(form, raw)
     return text, text

@@ -84,13 +84,21 @@ def sections(at: Section) -> Iterator[Section]:
 
 def mapping(schema: dict[str, Any]) -> dict[str, Any] | None:
     """The mapping with fixed keys that a value or a list's items can be; several alternatives are merged into one."""
-    item = schema.get("items", schema)
-    found = [each for each in (item, *item.get("anyOf", ())) if "properties" in each]
+    found = list(mappings(schema))
     if not found:
         return None
     properties = {name: value for each in reversed(found) for name, value in each["properties"].items()}
     first: dict[str, Any] = found[0]
     return first | {"properties": properties}
+
+
+def mappings(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every alternative with fixed keys."""
+    if "properties" in schema:
+        yield schema
+        return
+    for each in (*([schema["items"]] if "items" in schema else ()), *schema.get("anyOf", ())):
+        yield from mappings(each)
 
 
 def is_list(schema: dict[str, Any]) -> bool:

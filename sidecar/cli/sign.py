@@ -11,7 +11,7 @@ from sidecar.cli.errors import unusable
 from sidecar.cli.signing import SignedDelivery, make_sender
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.sign import SigningError
-from sidecar.verify.template import Piece
+from sidecar.verify.template import ListedHeaders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         unusable(str(error))
     except UnicodeError:
         unusable("the body is not text, so it can't be part of a command line; use a file: --body FILE")
-    needs_type = Piece.FORM_SORTED in sender.scheme.parts or sender.scheme.form_field
+    scheme = sender.scheme
+    listed = any(isinstance(part, ListedHeaders) for part in scheme.places)
+    needs_type = scheme.reads_form or scheme.form_field or listed
     for name, value in delivery.headers if needs_type else delivery.headers[:-1]:  # the last one is Content-Type
         print(f"{name}: {value}")
     if delivery.url != url:

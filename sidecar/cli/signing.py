@@ -14,7 +14,6 @@ from sidecar.secret import Secret
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import sign_delivery
-from sidecar.verify.template import Piece
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -88,7 +87,7 @@ def read_body(file: str | None, scheme: Scheme) -> bytes:
 
 
 def _is_form(scheme: Scheme) -> bool:
-    return Piece.FORM_SORTED in scheme.parts
+    return scheme.reads_form
 
 
 def _content_type(scheme: Scheme, body: bytes) -> str:

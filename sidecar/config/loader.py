@@ -170,6 +170,7 @@ class _Builder:
         check_resend(at, route, len(secrets), rejection.status, self.report)
         public_url = route.public_url or self.settings.public_url
         path = route.path.removesuffix("*")
+        body_limit = route.limits.body or self.settings.limits.body
         verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
         return Route(
             name=route.name or _name_from_path(route.path),
@@ -177,9 +178,9 @@ class _Builder:
             prefix=route.path.endswith("/*"),
             methods=frozenset(route.methods or (("GET", "HEAD", "POST") if route.open else ("POST",))),
             upstream=route.upstream or self.settings.upstream or _NO_UPSTREAM,
-            body_limit=route.limits.body or self.settings.limits.body,
+            body_limit=body_limit,
             rejection=rejection,
-            verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves)
+            verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
             if scheme is not None and verifies
             else None,
             preset=scheme.name if scheme is not None else "",

@@ -66,7 +66,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 #: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
-_PLACES = ("header", "field", "tag", "first")
+_PLACES = ("header", "field", "form", "tag", "first")
 #: Sections of a preset that are changed key by key. Others are replaced.
 _MERGED = ("signature", "timestamp")
 

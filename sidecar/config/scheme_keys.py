@@ -6,6 +6,7 @@ from typing import Any
 from sidecar.config.fields.address import WebURL
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Items, Key, Section
+from sidecar.config.fields.message import FieldName, SignedText
 from sidecar.config.fields.number import Duration, RejectionStatus, ResendStatus, SuccessStatus, Tolerance
 from sidecar.config.fields.text import (
     Choice,
@@ -22,6 +23,8 @@ from sidecar.config.fields.text import (
     SignatureHeader,
     Text,
 )
+from sidecar.config.message_keys import MESSAGE_KEYS
+from sidecar.config.scheme_checks import check_scheme
 from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
@@ -37,8 +40,19 @@ from sidecar.verify.handshake import (
 )
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import KINDS, Kind
-from sidecar.verify.scheme import DeliveryFacts, Evidence, Scheme, SignatureField, SignatureList, TimestampField, Unit
-from sidecar.verify.template import BODY_PIECES, TIMESTAMP, JsonValue, Part, Piece, TemplateError, parse_template
+from sidecar.verify.scheme import (
+    KEY_ID,
+    Alternative,
+    BodyHash,
+    DeliveryFacts,
+    Evidence,
+    Scheme,
+    SignatureField,
+    SignatureList,
+    TimestampField,
+    Unit,
+)
+from sidecar.verify.template import ListedHeaders, TemplateError, parse_template
 
 
 class SignatureKind(ValueType[Kind]):
@@ -68,6 +82,13 @@ def _check_signature(signature: SignatureField) -> None:
     for key in ("also", "list", "repeated"):
         if signature.field and getattr(signature, key):
             raise InvalidValueError("can't be used with `field`; remove one of the two", key)
+    for key in ("also", "repeated"):
+        if signature.form and getattr(signature, key):
+            raise InvalidValueError("can't be used with `form`; remove one of the two", key)
+    if signature.list is not None and KEY_ID in signature.list.tag and not signature.form:
+        raise InvalidValueError(f"has {KEY_ID} in its tag, which needs `form`; remove it", "list")
+    if signature.prehash is not None and (signature.kind.bearer or signature.kind.message_holds_secret):
+        raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; remove it", "prehash")
     if signature.list is not None and signature.kind.bearer:
         raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; remove it", "list")
 
@@ -85,6 +106,7 @@ LIST = Section(
             [["v2=", "v1="]],
         ),
         "blanks": Key(Flag(), "whether spaces around an item are removed"),
+        "first": Key(Flag(), "true: only the first signature counts"),
     },
     one_of=("tag", "versions"),
     example="{separator: ',', tag: 'v1='}",
@@ -109,13 +131,25 @@ SIGNATURE = Section(
             "instead of header: the place in the body's JSON, for example signature.signature",
             ["signature.signature"],
         ),
+        "form": Key(FieldName(), "instead of header: the field of the form in the body", ["signature"]),
         "kind": Key(SignatureKind(), "what proves that the sender knows the secret"),
         "algorithm": Key(Choice(Algorithm), "the hash function of the HMAC or hash"),
         "encoding": Key(Choice(Encoding), "how the signature is encoded"),
         "prefix": Key(Text(), "the text before the signature, for example 'sha256='; default: none", ["sha256="]),
         "list": Key(LIST, "how several items are held in the one header"),
+        "prehash": Key(
+            Choice(Algorithm),
+            "the hash of the message is signed, not the message; default: the message itself",
+            ["sha256"],
+            default=None,
+        ),
+        "key_id": Key(
+            HeaderName(),
+            "the header that names the key, where a secret is ID:KEY; a secret without an ID fits every name",
+            ["X-Acme-Key-Id"],
+        ),
     },
-    one_of=("header", "field"),
+    one_of=("header", "field", "form"),
     example="{header: X-Signature}",
     make=_make_signature,
     check=_check_signature,
@@ -136,10 +170,11 @@ TIMESTAMP_SECTION = Section(
             "instead of header: the place in the body's JSON, for example webhookTimestamp",
             ["webhookTimestamp"],
         ),
+        "form": Key(FieldName(), "instead of header: the field of the form in the body", ["timestamp"]),
         "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
         "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
     },
-    one_of=("header", "tag", "first", "field"),
+    one_of=("header", "tag", "first", "field", "form"),
     example="{header: X-Timestamp}",
 )
 
@@ -315,83 +350,44 @@ def _make_rejection(given: dict[str, Any]) -> RejectionResponse:
 
 
 def _make_scheme(given: dict[str, Any]) -> Scheme:
-    signed = given.get("signed", Scheme(signature=given["signature"]).signed)
-    delivery_id: str | None = given.get("delivery_id")
-    try:
-        parts = parse_template(signed, delivery_id)
-    except TemplateError as error:
-        raise InvalidValueError(str(error), "signed") from None
+    signed: tuple[SignedText, ...] = given.get("signed", (SignedText("{body}"),))
+    messages = tuple(_make_message(given, index, each) for index, each in enumerate(signed))
     made = {"key": given["signature"].kind.key_forms[0]} | given
-    made |= {"parts": parts, "require": tuple(given.get("require", {}).items())}
+    made |= {
+        "signed": " or ".join(each.text for each in signed),
+        "parts": messages[0].parts,
+        "when": messages[0].when,
+        "alternatives": messages[1:],
+        "require": tuple(given.get("require", {}).items()),
+        "require_form": tuple(given.get("require_form", {}).items()),
+        "require_json": tuple(given.get("require_json", {}).items()),
+        "plain": tuple(given.get("plain", {}).items()),
+        "binds_form": given.get("binds_body", False),
+    }
     scheme = Scheme(**{key: value for key, value in made.items() if key != "binds_body"})
-    _check_binding(scheme, given)
-    _check_clock(scheme)
-    _check_key(scheme)
+    check_scheme(scheme, given)
     return scheme
 
 
-def _check_binding(scheme: Scheme, given: dict[str, Any]) -> None:
-    kind, parts, claims_to_bind = scheme.signature.kind, scheme.parts, given.get("binds_body", True)
-    if kind.bearer:
-        if scheme.signed != "{body}":
-            raise InvalidValueError(f"can't be used with `kind: {kind}`, which signs nothing; remove it", "signed")
-        return
-    bound = BODY_PIECES & set(parts) or scheme.body_hash
-    if not bound and claims_to_bind:
-        raise InvalidValueError(
-            "must contain {body}, or the body would not be signed; use for example '{timestamp}.{body}', "
-            "or `binds_body: false` if the provider really signs no part of the body",
-            "signed",
-        )
-    if bound and not claims_to_bind:
-        raise InvalidValueError("is false, but the body is part of the signed message; remove it", "binds_body")
-    for key in ("any_port", "url_unescaped"):
-        if getattr(scheme, key) and Piece.URL not in parts:
-            raise InvalidValueError("can't be used without {url} in `signed`; remove it", key)
-    if scheme.body_hash and Piece.URL not in parts:
-        raise InvalidValueError("is part of the URL, which is not signed; add {url} to `signed`", "body_hash")
+def _make_message(given: dict[str, Any], index: int, signed: SignedText) -> Alternative:
+    clock: TimestampField | None = given.get("timestamp")
+    try:
+        parts = parse_template(signed.text, given.get("delivery_id"))
+    except TemplateError as error:
+        raise InvalidValueError(str(error), "signed") from None
+    body_hash: BodyHash | None = given.get("body_hash")
+    in_head = [each.header for each in (clock, body_hash) if each is not None and each.header]
+    must = tuple(name.lower().encode() for name in in_head)
+    listed = tuple(replace(part, must=must) if isinstance(part, ListedHeaders) else part for part in parts)
+    return Alternative(parts=listed, when=signed.when)
 
 
-def _check_clock(scheme: Scheme) -> None:
-    clock, parts = scheme.timestamp, scheme.parts
-    if TIMESTAMP in parts and (clock is None or clock.field):
-        raise InvalidValueError("contains {timestamp}; add a `timestamp` section with its header or tag", "signed")
-    if clock is None:
-        return
-    bound = _binds_field(parts, clock.field) if clock.field else TIMESTAMP in parts
-    if not bound or scheme.signature.kind.bearer:
-        place = f"{{body}} or {{json:{clock.field}}}" if clock.field else "{timestamp}"
-        raise InvalidValueError(
-            f"is not signed, so anyone could change it; add {place} to `signed`, or remove the section", "timestamp"
-        )
-    if (clock.tag or clock.first) and scheme.signature.list is None:
-        raise InvalidValueError("is an item of a list; add a `list` section to `signature`", "timestamp")
-
-
-def _binds_field(parts: tuple[Part, ...], field: str) -> bool:
-    return Piece.BODY in parts or JsonValue(field) in parts
-
-
-def _check_key(scheme: Scheme) -> None:
-    kind, parts = scheme.signature.kind, scheme.parts
-    if Piece.SECRET in parts and not kind.message_holds_secret:
-        raise InvalidValueError(f"can't contain {{secret}} with `kind: {kind}`; remove it", "signed")
-    if Piece.SECRET not in parts and kind.message_holds_secret:
-        raise InvalidValueError(
-            "must contain {secret}, or anyone could make the hash; use for example '{secret}{body}'", "signed"
-        )
-    if scheme.key not in kind.key_forms:
-        *forms, last = kind.key_forms
-        use = f"{', '.join(forms)} or {last}" if forms else last
-        raise InvalidValueError(f"{scheme.key} can't be used with `kind: {kind}`; use {use}", "key")
-
-
-#: A preset file, or a mapping under `verify:`.
 def _only(name: str, kind: ValueType[str], about: str, example: str) -> Section[str]:
     """A section with one key, which is required; it is read as that key's value."""
     return Section(None, {name: Key(kind, about, [example], required=True)}, make=lambda given: given[name])
 
 
+#: A preset file, or a mapping under `verify:`.
 SCHEME = Section(
     Scheme,
     {
@@ -419,11 +415,7 @@ SCHEME = Section(
         ),
         "signature": Key(SIGNATURE, "where the signature is and how it is made"),
         "timestamp": Key(TIMESTAMP_SECTION, "the signed time; default: the scheme has none"),
-        "signed": Key(
-            NonEmpty(),
-            "the signed message: placeholders such as {body}, {timestamp}, {url} and {header:NAME}, and literal text",
-        ),
-        "binds_body": Key(Flag(), "false if the provider signs no part of the body", default=True),
+        **MESSAGE_KEYS,
         "key": Key(
             Choice(KeyForm),
             "how the secret's text becomes the key; default: utf8, and pem for a public key",
@@ -435,10 +427,6 @@ SCHEME = Section(
             "headers that must have this value, besides the signature",
             [{"X-Acme-Version": "1"}],
         ),
-        "body_hash": Key(NonEmpty(), "the query parameter that must be the body's SHA-256 in hex", ["bodySHA256"]),
-        "form_field": Key(NonEmpty(), "the form field that holds the JSON, if the body is a form", ["json"]),
-        "any_port": Key(Flag(), "true: the URL may be signed with or without its port"),
-        "url_unescaped": Key(NonEmpty(), "characters that may be unescaped in the signed URL", [":,@"]),
         "delivery_id": Key(
             _only(
                 "header",

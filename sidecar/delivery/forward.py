@@ -46,6 +46,7 @@ class Forwarder:
             delivery.body.pieces,
             scope=route.name,
             url=delivery.verified.url,
+            message=delivery.verified.message,
         )
         others = route.verifier.other_fingerprints(delivery.head, scope=route.name)
         turn = ReplayTurn(self._replays, await delivery.compute(fingerprint), route.replay, route.name, others)
@@ -98,8 +99,18 @@ def _signature_lines(delivery: Delivery, now: int) -> bytes:
     route, body = delivery.route, delivery.body.pieces
     assert route.upstream_signer is not None
     fresh = os.urandom(16).hex().encode()
-    url = delivery.verified.url if delivery.verified is not None else b""
-    ident = message_id(route.verifier, delivery.claim, delivery.head, body, scope=route.name, fresh=fresh, url=url)
+    verified = delivery.verified
+    url, message = (verified.url, verified.message) if verified is not None else (b"", 0)
+    ident = message_id(
+        route.verifier,
+        delivery.claim,
+        delivery.head,
+        body,
+        scope=route.name,
+        fresh=fresh,
+        url=url,
+        message=message,
+    )
     return route.upstream_signer.lines(ident, now, body)
 
 

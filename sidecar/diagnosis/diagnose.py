@@ -41,7 +41,6 @@ from sidecar.verify.encoding import Encoding
 from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.kinds import KINDS
 from sidecar.verify.scheme import Scheme, SignatureField, Unit
-from sidecar.verify.template import Piece
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 
@@ -148,7 +147,7 @@ def _needs_body(verifier: Verifier) -> bool:
 def _diagnose_body(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
     """Faults of a body that nothing can be tried for: what was signed can't be made from what arrived."""
     scheme = verifier.scheme
-    is_form = Piece.FORM_SORTED in scheme.parts
+    is_form = scheme.reads_form
     if not body and _needs_body(verifier) and not (is_form and head.method == "GET"):  # its form is in the query
         return Finding(Hint.BODY_EMPTY, "the body arrived empty, and the scheme needs it")
     if scheme.binds_body and not is_form and lost_gzip(head, body):

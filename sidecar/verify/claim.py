@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_values
-from sidecar.verify.message import Delivery
+from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, SignatureList
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
@@ -70,7 +70,9 @@ class SignatureReader:
         return self._several(sent)
 
     def read_body(self, delivery: Delivery) -> Sequence[bytes]:
-        """The decoded signature in the body's document. Raises `Rejected`."""
+        """The decoded signatures in the body's document or form. Raises `Rejected`."""
+        if self.field.form:
+            return self._read_form(delivery)
         values = find_values(delivery.document, self.field.field)
         if not values:
             raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no {self.field.field}")
@@ -82,14 +84,21 @@ class SignatureReader:
             )
         return (self._whole(texts[0]),)
 
+    def _read_form(self, delivery: Delivery) -> Sequence[bytes]:
+        name = self.field.form.encode()
+        sent = [value for field, value in delivery.fields if field == name]
+        if not sent or not sent[0]:
+            raise Rejected(Reason.SIGNATURE_MISSING, f"the body's form has no field {self.field.form}")
+        if len(sent) > 1:
+            raise self._malformed(f"{len(sent)} form fields {self.field.form}; expected one")
+        return self._several(sent)[0] if self._split is not None else (self._whole(sent[0]),)
+
     def _all(self, head: RequestHead) -> list[bytes]:
         sent: list[bytes] = []
         for name in self._names:
             values = head.values(name)
             if len(values) > 1 and not self.field.repeated:
                 raise self._malformed(f"{len(values)} {name.decode()} headers; expected one")
-            if self._numbered and not values:
-                break
             sent.extend(value for value in values if value)
         return sent
 
@@ -106,10 +115,10 @@ class SignatureReader:
             texts = []
             for value in sent:
                 if len(value) > MAX_FIELD:
-                    raise self._malformed(f"{self.field.header} is longer than {MAX_FIELD} bytes")
+                    raise self._malformed(f"{self.field.place} is longer than {MAX_FIELD} bytes")
                 self._split(value, texts, stamps)
         if len(texts) > (MAX_NUMBERED if self._numbered else MAX_SIGNATURES):
-            raise self._malformed(f"{self.field.header} has more than {MAX_SIGNATURES} signatures")
+            raise self._malformed(f"{self.field.place} has more than {MAX_SIGNATURES} signatures")
         decode = self._decode_text if self._prefix else self._decode
         decoded = [signature for text in texts if (signature := decode(text)) is not None]
         if not decoded:
@@ -142,7 +151,7 @@ class SignatureReader:
     def _no_item(self) -> str:
         assert self.field.list is not None
         tags = self.field.list.versions or (self.field.list.tag,)
-        return f"no item of {self.field.header} starts with {' or '.join(map(repr, tags))}"
+        return f"no item of {self.field.place} starts with {' or '.join(map(repr, tags))}"
 
 
 def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], None]:
@@ -162,7 +171,7 @@ def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], Non
         if others:
             value = value.translate(merge)
         if value.count(separator) >= MAX_ITEMS:
-            raise Rejected(Reason.SIGNATURE_MALFORMED, f"{scheme.signature.header} has more than {MAX_ITEMS} items")
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"{scheme.signature.place} has more than {MAX_ITEMS} items")
         found = value.split(separator)
         if listed.blanks:
             found = [item.strip(b" \t") for item in found]
@@ -170,7 +179,8 @@ def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], Non
             stamps.append(found.pop(0))
         elif stamp:
             stamps.extend([item[length:] for item in found if item.startswith(stamp)])
-        signatures.extend(pick(found))
+        picked = pick(found)
+        signatures.extend(picked[:1] if listed.first else picked)
 
     return split
 

@@ -21,14 +21,16 @@ class KeyForm(StrEnum):
     HEX = "hex"
     BASE64 = "base64"
     WHSEC = "whsec"  # base64, after `whsec_` if the text begins with it
+    WHPK = "whpk"  # a public key in base64, after `whpk_` if the text begins with it
     SHA256 = "sha256"  # the SHA-256 of the text
     NFKD = "nfkd"  # the text in Unicode normalisation form KD
     AFTER_COLON = "after-colon"  # the text after the first `:`
+    SHA1_AFTER_COLON = "sha1-after-colon"  # the SHA-1 of the text after the first `:`
     PEM = "pem"  # a public key in PEM, or the base64 of its DER
 
 
 #: Forms of a shared secret; the first is the default.
-SHARED_FORMS = tuple(form for form in KeyForm if form is not KeyForm.PEM)
+SHARED_FORMS = tuple(form for form in KeyForm if form not in (KeyForm.PEM, KeyForm.WHPK))
 _COPY = "copy the secret as the provider shows it"
 
 
@@ -39,12 +41,27 @@ class KeyFormError(ValueError):
 def read_keys(scheme: "Scheme", secrets: Sequence[Secret]) -> list[tuple[str, Any]]:
     """The keys that verify, each with its secret's id. Raises `KeyFormError`."""
     kind = scheme.signature.kind
-    return [(secret.id, kind.read_key(scheme.key, secret.reveal())) for secret in secrets]
+    return [(secret.id, kind.read_key(scheme.key, _key_text(scheme, secret))) for secret in secrets]
 
 
 def read_signing_key(scheme: "Scheme", secret: Secret) -> Any:
     """The key that signs. Raises `KeyFormError`."""
-    return scheme.signature.kind.read_signing_key(scheme.key, secret.reveal())
+    return scheme.signature.kind.read_signing_key(scheme.key, _key_text(scheme, secret))
+
+
+def key_id(secret: Secret) -> bytes:
+    """The id of a key in a secret of the form `ID:KEY`; empty for one without a colon."""
+    before, colon, _ = secret.reveal().partition(b":")
+    return before if colon else b""
+
+
+def _key_text(scheme: "Scheme", secret: Secret) -> bytes:
+    """The text of the key, without the id that a secret may begin with."""
+    text = secret.reveal()
+    if not scheme.signature.key_id or scheme.key in (KeyForm.AFTER_COLON, KeyForm.SHA1_AFTER_COLON):
+        return text
+    _, colon, rest = text.partition(b":")
+    return rest if colon else text
 
 
 def key_problem(scheme: "Scheme", secret: Secret) -> str:
@@ -74,6 +91,8 @@ def key_bytes(form: KeyForm, text: bytes) -> bytes:
         return decode_base64(
             text.removeprefix(b"whsec_"), f"is not base64, with or without 'whsec_' before it; {_COPY}"
         )
+    if form is KeyForm.WHPK:
+        return decode_base64(text.removeprefix(b"whpk_"), f"is not base64, with or without 'whpk_' before it; {_COPY}")
     if form is KeyForm.SHA256:
         return hashlib.sha256(text).digest()
     if form is KeyForm.NFKD:
@@ -81,11 +100,11 @@ def key_bytes(form: KeyForm, text: bytes) -> bytes:
             return unicodedata.normalize("NFKD", text.decode()).encode()
         except UnicodeDecodeError:
             raise KeyFormError(f"is not UTF-8 text; {_COPY}") from None
-    if form is KeyForm.AFTER_COLON:
+    if form in (KeyForm.AFTER_COLON, KeyForm.SHA1_AFTER_COLON):
         _, colon, rest = text.partition(b":")
         if not colon or not rest:
             raise KeyFormError("has no ':' with the key after it; copy the whole API key, name and secret")
-        return rest
+        return hashlib.sha1(rest).digest() if form is KeyForm.SHA1_AFTER_COLON else rest  # noqa: S324 - the sender's
     return text
 
 

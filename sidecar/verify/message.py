@@ -1,22 +1,31 @@
 """The signed message: a scheme's template, filled from a delivery.
 
 Everything that does not depend on the delivery is prepared when the configuration is loaded. The pieces of the body are
-never joined or copied if the template just contains the body.
+never joined or copied if the template just contains the body. `places.py` says where each place is.
 """
 
-import hashlib
 import re
-from base64 import b64encode
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
-from sidecar.verify.document import find_value, read_document, sorted_form
 from sidecar.verify.kinds.hash import SECRET_PLACE
-from sidecar.verify.scheme import Scheme
-from sidecar.verify.template import BODY, TIMESTAMP, HeaderValue, JsonValue, Part, Piece
+from sidecar.verify.places import Delivery, Reader, describe_absent, make_reader, signed_header
+from sidecar.verify.scheme import Expected, Scheme
+from sidecar.verify.template import (
+    BODY,
+    TIMESTAMP,
+    FormValue,
+    Group,
+    HeaderValue,
+    JsonValue,
+    ListedHeaders,
+    Part,
+    Piece,
+    QueryValue,
+    describe_template,
+)
 
 _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 
@@ -81,51 +90,43 @@ def unescape(url: bytes, characters: str) -> bytes:
     return url
 
 
-#: Marks a document that was not read yet; None is a document.
-_UNREAD: Final[Any] = object()
-
-
-class Delivery:
-    """The values that fill a template."""
-
-    __slots__ = ("_document", "_form", "body", "form_field", "head", "timestamp", "url")
-
-    def __init__(self, head: RequestHead, body: Sequence[bytes], timestamp: bytes, url: bytes, form_field: str) -> None:
-        self.head = head
-        self.body = body
-        self.timestamp = timestamp
-        self.url = url  #: empty without a public URL
-        self.form_field = form_field
-        self._document: Any = _UNREAD
-        self._form: bytes | None = None
-
-    @property
-    def document(self) -> Any:
-        """The body's JSON, read once. Raises `Rejected`."""
-        if self._document is _UNREAD:
-            self._document = read_document(self.head, self.body, self.form_field)
-        return self._document
-
-    @property
-    def sorted_form(self) -> bytes:
-        """The body's form, sorted once. Raises `Rejected`."""
-        if self._form is None:
-            self._form = sorted_form(self.head, self.body)
-        return self._form
-
-
 Writer = Callable[[Delivery], Sequence[bytes]]
 
 
-def make_writers(scheme: Scheme, public_url: PublicURL | None) -> list[Writer]:
-    """A function for each part of the template."""
-    return [_writer(part, public_url) for part in scheme.parts]
+class Message(NamedTuple):
+    """One of the messages that a scheme may sign, ready to be filled."""
+
+    conditions: Sequence[tuple[Reader, Expected]]  #: all must hold, or this message was not signed
+    writers: Sequence[Writer]
+
+    def applies_to(self, delivery: Delivery) -> bool:
+        """Whether its conditions hold. Raises `Rejected` for a place that can't be read."""
+        for read, expected in self.conditions:
+            value = read(delivery) or None
+            if expected is None:
+                if value is not None:
+                    return False
+            elif value is None or (expected and value not in expected):
+                return False
+        return True
+
+
+def make_messages(scheme: Scheme, public_url: PublicURL | None) -> list[Message]:
+    """The messages of a scheme, in its order."""
+    plain = {part: re.compile(pattern.encode()) for part, pattern in scheme.plain}
+    return [
+        Message(
+            [(make_reader(part), expected) for part, expected in each.when],
+            [_writer(part, public_url, plain) for part in each.parts],
+        )
+        for each in scheme.messages
+    ]
 
 
 def plain_parts(scheme: Scheme) -> tuple[bytes | Piece, ...]:
     """The template's parts if it has only body, timestamp and literal text, as most do; else empty."""
     plain = tuple(part for part in scheme.parts if isinstance(part, bytes) or part in (BODY, TIMESTAMP))
-    return plain if len(plain) == len(scheme.parts) else ()
+    return plain if len(plain) == len(scheme.parts) and scheme.is_direct else ()
 
 
 def compose_plain(parts: tuple[bytes | Piece, ...], timestamp: bytes, body: Sequence[bytes]) -> Sequence[bytes]:
@@ -147,71 +148,70 @@ def compose(writers: Sequence[Writer], delivery: Delivery) -> Sequence[bytes]:
     return pieces
 
 
-def _writer(part: Part, public_url: PublicURL | None) -> Writer:
+def _writer(part: Part, public_url: PublicURL | None, plain: Mapping[Part, re.Pattern[bytes]]) -> Writer:
     if isinstance(part, bytes):
         literal = (part,)
         return lambda delivery: literal
-    if isinstance(part, HeaderValue):
-        name = part.name
-        return lambda delivery: (signed_header(delivery.head, name),)
-    if isinstance(part, JsonValue):
-        path = part.path
-        return lambda delivery: (_json_value(delivery, path),)
+    if isinstance(part, Group):
+        within = [_group_part(each, plain) for each in part.parts]
+        return lambda delivery: _write_group(within, delivery)
+    if part is BODY:
+        return lambda delivery: delivery.body
+    if part is Piece.SECRET:
+        secret = (SECRET_PLACE,)
+        return lambda delivery: secret
     if part is Piece.HOST and public_url is not None:
         authority = (public_url.authority,)
         return lambda delivery: authority
-    return _PIECES[part]
+    if isinstance(part, HeaderValue) and part not in plain:  # by far the most common of the rest
+        name = part.name
+        return lambda delivery: (signed_header(delivery.head, name),)
+    read = _checked(make_reader(part), part, plain)
+    if isinstance(part, HeaderValue | JsonValue | QueryValue | FormValue | ListedHeaders):
+        absent = describe_absent(part)
+        may_be_empty = isinstance(part, HeaderValue)
+        return lambda delivery: (_required(read(delivery), absent, may_be_empty),)
+    return lambda delivery: (read(delivery) or b"",)
 
 
-def signed_header(head: RequestHead, name: bytes) -> bytes:
-    """The value of a signed header (lower-case name). Raises `Rejected` if it is absent or repeated."""
-    values = head.values(name)
-    if len(values) != 1:
-        raise Rejected(
-            Reason.SIGNATURE_MALFORMED,
-            f"signed header {name.decode()} appears {len(values)} times; expected exactly one",
-        )
-    return values[0]
+def _required(value: bytes | None, absent: Rejected, may_be_empty: bool) -> bytes:
+    if value is None or not (value or may_be_empty):
+        raise Rejected(absent.reason, absent.detail)
+    return value
 
 
-def _json_value(delivery: Delivery, path: str) -> bytes:
-    text = find_value(delivery.document, path)
-    if text is None:
-        raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no string or integer at {path}")
-    return text.encode("utf-8", "surrogatepass")
+def _checked(read: Reader, part: Part, plain: Mapping[Part, re.Pattern[bytes]]) -> Reader:
+    """A reader that rejects a value with other characters than the scheme allows there."""
+    pattern = plain.get(part)
+    if pattern is None:
+        return read
+    fits = pattern.fullmatch
+    what = describe_template((part,), {})
+
+    def checked(delivery: Delivery) -> bytes | None:
+        value = read(delivery)
+        if value and not fits(value):
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"{what} has characters that the scheme does not allow there")
+        return value
+
+    return checked
 
 
-def _path_query(delivery: Delivery) -> bytes:
-    if not delivery.url:
-        return delivery.head.target
-    return b"/" + delivery.url.partition(b"://")[2].partition(b"/")[2]
+def _group_part(part: Part, plain: Mapping[Part, re.Pattern[bytes]]) -> Reader:
+    if isinstance(part, bytes):
+        literal = part
+        return lambda delivery: literal
+    return _checked(make_reader(part), part, plain)
 
 
-def _body_hash(algorithm: str, body: Sequence[bytes]) -> bytes:
-    digest = hashlib.new(algorithm)
-    for piece in body:
-        digest.update(piece)
-    return digest.digest()
-
-
-_PIECES: Final[dict[Piece, Writer]] = {
-    BODY: lambda delivery: delivery.body,
-    Piece.TIMESTAMP: lambda delivery: (delivery.timestamp,),
-    Piece.METHOD: lambda delivery: (delivery.head.method.encode(),),
-    Piece.URL: lambda delivery: (delivery.url,),
-    Piece.URL_WITHOUT_QUERY: lambda delivery: (delivery.url.partition(b"?")[0],),
-    Piece.PATH_QUERY: lambda delivery: (_path_query(delivery),),
-    Piece.HOST: lambda delivery: (signed_header(delivery.head, b"host"),),
-    Piece.FORM_SORTED: lambda delivery: (delivery.sorted_form,),
-    Piece.BODY_SHA256_B64: lambda delivery: (b64encode(_body_hash("sha256", delivery.body)),),
-    Piece.BODY_SHA512_B64: lambda delivery: (b64encode(_body_hash("sha512", delivery.body)),),
-    Piece.SECRET: lambda delivery: (SECRET_PLACE,),
-}
-
-
-def body_sha256_hex(body: Sequence[bytes]) -> bytes:
-    """For `body_hash`."""
-    return _body_hash("sha256", body).hex().encode()
+def _write_group(readers: Sequence[Reader], delivery: Delivery) -> Sequence[bytes]:
+    pieces = []
+    for read in readers:
+        value = read(delivery)
+        if not value:
+            return ()
+        pieces.append(value)
+    return pieces
 
 
 def query_values(target: bytes, name: str) -> list[bytes]:

@@ -24,7 +24,25 @@ from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import Kind
 from sidecar.verify.kinds.hmac import HMAC
-from sidecar.verify.template import BODY, BODY_PIECES, TIMESTAMP, URL_PIECES, HeaderValue, Part, Piece
+from sidecar.verify.template import (
+    BODY,
+    BODY_PIECES,
+    FORM_PIECES,
+    HASH_PIECES,
+    TIMESTAMP,
+    URL_PIECES,
+    FormJoined,
+    FormValue,
+    Group,
+    HeaderValue,
+    JsonValue,
+    ListedHeaders,
+    Part,
+    Piece,
+    QueryValue,
+    expand,
+    walk,
+)
 
 
 class Unit(StrEnum):
@@ -50,6 +68,8 @@ class Evidence(StrEnum):
 
 #: The evidence that is a delivery which the provider made or accepted, and which the preset verifies.
 PROVEN = (Evidence.PRINTED_VECTOR, Evidence.VENDOR_TEST, Evidence.SDK_RUN)
+#: In the tag of a list: the part of a secret before its colon.
+KEY_ID = "{key_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +84,7 @@ class SignatureList:
     tag: str = ""  #: `*` in it matches anything but a separator
     versions: tuple[str, ...] = ()
     blanks: bool = True  #: whether spaces around an item are removed
+    first: bool = False  #: whether only the first signature counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,32 +95,55 @@ class SignatureField:
     also: tuple[str, ...] = ()  #: further headers that may match
     repeated: bool = False  #: whether the header may appear several times; each copy may match
     field: str = ""  #: instead of a header: its place in the body's JSON document
+    form: str = ""  #: instead of a header: its field in the body's form
     kind: Kind = HMAC
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
     prefix: str = ""
     list: SignatureList | None = None
+    prehash: Algorithm | None = None  #: the hash of the message is signed, as if it were the message
+    key_id: str = ""  #: the header that names the key, where a secret is `ID:KEY`
+
+    @property
+    def in_body(self) -> bool:
+        """Whether it is in the body, and not in the head."""
+        return bool(self.field or self.form)
+
+    @property
+    def names_key(self) -> bool:
+        """Whether the delivery says which key it was signed with."""
+        return bool(self.key_id) or (self.list is not None and KEY_ID in self.list.tag)
 
     @property
     def place(self) -> str:
         """For people."""
+        if self.form:
+            return f"form field {self.form}"
         return f"body field {self.field}" if self.field else self.header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampField:
-    """The signed time: in a header, an item of the signature's list, or a field of the body's JSON document."""
+    """The signed time: in a header, an item of the signature's list, or a field of the body's JSON document or form."""
 
     header: str = ""
     tag: str = ""  #: the item of the signature's list that starts with this
     first: bool = False  #: the first item of the signature's list
     field: str = ""
+    form: str = ""
     unit: Unit = Unit.SECONDS
     tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is accepted
 
     @property
+    def in_body(self) -> bool:
+        """Whether it is in the body, and not in the head."""
+        return bool(self.field or self.form)
+
+    @property
     def place(self) -> str:
         """For people."""
+        if self.form:
+            return f"form field {self.form}"
         if self.field:
             return f"body field {self.field}"
         return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")
@@ -118,17 +162,62 @@ class DeliveryFacts:
     source: str = ""
 
 
+class HashForm(StrEnum):
+    """How a header holds hashes of the body."""
+
+    PLAIN = "plain"  # one hash
+    CONTENT_DIGEST = "content-digest"  # RFC 9530: `sha-256=:base64:`, several separated by commas
+    DIGEST = "digest"  # RFC 3230: `SHA-256=base64`, several separated by commas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyHash:
+    """A hash of the body that the delivery carries in a signed place: in the query or in a header."""
+
+    query: str = ""
+    header: str = ""
+    form: HashForm = HashForm.PLAIN
+    algorithm: Algorithm = Algorithm.SHA256  #: of `plain`; the others name their own
+    encoding: Encoding = Encoding.HEX
+    prefix: str = ""
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"query parameter {self.query}" if self.query else self.header
+
+
+#: What a condition expects of a place: one of these values; empty: any value; None: that it is absent.
+Expected = frozenset[bytes] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One of the messages that a provider may sign."""
+
+    parts: tuple[Part, ...]
+    when: tuple[tuple[Part, Expected], ...] = ()  #: all must hold
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
     """A provider's signature scheme. `title`, `docs`, `evidence`, `source` and `notes` are for people."""
 
     signature: SignatureField
     timestamp: TimestampField | None = None
-    signed: str = "{body}"
+    signed: str = "{body}"  #: as written, for people
     parts: tuple[Part, ...] = field(default=(BODY,))
+    when: tuple[tuple[Part, Expected], ...] = ()  #: the conditions of `parts`, if there are alternatives
+    alternatives: tuple[Alternative, ...] = ()  #: to `parts`; any may be what was signed
+    plain: tuple[tuple[Part, str], ...] = ()  #: places, and a pattern for the whole value of each
+    items: str = ""  #: the list in the body's JSON document to each item of which the scheme is applied
+    decompressed: bool = False  #: whether the body is signed as it is without its Content-Encoding
+    binds_form: bool = False  #: whether the form fields that are signed are all of the event
     key: KeyForm = KeyForm.UTF8
     require: tuple[tuple[str, str], ...] = ()  #: headers that must have this value
-    body_hash: str = ""  #: the query parameter that must be the body's SHA-256 in hex
+    require_form: tuple[tuple[str, str | None], ...] = ()  #: form fields that must have this value; None: any
+    require_json: tuple[tuple[str, str | None], ...] = ()  #: the same for values of the body's JSON document
+    body_hash: BodyHash | None = None
     form_field: str = ""  #: the form field that holds the JSON document, if the body is a form
     any_port: bool = False  #: whether the URL is tried with and without its scheme's default port
     url_unescaped: str = ""  #: characters that may be unescaped in the signed URL
@@ -153,62 +242,125 @@ class Scheme:
         return how if self.binds_body else f"{how}, BODY NOT SIGNED"
 
     @property
+    def messages(self) -> tuple[Alternative, ...]:
+        """Every message that may have been signed."""
+        return (Alternative(parts=self.parts, when=self.when), *self.alternatives)
+
+    @property
+    def places(self) -> set[Part]:
+        """Every part of every message, and of its conditions."""
+        found: set[Part] = set()
+        for message in self.messages:
+            found.update(walk(message.parts), (place for place, _ in message.when))
+        return found
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether there is one message, over the body as it was sent, and nothing else of the body is looked at."""
+        field = self.signature
+        indirect = field.in_body or field.prehash or field.names_key or self.body_hash or self.when
+        return not (indirect or self.alternatives or self.decompressed or self.require_form or self.require_json)
+
+    @property
     def binds_body(self) -> bool:
         """Whether the signature covers the body."""
-        return not self.signature.kind.bearer and (bool(self.body_hash) or not BODY_PIECES.isdisjoint(self.parts))
+        if self.signature.kind.bearer or self.items:
+            return False
+        return self.body_hash is not None or all(self._binds(message.parts) for message in self.messages)
+
+    def _binds(self, parts: tuple[Part, ...]) -> bool:
+        for part in parts:
+            if part in BODY_PIECES or isinstance(part, FormJoined) or (self.binds_form and isinstance(part, FormValue)):
+                return True
+            # A form that is absent is an empty one, if nothing beside it can be absent as well.
+            if isinstance(part, Group):
+                places = [each for each in part.parts if not isinstance(each, bytes)]
+                if len(places) == 1 and places[0] in FORM_PIECES:
+                    return True
+        return False
 
     @property
     def headers(self) -> list[bytes]:
         """The headers that verification reads, in lower case; one that ends in `{n}` has numbered copies."""
         field = self.signature
-        named = [field.header, *field.also, *(header for header, _ in self.require)]
+        named = [field.header, *field.also, field.key_id, *(header for header, _ in self.require)]
         named += [self.timestamp.header if self.timestamp else "", self.delivery_id or ""]
-        signed = [part.name for part in self.parts if isinstance(part, HeaderValue)]
-        return [*(name.lower().encode() for name in named if name), *signed]
+        named += [self.body_hash.header if self.body_hash else ""]
+        signed = [part.name for part in self.places if isinstance(part, HeaderValue | ListedHeaders)]
+        return [*(name.lower().encode() for name in named if name), *sorted(signed)]
 
     @property
     def needs_url(self) -> bool:
         """Whether the public URL must be known."""
-        return not URL_PIECES.isdisjoint(self.parts)
+        return not URL_PIECES.isdisjoint(self.places)
 
     @property
     def uses_url(self) -> bool:
         """Whether the message depends on the public URL, if it is known."""
-        return self.needs_url or Piece.PATH_QUERY in self.parts or Piece.HOST in self.parts
+        return self.needs_url or not _OF_URL.isdisjoint(self.places)
+
+    @property
+    def reads_document(self) -> bool:
+        """Whether it needs the body's JSON document before anything is verified."""
+        in_document = any(isinstance(part, JsonValue) for part in self.places)
+        return bool(self.signature.field or self.require_json or self.items) or in_document
+
+    @property
+    def reads_form(self) -> bool:
+        """Whether it needs the form in the body."""
+        clock = self.timestamp
+        of_form = any(isinstance(part, FormValue | FormJoined) or part in FORM_PIECES for part in self.places)
+        return bool(self.signature.form or self.require_form or (clock and clock.form)) or of_form
 
     @property
     def signs_id(self) -> bool:
         """Whether the delivery id is part of the signed message."""
-        return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.parts
+        return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.places
 
     @property
     def id_bound(self) -> "IdBound | None":
         """Where the delivery id ends in the signed message; None if it isn't signed, or if that is uncertain.
 
         An id next to another variable part could be given some of its bytes, with the same signature. So literal text must be
-        beside it, and on one side of it nothing whose length a sender can choose.
+        beside it, and on one side of it nothing whose length a sender can choose. It must be so in every message that may
+        have been signed.
         """
-        if self.delivery_id is None or not self.signs_id:
+        if self.delivery_id is None or not self.signs_id or self.items:
             return None
         place = HeaderValue(self.delivery_id.lower().encode())
-        at = self.parts.index(place)
-        before, after = self.parts[:at], self.parts[at + 1 :]
-        if place in after or not all(isinstance(part, bytes) for part in (*before[-1:], *after[:1])):
-            return None
-        if all(map(_has_fixed_size, before)):
-            return IdBound(after[0] if after and isinstance(after[0], bytes) else b"", first=True)
-        if all(map(_has_fixed_size, after)):
-            return IdBound(before[-1] if isinstance(before[-1], bytes) else b"", first=False)
-        return None
+        bounds = {_bound_of(place, parts) for message in self.messages for parts in expand(message.parts)}
+        return bounds.pop()[0] if len(bounds) == 1 else None
 
     @property
     def adjacent(self) -> tuple[Part, Part] | None:
-        """The first two parts of the message without text between them, so that bytes can be moved from one to the other."""
-        for left, right in pairwise(self.parts):
-            free = [part for part in (left, right) if not (isinstance(part, bytes) or _has_fixed_size(part))]
-            if len(free) == 2 and TIMESTAMP not in free and any(isinstance(part, HeaderValue) for part in free):
-                return left, right
+        """The first two parts of a message without text between them, so that bytes can be moved from one to the other."""
+        for message in self.messages:
+            for parts in expand(message.parts):
+                for left, right in pairwise(parts):
+                    free = [part for part in (left, right) if not (isinstance(part, bytes) or _has_fixed_size(part))]
+                    if len(free) == 2 and TIMESTAMP not in free and any(map(_is_beside_body, free)):
+                        return left, right
         return None
+
+
+def _is_beside_body(part: Part) -> bool:
+    """Whether a sender can move its bytes into the part beside it: it is in the head, or one of several fields."""
+    return isinstance(part, HeaderValue | QueryValue)
+
+
+def _bound_of(place: HeaderValue, parts: tuple[Part, ...]) -> "tuple[IdBound | None, tuple[Part, ...]]":
+    """The bound in one message, and the parts on that side, which no other message may have otherwise."""
+    if parts.count(place) != 1:
+        return None, ()
+    at = parts.index(place)
+    before, after = parts[:at], parts[at + 1 :]
+    if not all(isinstance(part, bytes) for part in (*before[-1:], *after[:1])):
+        return None, ()
+    if all(map(_has_fixed_size, before)):
+        return IdBound(after[0] if after and isinstance(after[0], bytes) else b"", first=True), before
+    if all(map(_has_fixed_size, after)):
+        return IdBound(before[-1] if before and isinstance(before[-1], bytes) else b"", first=False), after
+    return None, ()
 
 
 class IdBound(NamedTuple):
@@ -223,4 +375,5 @@ def _has_fixed_size(part: Part) -> bool:
     return isinstance(part, bytes) or part in _FIXED_SIZE
 
 
-_FIXED_SIZE = frozenset({Piece.METHOD, Piece.HOST, Piece.SECRET, Piece.BODY_SHA256_B64, Piece.BODY_SHA512_B64})
+_FIXED_SIZE = HASH_PIECES | {Piece.METHOD, Piece.HOST, Piece.SECRET}
+_OF_URL = frozenset({Piece.PATH_QUERY, Piece.PATH_QUERY_ESCAPED, Piece.HOST})

@@ -5,17 +5,24 @@ For a public-key scheme the secret is the private key: in PEM, or for Ed25519 al
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from sidecar.http1.head import make_head
+from sidecar.outcomes import Rejected
 from sidecar.secret import Secret
-from sidecar.verify.document import parse_json
+from sidecar.verify.algorithms import hash_pieces
+from sidecar.verify.body_hash import decompress, write_body_hash
+from sidecar.verify.document import find_items, parse_json
 from sidecar.verify.encoding import encode
-from sidecar.verify.keys import read_signing_key
-from sidecar.verify.message import Delivery, PublicURL, body_sha256_hex, compose, make_writers, query_values
-from sidecar.verify.scheme import Scheme, Unit
-from sidecar.verify.template import HeaderValue, JsonValue
+from sidecar.verify.form import URLENCODED, content_type, media_type, read_fields
+from sidecar.verify.keys import key_id, read_signing_key
+from sidecar.verify.message import Message, PublicURL, compose, make_messages, query_values
+from sidecar.verify.places import Delivery
+from sidecar.verify.scheme import KEY_ID, Scheme, Unit
+from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue, walk
 from sidecar.verify.timestamp import format_timestamp
 
 
@@ -59,29 +66,62 @@ def sign_delivery(
     """
     if scheme.needs_url and not url:
         raise SigningError("this scheme signs the URL; give the URL that is called")
-    if scheme.body_hash:
-        url = _with_body_hash(url, scheme.body_hash, body)
     made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
+    clock = scheme.timestamp
+    timestamp = format_timestamp(clock.unit, now) if clock is not None else ""
     added = _added_headers(scheme, headers, delivery_id or made_up, made_up)
-    timestamp = format_timestamp(scheme.timestamp.unit, now) if scheme.timestamp is not None else ""
-    if scheme.timestamp is not None and scheme.timestamp.header:
-        added.append((scheme.timestamp.header, timestamp))
+    if clock is not None and clock.header:
+        added.append((clock.header, timestamp))
+    added += _listing(scheme, [*headers, *added])
     document: Any = None
     if _writes_document(scheme):
         document = _fill(scheme, _object(body), timestamp, made_up)
         body = _dump(document)
+    elif scheme.reads_form:
+        body = _fill_form(scheme, headers, body, timestamp, made_up)
+    url = _fill_query(scheme, url, body, made_up)
+    if scheme.body_hash is not None and scheme.body_hash.header:
+        added.append((scheme.body_hash.header, write_body_hash(scheme.body_hash, [body])))
     known = PublicURL(url) if url else None
     target = url.partition("://")[2].partition("/")[2] if url else ""
     every = [(name.encode(), value.encode()) for name, value in [*headers, *added]]
     head = make_head(method, b"/" + target.encode(), every, None)
-    delivery = Delivery(head, [body], timestamp.encode(), url.encode(), scheme.form_field)
-    signature = _signature(scheme, secret, compose(make_writers(scheme, known), delivery))
-    if scheme.signature.field:
-        _put(document, scheme.signature.field, signature)
-        return Signed(url, added, _dump(document))
-    return Signed(
-        url, [(scheme.signature.header.replace("{n}", "1"), _header(scheme, signature, timestamp)), *added], body
+    delivery = Delivery(
+        head,
+        decompress(head, [body], len(body) * 1100) if scheme.decompressed else [body],
+        timestamp.encode(),
+        url.encode(),
+        scheme.form_field,
     )
+    messages = make_messages(scheme, known)
+    field = scheme.signature
+    if scheme.items:
+        for item in find_items(document, scheme.items):
+            message = _compose(scheme, messages, delivery.of_item(item))
+            _put(item, field.field, _signature(scheme, secret, message))
+        return Signed(url, added, _dump(document))
+    signature = _signature(scheme, secret, _compose(scheme, messages, delivery))
+    if field.field:
+        _put(document, field.field, signature)
+        return Signed(url, added, _dump(document))
+    value = _list_item(scheme, secret, signature, timestamp)
+    if field.form:
+        return Signed(url, added, body + (b"&" if body else b"") + urlencode([(field.form, value)]).encode())
+    return Signed(url, [(field.header.replace("{n}", "1"), value), *added], body)
+
+
+def _compose(scheme: Scheme, messages: Sequence[Message], delivery: Delivery) -> Sequence[bytes]:
+    """The first message that fits, as the provider would choose it. Raises `SigningError` if none does."""
+    problem = "the delivery fits none of the messages that the scheme signs"
+    for message in messages:
+        try:
+            if message.applies_to(delivery):
+                pieces = compose(message.writers, delivery)
+                prehash = scheme.signature.prehash
+                return pieces if prehash is None else (hash_pieces(prehash, pieces),)
+        except Rejected as rejected:
+            problem = rejected.detail
+    raise SigningError(f"this scheme can't sign that: {problem}")
 
 
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
@@ -91,12 +131,13 @@ def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
     return field.prefix + (signature.decode() if field.kind.bearer else encode(field.encoding, signature))
 
 
-def _header(scheme: Scheme, signature: str, timestamp: str) -> str:
-    """The value of the signature's header: with the scheme's list and the timestamp in it, if it has them."""
+def _list_item(scheme: Scheme, secret: Secret, signature: str, timestamp: str) -> str:
+    """The value of the signature's header or field: with the scheme's list and the timestamp in it, if it has them."""
     listed, clock = scheme.signature.list, scheme.timestamp
     if listed is None:
         return signature
-    item = (listed.versions[0] if listed.versions else listed.tag).replace("*", "key") + signature
+    tag = (listed.versions[0] if listed.versions else listed.tag).replace("*", "key")
+    item = tag.replace(KEY_ID, key_id(secret).decode()) + signature
     if clock is not None and (clock.tag or clock.first):
         return f"{clock.tag}{timestamp}{listed.separator[-1]}{item}"
     return item
@@ -105,23 +146,67 @@ def _header(scheme: Scheme, signature: str, timestamp: str) -> str:
 def _added_headers(
     scheme: Scheme, headers: Sequence[tuple[str, str]], delivery_id: str, made_up: str
 ) -> list[tuple[str, str]]:
-    given = {name.lower() for name, _ in headers}
+    hashed = scheme.body_hash.header.lower() if scheme.body_hash is not None else ""
+    given = {name.lower() for name, _ in headers} | {hashed}
     added = [(name, value) for name, value in scheme.require if name.lower() not in given]
     if scheme.delivery_id and scheme.delivery_id.lower() not in given:
         added.append((scheme.delivery_id, delivery_id))
     given |= {name.lower() for name, _ in added}
-    for part in scheme.parts:
+    for part in walk(scheme.parts):
         if isinstance(part, HeaderValue) and (name := part.name.decode()) not in given:
             added.append((name, made_up))
             given.add(name)
     return added
 
 
-def _with_body_hash(url: str, parameter: str, body: bytes) -> str:
-    if query_values(url.encode(), parameter):
-        return url
-    glue = "&" if "?" in url else "?"
-    return f"{url}{glue}{parameter}={body_sha256_hex([body]).decode()}"
+def _listing(scheme: Scheme, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The header that lists the signed ones: all that are sent, but those that a proxy may change."""
+    names = sorted({name.lower() for name, _ in headers} - {"host", "content-length", "connection"})
+    listings = [part.name.decode() for part in walk(scheme.parts) if isinstance(part, ListedHeaders)]
+    return [(name, ",".join(sorted([*names, name]))) for name in listings if name not in names]
+
+
+def _fill_query(scheme: Scheme, url: str, body: bytes, made_up: str) -> str:
+    """The URL with the parameters that the scheme signs, or has the body's hash in."""
+    wanted = {part.name: made_up for part in walk(scheme.parts) if isinstance(part, QueryValue)}
+    if scheme.body_hash is not None and scheme.body_hash.query:
+        wanted[scheme.body_hash.query] = write_body_hash(scheme.body_hash, [body])
+    needed = any(isinstance(part, QueryValue) for part in scheme.parts) or scheme.body_hash is not None
+    for name, value in wanted.items():
+        if not url and not needed:
+            break
+        if not query_values(url.encode(), name):
+            if not url:
+                raise SigningError("this scheme signs a part of the URL's query; give the URL that is called")
+            url = f"{url}{'&' if '?' in url else '?'}{name}={value}"
+    return url
+
+
+# -- schemes that write into the body's form --
+
+
+def _fill_form(scheme: Scheme, headers: Sequence[tuple[str, str]], body: bytes, timestamp: str, made_up: str) -> bytes:
+    """The urlencoded form with the fields that the scheme needs, without its signature."""
+    head = make_head("POST", b"/", [(name.encode(), value.encode()) for name, value in headers], None)
+    if body and media_type(content_type(head)) != URLENCODED:
+        raise SigningError("this scheme needs a body that is a form (application/x-www-form-urlencoded); give one")
+    try:
+        names = [name.decode("latin-1") for name, _ in read_fields(head, [body])]
+    except Rejected as rejected:
+        raise SigningError(rejected.detail) from None
+    if scheme.signature.form in names:
+        raise SigningError(f"the body already has a field {scheme.signature.form}; remove it")
+    wanted = {name: value or made_up for name, value in scheme.require_form}
+    clock = scheme.timestamp
+    if clock is not None and clock.form:
+        wanted[clock.form] = timestamp
+    for part in walk(scheme.parts):
+        if isinstance(part, FormValue):
+            pattern = dict(scheme.plain).get(part)
+            fits = pattern is None or re.fullmatch(pattern, made_up)
+            wanted.setdefault(part.name, made_up if fits else made_up * 4)  # some must be longer
+    missing = urlencode([(name, value) for name, value in wanted.items() if name not in names]).encode()
+    return b"&".join(filter(None, (body, missing)))
 
 
 # -- schemes that write into the body's JSON, or sign a part of it --
@@ -129,8 +214,7 @@ def _with_body_hash(url: str, parameter: str, body: bytes) -> str:
 
 def _writes_document(scheme: Scheme) -> bool:
     clock = scheme.timestamp
-    in_parts = any(isinstance(part, JsonValue) for part in scheme.parts)
-    return bool(scheme.signature.field) or in_parts or (clock is not None and bool(clock.field))
+    return scheme.reads_document or (clock is not None and bool(clock.field))
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -148,9 +232,12 @@ def _fill(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str
     if clock is not None and clock.field:
         numeric = clock.unit in (Unit.SECONDS, Unit.MILLISECONDS) and not scheme.signature.field
         _put(document, clock.field, int(timestamp) if numeric else timestamp)
-    for part in scheme.parts:
+    for path, value in scheme.require_json:
+        _put(document, path, value or made_up, keep=True)
+    above = f"{scheme.items}." if scheme.items else ""
+    for part in walk(scheme.parts):
         if isinstance(part, JsonValue) and not (clock is not None and part.path == clock.field):
-            _put(document, part.path, made_up, keep=True)
+            _put(document, above + part.path, made_up, keep=True)
     return document
 
 

@@ -52,12 +52,13 @@ def message_id(
     scope: str,
     fresh: bytes,
     url: bytes,
+    message: int = 0,
 ) -> bytes:
     """An id that stays the same when a provider resends a delivery: its own id if that is signed, else a hash of the message.
 
     An id whose end in the message is uncertain does not count.
 
-    `url` is the one that was verified.
+    `url` and the number `message` are those that were verified.
 
     If nothing is signed, a resent delivery looks like a new one with the same content, so each gets the id `fresh`.
     """
@@ -67,4 +68,4 @@ def message_id(
         sent = verifier.delivery_id(head)
         if _PLAIN_ID.fullmatch(sent):
             return sent
-    return b"msg_" + verifier.fingerprint(claim, head, body, scope=scope, url=url).hex().encode()
+    return b"msg_" + verifier.fingerprint(claim, head, body, scope=scope, url=url, message=message).hex().encode()

@@ -25,29 +25,21 @@ from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim, SignatureReader
-from sidecar.verify.document import MAX_UNVERIFIED, find_value
+from sidecar.verify.composed import Composer, KeyedReader, Match
 from sidecar.verify.keys import read_keys
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
-from sidecar.verify.message import (
-    Delivery,
-    PublicURL,
-    body_sha256_hex,
-    compose,
-    compose_plain,
-    make_writers,
-    most_variants,
-    plain_parts,
-    query_values,
-    signed_header,
-)
+from sidecar.verify.message import PublicURL, compose_plain, plain_parts
+from sidecar.verify.places import Delivery, clock_text, signed_header
 from sidecar.verify.scheme import Scheme, TimestampField
-from sidecar.verify.template import BODY, HeaderValue, JsonValue, Piece
+from sidecar.verify.template import BODY, HeaderValue
 from sidecar.verify.timestamp import age_of, describe_malformed
 
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
 #: Pieces of a delivery id between the separators of the signed message.
 MAX_ID_PIECES: Final = 8
+#: The largest decompressed body where no route says one, in bytes.
+DEFAULT_LIMIT: Final = 5 * 1024 * 1024
 
 
 class Verified(NamedTuple):
@@ -56,6 +48,7 @@ class Verified(NamedTuple):
     secret_id: str  #: the secret that matched
     age: float | None = None  #: of a timestamp in the body, in seconds; the claim has the age of any other
     url: bytes = b""  #: the URL that was signed; empty if none was
+    message: int = 0  #: the one of the scheme's messages that was signed
 
 
 class Verifier:
@@ -65,17 +58,17 @@ class Verifier:
         "_body_clock",
         "_clock",
         "_clock_header",
+        "_composer",
         "_delivery_id_header",
         "_id_bound",
+        "_in_body",
+        "_keyed",
         "_matcher",
         "_only_body",
         "_plain",
         "_reader",
-        "_reads_document",
         "_required",
         "_signed_headers",
-        "_url",
-        "_writers",
         "mismatch",
         "passes",
         "public_url",
@@ -85,44 +78,60 @@ class Verifier:
     )
 
     def __init__(
-        self, scheme: Scheme, secrets: Sequence[Secret], public_url: str = "", *, resolved: bool = True
+        self,
+        scheme: Scheme,
+        secrets: Sequence[Secret],
+        public_url: str = "",
+        *,
+        resolved: bool = True,
+        body_limit: int = DEFAULT_LIMIT,
     ) -> None:
         """Raises `KeyFormError` for a secret that is not in the scheme's form.
 
-        With `resolved=False` the secrets are not used, and nothing verifies.
+        With `resolved=False` the secrets are not used, and nothing verifies. `body_limit` is that of the route, in bytes; a
+        body is not decompressed beyond it.
         """
         if not secrets:
             raise ValueError("a verifier needs at least one secret")
         if scheme.needs_url and not public_url:
             raise ValueError("a scheme that signs the URL needs the public URL")
-        kind = scheme.signature.kind
+        field = scheme.signature
         self.scheme = scheme
         self.secrets = tuple(secrets)
         self._matcher: Matcher = MATCHES_NOTHING
-        if resolved:
-            self._matcher = kind.make_matcher(scheme.signature.algorithm, read_keys(scheme, self.secrets))
+        keys = read_keys(scheme, self.secrets) if resolved else []
+        if keys:
+            self._matcher = field.kind.make_matcher(field.algorithm, keys)
         self._reader = SignatureReader(scheme)
+        #: Each key by itself, where the delivery names the one that it was signed with.
+        self._keyed: list[KeyedReader] = []
+        if field.names_key:
+            self._keyed = [KeyedReader(scheme, secret, key) for secret, key in zip(self.secrets, keys)]
         self.public_url = public_url
-        self._url = PublicURL(public_url) if public_url and scheme.uses_url else None
-        #: How often a body is hashed at most: for each secret and each spelling of the URL.
-        self.passes = len(self.secrets) * (most_variants(scheme) if self._url is not None else 1)
-        self._writers = make_writers(scheme, self._url)
-        self._plain = () if scheme.signature.field or scheme.body_hash else plain_parts(scheme)
+        url = PublicURL(public_url) if public_url and scheme.uses_url else None
+        self._composer = Composer(scheme, url, body_limit)
+        #: How often a body is hashed at most: for each secret, each spelling of the URL, and each message.
+        self.passes = len(self.secrets) * self._composer.passes
+        self._plain = plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
         clock = scheme.timestamp
-        self._clock = clock if clock is not None and not clock.field else None
-        self._body_clock = clock if clock is not None and clock.field else None
-        self._reads_document = bool(scheme.signature.field) or any(isinstance(part, JsonValue) for part in scheme.parts)
-        #: Whether it parses the body, as JSON or as a form, and does not only hash it.
-        self.reads_body = self._reads_document or Piece.FORM_SORTED in scheme.parts or self._body_clock is not None
+        self._clock = clock if clock is not None and not clock.in_body else None
+        self._body_clock = clock if clock is not None and clock.in_body else None
+        self._in_body = field.in_body
+        #: Whether it parses or decompresses the body, and does not only hash it.
+        self.reads_body = (
+            scheme.reads_document or scheme.reads_form or scheme.decompressed or self._body_clock is not None
+        )
         self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
-        self._signed_headers = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
+        # With alternatives, a header may be in one of them only.
+        parts = () if scheme.when or scheme.alternatives else scheme.parts
+        self._signed_headers = [part.name for part in parts if isinstance(part, HeaderValue)]
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
         self._delivery_id_header = scheme.delivery_id.lower().encode() if scheme.delivery_id else b""
         self._id_bound = scheme.id_bound
         #: The rejection of a delivery that no secret matches; to be returned, never raised.
         self.mismatch = Rejected(
-            Reason.TOKEN_MISMATCH if kind.bearer else Reason.SIGNATURE_MISMATCH,
+            Reason.TOKEN_MISMATCH if field.kind.bearer else Reason.SIGNATURE_MISMATCH,
             f"no match with {len(self.secrets)} secret(s)",
         )
 
@@ -133,14 +142,14 @@ class Verifier:
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
         """The rejection of a delivery that obviously has no signature. None means nothing: `read_claim` checks again, fully."""
-        return None if self.scheme.signature.field else self._reader.unsigned(head)
+        return None if self._in_body else self._reader.unsigned(head)
 
     def read_claim(self, head: RequestHead, now: float | None) -> Claim:
         """Steps (1) to (3). `now` is unix time in seconds; with None any age is accepted. Raises `Rejected`."""
         # (1)
         signatures: Sequence[bytes] = ()
         stamps: Sequence[bytes] = ()
-        if not self.scheme.signature.field:
+        if not self._in_body:
             signatures, stamps = self._reader.read_head(head)
         # (2)
         for name, value, spelled in self._required:
@@ -185,23 +194,27 @@ class Verifier:
         inputs = Delivery(head, body, b"", b"", self.scheme.form_field)
         return Verified(secret_id, self._age_in_body(self._body_clock, inputs, claim.now))
 
-    def fingerprint(self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str, url: bytes) -> bytes:
+    def fingerprint(
+        self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str, url: bytes, message: int = 0
+    ) -> bytes:
         """32 bytes that are the same for every copy of a verified delivery, whatever its signature; never a MAC.
 
         The SHA-256 of the delivery id if it is signed and where it ends is certain, else of the signed message, with the `url`
-        that was verified; for a bearer kind, of the body. Deliveries of different `scope` have different fingerprints.
+        and the number `message` that were verified; for a bearer kind, of the body.
+
+        Deliveries of different `scope` have different fingerprints.
         """
         digest = hashlib.sha256(scope.encode() + b"\0")
-        message: Sequence[bytes]
+        pieces: Sequence[bytes]
         if self._id_bound is not None:
-            message = (self.delivery_id(head),)
+            pieces = (self.delivery_id(head),)
         elif self._only_body or self.scheme.signature.kind.bearer:
-            message = body
+            pieces = body
         elif self._plain:
-            message = compose_plain(self._plain, claim.timestamp, body)
+            pieces = compose_plain(self._plain, claim.timestamp, body)
         else:
-            message = compose(self._writers, Delivery(head, body, claim.timestamp, url, self.scheme.form_field))
-        for piece in message:
+            pieces = self._composer.message(self._composer.read(claim, head, body, url), message)
+        for piece in pieces:
             digest.update(piece)
         return digest.digest()
 
@@ -223,37 +236,47 @@ class Verifier:
         return [hashlib.sha256(scope.encode() + b"\0" + text).digest() for text in texts]
 
     def _match_composed(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
-        """Steps (4) to (7) for templates that need more than body and timestamp."""
-        scheme = self.scheme
-        delivery = Delivery(head, body, claim.timestamp, b"", scheme.form_field)
+        """Steps (4) to (7) for schemes that need more than body and timestamp."""
+        composer = self._composer
         # (4)
-        if self._reads_document and sum(map(len, delivery.body)) > MAX_UNVERIFIED:
-            raise Rejected(
-                Reason.SIGNATURE_MALFORMED,
-                f"the body is longer than {MAX_UNVERIFIED} bytes, too long for a signature inside it",
-            )
-        signatures = self._reader.read_body(delivery) if scheme.signature.field else claim.signatures
-        if scheme.body_hash and query_values(head.target, scheme.body_hash) != [body_sha256_hex(delivery.body)]:
-            raise Rejected(
-                Reason.SIGNATURE_MISMATCH,
-                f"query parameter {scheme.body_hash} is absent, repeated, or not the SHA-256 of the body",
-            )
-
+        delivery = composer.read(claim, head, body)
+        composer.check(delivery)
         # (5), (6)
-        for delivery.url in (b"",) if self._url is None else self._url.variants(head.target, scheme):
-            secret_id = self._matcher.match(signatures, compose(self._writers, delivery))
-            if secret_id is not None:
-                # (7)
-                clock = self._body_clock
-                age = self._age_in_body(clock, delivery, claim.now) if clock is not None else None
-                return Verified(secret_id, age, delivery.url)
+        if self._keyed:
+            match = self._match_keyed(claim, delivery)
+        else:
+            match = composer.match(claim, delivery, self._reader, self._matcher)
+        if match is None:
+            return None
+        # (7)
+        clock = self._body_clock
+        age = self._age_in_body(clock, delivery, claim.now) if clock is not None else None
+        return Verified(match.secret_id, age, match.url, match.message)
+
+    def _match_keyed(self, claim: Claim, delivery: Delivery) -> Match | None:
+        unreadable: Rejected | None = None
+        named = False
+        for key in self._keyed:
+            if not key.is_named(delivery.head):
+                continue
+            try:
+                match = self._composer.match(claim, delivery, key.reader, key.matcher)
+            except Rejected as rejected:  # no signature of this key; perhaps one of another
+                unreadable = rejected
+                continue
+            if match is not None:
+                return match
+            named = True
+        if unreadable is not None and not named:
+            raise unreadable
         return None
 
     def _age_in_body(self, clock: TimestampField, delivery: Delivery, now: float | None) -> float | None:
         try:
-            text = find_value(delivery.document, clock.field)
+            text = clock_text(clock, delivery)
         except Rejected as unreadable:
             raise Rejected(Reason.TIMESTAMP_MALFORMED, unreadable.detail) from None
-        if text is None:
-            raise Rejected(Reason.TIMESTAMP_MISSING, f"the body's JSON has no {clock.field}")
-        return age_of(clock, text.encode("utf-8", "surrogatepass"), now)
+        if not text:
+            where = f"form has no field {clock.form}" if clock.form else f"JSON has no {clock.field}"
+            raise Rejected(Reason.TIMESTAMP_MISSING, f"the body's {where}")
+        return age_of(clock, text, now)

@@ -37,7 +37,7 @@ from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.scheme import DeliveryFacts, Evidence, Scheme, Unit
 from sidecar.verify.sign import sign_delivery
-from sidecar.verify.template import HeaderValue, Piece
+from sidecar.verify.template import HeaderValue
 
 HERE = Path(__file__).parent
 INVALID = sorted(path.name for path in HERE.glob("invalid/*.yaml"))
@@ -515,7 +515,7 @@ def test_a_preset_verifies_with_the_configured_secret(
     config = load(text, {"KEY": public.decode()})
     verifier = config.routes.routes[0].verifier
     assert verifier is not None
-    form = Piece.FORM_SORTED in verifier.scheme.parts
+    form = verifier.scheme.reads_form
     kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
     signed = sign_delivery(
         verifier.scheme,

@@ -12,9 +12,10 @@ from sidecar.config.presets import load_preset, preset_names
 from sidecar.http1.head import make_head
 from sidecar.outcomes import VERIFICATION, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.document import find_items
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import sign_delivery
-from sidecar.verify.template import HeaderValue, JsonValue, Piece
+from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue
 from sidecar.verify.verifier import Verified, Verifier
 
 NOW = 1_700_000_000.0
@@ -55,14 +56,13 @@ class Delivery:
 
 
 def looks_into_json(scheme: Scheme) -> bool:
-    in_body = [scheme.signature.field, scheme.timestamp.field if scheme.timestamp else ""]
-    return any(in_body) or any(isinstance(part, JsonValue) for part in scheme.parts)
+    return scheme.reads_document or bool(scheme.timestamp and scheme.timestamp.field)
 
 
 def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject) -> Delivery:
     scheme = load_preset(preset)
     private, public = key_pair(scheme)
-    form = Piece.FORM_SORTED in scheme.parts
+    form = scheme.reads_form
     kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
     bodies = form_bodies if form else json_bodies if looks_into_json(scheme) else st.binary(min_size=1, max_size=200)
     path = "/hooks?" + data.draw(names)
@@ -100,10 +100,42 @@ def test_a_flipped_bit_of_a_body_that_is_signed_is_refused(
     made = delivery(preset, key_pair, data)
     if not made.verifier.scheme.binds_body:
         return
-    changed = flipped(made.body, bit)
-    if Piece.FORM_SORTED in made.verifier.scheme.parts:  # its order and its separators are not part of what is signed
-        changed = made.body[:-1] + (b"w" if made.body.endswith(b"x") else b"x")
-    made.refuses(body=changed)
+    scheme = made.verifier.scheme
+    if not scheme.reads_form:
+        made.refuses(body=flipped(made.body, bit))
+        return
+    # Its order and its separators are not part of what is signed; each value is, or those of the fields that the scheme names.
+    made.refuses(body=made.body[:-1] + (b"w" if made.body.endswith(b"x") else b"x"))
+    fields = [part.name.encode() + b"=" for part in scheme.places if isinstance(part, FormValue)]
+    for field in fields or [b"="]:
+        for at in (place for place in range(len(made.body)) if made.body.startswith(field, place)):
+            made.refuses(body=made.body[: at + len(field)] + b"q" + made.body[at + len(field) :])
+
+
+@every_preset
+@given(data=st.data(), bit=st.integers(0, 10_000))
+@examples
+def test_a_flipped_bit_of_a_signed_value_in_the_body_or_the_query_is_refused(
+    preset: str, key_pair: KeyPairs, data: st.DataObject, bit: int
+) -> None:
+    made = delivery(preset, key_pair, data)
+    scheme = made.verifier.scheme
+    for part in scheme.places:
+        if isinstance(part, JsonValue):
+            document = json.loads(made.body)
+            for item in find_items(document, scheme.items) if scheme.items else [document]:
+                *above, last = part.path.split(".")
+                inner = item
+                for step in above:
+                    inner = inner[step]
+                before = inner[last]
+                inner[last] = f"{before}1" if isinstance(before, str) else before + 1
+                made.refuses(body=json.dumps(document).encode())
+                inner[last] = before
+        elif isinstance(part, FormValue):
+            made.refuses(body=made.body.replace(part.name.encode() + b"=", part.name.encode() + b"=1"))
+        elif isinstance(part, QueryValue):
+            made.refuses(target=made.target.replace(part.name.encode() + b"=", part.name.encode() + b"=1"))
 
 
 @every_preset
@@ -115,7 +147,7 @@ def test_a_flipped_bit_of_signature_timestamp_or_a_signed_header_is_refused(
     made = delivery(preset, key_pair, data)
     scheme = made.verifier.scheme
     counts = {scheme.signature.header.replace("{n}", "1").lower(), *(name.lower() for name, _ in scheme.require)}
-    counts |= {part.name.decode() for part in scheme.parts if isinstance(part, HeaderValue)}
+    counts |= {part.name.decode() for part in scheme.places if isinstance(part, HeaderValue | ListedHeaders)}
     counts |= {scheme.timestamp.header.lower()} if scheme.timestamp else set()
     for index, (name, value) in enumerate(made.headers):
         changed = flipped(value, bit)
@@ -142,7 +174,7 @@ def test_arbitrary_bytes_anywhere_raise_nothing_but_a_refusal(
         ),
     )
     wild = [(name, data.draw(hostile)) for name, _ in made.headers]
-    if not made.verifier.scheme.signature.field:
+    if not made.verifier.scheme.signature.in_body:
         made.refuses(headers=wild)
         made.refuses(headers=[])
     made.refuses(headers=wild, body=data.draw(hostile), target=b"/?" + data.draw(hostile))

@@ -32,6 +32,7 @@ from sidecar.config.fields.address import (
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
 from sidecar.config.fields.mapping import Items, Section
+from sidecar.config.fields.message import FieldName, JsonPlace, PlainPlaces, RequiredValues, SignedMessages
 from sidecar.config.fields.number import (
     Count,
     Day,
@@ -65,6 +66,7 @@ from sidecar.config.fields.text import (
     Text,
 )
 from sidecar.config.keys import CONFIG, Rejection
+from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.presets import Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
 from sidecar.telemetry.log import Level
@@ -79,7 +81,8 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), Rejection(), RejectionStatus(), ReplayStore(), ResendStatus(), RoutePath(),
         Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
-        SocketPath(), HostPattern(), LogRate(),
+        SocketPath(), HostPattern(), LogRate(), FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(),
+        BODY_HASH,
     )
 }  # fmt: skip
 
@@ -117,6 +120,11 @@ def _is_not_python_syntax(value: Any) -> bool:
     return False
 
 
+def _is_no_class(value: Any) -> bool:
+    """The order of the ends of a range is no regular language either."""
+    return any(map(_is_not_python_syntax, value.values()))
+
+
 def _changes_what_is_not_there(value: Any) -> bool:
     """A preset without a timestamp needs a whole section, not a change. The schema does not know what presets contain."""
     if not isinstance(value, dict) or value.get("preset") not in preset_names():
@@ -129,6 +137,7 @@ EXCEPTIONS: dict[type[ValueType[Any]], tuple[Callable[[Any], bool], ...]] = {
     AllowedSender: (_has_host_bits, _is_mapped),
     TrustedProxy: (_has_host_bits, _is_mapped),
     RegularExpression: (_is_not_python_syntax,),
+    PlainPlaces: (_is_no_class,),
 }
 
 

@@ -280,7 +280,9 @@ def verifier(preset: str, secrets: int) -> Verifier | None:
     scheme = load_preset(preset)
     if scheme.signature.kind.read_private_key is not None:
         return None
-    text = {KeyForm.WHSEC: b"whsec_", KeyForm.AFTER_COLON: b"name:"}.get(scheme.key, b"")
+    text = {KeyForm.WHSEC: b"whsec_", KeyForm.AFTER_COLON: b"name:", KeyForm.SHA1_AFTER_COLON: b"name:"}.get(
+        scheme.key, b""
+    )
     raw = [b"%032d" % number for number in range(secrets)]
     if scheme.signature.kind.name == "basic":
         text = b"user:"

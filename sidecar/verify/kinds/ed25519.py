@@ -56,7 +56,7 @@ def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
 
 ED25519 = Kind(
     name=_NAME,
-    key_forms=(KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64),
+    key_forms=(KeyForm.PEM, KeyForm.HEX, KeyForm.BASE64, KeyForm.WHPK),
     read_key=_read_key,
     read_private_key=_read_private_key,
     make_matcher=_make_matcher,

@@ -9,15 +9,8 @@ import pytest
 
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.verify.document import (
-    MAX_FIELDS,
-    MAX_UNVERIFIED,
-    MAX_VALUES,
-    find_value,
-    find_values,
-    read_document,
-    sorted_form,
-)
+from sidecar.verify.document import MAX_UNVERIFIED, MAX_VALUES, find_value, find_values, read_document
+from sidecar.verify.form import MAX_FIELDS, sorted_form
 
 FORM = b"application/x-www-form-urlencoded"
 

@@ -10,15 +10,15 @@ from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.kinds.hash import SECRET_PLACE
 from sidecar.verify.message import (
-    Delivery,
     PublicURL,
     compose,
     compose_plain,
-    make_writers,
+    make_messages,
     most_variants,
     plain_parts,
     query_values,
 )
+from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, SignatureField
 from sidecar.verify.template import Piece, describe_template, parse_template
 
@@ -37,7 +37,7 @@ def message(signed: str, *, public_url: str | None = URL) -> bytes:
     known = PublicURL(public_url) if public_url else None
     url = known.of(head.target) if known else b""
     delivery = Delivery(head, [BODY[:5], BODY[5:]], b"1700000000", url, "")
-    return b"".join(compose(make_writers(scheme(signed), known), delivery))
+    return b"".join(compose(make_messages(scheme(signed), known)[0].writers, delivery))
 
 
 @pytest.mark.parametrize(
