@@ -10,7 +10,10 @@ import pytest
 from sidecar.cli.main import main
 
 FILE = Path(__file__).parents[1] / "vectors" / "vectors.json"
-VECTORS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["vectors"]
+FILES = (FILE, FILE.with_name("messages.json"))
+VECTORS: list[dict[str, Any]] = [
+    vector for file in FILES for vector in json.loads(file.read_text(encoding="utf-8"))["vectors"]
+]
 #: The app key beside the secret is only known to a configuration: `verify: {preset: pusher, require: {X-Pusher-Key: ...}}`.
 CONFIGURED = {"pusher-03"}
 #: Signed for a URL without a path, which no request has.

@@ -4,6 +4,7 @@ The clock of a process is the real one, so routes are given a tolerance of centu
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,11 @@ from sidecar_process import Config, Sidecar, Start
 
 from sidecar.config.presets import load_preset
 from sidecar.outcomes import DEFAULT_REJECTION
-from sidecar.verify.template import Piece
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "vectors.json").read_text(encoding="utf-8"))["vectors"]
+FOLDER = Path(__file__).parents[1] / "vectors"
+VECTORS = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))["vectors"]
+#: Those whose message is composed; their cases say what else is wrong.
+COMPOSED = json.loads((FOLDER / "messages.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.
 ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp"}
 #: A secret that isn't a key of the scheme isn't even loaded, no request has a URL without a path, and what only the operator
@@ -25,18 +28,20 @@ ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp"}
 UNUSABLE = {"openai-03", "plivo-v2-01"}
 REQUIRE = {"pusher-03": {"X-Pusher-Key": "foo"}}
 CENTURIES = "5000000h"
+#: The same in words: refused by any clock but that of the vector.
+OUT_OF_TIME = re.compile("[0-9]+ s ahead|an hour ahead|timestamp in seconds")
 
-selected = [vector for vector in VECTORS if vector["id"] not in UNUSABLE]
+selected = [vector for vector in [*VECTORS, *COMPOSED] if vector["id"] not in UNUSABLE]
 
 
 def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
     """Its own path where the URL isn't signed; else the vector's URL is configured whole, or is the route's path."""
     url = urlsplit(vector["url"])
     path = f"/v/{vector['id']}"
-    if (preset.needs_url or Piece.PATH_QUERY in preset.parts) and not url.query:
+    if preset.uses_url and not url.query:
         path = url.path
     verify = {"preset": vector["provider"]} | ({"require": REQUIRE[vector["id"]]} if vector["id"] in REQUIRE else {})
-    if preset.timestamp is not None and vector["case"] not in ABOUT_AGE:
+    if preset.timestamp is not None and vector["case"] not in ABOUT_AGE and not OUT_OF_TIME.search(vector["case"]):
         verify["timestamp"] = {"tolerance": CENTURIES}
     return {
         "name": vector["id"],
