@@ -48,6 +48,8 @@ def _check_items(scheme: Scheme) -> None:
         )
     if scheme.timestamp is not None and scheme.timestamp.in_body:
         raise InvalidValueError("can't be in the body with `items`; remove it", "timestamp")
+    if scheme.alternatives:
+        raise InvalidValueError("can't have alternatives with `items`; use [[...]] for what may be absent", "signed")
     of_all = {part for part in scheme.places if part in BODY_PIECES or isinstance(part, FormValue | FormJoined)}
     if of_all or scheme.body_hash is not None:
         raise InvalidValueError(

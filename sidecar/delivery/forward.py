@@ -39,8 +39,8 @@ class Forwarder:
         assert route.replay is not None
         assert claim is not None
         assert delivery.verified is not None
-        fingerprint = functools.partial(
-            route.verifier.fingerprint,
+        fingerprints = functools.partial(
+            route.verifier.fingerprints,
             claim,
             delivery.head,
             delivery.body.pieces,
@@ -49,7 +49,8 @@ class Forwarder:
             message=delivery.verified.message,
         )
         others = route.verifier.other_fingerprints(delivery.head, scope=route.name)
-        turn = ReplayTurn(self._replays, await delivery.compute(fingerprint), route.replay, route.name, others)
+        key, *items = await delivery.compute(fingerprints)
+        turn = ReplayTurn(self._replays, key, route.replay, route.name, others, items=items)
         try:
             longest = delivery.snapshot.upstreams[route.upstream].longest
             await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)

@@ -14,14 +14,26 @@ IN_PROGRESS = Response(409, "Delivery in progress", retry_after=5)
 class ReplayTurn:
     """The turn of the delivery `key`, from `begin` until `end` or `abandon`.
 
-    It is also a copy of a delivery with one of the keys `others`. `share` is its route.
+    It is also a copy of a delivery with one of the keys `others`. `share` is its route. With `items`, the keys of its items,
+    in an order that is the same for all, it is a copy if all of them were delivered: one that has a new item goes on.
     """
 
-    __slots__ = ("_key", "_others", "_over", "_replay", "_share", "_store")
+    __slots__ = ("_claimed", "_items", "_key", "_others", "_over", "_replay", "_share", "_store")
 
-    def __init__(self, store: Store, key: bytes, replay: Replay, share: str, others: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: bytes,
+        replay: Replay,
+        share: str,
+        others: Sequence[bytes] = (),
+        *,
+        items: Sequence[bytes] = (),
+    ) -> None:
         self._store = store
         self._key = key
+        self._items = items
+        self._claimed: Sequence[bytes] = (key,)
         self._others = others
         self._share = share
         self._replay = replay
@@ -35,7 +47,10 @@ class ReplayTurn:
                 raise self._copy(seen)
             self._store.release(other)
         for pause in (*PAUSES, 0.0) if wait else (0.0,):
-            seen = await self._store.begin(self._key, pending_seconds, self._share)
+            if self._items:
+                seen = await self._begin_items(pending_seconds)
+            else:
+                seen = await self._store.begin(self._key, pending_seconds, self._share)
             if seen is Seen.NEW:
                 return
             if seen is Seen.DONE:
@@ -43,6 +58,31 @@ class ReplayTurn:
             if pause:
                 await asyncio.sleep(pause)
         raise self._copy(seen)
+
+    async def _begin_items(self, pending_seconds: float) -> Seen:
+        """Claims the items that are new; none of them while another delivery has one."""
+        claimed: list[bytes] = []
+        busy = False
+        try:
+            for key in self._items:
+                seen = await self._store.begin(key, pending_seconds, self._share)
+                if seen is Seen.NEW:
+                    claimed.append(key)
+                elif seen is Seen.PENDING:
+                    busy = True
+                    break
+        except BaseException:
+            self._release(claimed)
+            raise
+        if busy:
+            self._release(claimed)
+            return Seen.PENDING
+        self._claimed = claimed
+        return Seen.NEW if claimed else Seen.DONE
+
+    def _release(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self._store.release(key)
 
     def _copy(self, seen: Seen) -> Rejected:
         if seen is Seen.DONE:
@@ -59,10 +99,13 @@ class ReplayTurn:
             self.abandon()
             return False
         self._over = True
-        return await self._store.done(self._key, self._replay.seconds, self._share)
+        forgotten = False
+        for key in self._claimed:
+            forgotten = await self._store.done(key, self._replay.seconds, self._share) or forgotten
+        return forgotten
 
     def abandon(self) -> None:
         """Lets the next copy be forwarded, as it is unknown whether the receiver accepted this one. No effect after `end`."""
         if not self._over:
             self._over = True
-            self._store.release(self._key)
+            self._release(self._claimed)

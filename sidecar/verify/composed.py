@@ -98,11 +98,14 @@ class Composer:
         if not self.scheme.items:
             return self._compose(self._messages[number], delivery)
         pieces: list[bytes] = []
-        for item in self._items(delivery):
+        for message in self.item_messages(delivery, number):
             # The length ends it: no item may take bytes of another.
-            message = b"".join(self._compose(self._messages[number], item))
             pieces += [b"%d:" % len(message), message]
         return pieces
+
+    def item_messages(self, delivery: Delivery, number: int) -> list[bytes]:
+        """The message of each item of a verified delivery. Raises `Rejected`."""
+        return [b"".join(self._compose(self._messages[number], item)) for item in self._items(delivery)]
 
     def _match_items(self, delivery: Delivery, reader: SignatureReader, matcher: Matcher) -> Match | None:
         found: Match | None = None

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -15,13 +16,13 @@ from sidecar.outcomes import Rejected
 from sidecar.secret import Secret
 from sidecar.verify.algorithms import hash_pieces
 from sidecar.verify.body_hash import decompress, write_body_hash
-from sidecar.verify.document import find_items, parse_json
+from sidecar.verify.document import find_items, find_value, parse_json
 from sidecar.verify.encoding import encode
 from sidecar.verify.form import URLENCODED, content_type, media_type, read_fields
 from sidecar.verify.keys import key_id, read_signing_key
 from sidecar.verify.message import Message, PublicURL, compose, make_messages, query_values
 from sidecar.verify.places import Delivery
-from sidecar.verify.scheme import KEY_ID, Scheme, Unit
+from sidecar.verify.scheme import KEY_ID, Alternative, Scheme, Unit
 from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue, walk
 from sidecar.verify.timestamp import format_timestamp
 
@@ -66,6 +67,8 @@ def sign_delivery(
     """
     if scheme.needs_url and not url:
         raise SigningError("this scheme signs the URL; give the URL that is called")
+    if scheme.when and scheme.reads_document:
+        scheme = _begin_with_fitting(scheme, _object(body))
     made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
     clock = scheme.timestamp
     timestamp = format_timestamp(clock.unit, now) if clock is not None else ""
@@ -227,6 +230,22 @@ def _object(body: bytes) -> dict[str, Any]:
     return document
 
 
+def _begin_with_fitting(scheme: Scheme, document: dict[str, Any]) -> Scheme:
+    """The scheme with the message first whose conditions the document meets; the scheme as it is if it meets none."""
+
+    def fits(message: Alternative) -> bool:
+        for place, expected in message.when:
+            found = find_value(document, place.path) if isinstance(place, JsonValue) else None
+            value = None if found is None else found.encode()
+            if (value is not None) if expected is None else (value is None or (expected and value not in expected)):
+                return False
+        return True
+
+    first = next(filter(fits, scheme.messages), scheme.messages[0])
+    others = tuple(message for message in scheme.messages if message is not first)
+    return replace(scheme, parts=first.parts, when=first.when, alternatives=others)
+
+
 def _fill(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str) -> dict[str, Any]:
     clock = scheme.timestamp
     if clock is not None and clock.field:
@@ -234,6 +253,9 @@ def _fill(scheme: Scheme, document: dict[str, Any], timestamp: str, made_up: str
         _put(document, clock.field, int(timestamp) if numeric else timestamp)
     for path, value in scheme.require_json:
         _put(document, path, value or made_up, keep=True)
+    for place, expected in scheme.when:
+        if isinstance(place, JsonValue) and expected is not None:
+            _put(document, place.path, min(expected).decode() if expected else made_up, keep=True)
     above = f"{scheme.items}." if scheme.items else ""
     for part in walk(scheme.parts):
         if isinstance(part, JsonValue) and not (clock is not None and part.path == clock.field):

@@ -218,6 +218,17 @@ class Verifier:
             digest.update(piece)
         return digest.digest()
 
+    def fingerprints(
+        self, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str, url: bytes, message: int = 0
+    ) -> list[bytes]:
+        """`fingerprint`, and after it those of the delivery's items, each once and sorted, if the scheme has items."""
+        whole = self.fingerprint(claim, head, body, scope=scope, url=url, message=message)
+        if not self.scheme.items:
+            return [whole]
+        composer = self._composer
+        messages = composer.item_messages(composer.read(claim, head, body, url), message)
+        return [whole, *sorted({hashlib.sha256(scope.encode() + b"\0" + each).digest() for each in messages})]
+
     def other_fingerprints(self, head: RequestHead, *, scope: str) -> list[bytes]:
         """The fingerprints that a verified delivery would have if its id ended at another separator. Raises `Rejected`.
 

@@ -817,7 +817,7 @@ BEYOND_THE_SCHEMA = (
     "account_key_missing", "admin_token_absent", "body_over_buffer",
     "cidr_host_bits", "name_twice", "open_with_", "overlap_", "ports_twice",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",
-    "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
+    "places_", "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
     "scheme_port_without_url", "scheme_secret_without_hash", "scheme_signature_in_the_body_and_more",
     "scheme_timestamp_field_", "scheme_timestamp_in_no_list", "scheme_timestamp_of_a_token",
     "scheme_timestamp_that_is_not_signed", "scheme_timestamp_without_a_place", "scheme_token_", "scheme_unescaped_",

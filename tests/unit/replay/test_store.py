@@ -10,7 +10,7 @@ import pytest
 from sidecar.outcomes import Reason, Rejected
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.once import IN_PROGRESS, ReplayTurn
-from sidecar.replay.store import Replay, Seen
+from sidecar.replay.store import Replay, Seen, StoreUnavailableError
 
 
 class Clock:
@@ -235,6 +235,56 @@ def test_a_delivery_is_a_copy_of_what_has_one_of_its_other_keys(store: MemorySto
     assert (refused.value.reason, refused.value.response) == (Reason.REPLAYED, None)
     run(turn(store, b"a").begin(60.0, wait=True))
     run(turn(store, b"long").begin(60.0, wait=True))
+
+
+def items_turn(store: MemoryStore, *items: bytes) -> ReplayTurn:
+    return ReplayTurn(store, b"whole", Replay(10.0, fail_open=False), "r", items=items)
+
+
+def test_a_delivery_of_items_is_a_copy_only_if_every_item_was_delivered(store: MemoryStore) -> None:
+    first = items_turn(store, b"a")
+    run(first.begin(60.0, wait=True))
+    run(first.end(200))
+    with pytest.raises(Rejected) as refused:
+        run(items_turn(store, b"a").begin(60.0, wait=True))
+    assert (refused.value.reason, refused.value.response) == (Reason.REPLAYED, None)
+    second = items_turn(store, b"a", b"b")  # b is new
+    run(second.begin(60.0, wait=True))
+    run(second.end(200))
+    for items in ([b"b"], [b"a", b"b"]):
+        with pytest.raises(Rejected):
+            run(items_turn(store, *items).begin(60.0, wait=True))
+
+
+def test_items_that_are_being_forwarded_keep_the_others_free(store: MemoryStore) -> None:
+    first = items_turn(store, b"b")
+    run(first.begin(60.0, wait=True))
+    with pytest.raises(Rejected) as refused:
+        run(items_turn(store, b"a", b"b").begin(60.0, wait=False))
+    assert refused.value.response == IN_PROGRESS
+    run(turn(store, b"a").begin(60.0, wait=False))
+    first.abandon()
+    run(turn(store, b"b").begin(60.0, wait=False))
+
+
+def test_items_of_a_failed_delivery_are_new_again(store: MemoryStore) -> None:
+    first = items_turn(store, b"a", b"b")
+    run(first.begin(60.0, wait=True))
+    run(first.end(500))
+    run(items_turn(store, b"a", b"b").begin(60.0, wait=False))
+
+
+def test_no_item_stays_claimed_when_the_store_fails(store: MemoryStore) -> None:
+    class Failing(MemoryStore):
+        async def begin(self, key: bytes, pending_seconds: float, share: str) -> Seen:
+            if key == b"b":
+                raise StoreUnavailableError("it is gone")
+            return await super().begin(key, pending_seconds, share)
+
+    failing = Failing(Clock())
+    with pytest.raises(StoreUnavailableError):
+        run(items_turn(failing, b"a", b"b").begin(60.0, wait=True))
+    run(items_turn(failing, b"a").begin(60.0, wait=False))
 
 
 @pytest.mark.parametrize(("status", "refused"), [(200, True), (500, False)])
