@@ -25,6 +25,7 @@ COMMANDS = {
     "send": "sign a delivery as a provider would, send it, and show the response",
     "explain": "show what each stage decides about a captured request, and why",
     "inject": "add the sidecar to Kubernetes manifests",
+    "drain": "begin the drain of the running sidecar; for a preStop hook",
     "healthcheck": "check /readyz of a running sidecar; for images without a shell",
 }
 

@@ -113,12 +113,16 @@ class DataPlane:
         else:
             self.log.event("traces_lost", Level.WARNING, detail="the collector at tracing.endpoint accepts no spans")
 
+    def close_connections(self) -> None:
+        """From now on each response closes its connection; deliveries are still accepted."""
+        self.listener.closing = True
+
     async def drain(self, *, accepting: float, until: float) -> int:
         """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time).
 
         Returns how many were cut off because they were not finished by then.
         """
-        self.listener.closing = True
+        self.close_connections()
         await asyncio.sleep(accepting)
         self.proxy.draining = True
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))

@@ -46,6 +46,10 @@ class DataProcesses(Protocol):
         """Returns when new requests are handled by this configuration. Raises `ConfigError` if they can't be."""
         ...
 
+    async def close_connections(self) -> None:
+        """From now on each response closes its connection; deliveries are still accepted."""
+        ...
+
     async def drain(self, *, accepting: float, until: float) -> int:
         """Accepts deliveries for `accepting` more seconds, then finishes those in flight, by `until` (loop time).
 
@@ -80,6 +84,9 @@ class SingleProcess:
 
     async def apply(self, config: Config, files: FileRecorder) -> None:
         self._data_plane.apply(config)
+
+    async def close_connections(self) -> None:
+        self._data_plane.close_connections()
 
     async def drain(self, *, accepting: float, until: float) -> int:
         return await self._data_plane.drain(accepting=accepting, until=until)

@@ -2,8 +2,12 @@
 
 Clock, log and counts are created here and passed in; nothing below gets them from anywhere else.
 
+`sidecar drain` does (1) and makes responses close connections; deliveries are accepted until SIGTERM comes. In a pod that
+ends, its container learns of it only after the receiver's, so its preStop hook runs the command.
+
 On SIGTERM:  (1) `/readyz` returns 503 at once, so that no new senders are routed here
-             (2) deliveries are accepted a little longer, because some are still on their way; responses close connections
+             (2) deliveries are accepted a little longer, because some are still on their way; responses close connections;
+                 the time since `sidecar drain` counts
              (3) the data listener closes; deliveries in flight finish, until `drain` is over
              (4) the admin listener closes; exit 0, or 1 if a delivery was cut off at the end of `drain`
 SIGINT skips (2). A second signal ends the program at once, with status 130 or 143. The configuration is read again on
@@ -27,6 +31,8 @@ from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.http1.sockets import bound_address, remove
 from sidecar.process.data_processes import DataProcesses
+from sidecar.process.drain_listener import DrainListener
+from sidecar.process.drain_socket import open_drain_socket
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
 from sidecar.telemetry.log import Level, Log
@@ -80,6 +86,8 @@ class Program:
         self.live_page = LivePage(self)
         self.admin = asgi_server(admin_app(self), loop)
         self._tasks: set[asyncio.Task[object]] = set()
+        self._drain_listener: DrainListener | None = None
+        self._unready_since: float | None = None  # loop time of the first `sidecar drain`
 
     async def run(self, data_address: str, admin_socket: socket.socket) -> int:
         """Serves until a signal says stop, then shuts down; returns the exit status."""
@@ -98,6 +106,9 @@ class Program:
         deliveries = self.data_processes.ended
         if deliveries.done():
             return self._end_at_once(1, Level.ERROR, "no worker can be started")
+        if (drain_socket := open_drain_socket()) is not None:
+            self._drain_listener = DrainListener(drain_socket, self.begin_drain)
+            await self._drain_listener.serve()
         self.ready = True
         self.log.event(
             "serving",
@@ -165,6 +176,14 @@ class Program:
         """Deliveries being handled."""
         return sum(metrics.in_flight for metrics in self.data_processes.metrics)
 
+    async def begin_drain(self) -> None:
+        """Unready from now on, and responses close their connections. Returns when that is so in every worker."""
+        if self._unready_since is None:
+            self._unready_since = self.loop.time()
+            self.ready, self.draining = False, True
+            self.log.event("drain_requested", Level.INFO, in_flight=self.in_flight)
+        await self.data_processes.close_connections()
+
     # Internals
 
     def _in_background(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: str) -> None:
@@ -181,7 +200,11 @@ class Program:
         self.live_page.close()
         for task in self._tasks:
             task.cancel()  # no reloads during shutdown
+        if self._drain_listener is not None:
+            self._drain_listener.close()
         accepting = seconds * ACCEPTING_SHARE if first is signal.SIGTERM else 0.0
+        if self._unready_since is not None:
+            accepting = max(accepting - (self.loop.time() - self._unready_since), 0.0)
         cut_off = await self.data_processes.drain(accepting=accepting, until=deadline)  # (2) and (3)
         # (4): a scrape in progress may finish, an idle connection is cut.
         self.admin.stop(0.2)

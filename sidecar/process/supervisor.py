@@ -163,6 +163,7 @@ class Supervisor:
         self.metrics = [Metrics(self._shared_counts.allocator(number)) for number in range(config.workers)]
         self.workers = [Worker(number, metrics) for number, metrics in enumerate(self.metrics)]
         self._number = 0
+        self._closing = False  # whether responses close their connections
         self._prepare(config)
         self._setup = self._message(config, files)
 
@@ -195,6 +196,14 @@ class Supervisor:
         """Returns when every worker uses this configuration. Raises `ConfigError` if it can't be used."""
         self._prepare(config)
         self._setup = message = self._message(config, files)
+        await asyncio.gather(*(worker.reconfigure(message) for worker in self.workers))
+
+    async def close_connections(self) -> None:
+        """As `DataPlane.close_connections`, in every worker, those that are started later included."""
+        self._number += 1
+        self._closing = True
+        self._setup |= {"closing": True}
+        message = {"do": "close connections", "number": self._number}
         await asyncio.gather(*(worker.reconfigure(message) for worker in self.workers))
 
     async def drain(self, *, accepting: float, until: float) -> int:
@@ -286,6 +295,7 @@ class Supervisor:
             "texts": files.texts,
             "ranges": {name: networks.cidrs for name, networks in config.ranges.items()},
             "places": dict(self._shared_counts.places),
+            "closing": self._closing,
         }
 
 

@@ -77,6 +77,8 @@ async def _work(place: Place, forked_with: Config | None) -> None:
     log = open_log(config.log, loop, writer)
     others = shared_counts.gauges_of_others(place.number)
     data_plane = DataPlane(config, loop, log=log, metrics=metrics, gauges_of_others=others)
+    if message["closing"]:
+        data_plane.close_connections()
     data_plane.start(place.listener)
     channel.send({"is": "serving"})
 
@@ -94,6 +96,10 @@ async def _work(place: Place, forked_with: Config | None) -> None:
         if message["do"] == "send refusals":
             refusals = data_plane.refusals.since(message["since"])
             channel.send({"is": "refusals", "count": data_plane.refusals.count, "refusals": refusals})
+            continue
+        if message["do"] == "close connections":
+            data_plane.close_connections()
+            channel.send({"is": "configured", "number": message["number"]})
             continue
         shared_counts.places.update(message["places"])
         data_plane.apply(await asyncio.to_thread(_load, message))
