@@ -32,6 +32,10 @@ envFrom:
 ports:
   - {name: hooks, containerPort: {{ include "sidecar.dataPort" . | int }}, protocol: TCP}
   - {name: hooks-admin, containerPort: {{ $admin }}, protocol: TCP}
+{{- if has .Values.mode (list "sidecar" "library") }}
+# A native sidecar gets SIGTERM after the receiver has ended: this says before that the pod is ending.
+lifecycle: {preStop: {exec: {command: [/opt/sidecar/bin/sidecar, drain]}}}
+{{- end }}
 startupProbe:
   httpGet: {path: /readyz, port: {{ $admin }}}
   {{- toYaml .Values.probes.startup | nindent 2 }}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 CONTAINER = "webhook-sidecar"
+#: The program in the image.
+PROGRAM = "/opt/sidecar/bin/sidecar"
 CONFIG_VOLUME = "webhook-sidecar-config"
 #: The beginning of the names of the Secrets' volumes.
 SECRET_VOLUME = "webhook-sidecar-secret-"  # noqa: S105 - a name
@@ -28,6 +30,8 @@ def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) ->
             {"name": "hooks", "containerPort": listen, "protocol": "TCP"},
             {"name": "hooks-admin", "containerPort": admin, "protocol": "TCP"},
         ],
+        # SIGTERM comes after the receiver has ended: this says before that the pod is ending.
+        "lifecycle": {"preStop": {"exec": {"command": [PROGRAM, "drain"]}}},
         "startupProbe": probe("/readyz", 1, 60),
         "readinessProbe": probe("/readyz", 5, 2),
         "livenessProbe": probe("/livez", 10, 3) | {"timeoutSeconds": 5},

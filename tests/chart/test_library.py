@@ -94,6 +94,32 @@ def test_the_admission_policy_adds_the_container_of_the_chart(parent: Path, vers
     assert of_kind(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]["webhook-sidecar/pod"] in expression
 
 
+def expression(**values: Any) -> str:
+    given = yaml.safe_load((CHART / "ci/library-values.yaml").read_text())
+    policy = of_kind(template(given | {"admissionPolicy": {"enabled": True}} | values), "MutatingAdmissionPolicy")
+    return str(policy["spec"]["mutations"][0]["jsonPatch"]["expression"])
+
+
+def test_the_admission_policy_lets_receivers_without_a_pre_stop_wait_as_the_chart_does() -> None:
+    waits = 'dyn({"preStop": dyn({"sleep": dyn({"seconds": dyn(7)})})})'
+    text = expression(receiver={"preStopSeconds": 7})
+    assert f'"/spec/containers/" + string(i) + "/lifecycle", value: {waits}' in text
+    assert "!(has(object.spec.containers[i].lifecycle) && has(object.spec.containers[i].lifecycle.preStop))" in text
+    assert "/spec/containers/" not in expression(receiver={"preStopSeconds": 0})
+
+
+PRE_STOP = {"preStop": {"exec": {"command": ["/opt/sidecar/bin/sidecar", "drain"]}}}
+
+
+def test_a_sidecar_hears_of_its_pods_end_and_a_gateway_gets_sigterm_at_once() -> None:
+    for name in ("sidecar", "sidecar-loopback"):
+        pod = of_kind(template(CHART / f"ci/{name}-values.yaml"), "Deployment")["spec"]["template"]["spec"]
+        assert pod["initContainers"][0]["lifecycle"] == PRE_STOP
+    pod = of_kind(template(CHART / "ci/gateway-values.yaml"), "Deployment")["spec"]["template"]["spec"]
+    assert "lifecycle" not in pod["containers"][0]
+    assert "/opt/sidecar/bin/sidecar" in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_kustomize_component_has_the_container_of_the_chart() -> None:
     built = subprocess.run(
         [needs(TOOLS / "kubectl"), "kustomize", ROOT / "kustomize/example"], capture_output=True, text=True, check=True
