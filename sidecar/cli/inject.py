@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sidecar.cli.errors import unusable
 from sidecar.inject.injection import inject
-from sidecar.inject.manifest import ManifestError
+from sidecar.inject.manifest import ManifestError, dump
 from sidecar.inject.options import Options, add_options, read_settings
 
 
@@ -31,10 +31,19 @@ def run(arguments: argparse.Namespace) -> int:
     except ManifestError as error:
         print(f"sidecar inject: {error}", file=sys.stderr)
         return 1
+    if options.deleted is not None:
+        _write(options.deleted, "---\n".join(dump(each.manifest) for each in result.gone))
     for note in result.notes:
         print(f"sidecar inject: note: {note}", file=sys.stderr)
     sys.stdout.buffer.write(result.text.encode())
     return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        unusable(f"{file} can't be written: {error.strerror}")
 
 
 def _read(file: str) -> str:

@@ -5,19 +5,24 @@
 (3) adapt the configuration to them, and check it as `sidecar check` does
 (4) give the receiver's pod the container, volumes, and time to stop; point the Services at the sidecar
 (5) add a ConfigMap and a NetworkPolicy
+(6) say what was taken out of the manifests, because `kubectl apply` leaves it in the cluster
+With `--step pods` the Services stay as they are and there is no policy; with `--step traffic` the policy leaves the receiver's
+port open, because nodes learn of a Service's new port later than of a policy. So no connection is refused on the way.
 Every change is recorded in an annotation of the object, and undone from that record alone.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.config.settings import Config
 from sidecar.inject.configuration import adapt_config
 from sidecar.inject.manifest import ADDED, Document, ManifestError, Record, Steps, dump, parse
-from sidecar.inject.objects import CONTAINER, config_map, container, network_policy, volumes
+from sidecar.inject.objects import CONTAINER, config_map, container, marker, network_policy, volumes
 from sidecar.inject.options import Options, make_options
+from sidecar.inject.paths import unrouted_paths
 from sidecar.inject.record import check_added, read_record
 from sidecar.inject.workload import (
     RECORD,
@@ -33,10 +38,27 @@ from sidecar.inject.workload import (
 from sidecar.outcomes import Rejected
 
 
+class ObjectName(NamedTuple):
+    kind: str
+    namespace: str | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `kubectl delete -f` needs."""
+        api = "networking.k8s.io/v1" if self.kind == "NetworkPolicy" else "v1"
+        place = {"namespace": self.namespace} if self.namespace else {}
+        return {"apiVersion": api, "kind": self.kind, "metadata": {"name": self.name} | place}
+
+
 @dataclass
 class InjectionResult:
     text: str
     notes: list[str] = field(default_factory=list)  #: for the user: what the manifests alone don't show
+    gone: list[ObjectName] = field(default_factory=list)  #: what inject had added before and is not there any more
 
 
 def inject(text: str, options: Options, file: str) -> InjectionResult:
@@ -48,15 +70,37 @@ def inject(text: str, options: Options, file: str) -> InjectionResult:
         spec = documents[0].value(documents[0].root, "functionConfig", "spec")
         options = make_options(spec if isinstance(spec, dict) else {}, "functionConfig")
     # (1)
-    clean = _remove(documents)
-    if options.remove:
-        return InjectionResult(clean)
-    documents = parse(clean, file)
-    everything = find_all(documents)
+    before = _added(documents)
+    clean = _remove(documents, keep_pods=options.remove and options.step == "traffic")
     notes: list[str] = []
-    for workload in choose_workloads(everything, options.workload, file):
-        _Injection(workload, everything, documents, options, notes).run()
-    return InjectionResult("".join(document.render() for document in documents), notes)
+    if not options.remove:
+        documents = parse(clean, file)
+        everything = find_all(documents)
+        for workload in choose_workloads(everything, options.workload, file):
+            _Injection(workload, everything, documents, options, notes).run()
+        clean = "".join(document.render() for document in documents)
+    # (6)
+    after = _added(parse(clean, file)) if before else []
+    gone = [each for each in before if each not in after]
+    return InjectionResult(clean, [*notes, *_say_gone(gone)], gone)
+
+
+def _added(documents: Sequence[Document]) -> list[ObjectName]:
+    found = [each for each in find_all(documents) if each.value("metadata", "annotations", RECORD) == ADDED]
+    # A policy first: while it is there, it keeps everyone from the receiver's port.
+    found.sort(key=lambda each: each.kind != "NetworkPolicy")
+    return [ObjectName(each.kind, each.namespace, each.name) for each in found]
+
+
+def _say_gone(gone: Sequence[ObjectName]) -> Iterator[str]:
+    """What `kubectl apply` leaves in the cluster, as commands. Helm deletes such objects by itself."""
+    when = {
+        "NetworkPolicy": "kubectl apply leaves it in the cluster, where it blocks the receiver's port. Delete it first",
+        "ConfigMap": "kubectl apply leaves it in the cluster. Delete it after the rollout",
+    }
+    for each in gone:
+        place = f" -n {each.namespace}" if each.namespace else ""
+        yield f"{each}: {when[each.kind]}: kubectl delete{place} {each.kind.lower()}/{each.name}"
 
 
 class _Injection:
@@ -90,13 +134,20 @@ class _Injection:
         self._change_pod()
         for service in self.services:
             self._redirect_service(service)
+        self._say_step()
         if not self.services:
             self._note(f"no Service in these manifests selects it; send deliveries to its port {self.listen}")
         # (5)
         if self.config is not None:
             self._add(config_map(self._metadata(), self.config_text))
-        if not options.no_network_policy:
+        if not options.no_network_policy and options.step != "pods":
             self._add_policy()
+
+    def _say_step(self) -> None:
+        if self.options.step == "pods":
+            self._note("the Services still lead to the receiver; once the rollout is complete, use --step traffic")
+        elif self.options.step == "traffic" and not self.options.no_network_policy:
+            self._note(f"the receiver's port {self.port} is still open; to close it, run this again without --step")
 
     def _note(self, message: str) -> None:
         self.notes.append(f"{self.workload}: {message}")
@@ -210,6 +261,11 @@ class _Injection:
             return
         if service.value("spec", "clusterIP") == "None":
             self._note(f"{service} is headless: its clients choose the port, and must use {self.listen}")
+        ports = [service.value("spec", "ports", index) for index in moved]
+        for sentence in unrouted_paths(self.everything, service, ports, self.config):
+            self._note(sentence)
+        if self.options.step == "pods":
+            return
         record = Record()
         for index in moved:
             at: Steps = ("spec", "ports", index, "targetPort")
@@ -226,8 +282,9 @@ class _Injection:
         found.document.add(found.node, ("metadata", "annotations", RECORD), record.text, record)
 
     def _metadata(self) -> dict[str, Any]:
-        metadata = {"name": f"{self.workload.name}-{CONTAINER}"}
-        return metadata | ({"namespace": self.workload.namespace} if self.workload.namespace else {})
+        metadata: dict[str, Any] = {"name": f"{self.workload.name}-{CONTAINER}"}
+        metadata |= {"namespace": self.workload.namespace} if self.workload.namespace else {}
+        return metadata | {"labels": marker(self.workload.name)}
 
     def _add_policy(self) -> None:
         workload, options = self.workload, self.options
@@ -245,7 +302,7 @@ class _Injection:
             admin=self.admin,
             senders=[_peer(each) for each in options.allow_from],
             observers=[_peer(each) for each in options.admin_from],
-            kept=options.keep_port,
+            kept=[*options.keep_port, self.port] if options.step == "traffic" else options.keep_port,
         )
         self._add(policy)
 
@@ -284,13 +341,15 @@ def _peer(text: str) -> dict[str, Any]:
         ) from None
 
 
-def _remove(documents: list[Document]) -> str:
-    """The stream without any changes that inject made."""
+def _remove(documents: list[Document], *, keep_pods: bool) -> str:
+    """The stream without any changes that inject made. With `keep_pods` the pods and their configuration stay as they are."""
     is_ours: list[bool] = []
     for document in documents:
         gone = Record()
         for found in find_all([document]):
             text = found.value("metadata", "annotations", RECORD)
+            if keep_pods and (found.template is not None or found.kind == "ConfigMap"):
+                continue
             if text == ADDED:
                 check_added(found)
                 items = document.items(document.root, "items")

@@ -6,6 +6,8 @@ from typing import Any
 CONTAINER = "webhook-sidecar"
 #: The program in the image.
 PROGRAM = "/opt/sidecar/bin/sidecar"
+#: The label of objects that are added, with the name of their workload.
+MARKER = "webhook-sidecar/injected"
 CONFIG_VOLUME = "webhook-sidecar-config"
 #: The beginning of the names of the Secrets' volumes.
 SECRET_VOLUME = "webhook-sidecar-secret-"  # noqa: S105 - a name
@@ -66,6 +68,11 @@ def volumes(config_map: str, secrets: Sequence[str]) -> list[dict[str, Any]]:
         {"name": CONFIG_VOLUME, "configMap": {"name": config_map}},
         *({"name": secret_volume(name), "secret": {"secretName": name}} for name in secrets),
     ]
+
+
+def marker(workload: str) -> dict[str, str]:
+    """The label of what is added for a workload, so that it can be selected: kubectl delete -l."""
+    return {MARKER: workload[:63].rstrip("-.")}
 
 
 def config_map(metadata: dict[str, Any], config: str) -> dict[str, Any]:

@@ -30,7 +30,9 @@ class Options:
     allow_from: Sequence[str] = ()
     admin_from: Sequence[str] = ("namespace:*",)
     keep_port: Sequence[int] = ()
+    step: str | None = None
     remove: bool = False
+    deleted: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +99,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         action="append",
     )
+    option(
+        "--step",
+        "one step of a rollout that refuses nothing: pods adds the sidecar, traffic then leads the Services to it; "
+        "without --step afterwards the receiver's port is closed. With --remove: traffic first, then pods",
+        choices=("pods", "traffic"),
+    )
     option("--remove", "remove the sidecar again", action="store_true")
+    option(
+        "--deleted",
+        "also write the objects that are no longer in the manifests, for kubectl delete -f FILE",
+        metavar="FILE",
+    )
 
 
 def read_settings(text: str, file: str) -> Options:

@@ -145,5 +145,43 @@ def test_the_kustomize_component_has_the_container_of_the_chart() -> None:
     assert of_kind(made, "Service")["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080}]
 
 
+def kustomized(tmp_path: Path, *components: str) -> list[dict[str, Any]]:
+    """The example with other components."""
+    if not (tmp_path / "kustomize").exists():
+        shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    file = tmp_path / "kustomize/example/kustomization.yaml"
+    kustomization = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(kustomization | {"components": [f"../sidecar{each}" for each in components]}))
+    built = subprocess.run(
+        [needs(TOOLS / "kubectl"), "kustomize", file.parent], capture_output=True, text=True, check=True
+    )
+    return objects(built.stdout)
+
+
+def test_the_steps_of_the_kustomize_component_close_and_move_nothing_too_early(tmp_path: Path) -> None:
+    """As `sidecar inject --step`: the pods, then the Service, and last the policy; a port that is in use stays open."""
+    receiver = objects((ROOT / "kustomize/example/receiver.yaml").read_text())
+    pods = kustomized(tmp_path, "/pods")
+    traffic = kustomized(tmp_path, "/pods", "/traffic")
+    whole = kustomized(tmp_path, "")
+    kinds = {"ConfigMap", "Deployment", "Service"}
+    assert {each["kind"] for each in pods} == {each["kind"] for each in traffic} == kinds
+    assert {each["kind"] for each in whole} == kinds | {"NetworkPolicy"}
+    assert of_kind(pods, "Deployment") == of_kind(traffic, "Deployment") == of_kind(whole, "Deployment")
+    assert len(of_kind(pods, "Deployment")["spec"]["template"]["spec"]["initContainers"]) == 1
+    assert of_kind(pods, "Service") == of_kind(receiver, "Service")
+    assert of_kind(traffic, "Service") == of_kind(whole, "Service")
+    assert of_kind(traffic, "Service")["spec"]["ports"][0]["targetPort"] == 8080
+
+
+def test_pods_of_the_kustomize_example_are_as_the_restricted_standard_wants_them(tmp_path: Path) -> None:
+    for made in (objects((ROOT / "kustomize/example/receiver.yaml").read_text()), kustomized(tmp_path, "")):
+        spec = of_kind(made, "Deployment")["spec"]["template"]["spec"]
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_the_configuration_of_the_kustomize_example_is_right() -> None:
     assert load_config(str(ROOT / "kustomize/example/config.yaml"), {}, resolve_secrets=False).routes.routes
