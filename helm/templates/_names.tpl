@@ -88,6 +88,18 @@ annotations:
 {{- default "[::]:9090" .Values.config.admin | toString | splitList ":" | last -}}
 {{- end }}
 
+{{- /* What leads to a port of the pods: (list root NAME NUMBER). By name each pod is reached at its own port, also while a change of
+`config.listen` is rolled out. By number in native sidecars, whose names resolve only since Kubernetes 1.32. */ -}}
+{{- define "sidecar.target" -}}
+{{- if include "sidecar.native" (index . 0) }}{{ index . 2 | int }}{{ else }}{{ index . 1 | quote }}{{ end -}}
+{{- end }}
+{{- define "sidecar.dataTarget" -}}
+{{- include "sidecar.target" (list . "hooks" (include "sidecar.dataPort" .)) -}}
+{{- end }}
+{{- define "sidecar.adminTarget" -}}
+{{- include "sidecar.target" (list . "hooks-admin" (include "sidecar.adminPort" .)) -}}
+{{- end }}
+
 {{- /* Text, or a number as it was written: Helm turns 33554432 into 3.3554432e+07. */ -}}
 {{- define "sidecar.text" -}}
 {{- kindIs "string" . | ternary . (toJson .) -}}

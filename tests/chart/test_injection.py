@@ -130,6 +130,10 @@ EXCEPTIONS = {
     'include "sidecar.cel" .',
     'include "sidecar.terminationGracePeriodSeconds" .',  # whole numbers
     "$grace",
+    "$preStop",  # CEL of a whole number
+    *(
+        f'include "sidecar.{name}Target" {root}' for name in ("data", "admin") for root in (".", "$")
+    ),  # a number, or a constant
     "$admin",
     "$key",  # of a list in the template
     "$outcome",  # accepted or refused

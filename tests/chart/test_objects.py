@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, CI, containers, helm, objects, of_kind, template
+from chart import CHART, CI, HELMS, containers, helm, objects, of_kind, template
+from stub_api import stub_api
 
 ROUTE = {"path": "/hooks", "verify": "github", "secrets": [{"file": "/run/secrets/hooks/current"}]}
 GATEWAY: dict[str, Any] = {
@@ -62,10 +63,10 @@ def test_the_sidecar_is_native_and_starts_first_and_the_receiver_waits_before_it
 
 
 def test_the_receivers_port_is_open_to_nobody_but_the_gateway() -> None:
-    for name in ("sidecar", "gateway"):
+    for name, ports in (("sidecar", [8080, 9090]), ("gateway", ["hooks", "hooks-admin"])):
         made = template(ci(name))
         policy = of_kind(made, "NetworkPolicy", "-webhook-sidecar")["spec"]
-        assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == [8080, 9090]
+        assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ports
     guard = of_kind(made, "NetworkPolicy", "-receiver")["spec"]
     assert guard["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "receiver"}
     ((peer,), ports) = (guard["ingress"][0]["from"], guard["ingress"][0]["ports"])
@@ -92,7 +93,12 @@ def test_an_ingress_shows_no_open_route_and_nothing_shows_the_admin_listener() -
     assert all(len(rule["matches"]) <= 8 for rule in route["rules"])
     assert of_kind(made, "Service", "-admin")["spec"]["type"] == "ClusterIP"
     public = of_kind(made, "Service", "hooks")["spec"]
-    assert [port["targetPort"] for port in public["ports"]] == [8443]
+    assert [(port["port"], port["targetPort"]) for port in public["ports"]] == [(443, "hooks")]
+    (container,) = pod_of(made)["spec"]["containers"]
+    assert [(port["name"], port["containerPort"]) for port in container["ports"]] == [
+        ("hooks", 8443),
+        ("hooks-admin", 9999),
+    ]
 
 
 def test_rules_and_dashboards_are_those_of_the_files(tmp_path: Path) -> None:
@@ -116,11 +122,44 @@ def test_rules_and_dashboards_are_those_of_the_files(tmp_path: Path) -> None:
 
 def test_an_autoscaler_decides_the_number_of_pods() -> None:
     made = template(ci("gateway-full"))
-    assert "replicas" not in of_kind(made, "Deployment")["spec"]
     assert (
         of_kind(made, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
         == of_kind(made, "Deployment")["metadata"]["name"]
     )
+
+
+def test_the_service_leads_to_old_and_new_pods_while_a_changed_port_is_rolled_out() -> None:
+    """Each pod is reached at its own port, so Service and NetworkPolicy are the same before and after."""
+    before, after = (
+        template(GATEWAY | {"config": GATEWAY["config"] | {"listen": f"[::]:{port}"}}) for port in (8080, 8081)
+    )
+    assert pod_of(before)["spec"] != pod_of(after)["spec"]
+    for kind in ("Service", "NetworkPolicy"):
+        assert of_kind(before, kind, "-webhook-sidecar") == of_kind(after, kind, "-webhook-sidecar")
+
+
+@pytest.mark.parametrize("tool", HELMS)
+@pytest.mark.parametrize(("running", "replicas"), [(None, 2), (1, 2), (3, 3), (7, 7), (12, 10)])
+def test_an_autoscaler_that_is_switched_on_takes_no_pod_away(
+    running: int | None, replicas: int, tool: str, tmp_path: Path
+) -> None:
+    """Without `replicas` in the manifest Kubernetes would make it 1 until the autoscaler looks; see what `lookup` finds."""
+    metadata = {
+        "name": "release-webhook-sidecar",
+        "namespace": "hooks",
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {"meta.helm.sh/release-name": "release", "meta.helm.sh/release-namespace": "hooks"},
+    }
+    there = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": running}}
+    values = json.dumps(GATEWAY | {"autoscaling": {"enabled": True}})
+    options = ["--namespace", "hooks", "--dry-run=server", "--disable-openapi-validation", "--values", "-"]
+    with stub_api([there] if running else [], tmp_path) as kubeconfig:
+        made = objects(
+            helm("template", "release", CHART, *options, "--kubeconfig", kubeconfig, tool=tool, stdin=values)
+        )
+    assert of_kind(made, "Deployment")["spec"]["replicas"] == replicas
+    assert of_kind(template(GATEWAY | {"autoscaling": {"enabled": True}}), "Deployment")["spec"]["replicas"] == 2
+    assert of_kind(template(GATEWAY | {"replicaCount": 3}), "Deployment")["spec"]["replicas"] == 3
 
 
 def test_what_helm_test_sends() -> None:

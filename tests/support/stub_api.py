@@ -1,0 +1,96 @@
+"""A Kubernetes API server that only answers questions: enough for Helm's `lookup` and for `kubectl get`.
+
+It serves the objects that it was given, over plain HTTP on loopback, and records what is asked of it. It changes nothing.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Of each API group and version its kinds.
+RESOURCES = {
+    "v1": ["ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"],
+    "apps/v1": ["Deployment"],
+    "autoscaling/v2": ["HorizontalPodAutoscaler"],
+    "batch/v1": ["Job"],
+    "networking.k8s.io/v1": ["Ingress", "NetworkPolicy"],
+    "policy/v1": ["PodDisruptionBudget"],
+}
+
+
+def plural(kind: str) -> str:
+    return kind.lower().removesuffix("y") + "ies" if kind.endswith("y") else kind.lower() + "s"
+
+
+@contextmanager
+def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.36.0") -> Iterator[Path]:
+    """The path of a KUBECONFIG for it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = _answer(self.path.partition("?")[0].rstrip("/"), objects, version)
+            missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            content = json.dumps(found if found is not None else missing).encode()
+            self.send_response(200 if found is not None else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "stub",
+        "clusters": [{"name": "stub", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
+        "users": [{"name": "stub", "user": {}}],
+    }
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    try:
+        yield file
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _answer(path: str, objects: Sequence[dict[str, Any]], version: str) -> dict[str, Any] | None:
+    if path == "/version":
+        major, minor, _ = version.split(".")
+        return {"major": major, "minor": minor, "gitVersion": f"v{version}"}
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        versions = [{"groupVersion": api, "version": api.partition("/")[2]} for api in RESOURCES if "/" in api]
+        groups = [
+            {"name": each["groupVersion"].partition("/")[0], "versions": [each], "preferredVersion": each}
+            for each in versions
+        ]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    for api, kinds in RESOURCES.items():
+        root = f"/apis/{api}" if "/" in api else f"/api/{api}"
+        if path == root:
+            resources = [
+                {"name": plural(kind), "kind": kind, "namespaced": kind != "Namespace", "verbs": ["get", "list"]}
+                for kind in kinds
+            ]
+            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api, "resources": resources}
+        for each in objects:
+            metadata = each["metadata"]
+            place = f"{root}/namespaces/{metadata['namespace']}/{plural(each['kind'])}/{metadata['name']}"
+            if each["kind"] in kinds and each["apiVersion"] == api and path == place:
+                return each
+    return None
