@@ -1,8 +1,6 @@
 """Generates files in helm/, for `make docs`. Don't edit them by hand.
 
 values.schema.json  its `$defs.config`, from `sidecar schema`
-files/presets.json  what the chart's checks need to know about presets, from sidecar/presets/
-files/ranges.json   the names of the published networks, from sidecar/ranges/
 README.md           its table of values, from the comments in values.yaml
 """
 
@@ -15,13 +13,11 @@ from typing import Any
 import yaml
 
 from sidecar.config.keys import json_schema
-from sidecar.config.presets import preset_names
-from sidecar.config.ranges import range_names
 
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
-#: Keys, and keys below them, whose patterns are left out because templates/_check.tpl has a better message.
+#: Keys, and keys below them, whose patterns are left out because the program has a better message.
 CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
     "listen": (), "admin": (), "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
     "allow": (), "trusted_proxies": (),
@@ -29,11 +25,6 @@ CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
     "timeouts": ("connect", "response", "total", "idle"),
     "ip_ranges": ("refresh",),
 }  # fmt: skip
-#: Keys that decide whether a scheme is valid, and those that a test delivery needs.
-PRESET_KEYS = (
-    "signature", "timestamp", "signed", "key", "binds_body", "body_hash", "any_port", "url_unescaped", "delivery_id", "handshake",
-    "reject",
-)  # fmt: skip
 
 
 def generate() -> dict[Path, str]:
@@ -45,14 +36,12 @@ def generate() -> dict[Path, str]:
     table = values_table((HELM / "values.yaml").read_text())
     return {
         schema: json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-        HELM / "files/presets.json": one_per_line(presets()),
-        HELM / "files/ranges.json": json.dumps(range_names()) + "\n",
         readme: TABLE.sub(lambda _: table, readme.read_text()),
     }
 
 
 def config_schema() -> dict[str, Any]:
-    """The configuration's schema, without the parts for which templates/_check.tpl has better messages."""
+    """The configuration's schema, without the parts for which the program has better messages."""
     schema = {key: value for key, value in json_schema().items() if key not in ("$schema", "title", "required")}
     route = schema["properties"]["routes"]["items"]
     schema["properties"]["routes"].pop("minItems", None)
@@ -79,23 +68,6 @@ def _open_secrets(schema: Any) -> None:
             schema[key] = {"description": "a reference to a secret: {file: ...} or {env: ...}"}
         elif isinstance(below, dict | list):
             _open_secrets(below)
-
-
-def presets() -> dict[str, Any]:
-    result = {}
-    for name in preset_names():
-        text = yaml.safe_load((ROOT / f"sidecar/presets/{name}.yaml").read_text())
-        result[name] = {key: text[key] for key in PRESET_KEYS if key in text}
-        if (status := text.get("delivery", {}).get("resend_status")) is not None:
-            result[name]["delivery"] = {"resend_status": status}
-        if "handshake" in result[name]:
-            result[name]["handshake"] = [{"compare": True} if "compare" in item else {} for item in text["handshake"]]
-    return result
-
-
-def one_per_line(mapping: dict[str, Any]) -> str:
-    lines = (f"{json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in mapping.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def values_table(text: str) -> str:

@@ -88,6 +88,12 @@ annotations:
 {{- default "[::]:9090" .Values.config.admin | toString | splitList ":" | last -}}
 {{- end }}
 
+{{- /* The address of an `upstream:`, which is text or a mapping: (a mapping with the key). */ -}}
+{{- define "sidecar.upstreamUrl" -}}
+{{- $given := default "" .upstream -}}
+{{- regexFind "^[!-~]*" (kindIs "map" $given | ternary (default "" (get (kindIs "map" $given | ternary $given dict) "url")) $given | toString) -}}
+{{- end }}
+
 {{- /* What leads to a port of the pods: (list root NAME NUMBER). By name each pod is reached at its own port, also while a change of
 `config.listen` is rolled out. By number in native sidecars, whose names resolve only since Kubernetes 1.32. */ -}}
 {{- define "sidecar.target" -}}

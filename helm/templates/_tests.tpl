@@ -1,49 +1,26 @@
 {{- /* What `helm test` sends, and where. Everything is done by `sidecar send`, so the image needs no shell. */ -}}
 
-{{- /* The route to test, as JSON {route, url, forged, rejection}; empty if none can be tested. `url`: whether the scheme signs the URL.
-`forged`: a wrong secret, for schemes that would not notice a changed body; empty for all others. `rejection`: the status of rejected
-deliveries.
-The route is chosen by name; otherwise it is the first one in enforce mode, without `allow`, whose scheme signs with a shared secret. */ -}}
-{{- define "sidecar.tests.route" -}}
-{{- $presets := .Files.Get "files/presets.json" | fromJson -}}
-{{- $found := dict -}}
-{{- range $route := .Values.config.routes -}}
-{{- $name := $route.name | default (regexReplaceAll "[^A-Za-z0-9._-]+" $route.path "-" | trimAll "-._" | trunc 63 | default "root") -}}
-{{- $verified := and (not $route.open) $route.verify (ne (toString $route.verify) "none") -}}
-{{- if and $verified (not $found) -}}
-{{- $scheme := include "sidecar.scheme" (list $presets $route.verify) | fromJson -}}
-{{- $signs := has (dig "signature" "kind" "hmac" $scheme) (list "hmac" "hash" "token" "basic") -}}
-{{- $posts := has "POST" (default (list "POST") $route.methods) -}}
-{{- $anybody := and (not $route.allow) (ne (default "enforce" $route.mode) "shadow") -}}
-{{- if and $signs $posts (ternary (eq $name $.Values.tests.route) $anybody (ne $.Values.tests.route "")) -}}
-{{- $bearer := has (dig "signature" "kind" "hmac" $scheme) (list "token" "basic") -}}
-{{- $forged := "" -}}
-{{- if or $bearer (eq (toString $scheme.binds_body) "false") -}}
-{{- $plain := "forged:this-is-not-the-secret" -}}
-{{- $forged = get (dict "hex" "666f72676564666f72676564" "base64" (b64enc $plain) "whsec" (printf "whsec_%s" (b64enc $plain))) (default "" $scheme.key) | default $plain -}}
-{{- end -}}
-{{- $required := default dict $scheme.reject -}}
-{{- $rejection := dig "status" 403 $required -}}
-{{- if kindIs "map" $route.reject -}}
-{{- $rejection = dig "status" $rejection $route.reject -}}
-{{- else if $route.reject -}}
-{{- $rejection = dig "delivery" "resend_status" (dig "status" 503 $required) $scheme -}}
-{{- end -}}
-{{- $found = dict "route" $route "forged" $forged "rejection" $rejection "url" (regexMatch "\\{url(_without_query)?\\}" (default "" $scheme.signed)) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- with $found }}{{ toJson . }}{{ end -}}
+{{- /* A route's name as the program makes it, from the path if it has none. */ -}}
+{{- define "sidecar.routeName" -}}
+{{- .name | default (regexReplaceAll "[^A-Za-z0-9._-]+" (toString .path) "-" | trimAll "-._" | trunc 63 | trimSuffix "-" | default "root") -}}
 {{- end }}
 
-{{- /* Arguments of `sidecar send` without --expect, as JSON: (list root FOUND URL SECRET). */ -}}
-{{- define "sidecar.tests.send" -}}
-{{- $root := index . 0 -}}{{- $route := (index . 1).route -}}
-{{- $preset := ternary $route.verify "/etc/sidecar-test/scheme.yaml" (kindIs "string" $route.verify) -}}
-{{- $send := list "send" (index . 2) (printf "--preset=%s" $preset) (printf "--secret=%s" (index . 3)) -}}
-{{- if $root.Values.tests.body }}{{ $send = append $send "--body=/etc/sidecar-test/body" }}{{ end -}}
-{{- if (index . 1).url }}{{ $send = append $send (printf "--public-url=%s" ($route.public_url | default $root.Values.config.public_url)) }}{{ end -}}
-{{- toJson $send -}}
+{{- /* "true" for a route with a signed POST at a path of its own. Whether a sender can sign for it is known to the program. */ -}}
+{{- define "sidecar.tests.signed" -}}
+{{- if and (not .open) .verify (ne (toString .verify) "none") .secrets (has "POST" (default (list "POST") .methods)) (not (contains "{" (toString .path))) }}true{{ end -}}
+{{- end }}
+
+{{- /* The route that gets a signed and a forged delivery, as JSON; empty if there is none. By name, otherwise the first one in enforce
+mode without `allow`. */ -}}
+{{- define "sidecar.tests.route" -}}
+{{- $found := dict -}}
+{{- range $route := .Values.config.routes -}}
+{{- $anybody := and (not $route.allow) (ne (default "enforce" $route.mode) "shadow") -}}
+{{- if and (not $found) (include "sidecar.tests.signed" $route) (ternary (eq (include "sidecar.routeName" $route) $.Values.tests.route) $anybody (ne $.Values.tests.route "")) -}}
+{{- $found = $route -}}
+{{- end -}}
+{{- end -}}
+{{- with $found }}{{ dict "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path) | toJson }}{{ end -}}
 {{- end }}
 
 {{- /* A secret as an argument of a command. */ -}}
@@ -78,6 +55,8 @@ metadata:
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation
+    # Helm stops at the first test that fails: what everybody can mend comes first, and `bypass` last.
+    helm.sh/hook-weight: {{ get (dict "signed" "1" "forged" "2" "bypass" "9") (index . 1) | default "3" | quote }}
 spec:
   restartPolicy: Never
   automountServiceAccountToken: false
@@ -107,6 +86,7 @@ spec:
         {{- toYaml $root.Values.securityContext | nindent 8 }}
       volumeMounts:
         - {name: test, mountPath: /etc/sidecar-test, readOnly: true}
+        - {name: webhook-sidecar-config, mountPath: /etc/sidecar, readOnly: true}
         {{- include "sidecar.secretMounts" $root | indent 6 }}
         {{- with $root.Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
@@ -115,9 +95,7 @@ spec:
   volumes:
     - name: test
       configMap: {name: {{ printf "%s-test" (include "sidecar.fullname" $root) | quote }}}
-    {{- with include "sidecar.secretVolumes" $root | trim }}
-    {{- . | nindent 4 }}
-    {{- end }}
+    {{- include "sidecar.volumes" $root | nindent 4 }}
     {{- with $root.Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -137,12 +115,13 @@ spec:
 {{- if eq .Values.mode "sidecar" -}}
 {{ $pods }}:{{ .Values.receiver.port }}
 {{- else if eq .Values.mode "library" -}}
-{{- if and .Values.tests.podSelector (hasPrefix "http" (default "" .Values.config.upstream)) -}}
-{{ $pods }}:{{ regexFind ":[0-9]+/?$" .Values.config.upstream | trimAll ":/" | default "80" }}
+{{- $upstream := include "sidecar.upstreamUrl" .Values.config -}}
+{{- if and .Values.tests.podSelector (hasPrefix "http" $upstream) -}}
+{{ $pods }}:{{ regexFind ":[0-9]+/?$" $upstream | trimAll ":/" | default "80" }}
 {{- end -}}
 {{- else -}}
-{{- $urls := list .Values.config.upstream -}}
-{{- range .Values.config.routes }}{{ $urls = append $urls .upstream }}{{ end -}}
+{{- $urls := list (include "sidecar.upstreamUrl" .Values.config) -}}
+{{- range .Values.config.routes }}{{ $urls = append $urls (include "sidecar.upstreamUrl" .) }}{{ end -}}
 {{- compact $urls | uniq | join "\n" -}}
 {{- end -}}
 {{- end }}

@@ -3,7 +3,11 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+from sidecar.cli.errors import unusable
+from sidecar.config.files import ReadFile, read_file
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
@@ -11,7 +15,12 @@ from sidecar.outcomes import DEFAULT_REJECTION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a configuration")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="a configuration")
+    parser.add_argument(
+        "--manifests",
+        metavar="FILE",
+        help="check the sidecar's ConfigMaps in Kubernetes manifests instead, without secrets; - for standard input",
+    )
     parser.add_argument(
         "--no-secrets",
         action="store_true",
@@ -20,16 +29,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if bool(arguments.files) == (arguments.manifests is not None):
+        unusable("needs either files with a configuration, or --manifests FILE")
+    results = _check_manifests(arguments.manifests) if arguments.manifests is not None else _check_files(arguments)
     failed = False
+    for result in results:
+        if isinstance(result, Config):
+            print(describe_routes(result))
+        else:
+            print(result, file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
+
+
+def _check_files(arguments: argparse.Namespace) -> Iterator[Config | ConfigError]:
     for file in arguments.files:
         try:
-            config = load_config(file, os.environ, resolve_secrets=not arguments.no_secrets)
+            yield load_config(file, os.environ, resolve_secrets=not arguments.no_secrets)
         except ConfigError as error:
-            print(error, file=sys.stderr)
-            failed = True
-        else:
-            print(describe_routes(config))
-    return 1 if failed else 0
+            yield error
+
+
+def _check_manifests(file: str) -> Iterator[Config | ConfigError | str]:
+    """Each configuration, or what is wrong with it; the object's name takes the place of the file's."""
+    from sidecar.inject.config_maps import find_configs  # noqa: PLC0415 - a hook that checks one file needs no manifests
+    from sidecar.inject.manifest import ManifestError  # noqa: PLC0415
+
+    shown = "standard input" if file == "-" else file
+    try:
+        found = find_configs(_read(file), shown)
+    except ManifestError as error:
+        yield f"sidecar check: {error}"
+        return
+    for name in found.elsewhere:
+        print(f"sidecar check: note: {name} is mounted, but not in these manifests; it is not checked", file=sys.stderr)
+    for name in found.without_key:
+        yield f"{name}: has no key config.yaml; put the configuration there"
+    if not found.configs and not found.without_key:
+        yield (
+            f"sidecar check: {shown}: no ConfigMap of the sidecar found; it has the label webhook-sidecar/config or "
+            "webhook-sidecar/injected, or a container named webhook-sidecar mounts it at /etc/sidecar"
+        )
+    for name, text in found.configs.items():
+        try:
+            yield load_config(name, {}, resolve_secrets=False, read=_reader(name, text.encode()))
+        except ConfigError as error:
+            yield error
+
+
+def _reader(name: str, content: bytes) -> ReadFile:
+    """Reads the configuration under its object's name, and files as they are."""
+    return lambda path, size: content[:size] if path == name else read_file(path, size)
+
+
+def _read(file: str) -> str:
+    try:
+        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
+    except OSError as error:
+        unusable(f"{file} can't be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        unusable(f"{file} is not UTF-8 (at byte {error.start}); save it as UTF-8")
 
 
 def describe_routes(config: Config) -> str:

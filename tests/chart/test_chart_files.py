@@ -1,6 +1,7 @@
 """The generated files in helm/ are up to date, and what appears in two places agrees."""
 
 import json
+import re
 from typing import Any
 
 import chart_files
@@ -9,11 +10,21 @@ import yaml
 from chart import CHART
 
 from sidecar import __version__
+from sidecar.config.presets import preset_names
 
 
 @pytest.mark.parametrize("file", chart_files.generate(), ids=lambda file: file.name)
 def test_a_generated_file_is_up_to_date(file: Any) -> None:
     assert file.read_text() == chart_files.generate()[file], "run `make docs`"
+
+
+def test_the_templates_check_only_what_the_chart_knows() -> None:
+    """What a configuration means is judged by the program: no rule and no preset is there a second time."""
+    assert len((CHART / "templates/_check.tpl").read_text().splitlines()) <= 200
+    every = "".join(file.read_text() for file in (CHART / "templates").rglob("*.*"))
+    named = [name for name in preset_names() if re.search(rf"\b{re.escape(name)}\b", every)]
+    assert set(named) <= {"github", "line", "make", "merge"}  # an example, and words
+    assert not (CHART / "files").exists()
 
 
 def test_the_chart_has_the_version_of_the_program() -> None:

@@ -34,11 +34,11 @@ def without_release(value: Any) -> Any:
 @pytest.mark.parametrize("tool", HELMS)
 def test_a_chart_of_ones_own_gets_the_container_that_the_sidecar_mode_has(parent: Path, tool: str) -> None:
     made = objects(helm("template", "release", parent, tool=tool))
-    assert {each["kind"] for each in made} == {"Deployment", "Service", "ConfigMap", "NetworkPolicy"}
+    assert {each["kind"] for each in made} == {"Deployment", "Service", "ConfigMap", "NetworkPolicy", "Job"}
     labels = of_kind(made, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert of_kind(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     pod = of_kind(made, "Deployment")["spec"]["template"]["spec"]
-    config = of_kind(made, "ConfigMap")
+    config = of_kind(made, "ConfigMap", "-sidecar")
     (container,) = pod["initContainers"]
     assert container["restartPolicy"] == "Always"
     assert {"name": "webhook-sidecar-config", "configMap": {"name": config["metadata"]["name"]}} in pod["volumes"]
@@ -63,16 +63,10 @@ def test_a_dependency_that_is_switched_off_leaves_nothing(parent: Path) -> None:
 
 
 def test_a_parent_gets_the_errors_in_its_values(parent: Path) -> None:
-    with pytest.raises(Exception, match=r"config\.routes\[0\]\.verify: 'gihub' is not a preset"):
-        helm(
-            "template",
-            "release",
-            parent,
-            "--set",
-            "webhook-sidecar.config.routes[0].verify=gihub",
-            "--set",
-            "webhook-sidecar.config.routes[0].path=/a",
-        )
+    with pytest.raises(
+        Exception, match=r"secrets\[0\]\.file: '/run/secrets/shopify/secret' is in a Secret that is not mounted"
+    ):
+        helm("template", "release", parent, "--set", "webhook-sidecar.existingSecrets={other}")
 
 
 @pytest.mark.parametrize("version", ["1.36.0", "1.37.0"])

@@ -10,6 +10,8 @@ import yaml
 from chart import CHART, CI, HELMS, containers, helm, objects, of_kind, template
 from stub_api import stub_api
 
+from sidecar.config.loader import load_config
+
 ROUTE = {"path": "/hooks", "verify": "github", "secrets": [{"file": "/run/secrets/hooks/current"}]}
 GATEWAY: dict[str, Any] = {
     "config": {"upstream": "http://receiver:3000", "routes": [ROUTE]},
@@ -172,13 +174,13 @@ def test_what_helm_test_sends() -> None:
     signed = [
         "send",
         "http://release-webhook-sidecar.hooks:80/webhooks/stripe",
-        "--preset=stripe",
-        "--secret=file:/run/secrets/stripe-webhook/secret",
+        "--config=/etc/sidecar/config.yaml",
+        "--route=webhooks-stripe",
     ]
     pods = "http://release-webhook-sidecar-test-pods.hooks:3000/"
     assert arguments == {
         "signed": [*signed, "--expect=2xx"],
-        "forged": [*signed, "--tamper", "--expect=403"],
+        "forged": [*signed, "--forged"],
         "bypass": ["send", pods, "--preset=github", "--secret=env:NONE", "--expect=none"],
     }
     assert all(each["metadata"]["annotations"]["helm.sh/hook"] == "test" for each in made if each["kind"] == "Pod")
@@ -208,37 +210,67 @@ def test_what_helm_test_sends() -> None:
         "bypass": pods,
     }
 
-    # A token does not notice a changed body, so what is forged is the token.
-    token = template(ci("sidecar-socket"))
-    (forged,) = containers(of_kind(token, "Pod", "-forged"))
-    assert forged["args"][2:] == ["--preset=gitlab", "--secret=file:/etc/sidecar-test/forged", "--expect=403"]
-    assert of_kind(token, "ConfigMap", "-test")["data"]["forged"] == "forged:this-is-not-the-secret"
 
-    own = template(ci("own-scheme"))
-    scheme = yaml.safe_load(of_kind(own, "ConfigMap", "-test")["data"]["scheme.yaml"])
-    assert scheme["signed"] == "{timestamp}.{body}"
-    (forged,) = containers(of_kind(own, "Pod", "-forged"))
-    assert {"--preset=/etc/sidecar-test/scheme.yaml", "--secret=env:ACME_SECRET", "--expect=401"} <= set(forged["args"])
+def test_helm_test_has_the_configuration_and_the_secrets_of_the_pods() -> None:
+    for name in ("gateway-full", "own-scheme", "sidecar-socket"):
+        made = template(ci(name))
+        (sidecar,) = (each for each in containers(pod_of(made)) if each["name"] == "webhook-sidecar")
+        for suffix in ("-signed", "-forged"):
+            test = of_kind(made, "Pod", suffix)
+            (container,) = containers(test)
+            its = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert {mount["mountPath"]: mount["name"] for mount in sidecar["volumeMounts"]}.items() <= its.items()
+            assert container.get("env") == sidecar.get("env")
+            volumes = {volume["name"]: volume for volume in test["spec"]["volumes"]}
+            theirs = {volume["name"]: volume for volume in pod_of(made)["spec"]["volumes"]}
+            assert all(volumes[name] == theirs[name] for name in volumes if name != "test")
+        assert of_kind(made, "ConfigMap", "-test")["data"].keys() <= {"api-key.yaml", "body"}
+
+
+def test_a_red_bypass_keeps_no_other_test_from_running() -> None:
+    """Helm runs tests by weight, and stops at the first one that fails."""
+    values = ci("begini")
+    values["config"]["routes"].append(ROUTE)
+    values["existingSecrets"].append("hooks")
+    weights = {
+        each["metadata"]["name"].partition("-test-")[2]: int(each["metadata"]["annotations"]["helm.sh/hook-weight"])
+        for each in template(values)
+        if each["kind"] == "Pod"
+    }
+    assert sorted(weights, key=lambda name: weights[name])[:2] == ["signed", "forged"]
+    assert max(weights, key=lambda name: weights[name]) == "bypass"
+    assert {"delivery-accepted", "delivery-refused"} < weights.keys()
+    assert sorted(weights.values())[-2:] != [9, 9]
 
 
 @pytest.mark.parametrize(
-    ("route", "status"),
+    ("routes", "tests", "tried"),
     [
-        ({}, 403),
-        ({"verify": "shopify"}, 401),
-        ({"verify": "xero", "reject": {"body": "no"}}, 401),
-        ({"verify": "xero", "reject": {"status": 404}}, 404),
-        ({"verify": "xero", "reject": "resend"}, 401),
-        ({"verify": "intercom", "reject": "resend"}, 429),
-        ({"verify": "begini", "reject": "resend"}, 503),
-        ({"verify": {"preset": "begini", "reject": {"status": 400}}}, 400),
-        ({"verify": {"preset": "begini", "delivery": {"resend_status": 500}}, "reject": "resend"}, 500),
+        ([ROUTE], {}, "hooks"),
+        ([ROUTE | {"name": "named"}], {}, "named"),
+        ([ROUTE | {"path": f"/{'a' * 70}/b-"}], {}, "a" * 63),
+        ([ROUTE | {"path": "/*"}], {}, "root"),
+        ([ROUTE | {"path": "/x", "allow": ["192.0.2.1"]}, ROUTE], {}, "hooks"),
+        ([ROUTE | {"path": "/x", "mode": "shadow"}, ROUTE], {}, "hooks"),
+        ([ROUTE | {"path": "/x", "methods": ["PUT"]}, ROUTE], {}, "hooks"),
+        ([{"path": "/x", "open": True}, {"path": "/y", "verify": "none", "allow": ["192.0.2.1"]}, ROUTE], {}, "hooks"),
+        ([ROUTE, ROUTE | {"path": "/x"}], {"route": "x"}, "x"),
+        ([ROUTE], {"route": "none"}, None),
+        ([{"path": "/x", "open": True}], {}, None),
     ],
 )
-def test_the_test_expects_the_status_of_the_routes_rejections(route: dict[str, Any], status: int) -> None:
-    made = template(GATEWAY | {"config": GATEWAY["config"] | {"routes": [ROUTE | route]}})
-    (forged,) = containers(of_kind(made, "Pod", "-forged"))
-    assert f"--expect={status}" in forged["args"]
+def test_the_route_that_is_tried(routes: list[dict[str, Any]], tests: dict[str, Any], tried: str | None) -> None:
+    """By the name that the program gives it."""
+    made = template(GATEWAY | {"config": GATEWAY["config"] | {"routes": routes}, "tests": tests})
+    pods = {each["metadata"]["name"].partition("-test-")[2]: each for each in made if each["kind"] == "Pod"}
+    if tried is None:
+        assert set(pods) == {"bypass"}
+        return
+    for name in ("signed", "forged"):
+        assert f"--route={tried}" in containers(pods[name])[0]["args"]
+    text = of_kind(made, "ConfigMap", "-webhook-sidecar")["data"]["config.yaml"].encode()
+    config = load_config("config.yaml", {}, resolve_secrets=False, read=lambda name, size: text[:size])
+    assert tried in [route.name for route in config.routes.routes]
 
 
 @pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))
@@ -248,10 +280,11 @@ def test_the_notes_tell_how_to_send_a_first_delivery(values: Path) -> None:
     assert "%!" not in notes
     if "mode: library" in values.read_text():
         assert 'include "sidecar.container" (index .Subcharts "webhook-sidecar")' in notes
+        assert "webhook-sidecar/inject: enabled" not in notes
     else:
         assert "rollout status deployment/" in notes
         assert (
-            ("sidecar send http://127.0.0.1:8080/" in notes)
+            ("sidecar send http://127.0.0.1:8" in notes)
             or ("v1/webhooks-management/test" in notes)
             or ("No route can be tried" in notes)
         )

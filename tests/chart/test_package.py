@@ -78,7 +78,8 @@ def files_of(package: Path) -> dict[str, bytes]:
 def test_a_package_has_what_a_user_needs_and_no_tests(tmp_path: Path) -> None:
     helm("package", CHART, "--destination", tmp_path)
     names = set(files_of(tmp_path / NAME))
-    assert {"Chart.yaml", "README.md", "values.yaml", "values.schema.json", "files/presets.json"} <= names
+    assert {"Chart.yaml", "README.md", "values.yaml", "values.schema.json", "templates/checkjob.yaml"} <= names
+    assert not [name for name in names if "preset" in name]
     assert not [name for name in names if name.startswith("ci/")]
 
 
