@@ -32,6 +32,7 @@ MODULES = [
     "http1.incoming",
     "http1.light_task",
     "http1.request_parser",
+    "http1.slots",
     "http1.status_response",
     "http1.transport",
     "http1.upstream",

@@ -77,6 +77,8 @@ def check_timeouts(file: FileSettings, report: Report) -> None:
 
     Only times that the file sets are compared: nearly every provider gives up before our defaults are over.
     """
+    for index, route in enumerate(file.routes):
+        _check_route_timeouts(("routes", index, "timeouts"), route, report)
     # The total includes the time until the response begins.
     key = next((key for key in ("total", "response") if report.is_given(("timeouts", key))), None)
     if key is None or report.is_wrong(("timeouts",)):
@@ -85,7 +87,7 @@ def check_timeouts(file: FileSettings, report: Report) -> None:
     waits = {
         route.scheme.name or f"routes[{index}]": route.scheme.delivery.timeout
         for index, route in enumerate(file.routes)
-        if route.scheme is not None
+        if route.scheme is not None and route.timeouts.total is None
     }
     shorter = {name: wait for name, wait in waits.items() if wait is not None and wait < allowed}
     if shorter:
@@ -94,6 +96,17 @@ def check_timeouts(file: FileSettings, report: Report) -> None:
         report.warn(
             ("timeouts", key),
             f"gives the receiver {allowed:g} s, but the provider gives up sooner: {who}; use at most {least:g}s",
+        )
+
+
+def _check_route_timeouts(at: Path, route: RouteSettings, report: Report) -> None:
+    key = "total" if route.timeouts.total is not None else "response"
+    allowed: float | None = getattr(route.timeouts, key)
+    wait = route.scheme.delivery.timeout if route.scheme is not None else None
+    if allowed is not None and wait is not None and wait < allowed:
+        report.warn(
+            (*at, key),
+            f"gives the receiver {allowed:g} s, but {_provider(route.scheme)} gives up after {wait:g} s; use at most {wait:g}s",
         )
 
 
@@ -231,9 +244,9 @@ def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, repo
         )
 
 
-def _provider(scheme: Scheme) -> str:
+def _provider(scheme: Scheme | None) -> str:
     """For messages."""
-    return scheme.name or "the provider"
+    return (scheme.name if scheme is not None else "") or "the provider"
 
 
 def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:
@@ -321,10 +334,10 @@ def _listeners(file: FileSettings) -> list[tuple[str, ListenAddress]]:
 
 def _upstreams(file: FileSettings) -> Iterable[tuple[Path, UpstreamAddress]]:
     if file.upstream is not None:
-        yield ("upstream",), file.upstream
+        yield ("upstream",), file.upstream.url
     for index, route in enumerate(file.routes):
         if route.upstream is not None:
-            yield ("routes", index, "upstream"), route.upstream
+            yield ("routes", index, "upstream"), route.upstream.url
 
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -12,7 +12,6 @@ from sidecar.config.fields.address import (
     Listen,
     RangeSources,
     TrustedProxy,
-    UpstreamURL,
     WebURL,
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
@@ -28,6 +27,7 @@ from sidecar.config.fields.number import (
 )
 from sidecar.config.fields.reference import ReplayStore, SecretReference
 from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath
+from sidecar.config.fields.upstream import UPSTREAM_OR_URL
 from sidecar.config.presets import Verify
 from sidecar.config.scheme_keys import REJECT_KEYS
 from sidecar.config.settings import (
@@ -40,6 +40,7 @@ from sidecar.config.settings import (
     RouteLimits,
     RouteMode,
     RouteSettings,
+    RouteTimeouts,
     SignSettings,
 )
 from sidecar.http1.upstream import Timeouts
@@ -115,7 +116,21 @@ ROUTE = Section(
             Flag(), "true forwards everything without verification; meant for the receiver's own health checks"
         ),
         "upstream": Key(
-            UpstreamURL(), "the receiver of this route; default: the common upstream", ["http://127.0.0.1:3001"]
+            UPSTREAM_OR_URL,
+            "the receiver of this route: its URL, or a mapping that says how it is connected to; "
+            "default: the common upstream",
+            ["http://127.0.0.1:3001"],
+        ),
+        "timeouts": Key(
+            Section(
+                RouteTimeouts,
+                {
+                    "connect": Key(Duration(), "default: the common timeouts.connect", ["9s"]),
+                    "response": Key(Duration(), "default: the common timeouts.response", ["9s"]),
+                    "total": Key(Duration(), "default: the common timeouts.total", ["10s"]),
+                },
+            ),
+            "time limits for the receiver of this route",
         ),
         "public_url": Key(
             WebURL(),
@@ -278,8 +293,8 @@ CONFIG = Section(
             [{"env": "SIDECAR_ADMIN_TOKEN"}],
         ),
         "upstream": Key(
-            UpstreamURL(),
-            "your receiver: http, https or unix:/path",
+            UPSTREAM_OR_URL,
+            "your receiver: its URL (http, https or unix:/path), or a mapping that says how it is connected to",
             ["http://127.0.0.1:3000", "unix:/run/app.sock"],
         ),
         "public_url": Key(

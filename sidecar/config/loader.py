@@ -9,7 +9,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -32,8 +32,9 @@ from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, RouteMode, RouteSettings
+from sidecar.config.upstream_tls import TlsLoader
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
-from sidecar.http1.upstream import UpstreamAddress
+from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
@@ -78,7 +79,8 @@ def load_config(
     report = Report(source)
     settings = _read_settings(source.value, report)
     secrets = SecretResolver(env, read, report, resolves=resolve_secrets)
-    return _Builder(settings, report, secrets, ranges).build(file)
+    tls = TlsLoader(read, report, resolves=resolve_secrets)
+    return _Builder(settings, report, secrets, tls, ranges).build(file)
 
 
 def _read_settings(value: dict[str, object], report: Report) -> FileSettings:
@@ -98,6 +100,7 @@ class _Builder:
     settings: FileSettings
     report: Report
     secrets: SecretResolver
+    tls: TlsLoader
     fetched: Mapping[str, Networks]
     ranges: dict[str, Networks] = field(default_factory=dict)  #: the published networks that are used, by preset
 
@@ -172,12 +175,15 @@ class _Builder:
         path = route.path.removesuffix("*")
         body_limit = route.limits.body or self.settings.limits.body
         verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
+        pool, host = self._make_pool(at, route)
         return Route(
             name=route.name or _name_from_path(route.path),
             path=path.encode(),
             prefix=route.path.endswith("/*"),
             methods=frozenset(route.methods or (("GET", "HEAD", "POST") if route.open else ("POST",))),
-            upstream=route.upstream or self.settings.upstream or _NO_UPSTREAM,
+            upstream=pool.address,
+            pool=pool,
+            host=host,
             body_limit=body_limit,
             rejection=rejection,
             verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
@@ -191,6 +197,18 @@ class _Builder:
             upstream_signer=self._make_signer((*at, "sign", "secret"), route),
             handshakes=self._make_handshakes(at, route, secrets, f"{public_url.rstrip('/')}{path}"),
         )
+
+    def _make_pool(self, at: Path, route: RouteSettings) -> tuple[UpstreamSettings, bytes]:
+        """How the route's receiver is connected to, and the Host that it gets."""
+        common = self.settings.timeouts
+        given = {key: value for key, value in asdict(route.timeouts).items() if value is not None}
+        timeouts = replace(common, **given) if given else common
+        upstream = route.upstream or self.settings.upstream
+        if upstream is None:
+            return UpstreamSettings(_NO_UPSTREAM, timeouts), b""
+        above: Path = at if route.upstream is not None else ()
+        tls = self.tls.load((*above, "upstream", "tls"), upstream.tls)
+        return UpstreamSettings(upstream.url, timeouts, tls, upstream.connections), upstream.host.encode()
 
     def _make_secrets(self, at: Path, refs: tuple[SecretRef, ...], scheme: Scheme | None) -> list[Secret]:
         """The secrets that are available and in the scheme's form. Missing ones are mistakes unless optional."""

@@ -31,6 +31,29 @@ _FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
 #: Fields of `Config` that the keys above show, or that are no settings.
 _FILE_REST = frozenset({"client_header", "trust_unix", "replay_password", "ranges", "accounts"})
 
+
+def _upstream(route: Route) -> Any:
+    """The receiver's URL, or a mapping if there is more to say. Of a certificate it says only that there is one."""
+    url, pool = str(route.upstream), route.pool
+    if pool is None or (pool.tls is None and pool.connections is None and not route.host):
+        return url
+    tls = pool.tls
+    return {
+        "url": url,
+        "host": route.host.decode() or None,
+        "connections": pool.connections,
+        "tls": {"server_name": tls.server_name or None, "client_cert": tls.presents_certificate} if tls else None,
+    }
+
+
+def _timeouts(route: Route) -> dict[str, float] | None:
+    """The limits that the receiver has on this route, in seconds."""
+    if route.pool is None:
+        return None
+    timeouts = route.pool.timeouts
+    return {"connect": timeouts.connect, "response": timeouts.response, "total": timeouts.total}
+
+
 #: Keys of a route that are not fields of `Route`.
 _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "path": lambda route: route.pattern,
@@ -39,13 +62,27 @@ _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "methods": lambda route: sorted(route.methods),
     "mode": lambda route: "shadow" if route.shadow else "enforce",
     "body": lambda route: route.body_limit,
+    "upstream": _upstream,
+    "timeouts": _timeouts,
     "sign": lambda route: "standard-webhooks" if route.upstream_signer is not None else None,
     "replay": lambda route: route.replay.seconds if route.replay is not None else None,
     "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},
 }
 #: Fields of `Route` that the keys above show.
 _ROUTE_REST = frozenset(
-    {"prefix", "verifier", "preset", "open", "shadow", "body_limit", "rejection", "handshakes", "upstream_signer"}
+    {
+        "prefix",
+        "verifier",
+        "preset",
+        "open",
+        "shadow",
+        "body_limit",
+        "rejection",
+        "handshakes",
+        "upstream_signer",
+        "pool",
+        "host",
+    }
 )
 
 

@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import Any
 
 from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
+from sidecar.config.fields.upstream import UpstreamFileSettings
 from sidecar.config.problems import Problem
 from sidecar.config.secrets import SecretRef
 from sidecar.http1.sockets import ListenAddress
-from sidecar.http1.upstream import Timeouts, UpstreamAddress
+from sidecar.http1.upstream import Timeouts
 from sidecar.replay.store import StoreAddress
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
@@ -59,6 +60,15 @@ class RouteLimits:
     body: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RouteTimeouts:
+    """`timeouts:` of a route, in seconds. None: as for all routes."""
+
+    connect: float | None = None
+    response: float | None = None
+    total: float | None = None
+
+
 #: The value of `reject:` for a response after which the provider sends again.
 RESEND = "resend"
 
@@ -90,8 +100,9 @@ class RouteSettings:
     methods: tuple[str, ...] = ()
     mode: RouteMode = RouteMode.ENFORCE
     open: bool = False
-    upstream: UpstreamAddress | None = None
+    upstream: UpstreamFileSettings | None = None
     public_url: str = ""
+    timeouts: RouteTimeouts = RouteTimeouts()
     limits: RouteLimits = RouteLimits()
     sign: SignSettings | None = None
     replay: float | None = None
@@ -141,7 +152,7 @@ class FileSettings(CommonSettings):
     """A configuration file as written: secrets are references, and routes know nothing of each other."""
 
     admin_token: SecretRef | None = None
-    upstream: UpstreamAddress | None = None
+    upstream: UpstreamFileSettings | None = None
     public_url: str = ""
     trusted_proxies: tuple[IPNetwork | str, ...] = ()
     client_ip_header: str = "X-Forwarded-For"

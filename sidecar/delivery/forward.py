@@ -52,7 +52,7 @@ class Forwarder:
         key, *items = await delivery.compute(fingerprints)
         turn = ReplayTurn(self._replays, key, route.replay, route.name, others, items=items)
         try:
-            longest = delivery.snapshot.upstreams[route.upstream].longest
+            longest = delivery.snapshot.upstreams[route].longest
             await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)
         except StoreUnavailableError as error:
             if not route.replay.fail_open:
@@ -71,7 +71,7 @@ class Forwarder:
         if record.trace is not None:
             record.trace.upstream_began = began
         signed = await self._sign(delivery, permission) if delivery.route.upstream_signer is not None else b""
-        upstream = delivery.snapshot.upstreams[delivery.route.upstream]
+        upstream = delivery.snapshot.upstreams[delivery.route]
         head = upstream_head(delivery, permission, signed)
         connection = await upstream.send(head, body.pieces, body.size, no_body=record.method == "HEAD")
 

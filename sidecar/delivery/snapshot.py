@@ -6,17 +6,22 @@ from functools import lru_cache
 
 from sidecar.config.settings import Config
 from sidecar.http1.head import RequestHead
-from sidecar.http1.upstream import Upstream, UpstreamAddress
+from sidecar.http1.upstream import Upstream, UpstreamSettings
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.refusal_limit import RefusalLimit
+from sidecar.routing.routes import Route
 
 
 class Snapshot:
     """One configuration and what belongs to it alone. A delivery keeps the snapshot it began with."""
 
-    def __init__(self, config: Config, upstreams: Mapping[UpstreamAddress, Upstream]) -> None:
+    def __init__(self, config: Config, pools: Mapping[UpstreamSettings, Upstream]) -> None:
         self.config = config
-        self.upstreams = upstreams
+        self.pools = pools
+        #: The pool of each route; to find one by its settings would take hashing all of them.
+        self.upstreams: Mapping[Route, Upstream] = {
+            route: pools[settings_of(route, config)] for route in config.routes.routes
+        }
         self.refusal_limit = RefusalLimit(config.limits.refusals)
         self.warned: set[str] = set()  #: names of routes that a warning about proxies was logged for
         self.trusts_nobody = not (config.trusted_proxies.cidrs or config.trust_unix)
@@ -42,13 +47,13 @@ class CurrentSnapshot:
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.snapshot = Snapshot(config, self._upstreams(config, {}))
+        self.snapshot = Snapshot(config, self._pools(config, {}))
 
     def apply(self, config: Config) -> None:
         old = self.snapshot
-        self.snapshot = Snapshot(config, self._upstreams(config, old.upstreams))
-        for address, upstream in old.upstreams.items():
-            if self.snapshot.upstreams.get(address) is not upstream:
+        self.snapshot = Snapshot(config, self._pools(config, old.pools))
+        for settings, upstream in old.pools.items():
+            if settings not in self.snapshot.pools:
                 upstream.close()
 
     def trusts_peer(self, peer: str | None) -> bool:
@@ -56,19 +61,29 @@ class CurrentSnapshot:
         return self.snapshot.resolve_peer(peer).trusted_peer
 
     def close(self) -> None:
-        for upstream in self.snapshot.upstreams.values():
+        for upstream in self.snapshot.pools.values():
             upstream.close()
 
-    def _upstreams(self, config: Config, old: Mapping[UpstreamAddress, Upstream]) -> Mapping[UpstreamAddress, Upstream]:
+    def _pools(self, config: Config, old: Mapping[UpstreamSettings, Upstream]) -> Mapping[UpstreamSettings, Upstream]:
         """A pool for each receiver; one whose settings did not change is kept, with its connections."""
-        upstreams: dict[UpstreamAddress, Upstream] = {}
+        pools: dict[UpstreamSettings, Upstream] = {}
         for route in config.routes.routes:
-            address = route.upstream
-            if address not in upstreams:
-                kept = old.get(address)
-                upstreams[address] = (
-                    kept
-                    if kept is not None and kept.timeouts == config.timeouts
-                    else Upstream(address, config.timeouts, self._loop)
-                )
-        return upstreams
+            settings = settings_of(route, config)
+            if settings not in pools:
+                kept = old.get(settings)
+                pools[settings] = kept if kept is not None else self._open(settings)
+        return pools
+
+    def _open(self, settings: UpstreamSettings) -> Upstream:
+        return Upstream(
+            settings.address,
+            settings.timeouts,
+            self._loop,
+            tls=settings.tls,
+            connections=settings.connections,
+        )
+
+
+def settings_of(route: Route, config: Config) -> UpstreamSettings:
+    """How the route's receiver is connected to."""
+    return route.pool if route.pool is not None else UpstreamSettings(route.upstream, config.timeouts)

@@ -21,6 +21,7 @@ _OURS: Final = frozenset(
 #: Reserved on routes with `sign:`. On others they belong to a Standard Webhooks sender.
 UPSTREAM_SIGNATURE_FIELDS: Final = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_HOST: Final = frozenset({b"host"})
 #: We respond to `Expect` ourselves.
 _DROPPED: Final = HOP_BY_HOP | _OURS | {b"expect"}
 #: Receivers believe further ones: X-Forwarded-Port, X-Forwarded-Prefix, X-Forwarded-User...
@@ -41,13 +42,15 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
     client = delivery.client
     assert client is not None  # stage 2
     added = forwarding_lines(head, client, delivery.snapshot.config.client_header)
-    if b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
+    replaced = UPSTREAM_SIGNATURE_FIELDS if route.upstream_signer is not None else _NOTHING
+    if route.host:
+        replaced, added = replaced | _HOST, b"Host: %b\r\n%b" % (route.host, added)
+    elif b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
         added = b"Host: %b\r\n%b" % (route.upstream.authority, added)
     if isinstance(permission, Verified):
         added += verified_lines(route.name, permission.secret_id)
     else:
         added += verified_lines(permission.label, "")
-    replaced = UPSTREAM_SIGNATURE_FIELDS if route.upstream_signer is not None else _NOTHING
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
     size, added = delivery.body.size, added + signed

@@ -35,10 +35,18 @@ NEXT_ADDRESS_SECONDS: Final = 0.25
 class Connector:
     """Opens connections to one receiver."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: "UpstreamAddress", tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: "UpstreamAddress",
+        tls: ssl.SSLContext | None,
+        server_name: str = "",
+    ) -> None:
+        """`server_name` is the name that the receiver's certificate must have; empty: the host of `address`."""
         self._loop = loop
         self._address = address
         self._tls = tls
+        self._server_name = (server_name or address.host) if tls is not None else None
         self._resolver = None if _needs_no_name(address) else Resolver(loop, address.host, address.port)
 
     async def connect(self, seconds: float, protocol: Callable[[], P]) -> P:
@@ -82,7 +90,7 @@ class Connector:
             _, connection = await self._loop.create_unix_connection(protocol, address.path)
         else:
             _, connection = await self._loop.create_connection(
-                protocol, address.host, address.port, ssl=tls, server_hostname=address.host if tls else None
+                protocol, address.host, address.port, ssl=tls, server_hostname=self._server_name
             )
         return connection
 
@@ -93,7 +101,7 @@ class Connector:
             self._resolver.overtaken(addresses[:place])
         try:
             _, connection = await self._loop.create_connection(
-                protocol, sock=opened, ssl=self._tls, server_hostname=self._address.host if self._tls else None
+                protocol, sock=opened, ssl=self._tls, server_hostname=self._server_name
             )
         except BaseException:
             opened.close()

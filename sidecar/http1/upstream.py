@@ -17,12 +17,14 @@ from typing import Any, Final, NamedTuple
 import httptools
 
 from sidecar.http1.admission import KEEP_ALIVE_SECONDS
+from sidecar.http1.client_tls import ClientTls
 from sidecar.http1.connect import Connector
 from sidecar.http1.deadlines import DeadlineQueue
 from sidecar.http1.fields import HARMLESS_OPTIONS, HOP_BY_HOP, connection_options
 from sidecar.http1.head import FieldNames, field_lines, field_names
 from sidecar.http1.light_task import Signal
 from sidecar.http1.other_protocols import name_response_protocol
+from sidecar.http1.slots import Slots
 from sidecar.http1.transport import write_pieces
 from sidecar.outcomes import Aborted, DeliveryEnd, Reason, Rejected
 
@@ -55,6 +57,15 @@ class Timeouts:
     total: float = 60.0
     idle: float = 1.0
     keep_alive: float = KEEP_ALIVE_SECONDS
+
+
+class UpstreamSettings(NamedTuple):
+    """A receiver, and how it is connected to. Routes with equal settings share its connections."""
+
+    address: UpstreamAddress
+    timeouts: Timeouts
+    tls: ClientTls | None = None  #: None: the system's authorities, for https
+    connections: int | None = None  #: the most at a time; None: as many as there are deliveries
 
 
 #: Largest head of a response, bytes, with all informational ones before it; also the largest trailer section.
@@ -170,6 +181,8 @@ class Connection(asyncio.Protocol):
             self._signal.set()
         elif self.head_done:
             self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection in the middle of its response")
+        elif isinstance(exc, ssl.SSLError):  # with TLS 1.3 it rejects a certificate when we have sent the request
+            self.fail(Reason.UPSTREAM_BROKE, f"the receiver ended TLS: {exc.reason or type(exc).__name__}")
         else:
             self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection without a response")
 
@@ -302,15 +315,26 @@ class ResponseFields:
 class Upstream:
     """The connections to one receiver: `send`, read the response from the connection, then `finish`."""
 
-    def __init__(self, address: UpstreamAddress, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        address: UpstreamAddress,
+        timeouts: Timeouts,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        tls: ClientTls | None = None,
+        connections: int | None = None,
+    ) -> None:
         self.address = address
         self.timeouts = timeouts
         self.loop = loop
+        self._slots = Slots(connections, timeouts.connect, loop, str(address)) if connections is not None else None
         self.connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # in order of use; a dict, so that any can be taken out at once
         self._closing = False
-        tls = ssl.create_default_context() if address.scheme == "https" else None
-        self._connector = Connector(loop, address, tls)
+        context = (
+            tls.context if tls is not None else ssl.create_default_context() if address.scheme == "https" else None
+        )
+        self._connector = Connector(loop, address, context, tls.server_name if tls is not None else "")
         self._sweeper: asyncio.TimerHandle | None = None
         self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(
             loop, min(timeouts.response, timeouts.total), self._response_late
@@ -328,11 +352,14 @@ class Upstream:
         `upstream_unreachable` (no connection within `timeouts.connect`, with retries if refused), `upstream_timeout`
         (no response within `timeouts.response`), or `upstream_broke` (anything that is not a response).
         """
-        connection = self._take()
-        if connection is None:
-            connection = await self.loop.create_task(
-                self._connector.connect(self.timeouts.connect, lambda: Connection(self))
-            )
+        if self._slots is None:
+            connection = self._take()
+            if connection is None:
+                connection = await self.loop.create_task(
+                    self._connector.connect(self.timeouts.connect, lambda: Connection(self))
+                )
+        else:
+            connection = await self._take_in_turn(self._slots)
         connection.write(head, body, size, no_body=no_body)
         due = self._response_clock.add(connection)
         try:
@@ -354,6 +381,22 @@ class Upstream:
             connection.total_timer.cancel()
             connection.total_timer = None
         connection.release()
+        if self._slots is not None:
+            self._slots.give()
+
+    async def _take_in_turn(self, slots: Slots) -> Connection:
+        """A connection once there are fewer than `connections`; the wait and the attempts share `timeouts.connect`."""
+        deadline = self.loop.time() + self.timeouts.connect
+        await slots.take()
+        try:
+            connection = self._take()
+            if connection is None:
+                left = max(deadline - self.loop.time(), 0.0)
+                connection = await self.loop.create_task(self._connector.connect(left, lambda: Connection(self)))
+        except BaseException:
+            slots.give()
+            raise
+        return connection
 
     def put_back(self, connection: Connection) -> None:
         if self._closing:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.http1.upstream import UpstreamAddress
+from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import Reason, Rejected, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.networks import Networks
@@ -39,6 +39,8 @@ class Route:
     handshakes: Handshakes | None = None
     replay: Replay | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
+    pool: UpstreamSettings | None = None  #: how the receiver is connected to; None: as the whole configuration says
+    host: bytes = b""  #: the Host that the receiver gets; empty: the sender's
 
     @property
     def pattern(self) -> str:

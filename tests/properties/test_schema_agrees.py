@@ -31,7 +31,7 @@ from sidecar.config.fields.address import (
     WebURL,
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
-from sidecar.config.fields.mapping import Items, Section
+from sidecar.config.fields.mapping import Items, Section, ShortOrSection
 from sidecar.config.fields.message import FieldName, JsonPlace, PlainPlaces, RequiredValues, SignedMessages
 from sidecar.config.fields.number import (
     Count,
@@ -65,6 +65,7 @@ from sidecar.config.fields.text import (
     SignatureHeader,
     Text,
 )
+from sidecar.config.fields.upstream import HostField, ServerName
 from sidecar.config.keys import CONFIG, Rejection
 from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.presets import Verify, apply_changes, preset_names, read_preset
@@ -81,7 +82,7 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), Rejection(), RejectionStatus(), ReplayStore(), ResendStatus(), RoutePath(),
         Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
-        SocketPath(), HostPattern(), LogRate(), FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(),
+        SocketPath(), HostPattern(), LogRate(), HostField(), ServerName(), FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(),
         BODY_HASH,
     )
 }  # fmt: skip
@@ -147,6 +148,8 @@ def is_excepted(kind: ValueType[Any], value: Any) -> bool:
         return any(is_excepted(key.type, value[name]) for name, key in kind.keys.items() if name in value)
     if isinstance(kind, Verify):
         return is_excepted(SCHEME, value) or _changes_what_is_not_there(value)
+    if isinstance(kind, ShortOrSection):
+        return is_excepted(kind.section if isinstance(value, dict) else kind.short, value)
     if isinstance(kind, Items) and isinstance(value, list):
         return any(is_excepted(kind.item, item) for item in value)
     return any(rule(value) for rule in EXCEPTIONS.get(type(kind), ()) if validator_of(kind).is_valid(value))
@@ -162,6 +165,9 @@ def form_of(kind: Any) -> Any:
     if isinstance(kind, Section):
         form.keys = {name: key._replace(type=form_of(key.type)) for name, key in kind.keys.items()}
         form._make = form._check = None
+    elif isinstance(kind, ShortOrSection):
+        form.section = form_of(kind.section)
+        form._make = lambda value: value
     elif isinstance(kind, Items):
         form.item = form_of(kind.item)
     elif isinstance(kind, Verify):
@@ -384,6 +390,8 @@ def test_every_kind_of_value_of_the_configuration_is_compared() -> None:
         if isinstance(kind, Section) and not isinstance(kind, SecretReference):
             for key in kind.keys.values():
                 yield from kinds_in(key.type)
+        elif isinstance(kind, ShortOrSection):
+            yield from (*kinds_in(kind.short), *kinds_in(kind.section))
         elif isinstance(kind, Items):
             yield from kinds_in(kind.item)
         elif not isinstance(kind, Verify):

@@ -25,6 +25,9 @@ INSTALLED = {
 #: The Debian packages whose name is not the program's.
 PACKAGES = {
     "chromedriver": "chromium-driver",
+    "java": "default-jdk-headless",
+    "javac": "default-jdk-headless",
+    "nginx": "nginx-light",
     "node": "nodejs",
     "php": "php-cli",
     "promtool": "prometheus",

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, Mistake, ValueType, read_each
 
 T = TypeVar("T")
+S = TypeVar("S")
 #: The default of a key that has none.
 MISSING: Any = object()
 
@@ -150,6 +151,25 @@ class OneOrMore(Items[T]):
 
     def json_schema(self) -> JSONSchema:
         return {"anyOf": [self.item.json_schema(), super().json_schema()]}
+
+
+class ShortOrSection(ValueType[T]):
+    """A mapping of keys, or a short form for its most common one."""
+
+    def __init__(self, title: str, short: ValueType[S], section: Section[T], make: Callable[[S], T]) -> None:
+        """`make` makes the section's value of the short form's."""
+        self.title = title  # type: ignore[misc]
+        self.short = short
+        self.section = section
+        self._make = make
+
+    def read(self, value: Any) -> T:
+        if isinstance(value, Mapping):
+            return self.section.read(value)
+        return self._make(self.short.read(value))
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [self.short.json_schema(), self.section.json_schema()]}
 
 
 def read_present(type_: ValueType[T], value: Any) -> T:

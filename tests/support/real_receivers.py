@@ -1,0 +1,159 @@
+"""Receivers that people run: nginx, Node, PHP and Java. Each answers with the header fields that it saw, a line for each.
+
+Node, PHP and Java also check the GitHub signature with the secret in RECEIVER_SECRET, and say so in the line `genuine`.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+from needs import needs
+from ports import free_port
+from waiting import until
+
+#: What the receivers show.
+FIELDS = (
+    "host", "authorization", "x-env", "x-webhook-tenant", "x-webhook-secret-id", "x-hub-signature-256",
+    "x-github-encoded-secret", "x-internal-a", "x-kept",
+)  # fmt: skip
+
+NODE = """
+const http = require("node:http");
+const { createHmac } = require("node:crypto");
+const fields = process.env.FIELDS.split(" ");
+http.createServer((request, response) => {
+  const pieces = [];
+  request.on("data", (piece) => pieces.push(piece));
+  request.on("end", () => {
+    const made = createHmac("sha256", process.env.RECEIVER_SECRET).update(Buffer.concat(pieces)).digest("hex");
+    const lines = fields.filter((name) => name in request.headers).map((name) => `${name}: ${request.headers[name]}`);
+    lines.push(`genuine: ${request.headers["x-hub-signature-256"] === "sha256=" + made}`);
+    response.end(lines.join("\\n"));
+  });
+}).listen(Number(process.env.PORT), "127.0.0.1");
+"""
+
+PHP = """<?php
+$lines = [];
+foreach (explode(' ', getenv('FIELDS')) as $name) {
+    $value = $_SERVER['HTTP_' . strtr(strtoupper($name), '-', '_')] ?? null;
+    if ($value !== null) { $lines[] = "$name: $value"; }
+}
+$made = 'sha256=' . hash_hmac('sha256', file_get_contents('php://input'), getenv('RECEIVER_SECRET'));
+$lines[] = 'genuine: ' . (hash_equals($made, $_SERVER['HTTP_X_HUB_SIGNATURE_256'] ?? '') ? 'true' : 'false');
+echo implode("\\n", $lines);
+"""
+
+JAVA = """
+import com.sun.net.httpserver.HttpServer;
+import java.net.InetSocketAddress;
+import java.util.HexFormat;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
+
+public class Receiver {
+    public static void main(String[] arguments) throws Exception {
+        int port = Integer.parseInt(System.getenv("PORT"));
+        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
+        server.createContext("/", exchange -> {
+            byte[] body = exchange.getRequestBody().readAllBytes();
+            StringBuilder lines = new StringBuilder();
+            for (String name : System.getenv("FIELDS").split(" ")) {
+                String value = exchange.getRequestHeaders().getFirst(name);
+                if (value != null) lines.append(name).append(": ").append(value).append("\\n");
+            }
+            String made = "";
+            try {
+                Mac mac = Mac.getInstance("HmacSHA256");
+                mac.init(new SecretKeySpec(System.getenv("RECEIVER_SECRET").getBytes(), "HmacSHA256"));
+                made = "sha256=" + HexFormat.of().formatHex(mac.doFinal(body));
+            } catch (Exception problem) {
+                throw new IllegalStateException(problem);
+            }
+            lines.append("genuine: ").append(made.equals(exchange.getRequestHeaders().getFirst("x-hub-signature-256")));
+            byte[] answer = lines.toString().getBytes();
+            exchange.sendResponseHeaders(200, answer.length);
+            exchange.getResponseBody().write(answer);
+            exchange.close();
+        });
+        server.start();
+    }
+}
+"""
+
+NGINX = """
+daemon off; pid nginx.pid; error_log stderr; worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  client_max_body_size 0; keepalive_timeout 60s;
+  server {{
+    listen 127.0.0.1:{port} {tls};
+    {more}
+    location / {{ return 200 "{shown}"; }}
+  }}
+}}
+"""
+#: What nginx shows besides, of a TLS connection.
+TLS_SHOWN = (
+    "sni: $ssl_server_name\\nclient: $ssl_client_s_dn\\nserial: $ssl_client_serial\\nverify: $ssl_client_verify\\n"
+)
+
+
+def nginx_file(directory: Path, port: int, *, tls: bool = False, more: str = "") -> Path:
+    """A configuration whose server answers with the fields it saw; `more` are directives of the server."""
+    lines = [f"{name}: $http_{name.replace('-', '_')}" for name in FIELDS]
+    shown = "\\n".join(lines) + "\\n" + (TLS_SHOWN if tls else "")
+    file = directory / "nginx.conf"
+    file.write_text(NGINX.format(port=port, tls="ssl" if tls else "", more=more, shown=shown))
+    return file
+
+
+@contextlib.contextmanager
+def running(kind: str, directory: Path, secret: str) -> Generator[int, None, None]:
+    """A receiver of this kind: nginx, node, php or java. Gives its port."""
+    port = free_port()
+    if kind == "nginx":
+        command = [needs("nginx"), "-p", str(directory), "-c", str(nginx_file(directory, port))]
+    elif kind == "node":
+        (directory / "receiver.js").write_text(NODE)
+        command = [needs("node"), str(directory / "receiver.js")]
+    elif kind == "php":
+        (directory / "receiver.php").write_text(PHP)
+        command = [needs("php"), "-q", "-S", f"127.0.0.1:{port}", str(directory / "receiver.php")]
+    else:
+        needs("javac")  # `java FILE` compiles it
+        (directory / "Receiver.java").write_text(JAVA)
+        command = [needs("java"), "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(directory / "Receiver.java")]
+    env = os.environ | {"PORT": str(port), "FIELDS": " ".join(FIELDS), "RECEIVER_SECRET": secret}
+    with run(command, port, env):
+        yield port
+
+
+@contextlib.contextmanager
+def run(
+    command: list[str], port: int, env: dict[str, str] | None = None
+) -> Generator[subprocess.Popen[bytes], None, None]:
+    """A process that is ready once it accepts connections."""
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"{command[0]} ended by itself"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(answers, f"the start of {command[0]}", 30)
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def seen(body: bytes) -> dict[str, str]:
+    """The fields that a receiver showed."""
+    pairs = [line.split(": ", 1) for line in body.decode().splitlines() if ": " in line]
+    return {name: value for name, value in pairs if value}
