@@ -43,6 +43,7 @@ MODULES = [
     "routing.access",
     "routing.client_ip",
     "routing.networks",
+    "routing.receiver_headers",
     "routing.refusal_limit",
     "routing.routes",
     "telemetry.log",
@@ -62,6 +63,7 @@ MODULES = [
     "verify.kinds.token",
     "verify.message",
     "verify.timestamp",
+    "verify.upstream_request",
     "verify.verifier",
 ]
 #: Holds the compiled code of all of them; the files of the modules only point into it.

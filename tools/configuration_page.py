@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
 #: The section with the keys of a secret.
 SECRET = "secrets[]"  # noqa: S105 - a path
+#: The title of a value that may be a scheme, whose keys are those of `verify:`.
+SCHEME = "preset or scheme"
 INTRODUCTION = """\
 # Configuration
 
@@ -68,7 +70,7 @@ class Section(NamedTuple):
         """The section below a key, if there is one."""
         value = self.schema["properties"][name]
         inner = mapping(value)
-        if inner is None or is_secret(inner):
+        if inner is None or is_secret(inner) or value.get("title") == SCHEME:
             return None
         return Section(f"{self.path}.{name}".strip(".") + "[]" * is_list(value), description(value), inner)
 
@@ -135,6 +137,8 @@ def value_type(section: Section, name: str) -> str:
         word = "[preset](providers.md)"
     elif "enum" in item:
         word = " ".join(code(each) for each in item["enum"])
+    elif item.get("title") == SCHEME:
+        word = f"[{SCHEME}](#{anchor('routes[].verify')})"
     elif inner is not None and is_secret(inner):
         word = f"[secret](#{anchor(SECRET)})"
     elif below is not None:

@@ -145,7 +145,7 @@ def draw_route(it: Route, counts: Block, rates: Sequence[float], secrets: Mappin
     if it.allow is not None:
         tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
     if it.upstream_signer is not None:
-        tags.append(("re-signed", "sign"))
+        tags.append((f"signed as {it.upstream_signer.name}", "sign"))
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
         name=it.name,

@@ -104,7 +104,9 @@ def describe_routes(config: Config) -> str:
             how = f"{route.preset or 'custom scheme'} ({scheme.summary}); secrets {', '.join(route.secret_ids)}"
         senders = f"; from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         replay = f"; at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
-        signed = "; re-signed for the receiver" if route.upstream_signer is not None else ""
+        signed = (
+            f"; signed for the receiver as {route.upstream_signer.name}" if route.upstream_signer is not None else ""
+        )
         rejection = f"; rejects with {route.rejection.status}" if route.rejection != DEFAULT_REJECTION else ""
         shadow = "; SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))

@@ -121,6 +121,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_secret_ids((*at, "secrets"), route.secrets, report)
     _check_replay(at, route, report)
     _check_unavailable(at, route, file, report)
+    _check_headers((*at, "headers", "set"), route, file, report)
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
@@ -242,6 +243,18 @@ def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, repo
             "so a wrong secret loses deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections "
             "(forgers are not affected)",
         )
+
+
+def _check_headers(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
+    """No header is set that we write ourselves, and no credential is sent with what nobody verified."""
+    if route.headers is None:
+        return
+    traced = {"traceparent", "tracestate"} if file.tracing is not None else set()
+    for name, value in route.headers.set.items():
+        if name.lower() in traced:
+            report.add((*at, name), "is written by `tracing`; remove one of the two")
+        if route.open and value.secret is not None:
+            report.add((*at, name), "can't be sent with `open: true`, because anyone could use it; remove it")
 
 
 def _provider(scheme: Scheme | None) -> str:

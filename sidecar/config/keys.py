@@ -15,6 +15,7 @@ from sidecar.config.fields.address import (
     WebURL,
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
+from sidecar.config.fields.header import HEADERS
 from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section
 from sidecar.config.fields.number import (
     Count,
@@ -28,7 +29,7 @@ from sidecar.config.fields.number import (
 from sidecar.config.fields.reference import ReplayStore, SecretReference
 from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath
 from sidecar.config.fields.upstream import UPSTREAM_OR_URL
-from sidecar.config.presets import Verify
+from sidecar.config.presets import SigningScheme, Verify
 from sidecar.config.scheme_keys import REJECT_KEYS
 from sidecar.config.settings import (
     RESEND,
@@ -144,19 +145,25 @@ ROUTE = Section(
             ),
             "limits of this route",
         ),
+        "headers": Key(HEADERS, "what changes about the headers on their way to the receiver"),
         "sign": Key(
             Section(
                 SignSettings,
                 {
                     "secret": Key(
                         OneOrMore(SecretReference()),
-                        "the secret that the receiver verifies with: base64, with or without whsec_ before it; "
-                        "each secret of a list adds a signature",
-                    )
+                        "the secret that the receiver verifies with; for Standard Webhooks base64, with or without whsec_ "
+                        "before it; each secret of a list adds a signature",
+                    ),
+                    "scheme": Key(
+                        SigningScheme(),
+                        "the scheme that the receiver knows: a preset, or a scheme in the form of verify, that a shared secret "
+                        "can sign; the sender's headers of that scheme are removed; default: standard-webhooks",
+                        ["github"],
+                    ),
                 },
             ),
-            "signs forwarded deliveries for the receiver as Standard Webhooks: webhook-id, webhook-timestamp and "
-            "webhook-signature",
+            "signs forwarded deliveries for the receiver, in one scheme for all providers",
         ),
         "replay": Key(
             Duration(),

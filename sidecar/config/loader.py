@@ -39,13 +39,16 @@ from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
+from sidecar.routing.receiver_headers import ReceiverHeaders, SetHeader
 from sidecar.routing.routes import Route, RouteTable
 from sidecar.secret import Secret
 from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, key_problem
 from sidecar.verify.scheme import Scheme
-from sidecar.verify.standard_webhooks import UpstreamSigner, signing_key
+from sidecar.verify.sign import SigningError
+from sidecar.verify.standard_webhooks import StandardSigner, UpstreamSigner, signing_key
 from sidecar.verify.template import BODY
+from sidecar.verify.upstream_signer import SchemeSigner, scheme_problem
 from sidecar.verify.verifier import Verifier
 
 #: A route with a mistake in its upstream is checked all the same, with this one.
@@ -176,6 +179,7 @@ class _Builder:
         body_limit = route.limits.body or self.settings.limits.body
         verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
         pool, host = self._make_pool(at, route)
+        signer = self._make_signer((*at, "sign", "secret"), route)
         return Route(
             name=route.name or _name_from_path(route.path),
             path=path.encode(),
@@ -194,7 +198,8 @@ class _Builder:
             allow=self._make_allowlist((*at, "allow"), route.allow) if route.allow else None,
             shadow=route.mode is RouteMode.SHADOW,
             replay=self._make_replay(route),
-            upstream_signer=self._make_signer((*at, "sign", "secret"), route),
+            headers=self._make_headers((*at, "headers"), route, signer),
+            upstream_signer=signer,
             handshakes=self._make_handshakes(at, route, secrets, f"{public_url.rstrip('/')}{path}"),
         )
 
@@ -252,20 +257,59 @@ class _Builder:
         fail_open = self.settings.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
         return Replay(route.replay, fail_open)
 
+    def _make_headers(self, at: Path, route: RouteSettings, signer: UpstreamSigner | None) -> ReceiverHeaders | None:
+        settings = route.headers
+        if settings is None:
+            return None
+        made: list[SetHeader] = []
+        for name, value in settings.set.items():
+            here = (*at, "set", name)
+            if signer is not None and name.lower().encode() in signer.replaces:
+                self.report.add(here, "is written by `sign`; remove one of the two")
+            if value.secret is None:
+                made.append(SetHeader(name, value.text))
+                continue
+            secret = self._resolve(here, value.secret)
+            if value.secret.optional:
+                self.report.add(
+                    here, "is optional, and without it the receiver would miss the header; remove `optional`"
+                )
+            elif secret is not None:
+                made.append(SetHeader(name, value.text, secret))
+                try:
+                    ReceiverHeaders(made[-1:], ())
+                except ValueError as error:
+                    self.report.add(here, f"the secret in {value.secret.where} {error}")
+                    made.pop()
+        return ReceiverHeaders(made, settings.remove)
+
     def _make_signer(self, at: Path, route: RouteSettings) -> UpstreamSigner | None:
         """`sign:` with the secrets that are available; at least one of them must not be optional."""
         if route.sign is None:
             return None
+        scheme = route.sign.scheme
         if all(ref.optional for ref in route.sign.secret):
             self.report.add(
                 at,
                 "is optional, and without it nothing would be signed; remove `optional` from one that is always present",
             )
+        public_url = route.public_url or self.settings.public_url
+        if scheme is not None and (problem := scheme_problem(scheme, len(route.sign.secret), public_url)):
+            self.report.add((*at[:-1], "scheme"), f"{scheme.name or 'this scheme'} {problem}")
+            return None
         keys = []
+        secrets: list[Secret] = []
         listed = isinstance(self.report.value_at(at), list)
         for index, ref in enumerate(route.sign.secret):
             here = (*at, index) if listed else at
             secret = self._resolve(here, ref)
+            if secret is not None and scheme is not None:
+                problem = key_problem(scheme, secret) if self.secrets.resolves else ""
+                if problem:
+                    self.report.add(here, f"the secret in {ref.where} {problem}")
+                else:
+                    secrets.append(secret)
+                continue
             try:
                 if secret is not None:
                     keys.append(signing_key(secret) if self.secrets.resolves else b"")
@@ -275,7 +319,20 @@ class _Builder:
                     f"the secret in {ref.where} is not valid base64, with or without 'whsec_' before it; "
                     'make one: echo "whsec_$(openssl rand -base64 32)"',
                 )
-        return UpstreamSigner(keys) if keys else None
+        if scheme is not None:
+            return self._make_scheme_signer((*at[:-1], "scheme"), scheme, secrets, public_url)
+        return StandardSigner(keys) if keys else None
+
+    def _make_scheme_signer(
+        self, at: Path, scheme: Scheme, secrets: list[Secret], public_url: str
+    ) -> UpstreamSigner | None:
+        if not secrets:
+            return None
+        try:
+            return SchemeSigner(scheme, secrets, public_url, resolved=self.secrets.resolves)
+        except SigningError as error:
+            self.report.add(at, f"{scheme.name or 'this scheme'} {error}")
+        return None
 
     def _make_handshakes(self, at: Path, route: RouteSettings, secrets: list[Secret], url: str) -> Handshakes | None:
         """The handshakes that can be responded to."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.config.settings import Config
 from sidecar.routing.networks import Networks
+from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.routing.routes import Route
 from sidecar.secret import Secret, mask_url
 
@@ -46,6 +47,16 @@ def _upstream(route: Route) -> Any:
     }
 
 
+def _headers(headers: ReceiverHeaders | None) -> Any:
+    """What is set and removed; of a secret only that there is one."""
+    if headers is None:
+        return None
+    return {
+        "set": {each.name: each.text + (MASK if each.secret is not None else "") for each in headers.set},
+        "remove": list(headers.remove),
+    }
+
+
 def _timeouts(route: Route) -> dict[str, float] | None:
     """The limits that the receiver has on this route, in seconds."""
     if route.pool is None:
@@ -64,7 +75,8 @@ _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "body": lambda route: route.body_limit,
     "upstream": _upstream,
     "timeouts": _timeouts,
-    "sign": lambda route: "standard-webhooks" if route.upstream_signer is not None else None,
+    "headers": lambda route: _headers(route.headers),
+    "sign": lambda route: route.upstream_signer.name if route.upstream_signer is not None else None,
     "replay": lambda route: route.replay.seconds if route.replay is not None else None,
     "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},
 }

@@ -17,6 +17,8 @@ from sidecar.verify.scheme import Scheme
 
 #: The value of `verify:` on a route without signatures.
 NO_SCHEME = "none"
+#: The preset that `sign:` uses by default.
+DEFAULT_SIGNING = "standard-webhooks"
 
 
 def load_scheme(file: str) -> Scheme:
@@ -132,6 +134,26 @@ class Verify(ValueType[Scheme | str]):
         }
         changed = scheme | {"properties": preset | changes, "required": ["preset"]}
         return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *preset_names()]}, scheme, changed]}
+
+
+class SigningScheme(ValueType[Scheme | None]):
+    """The scheme of `sign:`, in the form of `verify:`. None stands for the default, Standard Webhooks."""
+
+    title = "preset or scheme"
+
+    def read(self, value: Any) -> Scheme | None:
+        if value == DEFAULT_SIGNING:
+            return None
+        scheme = Verify().read(value)
+        if not isinstance(scheme, Scheme):
+            raise InvalidValueError(
+                f"{quote(value)} is not a scheme; use a preset such as github, or write out a scheme"
+            )
+        return scheme
+
+    def json_schema(self) -> JSONSchema:
+        schemes = [each for each in Verify().json_schema()["anyOf"] if "signature" in each.get("properties", ())]
+        return {"title": self.title, "anyOf": [{"enum": list(preset_names())}, *schemes]}
 
 
 def _remedy(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from sidecar.config.fields.header import HeadersSettings
 from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.fields.upstream import UpstreamFileSettings
 from sidecar.config.problems import Problem
@@ -86,6 +87,7 @@ class SignSettings:
     """`sign:` of a route."""
 
     secret: tuple[SecretRef, ...]
+    scheme: Scheme | None = None  #: None: Standard Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ class RouteSettings:
     public_url: str = ""
     timeouts: RouteTimeouts = RouteTimeouts()
     limits: RouteLimits = RouteLimits()
+    headers: HeadersSettings | None = None
     sign: SignSettings | None = None
     replay: float | None = None
     replay_fail_open: bool | None = None

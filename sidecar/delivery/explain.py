@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sidecar.config.settings import Config
 from sidecar.delivery import decide
+from sidecar.delivery.explain_forward import describe_forwarding
 from sidecar.diagnosis.capture import MAX_CAPTURE, Capture
 from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, Finding, diagnose
 from sidecar.diagnosis.effort import THOROUGH
@@ -201,6 +202,8 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
         explanation.skipped("verify", "verify: none; the address alone decides")
     if route.replay is not None:
         explanation.skipped("once", f"not checked: a copy within {route.replay.seconds:g} s is not forwarded")
+    if forwarding := describe_forwarding(route, head):
+        explanation.passed("forward", forwarding)
     return explanation
 
 

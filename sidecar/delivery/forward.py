@@ -14,6 +14,7 @@ from sidecar.replay.once import ReplayTurn
 from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routing.access import Waived
 from sidecar.verify.standard_webhooks import message_id
+from sidecar.verify.upstream_request import UpstreamRequest
 from sidecar.verify.verifier import Verified
 
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
@@ -93,26 +94,21 @@ class Forwarder:
         """The header lines that sign a delivery for the receiver; none for one that nothing vouches for."""
         if isinstance(permission, Waived) and not permission.admitted:
             return b""
-        return await delivery.compute(functools.partial(_signature_lines, delivery, int(self._now())))
+        return await delivery.compute(functools.partial(_signature_lines, delivery, self._now()))
 
 
-def _signature_lines(delivery: Delivery, now: int) -> bytes:
-    route, body = delivery.route, delivery.body.pieces
+def _signature_lines(delivery: Delivery, now: float) -> bytes:
+    route, body, head = delivery.route, delivery.body.pieces, delivery.head
     assert route.upstream_signer is not None
     fresh = os.urandom(16).hex().encode()
     verified = delivery.verified
     url, message = (verified.url, verified.message) if verified is not None else (b"", 0)
     ident = message_id(
-        route.verifier,
-        delivery.claim,
-        delivery.head,
-        body,
-        scope=route.name,
-        fresh=fresh,
-        url=url,
-        message=message,
+        route.verifier, delivery.claim, head, body, scope=route.name, fresh=fresh, url=url, message=message
     )
-    return route.upstream_signer.lines(ident, now, body)
+    host = route.host or next(iter(head.values(b"host")), route.upstream.authority)
+    signed = route.verifier.signed_fields(head) if route.verifier is not None and verified is not None else ()
+    return route.upstream_signer.lines(UpstreamRequest(head.method, head.target, host, ident, signed, now, body))
 
 
 def _pass_on(delivery: Delivery, connection: Connection) -> bool:

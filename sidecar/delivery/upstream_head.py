@@ -12,14 +12,13 @@ from sidecar.http1.fields import HOP_BY_HOP
 from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines, fold_name
 from sidecar.routing.access import Waived
 from sidecar.routing.client_ip import X_FORWARDED_FOR, Client, ClientHeader
+from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.verifier import Verified
 
 _OURS: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
 )
-#: Reserved on routes with `sign:`. On others they belong to a Standard Webhooks sender.
-UPSTREAM_SIGNATURE_FIELDS: Final = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _HOST: Final = frozenset({b"host"})
 #: We respond to `Expect` ourselves.
@@ -32,6 +31,7 @@ class HeaderFilter(NamedTuple):
     """Which of the sender's fields stay."""
 
     replaced: frozenset[bytes] = _NOTHING  #: lower-case names that do not
+    headers: ReceiverHeaders | None = None  #: those that it removes do not
     scheme: Scheme | None = None  #: none stays that a receiver may take for a header that it reads
     trusted_peer: bool = False  #: X-Forwarded fields besides ours stay
 
@@ -42,7 +42,7 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
     client = delivery.client
     assert client is not None  # stage 2
     added = forwarding_lines(head, client, delivery.snapshot.config.client_header)
-    replaced = UPSTREAM_SIGNATURE_FIELDS if route.upstream_signer is not None else _NOTHING
+    replaced = route.upstream_signer.replaces if route.upstream_signer is not None else _NOTHING
     if route.host:
         replaced, added = replaced | _HOST, b"Host: %b\r\n%b" % (route.host, added)
     elif b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
@@ -53,12 +53,13 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
         added += verified_lines(permission.label, "")
     if trace is not None:
         replaced, signed = replaced | trace.replaces, signed + trace.line
-    size, added = delivery.body.size, added + signed
-    unchanged = unchanged_head(head, size, added, replaced)
-    if unchanged:  # most deliveries
+    size, added, headers = delivery.body.size, added + signed, route.headers
+    if headers is not None:
+        added += headers.lines(vouched=isinstance(permission, Verified) or permission.admitted)
+    elif unchanged := unchanged_head(head, size, added, replaced):  # most deliveries
         return unchanged
     scheme = route.verifier.scheme if route.verifier is not None else None
-    return filtered_head(head, size, added, HeaderFilter(replaced, scheme, client.trusted_peer))
+    return filtered_head(head, size, added, HeaderFilter(replaced, headers, scheme, client.trusted_peer))
 
 
 def unchanged_head(head: RequestHead, body_size: int, added: bytes, replaced: frozenset[bytes] = _NOTHING) -> bytes:
@@ -107,6 +108,7 @@ def _end_to_end(head: RequestHead, rules: HeaderFilter) -> list[Header]:
     such as the name in a client certificate.
     """
     names, scheme, dropped = head.names, rules.scheme, _DROPPED | rules.replaced
+    headers = rules.headers
     read = frozenset(scheme.headers) if names.irregular and scheme is not None else _NOTHING
     numbered = tuple([name[: -len(b"{n}")] for name in read if name.endswith(b"{n}")])
     reserved = dropped | {b"content-length"} | {fold_name(name) for name in read}
@@ -114,6 +116,8 @@ def _end_to_end(head: RequestHead, rules: HeaderFilter) -> list[Header]:
     kept = []
     for header, name, folded in zip(head.headers, names.lower, names.folded):
         if name in dropped or name == b"content-length":
+            continue
+        if headers is not None and headers.removes(folded):
             continue
         if folded.startswith(_FORWARDED) and not (rules.trusted_peer and name == folded):
             continue

@@ -9,6 +9,7 @@ from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import Reason, Rejected, RejectionResponse
 from sidecar.replay.store import Replay
 from sidecar.routing.networks import Networks
+from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.standard_webhooks import UpstreamSigner
@@ -39,6 +40,7 @@ class Route:
     handshakes: Handshakes | None = None
     replay: Replay | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
+    headers: ReceiverHeaders | None = None  #: `headers:`
     pool: UpstreamSettings | None = None  #: how the receiver is connected to; None: as the whole configuration says
     host: bytes = b""  #: the Host that the receiver gets; empty: the sender's
 

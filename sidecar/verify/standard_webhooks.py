@@ -7,6 +7,7 @@ The standard (https://github.com/standard-webhooks/standard-webhooks/blob/main/s
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from typing import Protocol
 
 from sidecar.http1.head import RequestHead
 from sidecar.secret import Secret
@@ -14,6 +15,7 @@ from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import Claim
 from sidecar.verify.keys import KeyForm, secret_bytes
 from sidecar.verify.kinds.hmac import Hmac
+from sidecar.verify.upstream_request import UpstreamRequest
 from sidecar.verify.verifier import Verifier
 
 #: A provider's id that can be used in a header and in the signed message unchanged: without a dot, which ends it there.
@@ -25,17 +27,31 @@ def signing_key(secret: Secret) -> bytes:
     return secret_bytes(KeyForm.WHSEC, secret)
 
 
-class UpstreamSigner:
-    """Signs with the keys of a route's `sign:`."""
+class UpstreamSigner(Protocol):
+    """Signs for the receiver, in the scheme of a route's `sign:`."""
 
-    __slots__ = ("_keys",)
+    name: str  #: of the scheme, for people
+    replaces: frozenset[bytes]  #: lower-case names of the sender's fields that are removed first
+
+    def lines(self, request: UpstreamRequest) -> bytes:
+        """The header lines, with a signature by each key."""
+        ...
+
+
+class StandardSigner:
+    """An `UpstreamSigner` that signs as Standard Webhooks."""
+
+    __slots__ = ("_keys", "name", "replaces")
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self.name = "standard-webhooks"
+        self.replaces = frozenset({b"webhook-id", b"webhook-timestamp", b"webhook-signature"})
         self._keys = [Hmac(Algorithm.SHA256, key) for key in keys]
 
-    def lines(self, message_id: bytes, timestamp: int, body: Sequence[bytes]) -> bytes:
-        """The three header lines, with a signature by each key. `timestamp` is in unix seconds; the body comes in pieces."""
-        message = (b"%b.%d." % (message_id, timestamp), *body)
+    def lines(self, request: UpstreamRequest) -> bytes:
+        """The three header lines."""
+        message_id, timestamp = request.message_id, int(request.now)
+        message = (b"%b.%d." % (message_id, timestamp), *request.body)
         return b"webhook-id: %b\r\nwebhook-timestamp: %d\r\nwebhook-signature: %b\r\n" % (
             message_id,
             timestamp,

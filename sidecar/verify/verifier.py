@@ -140,6 +140,10 @@ class Verifier:
         sent = head.values(self._delivery_id_header) if self._delivery_id_header else ()
         return sent[0] if sent else b""
 
+    def signed_fields(self, head: RequestHead) -> list[tuple[bytes, bytes]]:
+        """Lower-case names and values of the other header fields that the signature covers."""
+        return [(name, value) for name in self._signed_headers for value in head.values(name)]
+
     def unsigned(self, head: RequestHead) -> Rejected | None:
         """The rejection of a delivery that obviously has no signature. None means nothing: `read_claim` checks again, fully."""
         return None if self._in_body else self._reader.unsigned(head)

@@ -216,6 +216,38 @@ def explain_preset(run: Run, tmp_path: Path) -> Callable[..., Any]:
     return explained
 
 
+def test_explain_says_what_the_receiver_gets(run: Run, body: str, tmp_path: Path) -> None:
+    routes = [
+        {
+            "path": "/hook",
+            "verify": "github",
+            "secrets": [{"id": "current", "env": "SECRET"}],
+            "upstream": {"url": "https://receiver:8443", "host": "receiver.internal", "tls": {"server_name": "a.test"}},
+            "headers": {
+                "set": {"Authorization": {"id": "token", "env": "OTHER"}, "X-Env": "prod"},
+                "remove": ["X-Internal-*"],
+            },
+            "sign": {"scheme": "github", "secret": {"env": "OTHER"}},
+        },
+        {"path": "/plain", "verify": "github", "secrets": [{"env": "SECRET"}], "upstream": "http://127.0.0.1:3000"},
+    ]
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(json.dumps({"routes": routes}))
+    signed = run("sign", "--preset", "github", "--secret", "env:SECRET", "--body", body).out
+    file = capture(tmp_path, f"{signed}X_Internal_A: 1\nX-Kept: 1\n", body)
+    explained = run("explain", "--config", str(config), file)
+    assert explained.status == 0, explained
+    (line,) = [line for line in explained.out.splitlines() if line.startswith("+ forward")]
+    assert line == (
+        "+ forward    to https://receiver:8443; Host receiver.internal in place of the sender's; its certificate must be for "
+        "a.test; Authorization (secret token), X-Env set; the sender's X_Internal_A removed; signed for it as github; "
+        "the sender's X-Hub-Signature-256 removed, which that scheme reads"
+    )
+    plain = run("explain", "--config", str(config), capture(tmp_path, signed, body, "/plain"))
+    assert plain.status == 0
+    assert "forward" not in plain.out
+
+
 def test_explain_with_a_preset_answers_an_unsigned_handshake(explain_preset: Callable[..., Any]) -> None:
     challenge = b"GET /hook?challenge=abc HTTP/1.1\nHost: hooks.test\n\n"
     said, text = explain_preset("dropbox", challenge)
@@ -405,7 +437,7 @@ def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
         ),
         (
             "  acme: POST /acme/* -> custom scheme (HMAC-SHA256 in X-Acme-Signature); secrets SECRET; "
-            "re-signed for the receiver"
+            "signed for the receiver as standard-webhooks"
         ),
         "  shadow: POST /shadow -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets SECRET; SHADOW: rejects nothing",
         "  network: POST /network -> no signature, address only; from 203.0.113.0/24",

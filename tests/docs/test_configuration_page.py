@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from pages import named, read, rows
 
 from sidecar.config.fields.base import InvalidValueError
-from sidecar.config.fields.mapping import MISSING, Items, Key, Section
+from sidecar.config.fields.mapping import MISSING, Items, Key, Section, ShortOrSection
 from sidecar.config.keys import CONFIG, json_schema
 from sidecar.config.scheme_keys import SCHEME
 
@@ -44,6 +44,8 @@ def keys_of(section: Section[Any], path: str = "") -> Iterator[tuple[str, Key]]:
         here = f"{path}.{name}".lstrip(".")
         yield here, key
         inner = key.type.item if isinstance(key.type, Items) else key.type
+        if isinstance(inner, ShortOrSection):
+            inner = inner.section
         if isinstance(inner, Section):
             yield from keys_of(inner, here)
 

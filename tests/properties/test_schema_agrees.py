@@ -31,6 +31,7 @@ from sidecar.config.fields.address import (
     WebURL,
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
+from sidecar.config.fields.header import HeaderPattern, HeaderSettings
 from sidecar.config.fields.mapping import Items, Section, ShortOrSection
 from sidecar.config.fields.message import FieldName, JsonPlace, PlainPlaces, RequiredValues, SignedMessages
 from sidecar.config.fields.number import (
@@ -68,7 +69,7 @@ from sidecar.config.fields.text import (
 from sidecar.config.fields.upstream import HostField, ServerName
 from sidecar.config.keys import CONFIG, Rejection
 from sidecar.config.message_keys import BODY_HASH
-from sidecar.config.presets import Verify, apply_changes, preset_names, read_preset
+from sidecar.config.presets import SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
 from sidecar.telemetry.log import Level
 
@@ -82,8 +83,8 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), Rejection(), RejectionStatus(), ReplayStore(), ResendStatus(), RoutePath(),
         Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
-        SocketPath(), HostPattern(), LogRate(), HostField(), ServerName(), FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(),
-        BODY_HASH,
+        SocketPath(), HostPattern(), LogRate(), HostField(), ServerName(), FieldName(), PlainPlaces(),
+        RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(), HeaderSettings(),
     )
 }  # fmt: skip
 
@@ -146,7 +147,7 @@ def is_excepted(kind: ValueType[Any], value: Any) -> bool:
     """Whether JSON Schema can't know that `value` is not valid."""
     if isinstance(kind, Section) and isinstance(value, dict):
         return any(is_excepted(key.type, value[name]) for name, key in kind.keys.items() if name in value)
-    if isinstance(kind, Verify):
+    if isinstance(kind, Verify | SigningScheme):
         return is_excepted(SCHEME, value) or _changes_what_is_not_there(value)
     if isinstance(kind, ShortOrSection):
         return is_excepted(kind.section if isinstance(value, dict) else kind.short, value)
@@ -170,8 +171,8 @@ def form_of(kind: Any) -> Any:
         form._make = lambda value: value
     elif isinstance(kind, Items):
         form.item = form_of(kind.item)
-    elif isinstance(kind, Verify):
-        form.read = read_verify
+    elif isinstance(kind, Verify | SigningScheme):
+        form.read = read_verify if isinstance(kind, Verify) else read_signing_scheme
     return form
 
 
@@ -187,6 +188,12 @@ def read_verify(value: Any) -> Any:
     if value["preset"] not in preset_names():
         raise InvalidValueError("is not a preset")
     return FORM.read(apply_changes(read_preset(value["preset"]), value))
+
+
+def read_signing_scheme(value: Any) -> Any:
+    if value == "none":
+        raise InvalidValueError("is not a scheme")
+    return read_verify(value)
 
 
 def is_read(kind: ValueType[Any], value: Any) -> bool:
@@ -394,7 +401,7 @@ def test_every_kind_of_value_of_the_configuration_is_compared() -> None:
             yield from (*kinds_in(kind.short), *kinds_in(kind.section))
         elif isinstance(kind, Items):
             yield from kinds_in(kind.item)
-        elif not isinstance(kind, Verify):
+        elif not isinstance(kind, Verify | SigningScheme):
             yield kind
 
     assert {type(kind).__name__ for kind in (*kinds_in(CONFIG), *kinds_in(SCHEME))} <= KINDS.keys()

@@ -6,6 +6,7 @@ from pathlib import Path
 SIDECAR = Path(__file__).parents[2] / "sidecar"
 #: Files that read a secret's value, and why.
 REVEALING = {
+    "routing/receiver_headers.py",  # writes credentials for the receiver into its request
     "verify/keys.py",  # makes keys of secrets
     "verify/handshake.py",  # computes the responses to handshakes
     "diagnosis/other_secrets.py",  # changes secrets as senders may have

@@ -12,7 +12,8 @@ from sidecar.config.fields.text import Flag, Label, NonEmpty
 from sidecar.config.secrets import SecretRef
 from sidecar.replay.store import StoreAddress
 
-_INLINE = "holds the secret itself; move it out of the file and refer to it: {env: NAME} or {file: /path}"
+#: The error for a secret that is written in the file.
+INLINE_SECRET = "holds the secret itself; move it out of the file and refer to it: {env: NAME} or {file: /path}"  # noqa: S105 - a message
 #: Keys that somebody might expect to hold the secret. Their values are never repeated in messages.
 _INLINE_KEYS = frozenset({"value", "secret", "key", "inline", "plain", "text", "literal"})
 
@@ -51,13 +52,13 @@ class SecretReference(Section[SecretRef]):
 
     def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Any]]:
         if not isinstance(value, Mapping):
-            return {}, [((), _INLINE)]
+            return {}, [((), INLINE_SECRET)]
         given, mistakes = super().read_keys(value)
         of_keys = [mistake for mistake in mistakes if mistake[0]]
         return given, of_keys or mistakes  # a wrong key says more than that the right one is missing
 
     def explain_unknown(self, name: str) -> str:
-        return _INLINE if name in _INLINE_KEYS else super().explain_unknown(name)
+        return INLINE_SECRET if name in _INLINE_KEYS else super().explain_unknown(name)
 
     def json_schema(self) -> JSONSchema:
         examples = [{"env": "ACME_SECRET"}, {"file": "/run/secrets/acme"}]
