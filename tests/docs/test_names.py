@@ -224,7 +224,7 @@ MODULES = {path.stem for path in (ROOT / "sidecar").glob("*.py")}
 PROCESS = re.compile(r"process_\w+")
 WORDS = together(KEYS, Reason, Hint, Outcome, HandshakeResult, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
 #: `key:` in the text that are other programs' keys.
-OTHERS_KEYS = {"app", "rule_files", "transformers"}
+OTHERS_KEYS = {"app", "components", "rule_files", "transformers"}
 #: A place in Mailgun's JSON.
 OTHERS_PATHS = {"signature.signature"}
 CHART_KEYS = set(yaml.safe_load(read("helm/values.yaml")))
