@@ -137,6 +137,8 @@ def value_type(section: Section, name: str) -> str:
         word = "[preset](providers.md)"
     elif "enum" in item:
         word = " ".join(code(each) for each in item["enum"])
+    elif item.get("title") == "secrets":
+        word = f"list of: [secret](#{anchor(SECRET)}), or [keys](#{anchor(f'{section.path}.{name}')})"
     elif item.get("title") == SCHEME:
         word = f"[{SCHEME}](#{anchor('routes[].verify')})"
     elif inner is not None and is_secret(inner):
@@ -168,7 +170,7 @@ def page() -> str:
         title = f"`{section.path}`" if section.path else "The file"
         said = f"{section.about[:1].upper()}{section.about[1:]}.\n\n" if section.about else ""
         text += f"\n## {title}\n\n{said}{table(section)}\n"
-    secret = whole["properties"]["routes"]["items"]["properties"]["secrets"]["items"]
+    secret = whole["properties"]["routes"]["items"]["properties"]["secrets"]["anyOf"][0]["items"]
     text += f"\n## `{SECRET}`\n\nThe keys of every reference to a secret.\n\n{table(Section(SECRET, '', secret))}\n"
     text += "\n## Every key\n\n[config/full.yaml](../config/full.yaml), with every default:\n\n```yaml\n"
     return text + (ROOT / "config/full.yaml").read_text() + "```\n"

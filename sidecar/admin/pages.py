@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -26,6 +26,8 @@ from sidecar.admin.delivery_test import deliver
 from sidecar.admin.events import Events
 from sidecar.admin.live_page import LivePage, ProgramView
 from sidecar.admin.markup import Markup
+from sidecar.admin.tenants_page import draw_tenants, tenants_json
+from sidecar.telemetry.tenant_uses import TenantUse
 
 #: The page may load, run and request only our own files, and can't be framed.
 PAGE_HEADERS = {
@@ -50,6 +52,9 @@ class PageProgram(ProgramView, Protocol):
 
     @property
     def live_page(self) -> LivePage: ...
+    async def tenant_uses(self) -> Sequence[TenantUse]:
+        """Tenants with two secrets, and when they last used each."""
+        ...
 
 
 class StatusPage:
@@ -61,6 +66,7 @@ class StatusPage:
         self._assets = hashlib.sha256(b"".join(assets.values())).hexdigest()[:8]
         self.routes = [
             Route("/", self.check_access(self.index)),
+            Route("/-/tenants", self.check_access(self.tenants)),
             Route("/-/events", self.check_access(self.events)),
             Route("/-/delivery-test", self.test, methods=["POST"]),
             *(Route(f"/-/{name}", _asset(content, ASSETS[name])) for name, content in assets.items()),
@@ -96,6 +102,13 @@ class StatusPage:
         about = {"name": "webhook-sidecar", "version": __version__, "ready": program.serving, "config": config}
         rejections = await program.recent_rejections()
         return JSONResponse(about | {"refusals": [rejection._asdict() for rejection in rejections]})
+
+    async def tenants(self, request: Request) -> Response:
+        """Tenants in rotation: a page for browsers, and JSON for all other clients."""
+        uses, config = await self._program.tenant_uses(), self._program.config
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(draw_tenants(config, uses, self._assets), 200, PAGE_HEADERS)
+        return JSONResponse(tenants_json(config, uses))
 
     async def events(self, request: Request) -> ASGIApp:
         if is_of_another_origin(request):  # it could not read the events, but could take all places

@@ -27,10 +27,11 @@ from sidecar.config.fields.number import (
     Size,
 )
 from sidecar.config.fields.reference import ReplayStore, SecretReference
-from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath
+from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath, TenantFileName
 from sidecar.config.fields.upstream import UPSTREAM_OR_URL
 from sidecar.config.presets import SigningScheme, Verify
 from sidecar.config.scheme_keys import REJECT_KEYS
+from sidecar.config.secrets import SecretRef
 from sidecar.config.settings import (
     RESEND,
     AccountSettings,
@@ -44,6 +45,7 @@ from sidecar.config.settings import (
     RouteTimeouts,
     SignSettings,
 )
+from sidecar.config.tenant_files import TenantFileSettings
 from sidecar.http1.upstream import Timeouts
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -73,14 +75,49 @@ class Rejection(ValueType[RejectSettings | str]):
         return {"title": self.title, "anyOf": [{"const": RESEND}, REJECT.json_schema()]}
 
 
+TENANT_FILES = Section(
+    TenantFileSettings,
+    {
+        "dir": Key(NonEmpty(), "the directory with a file for each tenant", ["/run/secrets/tenants"]),
+        "name": Key(
+            TenantFileName(),
+            "the name of a tenant's file; NAME.previous beside it has the secret that is being replaced",
+            ["{tenant}", "{tenant}.key"],
+        ),
+    },
+)
+
+
+class Secrets(ValueType[tuple[SecretRef, ...] | TenantFileSettings]):
+    """A list of secrets, or the directory of those of tenants."""
+
+    title = "secrets"
+    listed = Items(SecretReference(), MAX_SECRETS)
+
+    def read(self, value: Any) -> tuple[SecretRef, ...] | TenantFileSettings:
+        if isinstance(value, Mapping) and ("dir" in value or "name" in value):
+            return TENANT_FILES.read(value)
+        return self.listed.read(value)
+
+    def json_schema(self) -> JSONSchema:
+        return {"title": self.title, "anyOf": [self.listed.json_schema(), TENANT_FILES.json_schema()]}
+
+
+def _make_route(given: dict[str, Any]) -> RouteSettings:
+    secrets = given.pop("secrets", ())
+    if isinstance(secrets, TenantFileSettings):
+        return RouteSettings(**given, tenant_files=secrets)
+    return RouteSettings(**given, secrets=secrets)
+
+
 ROUTE = Section(
     RouteSettings,
     {
         "name": Key(Label(), "the route's name in metrics and logs; default: made from the path", ["acme"]),
         "path": Key(
             RoutePath(),
-            "the exact path as sent; a final /* matches everything below it",
-            ["/webhooks/acme", "/internal/*"],
+            "the exact path as sent; a final /* matches everything below it, and {tenant} one segment, the tenant's name",
+            ["/webhooks/acme", "/internal/*", "/hooks/{tenant}"],
             required=True,
         ),
         "verify": Key(
@@ -89,14 +126,20 @@ ROUTE = Section(
             ["github", "none"],
         ),
         "secrets": Key(
-            Items(SecretReference(), MAX_SECRETS),
-            "the secrets, of which any may match; logs and metrics show the id of the one that did; at most ten",
+            Secrets(),
+            "the secrets, of which any may match; logs and metrics show the id of the one that did; at most ten; "
+            "or, for a route with tenants, the directory that has a file for each",
             [
                 [
                     {"id": "current", "env": "ACME_SECRET"},
                     {"id": "previous", "file": "/run/secrets/previous", "optional": True},
                 ]
             ],
+        ),
+        "tenant": Key(
+            HeaderName(),
+            "the header in which a request names its tenant; default: the path has {tenant} for one of its segments",
+            ["X-Account-Id"],
         ),
         "allow": Key(
             Items(AllowedSender()),
@@ -188,6 +231,7 @@ ROUTE = Section(
             [RESEND, {"status": 401}],
         ),
     },
+    make=_make_route,
 )
 
 LIMITS = Section(

@@ -7,6 +7,7 @@
 (5) here             routes and everything else are made of them
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,8 @@ from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, RouteMode, RouteSettings
+from sidecar.config.tenant_files import PLACE
+from sidecar.config.tenants import TenantLoader
 from sidecar.config.upstream_tls import TlsLoader
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
 from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
@@ -48,6 +51,7 @@ from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import SigningError
 from sidecar.verify.standard_webhooks import StandardSigner, UpstreamSigner, signing_key
 from sidecar.verify.template import BODY
+from sidecar.verify.tenants import decoy_secrets
 from sidecar.verify.upstream_signer import SchemeSigner, scheme_problem
 from sidecar.verify.verifier import Verifier
 
@@ -83,7 +87,8 @@ def load_config(
     settings = _read_settings(source.value, report)
     secrets = SecretResolver(env, read, report, resolves=resolve_secrets)
     tls = TlsLoader(read, report, resolves=resolve_secrets)
-    return _Builder(settings, report, secrets, tls, ranges).build(file)
+    tenants = TenantLoader(report, resolves=resolve_secrets)
+    return _Builder(settings, report, secrets, tls, tenants, ranges).build(file)
 
 
 def _read_settings(value: dict[str, object], report: Report) -> FileSettings:
@@ -104,6 +109,7 @@ class _Builder:
     report: Report
     secrets: SecretResolver
     tls: TlsLoader
+    tenants: TenantLoader
     fetched: Mapping[str, Networks]
     ranges: dict[str, Networks] = field(default_factory=dict)  #: the published networks that are used, by preset
 
@@ -134,6 +140,7 @@ class _Builder:
             replay_password=password,
             routes=RouteTable(routes),
             accounts=accounts,
+            tenant_directories=self.tenants.directories,
             warnings=tuple(report.warnings),
         )
 
@@ -171,12 +178,18 @@ class _Builder:
 
     def _make_route(self, at: Path, route: RouteSettings) -> Route:
         scheme = route.scheme
-        secrets = self._make_secrets((*at, "secrets"), route.secrets, scheme)
+        own = self._make_secrets((*at, "secrets"), route.secrets, scheme)
+        tenants = self.tenants.load(at, route)
+        # Nobody knows these; they are what a delivery of an unknown tenant is checked against.
+        secrets = decoy_secrets(scheme, os.urandom(64)) if tenants is not None and scheme is not None else own
         rejection = _make_rejection(route)
-        check_resend(at, route, len(secrets), rejection.status, self.report)
+        check_resend(at, route, len(own), rejection.status, self.report)
         public_url = route.public_url or self.settings.public_url
         path = route.path.removesuffix("*")
         body_limit = route.limits.body or self.settings.limits.body
+        in_path = tenants is not None and PLACE in path
+        segments = tuple(path.encode().split(b"/")) if in_path else ()
+        path = path.partition(PLACE)[0] if in_path else path
         verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
         pool, host = self._make_pool(at, route)
         signer = self._make_signer((*at, "sign", "secret"), route)
@@ -198,9 +211,11 @@ class _Builder:
             allow=self._make_allowlist((*at, "allow"), route.allow) if route.allow else None,
             shadow=route.mode is RouteMode.SHADOW,
             replay=self._make_replay(route),
+            tenants=tenants,
+            segments=segments,
             headers=self._make_headers((*at, "headers"), route, signer),
             upstream_signer=signer,
-            handshakes=self._make_handshakes(at, route, secrets, f"{public_url.rstrip('/')}{path}"),
+            handshakes=self._make_handshakes(at, route, own, f"{public_url.rstrip('/')}{path}"),
         )
 
     def _make_pool(self, at: Path, route: RouteSettings) -> tuple[UpstreamSettings, bytes]:

@@ -30,7 +30,7 @@ _FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
     "warnings": lambda config: [str(warning) for warning in config.warnings],
 }
 #: Fields of `Config` that the keys above show, or that are no settings.
-_FILE_REST = frozenset({"client_header", "trust_unix", "replay_password", "ranges", "accounts"})
+_FILE_REST = frozenset({"client_header", "trust_unix", "replay_password", "ranges", "accounts", "tenant_directories"})
 
 
 def _upstream(route: Route) -> Any:
@@ -45,6 +45,14 @@ def _upstream(route: Route) -> Any:
         "connections": pool.connections,
         "tls": {"server_name": tls.server_name or None, "client_cert": tls.presents_certificate} if tls else None,
     }
+
+
+def _secrets(route: Route) -> Any:
+    """The ids of the secrets, or the directory of those of the tenants and their number."""
+    if route.tenants is not None:
+        header = route.tenants.header.decode()
+        return {"dir": route.tenants.directory, "tenants": len(route.tenants.store), "header": header or None}
+    return [{"id": ident, "value": MASK} for ident in route.secret_ids]
 
 
 def _headers(headers: ReceiverHeaders | None) -> Any:
@@ -69,7 +77,7 @@ def _timeouts(route: Route) -> dict[str, float] | None:
 _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "path": lambda route: route.pattern,
     "verify": lambda route: "open" if route.open else route.preset or ("scheme" if route.verifier else "none"),
-    "secrets": lambda route: [{"id": ident, "value": MASK} for ident in route.secret_ids],
+    "secrets": _secrets,
     "methods": lambda route: sorted(route.methods),
     "mode": lambda route: "shadow" if route.shadow else "enforce",
     "body": lambda route: route.body_limit,
@@ -93,6 +101,8 @@ _ROUTE_REST = frozenset(
         "handshakes",
         "upstream_signer",
         "pool",
+        "tenants",
+        "segments",
         "host",
     }
 )

@@ -54,7 +54,11 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
     if len(value) > MAX_SECRET_BYTES:
         problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; check that it is the right file"
         raise SecretUnavailableError(problem, absent=False)
-    # `echo secret > file` ends with a newline, and so do most editors: exactly one is not part of the secret.
+    return without_newline(value)
+
+
+def without_newline(value: bytes) -> bytes:
+    """The secret in a file: `echo secret > file` ends with a newline, and so do most editors, so one is not part of it."""
     return value.removesuffix(b"\n").removesuffix(b"\r") if value.endswith(b"\n") else value
 
 

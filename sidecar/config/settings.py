@@ -14,6 +14,7 @@ from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.fields.upstream import UpstreamFileSettings
 from sidecar.config.problems import Problem
 from sidecar.config.secrets import SecretRef
+from sidecar.config.tenant_files import TenantDirectory, TenantFileSettings
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts
 from sidecar.replay.store import StoreAddress
@@ -98,6 +99,8 @@ class RouteSettings:
     path: str = ""
     verify: Scheme | str | None = None  #: the text `none` for a route without signatures
     secrets: tuple[SecretRef, ...] = ()
+    tenant_files: TenantFileSettings | None = None  #: `secrets:` of a route with tenants
+    tenant: str = ""  #: the header that names the tenant
     allow: tuple[IPNetwork | str, ...] = ()
     methods: tuple[str, ...] = ()
     mode: RouteMode = RouteMode.ENFORCE
@@ -188,4 +191,5 @@ class Config(CommonSettings):
     replay_password: Secret | None
     routes: RouteTable
     accounts: tuple[Account, ...]
+    tenant_directories: tuple[TenantDirectory, ...]
     warnings: tuple[Problem, ...]

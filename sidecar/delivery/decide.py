@@ -9,6 +9,7 @@ of this program's own time instead of 5.4 (`tests/bench/path.py --unsigned`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import SHADOWED, Reason, Rejected
@@ -17,7 +18,9 @@ from sidecar.routing.client_ip import Client
 from sidecar.routing.routes import Route, RouteTable
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
-from sidecar.verify.verifier import Verified
+from sidecar.verify.keys import key_problem
+from sidecar.verify.tenants import TenantMatcher
+from sidecar.verify.verifier import Verified, Verifier
 
 
 class Decisions:
@@ -26,6 +29,8 @@ class Decisions:
     head: RequestHead
     client: Client | None = None  #: (2); None: unknown, in a captured request
     route: Route  #: (3)
+    tenant: str = ""  #: (3) as the request says, on a route with tenants
+    matcher: TenantMatcher | None = None  #: (3) checks against the tenant's secrets
     handshake: Shape | None = None  #: (3) an unsigned one, (6) a signed one
     claim: Claim | None = None  #: (4)
     verified: Verified | None = None  #: (6)
@@ -34,13 +39,35 @@ class Decisions:
     def __init__(self, head: RequestHead) -> None:
         self.head = head
 
+    @property
+    def scope(self) -> str:
+        """Deliveries of different scopes are never copies of each other."""
+        return f"{self.route.name}/{self.tenant}" if self.tenant else self.route.name
+
+
+def with_secrets_of_tenant(decisions: Decisions) -> Route:
+    """The route with a verifier that has the tenant's secrets, if it has some: for diagnosis, which tries them in other forms."""
+    route = decisions.route
+    if route.tenants is None or route.verifier is None:
+        return route
+    usable = [
+        secret for secret in route.tenants.secrets(decisions.tenant) if not key_problem(route.tenants.scheme, secret)
+    ]
+    if not usable:
+        return route
+    return replace(route, verifier=Verifier(route.tenants.scheme, usable, route.verifier.public_url))
+
 
 def find_route(decisions: Decisions, routes: RouteTable) -> Rejected | None:
-    """Stage 3: sets `route`."""
+    """Stage 3: sets `route`, and the tenant with what checks its signatures."""
     try:
-        decisions.route = routes.find(decisions.head.path)
+        decisions.route = route = routes.find(decisions.head.path)
     except Rejected as rejected:
         return rejected
+    tenants = route.tenants
+    if tenants is not None:
+        decisions.tenant = tenant = tenants.name(decisions.head)
+        decisions.matcher = tenants.matcher(tenant)
     return None
 
 
@@ -75,7 +102,7 @@ def verify(decisions: Decisions, body: Sequence[bytes]) -> Rejected | None:
     if verifier is None or claim is None:
         return None
     try:
-        verified = verifier.match(claim, head, body)
+        verified = verifier.match(claim, head, body, decisions.matcher)
         if verified is None:
             return verifier.mismatch
         if route.handshakes is not None:

@@ -170,6 +170,7 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
             return explanation.rejected("route", rejected)
         explanation.route, explanation.shadow = decisions.route.name, decisions.route.shadow
         others = [] if subject.secrets else foreign_secrets(subject.config.routes.routes, decisions.route)
+        _report_tenant(explanation, decisions, subject)
         decisions.route = _with_given(decisions.route, subject)
 
     rejected = decide.admit(decisions, now)
@@ -259,6 +260,25 @@ def _with_given(route: Route, subject: Subject) -> Route:
         return route
     given = Verifier(own.scheme, subject.secrets or own.secrets, subject.public_url or own.public_url)
     return replace(route, verifier=given)
+
+
+def _report_tenant(explanation: Explanation, decisions: decide.Decisions, subject: Subject) -> None:
+    """Which tenant the request names, on a route with tenants, and which secrets it has."""
+    tenants = decisions.route.tenants
+    if tenants is None:
+        return
+    place = f"header {tenants.header.decode()}" if tenants.header else "path"
+    named = f"{decisions.tenant}, by the {place}" if decisions.tenant else "none"
+    if subject.secrets:
+        decisions.matcher = None
+        explanation.skipped("tenant", f"{named}; the given secrets are used in place of the tenant's")
+        return
+    if problem := tenants.problem(decisions.tenant):
+        explanation.skipped("tenant", f"{named}: {problem}; nothing can match")
+        return
+    ids = ", ".join(secret.id for secret in tenants.secrets(decisions.tenant))
+    explanation.passed("tenant", f"{named}; its secrets in {tenants.directory}: {ids}")
+    decisions.route = decide.with_secrets_of_tenant(decisions)
 
 
 def _client(explanation: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client | None:

@@ -45,11 +45,11 @@ class Forwarder:
             claim,
             delivery.head,
             delivery.body.pieces,
-            scope=route.name,
+            scope=delivery.scope,
             url=delivery.verified.url,
             message=delivery.verified.message,
         )
-        others = route.verifier.other_fingerprints(delivery.head, scope=route.name)
+        others = route.verifier.other_fingerprints(delivery.head, scope=delivery.scope)
         key, *items = await delivery.compute(fingerprints)
         turn = ReplayTurn(self._replays, key, route.replay, route.name, others, items=items)
         try:
@@ -104,7 +104,7 @@ def _signature_lines(delivery: Delivery, now: float) -> bytes:
     verified = delivery.verified
     url, message = (verified.url, verified.message) if verified is not None else (b"", 0)
     ident = message_id(
-        route.verifier, delivery.claim, head, body, scope=route.name, fresh=fresh, url=url, message=message
+        route.verifier, delivery.claim, head, body, scope=delivery.scope, fresh=fresh, url=url, message=message
     )
     host = route.host or next(iter(head.values(b"host")), route.upstream.authority)
     signed = route.verifier.signed_fields(head) if route.verifier is not None and verified is not None else ()

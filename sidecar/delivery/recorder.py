@@ -14,6 +14,7 @@ from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.telemetry.record import DeliveryRecord
+from sidecar.telemetry.tenant_uses import TenantUses
 from sidecar.telemetry.tracing import Tracing
 
 
@@ -31,6 +32,7 @@ class Recorder:
     ) -> None:
         self.tracing: Tracing | None = None
         self.hints = Hints(monotonic)
+        self.tenant_uses = TenantUses()
         self._log = log
         self._metrics = metrics
         self._rejections = rejections
@@ -55,6 +57,11 @@ class Recorder:
         record = delivery.record
         record.request_bytes = delivery.body.size
         _fill_in(record, delivery)
+        if delivery.tenant and delivery.verified is not None:
+            tenants = delivery.route.tenants
+            assert tenants is not None
+            secret_id = delivery.verified.secret_id
+            self.tenant_uses.note(delivery.route.name, tenants, delivery.tenant, secret_id, self._now())
         ended = self._monotonic()
         reason = record.reason or record.shadow_reason
         if reason is None:
@@ -80,7 +87,14 @@ class Recorder:
     def _diagnose(self, delivery: Delivery, reason: Reason, ended: float) -> None:
         routes = delivery.snapshot.config.routes.routes
         found = self.hints.begin(
-            LiveRejection(reason, delivery.route, delivery.head, delivery.body.pieces, self._now(), routes)
+            LiveRejection(
+                reason,
+                decide.with_secrets_of_tenant(delivery),
+                delivery.head,
+                delivery.body.pieces,
+                self._now(),
+                routes,
+            )
         )
         found.add_done_callback(functools.partial(self._end_with_hint, delivery, ended))
 
@@ -134,5 +148,10 @@ def _fill_in(record: DeliveryRecord, delivery: Delivery) -> None:
         record.detail = record.detail or tolerated.detail
         tolerated.__traceback__ = None
     route = record.route
+    if route is not None and route.tenants is not None:
+        record.tenant = delivery.tenant
+        verifier = route.verifier
+        if record.reason is not None and verifier is not None and record.detail == verifier.mismatch.detail:
+            record.detail = route.tenants.problem(delivery.tenant) or "no match with the secrets of this tenant"
     if route is not None and route.verifier is not None:
         record.delivery_id = route.verifier.delivery_id(delivery.head)

@@ -17,7 +17,14 @@ from sidecar.verify.scheme import Scheme
 from sidecar.verify.verifier import Verified
 
 _OURS: Final = frozenset(
-    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-webhook-verified", b"x-webhook-secret-id"}
+    {
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-webhook-verified",
+        b"x-webhook-secret-id",
+        b"x-webhook-tenant",
+    }
 )
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _HOST: Final = frozenset({b"host"})
@@ -49,6 +56,8 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
         added = b"Host: %b\r\n%b" % (route.upstream.authority, added)
     if isinstance(permission, Verified):
         added += verified_lines(route.name, permission.secret_id)
+        if delivery.tenant:
+            added += b"X-Webhook-Tenant: %b\r\n" % delivery.tenant.encode()
     else:
         added += verified_lines(permission.label, "")
     if trace is not None:

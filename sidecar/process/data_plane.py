@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from sidecar.config.settings import Config
 from sidecar.delivery.body import Budget
@@ -14,6 +15,7 @@ from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.uvicorn_server import http_server
+from sidecar.process.tenant_watch import TenantWatch
 from sidecar.replay.memory_store import MemoryStore
 from sidecar.replay.store import Store
 from sidecar.telemetry.log import Level, Log
@@ -71,11 +73,26 @@ class DataPlane:
             self.listener.wants_proxy_header = self.current.trusts_peer
         self.server = http_server(self.proxy, deadlines=self.deadlines, listener=self.listener)
         self.ended: asyncio.Task[None]
+        self._watching: asyncio.Task[None] | None = None
         self._configure(config)
 
     def start(self, data_socket: socket.socket) -> None:
         self.replays.start()
         self.ended = asyncio.create_task(self.server.serve([data_socket]))
+        alone = self.current.snapshot.config.workers == 1  # else the main process reports what is wrong with files
+        watch = TenantWatch(lambda: self.current.snapshot.config.tenant_directories, self.log if alone else None)
+        self._watching = asyncio.create_task(watch.run())
+
+    def answer(self, question: str) -> Any:
+        """What this process knows, as JSON can hold it."""
+        if question == "tenants":
+            return [
+                list(use)
+                for route in self.current.snapshot.config.routes.routes
+                if route.tenants is not None
+                for use in self.proxy.recorder.tenant_uses.listed(route.name, route.tenants)
+            ]
+        raise ValueError(question)
 
     def apply(self, config: Config) -> None:
         """New requests are handled by this configuration from now on."""
@@ -123,6 +140,8 @@ class DataPlane:
         Returns how many were cut off because they were not finished by then.
         """
         self.close_connections()
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.sleep(accepting)
         self.proxy.draining = True
         self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.config.files import FileRecorder
 from sidecar.config.settings import Config
@@ -36,6 +36,10 @@ class DataProcesses(Protocol):
 
     async def refusals(self) -> Sequence[RecentRejection]:
         """The most recent rejections and failures, newest first."""
+        ...
+
+    async def ask(self, question: str) -> list[Any]:
+        """What each process answers to a question of `DataPlane.answer`. One that does not respond in time is left out."""
         ...
 
     async def start(self) -> None:
@@ -77,6 +81,9 @@ class SingleProcess:
 
     async def refusals(self) -> Sequence[RecentRejection]:
         return newest_first([self._data_plane.refusals.since(0)])
+
+    async def ask(self, question: str) -> list[Any]:
+        return [self._data_plane.answer(question)]
 
     async def start(self) -> None:
         self._data_plane.start(self._data_socket)

@@ -35,12 +35,14 @@ from sidecar.process.drain_listener import DrainListener
 from sidecar.process.drain_socket import open_drain_socket
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
+from sidecar.process.tenant_watch import TenantWatch
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.process_metrics import ProcessMetrics, memory_limit
 from sidecar.telemetry.prometheus import LogMetrics
 from sidecar.telemetry.recent_rejections import RecentRejection
 from sidecar.telemetry.scrape import Scraper
+from sidecar.telemetry.tenant_uses import TenantUse, merge
 from sidecar.telemetry.totals import Totals
 
 #: The share of `drain` during which deliveries that are still on their way are accepted (load balancers learn of a
@@ -121,6 +123,8 @@ class Program:
         )
         self._in_background(self._reloader.watch)
         self._in_background(self._refresher.run)
+        if self.config.workers > 1:  # each worker watches for itself; this is for what is shown here, and for the log
+            self._in_background(TenantWatch(lambda: self.config.tenant_directories, self.log).run)
         self._in_background(self.live_page.rates.keep)
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -170,6 +174,11 @@ class Program:
     async def recent_rejections(self) -> Sequence[RecentRejection]:
         """The most recent rejections and failures, newest first."""
         return await self.data_processes.refusals()
+
+    async def tenant_uses(self) -> list[TenantUse]:
+        """Tenants with two secrets, and when they last used each; those that used the old one last come first."""
+        answers = await self.data_processes.ask("tenants")
+        return merge([TenantUse(*use) for answer in answers for use in answer])
 
     @property
     def in_flight(self) -> int:

@@ -68,6 +68,8 @@ class Worker:
         self.refusals: deque[RecentRejection] = deque(maxlen=KEPT)
         self._refusals_known = 0  # how many of this process's have been received
         self._asking: asyncio.Future[None] | None = None
+        self._questions: dict[int, asyncio.Future[Any]] = {}
+        self._asked = 0
 
     async def run(self, process: Process, end: socket.socket, setup: Any) -> int:
         """Follows a process until it exits; returns its exit status, negative for a signal. `end` is its channel's."""
@@ -83,6 +85,9 @@ class Worker:
                 self.cut_off = message["cut_off"]
             elif message["is"] == "refusals":
                 self._receive_refusals(message)
+            elif message["is"] == "answer":
+                if (asked := self._questions.pop(message["number"], None)) is not None:
+                    asked.set_result(message["answer"])
             else:
                 self._reconfigured.pop(message["number"]).set_result(None)
         self.serving = False
@@ -92,6 +97,9 @@ class Worker:
         for waiting in self._reconfigured.values():
             waiting.cancel()
         self._reconfigured.clear()
+        for question in self._questions.values():
+            question.cancel()
+        self._questions.clear()
         self._refusals_known = 0
         self._stop_asking()
         self.cut_off += self.metrics.in_flight  # more than 0 only if it was killed
@@ -124,6 +132,18 @@ class Worker:
             self._asking = asyncio.get_running_loop().create_future()
             self.channel.send({"do": "send refusals", "since": self._refusals_known})
         await asyncio.wait([self._asking], timeout=REJECTIONS_SECONDS)
+
+    async def ask(self, question: str) -> list[Any]:
+        """The answer to a question of `DataPlane.answer`; none if the worker does not respond in time."""
+        if self.channel is None:
+            return []
+        self._asked += 1
+        number = self._asked
+        asked = self._questions[number] = asyncio.get_running_loop().create_future()
+        self.channel.send({"do": "answer", "number": number, "question": question})
+        await asyncio.wait([asked], timeout=REJECTIONS_SECONDS)
+        self._questions.pop(number, None)
+        return [asked.result()] if asked.done() and not asked.cancelled() else []
 
     def _receive_refusals(self, message: dict[str, Any]) -> None:
         self.refusals.extend(RecentRejection(*values) for values in message["refusals"])
@@ -182,6 +202,11 @@ class Supervisor:
         """The most recent ones of all workers, newest first."""
         await asyncio.gather(*(worker.ask_refusals() for worker in self.workers))
         return newest_first(worker.refusals for worker in self.workers)
+
+    async def ask(self, question: str) -> list[Any]:
+        """The answers of all workers that respond in time."""
+        answers = await asyncio.gather(*(worker.ask(question) for worker in self.workers))
+        return [answer for listed in answers for answer in listed]
 
     async def start(self) -> None:
         """Returns when all workers serve, or `ended` is done because one could not start."""

@@ -101,6 +101,10 @@ async def _work(place: Place, forked_with: Config | None) -> None:
             data_plane.close_connections()
             channel.send({"is": "configured", "number": message["number"]})
             continue
+        if message["do"] == "answer":
+            answer = data_plane.answer(message["question"])
+            channel.send({"is": "answer", "number": message["number"], "answer": answer})
+            continue
         shared_counts.places.update(message["places"])
         data_plane.apply(await asyncio.to_thread(_load, message))
         channel.send({"is": "configured", "number": message["number"]})

@@ -13,6 +13,7 @@ from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.standard_webhooks import UpstreamSigner
+from sidecar.verify.tenants import PLACE, TENANT, Tenants
 from sidecar.verify.verifier import Verifier
 
 #: Parts that some receivers resolve or unescape to a different path than the one we matched (CVE-2021-29492 and similar):
@@ -40,12 +41,16 @@ class Route:
     handshakes: Handshakes | None = None
     replay: Replay | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
+    tenants: Tenants | None = None  #: whose secrets verify, in place of the verifier's own
+    segments: tuple[bytes, ...] = ()  #: of a path with a tenant's place, which `PLACE` stands for
     headers: ReceiverHeaders | None = None  #: `headers:`
     pool: UpstreamSettings | None = None  #: how the receiver is connected to; None: as the whole configuration says
     host: bytes = b""  #: the Host that the receiver gets; empty: the sender's
 
     @property
     def pattern(self) -> str:
+        if self.segments:
+            return b"/".join(self.segments).decode()
         return self.path.decode() + ("*" if self.prefix else "")
 
     @property
@@ -57,18 +62,21 @@ class Route:
         return ", ".join(sorted(self.methods)).encode()
 
     def matches(self, path: bytes) -> bool:
-        """Whether this route handles `path`, exactly or as a prefix route."""
+        """Whether this route handles `path`: exactly, as a prefix route, or with a tenant in its place."""
+        if self.segments:
+            return self.tenants is not None and self.tenants.takes(path)
         return path.startswith(self.path) if self.prefix else path == self.path
 
 
 class RouteTable:
     """Finds a route by its exact raw path, otherwise by the prefix above it. Paths are never decoded or normalised."""
 
-    __slots__ = ("_exact", "_lengths", "_prefixes", "routes")
+    __slots__ = ("_exact", "_lengths", "_prefixes", "_with_tenant", "routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
-        self._exact = {route.path: route for route in self.routes if not route.prefix}
+        self._exact = {route.path: route for route in self.routes if not route.prefix and not route.segments}
+        self._with_tenant = [route for route in self.routes if route.segments]
         self._prefixes = {route.path: route for route in self.routes if route.prefix}
         #: Lengths of prefixes, longest first. Only these are tried, whatever the path: a sender may send 16 KiB of slashes.
         self._lengths = sorted({len(path) for path in self._prefixes}, reverse=True)
@@ -76,6 +84,8 @@ class RouteTable:
     def find(self, path: bytes) -> Route:
         """The route for a raw path. Raises `Rejected(no_route)`."""
         route = self._exact.get(path)
+        if route is None and self._with_tenant:
+            route = next((each for each in self._with_tenant if each.matches(path)), None)
         if route is None and self._prefixes:
             route = self._below_prefix(path)
         if route is None:
@@ -97,7 +107,9 @@ def find_overlaps(routes: Sequence[Route]) -> list[tuple[int, int]]:
     Overlaps are unsafe, because receivers unescape paths: `/hooks/begin%69` would be verified by the route `/hooks/*` and
     reach the receiver's handler that `/hooks/begini` protects.
     """
-    order = sorted(range(len(routes)), key=lambda i: (routes[i].path, not routes[i].prefix))
+    order = sorted(
+        (i for i in range(len(routes)) if not routes[i].segments), key=lambda i: (routes[i].path, not routes[i].prefix)
+    )
     pairs: list[tuple[int, int]] = []
     above: list[int] = []
     for i in order:
@@ -106,7 +118,33 @@ def find_overlaps(routes: Sequence[Route]) -> list[tuple[int, int]]:
         if above:
             pairs.append((min(above[-1], i), max(above[-1], i)))
         above.append(i)
+    pairs += [
+        (min(one, other), max(one, other))
+        for one, route in enumerate(routes)
+        if route.segments
+        for other in range(len(routes))
+        if other != one and (other < one or not routes[other].segments) and _meet(route, routes[other])
+    ]
     return sorted(pairs)
+
+
+def _meet(route: Route, other: Route) -> bool:
+    """Whether a path with a tenant in its place can also be one of `other`'s."""
+    if not other.segments and not other.prefix:
+        return route.matches(other.path)
+    theirs = other.segments or tuple(other.path.split(b"/")[:-1])
+    if len(theirs) > len(route.segments) or (not other.prefix and len(theirs) < len(route.segments)):
+        return False
+    return all(_same(mine, its) for mine, its in zip(route.segments, theirs))
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Whether two segments can be the same text."""
+    if one == other:
+        return True
+    if PLACE not in (one, other):
+        return False
+    return TENANT.fullmatch(other if one == PLACE else one) is not None
 
 
 def foreign_secrets(routes: Sequence[Route], but: Route) -> list[tuple[str, Secret]]:
@@ -114,6 +152,6 @@ def foreign_secrets(routes: Sequence[Route], but: Route) -> list[tuple[str, Secr
     return [
         (route.name, secret)
         for route in routes
-        if route is not but and route.verifier is not None
+        if route is not but and route.verifier is not None and route.tenants is None
         for secret in route.verifier.secrets
     ]

@@ -195,6 +195,8 @@ class Log:
             line += f',"upstream_ms":{_milliseconds(e.upstream_seconds)}'
         if e.age is not None:
             line += ',"signature_age_s":%.3f' % e.age
+        if e.tenant:
+            line += f',"tenant":"{e.tenant}"'
         if e.delivery_id:
             line += f',"delivery_id":{_quote(e.delivery_id[:MAX_LOGGED].decode("latin-1"))}'
         if e.shadow_reason is not None:
@@ -215,6 +217,8 @@ class Log:
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
         if e.secret_id:
             parts.append(f"secret={e.secret_id}")
+        if e.tenant:
+            parts.append(f"tenant={e.tenant}")
         if e.reason is not None:
             parts.append(f"reason={e.reason}")
         if e.shadow_reason is not None:

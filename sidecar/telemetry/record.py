@@ -21,6 +21,7 @@ class DeliveryRecord:
     unchecked: bool = False  #: forwarded although the replay store was unavailable
     evicted: bool = False  #: the replay store forgot another delivery early to make room for it
     secret_id: str = ""
+    tenant: str = ""  #: as the request says, on a route with tenants
     delivery_id: bytes = b""
     age: float | None = None  #: seconds since it was signed, by our clock
     status: int = 0  #: of the response to the sender; 0 if there was none

@@ -184,12 +184,19 @@ class Verifier:
             raise Rejected(self.mismatch.reason, self.mismatch.detail)
         return verified
 
-    def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
-        """Like `verify`, but returns None if no secret matches; that is the rejection `mismatch`."""
+    def match(
+        self, claim: Claim, head: RequestHead, body: Sequence[bytes], matcher: Matcher | None = None
+    ) -> Verified | None:
+        """Like `verify`, but returns None if no secret matches; that is the rejection `mismatch`.
+
+        With `matcher`, its keys count and not those of `secrets`: the delivery is one of a tenant.
+        """
+        if matcher is None:
+            matcher = self._matcher
         if not self._plain:
-            return self._match_composed(claim, head, body)
+            return self._match_composed(claim, head, body, matcher)
         message = body if self._only_body else compose_plain(self._plain, claim.timestamp, body)
-        secret_id = self._matcher.match(claim.signatures, message)
+        secret_id = matcher.match(claim.signatures, message)
         if secret_id is None:
             return None
         # (7)
@@ -250,7 +257,9 @@ class Verifier:
         texts = [bound.separator.join(pieces[:cut] if bound.first else pieces[cut:]) for cut in cuts]
         return [hashlib.sha256(scope.encode() + b"\0" + text).digest() for text in texts]
 
-    def _match_composed(self, claim: Claim, head: RequestHead, body: Sequence[bytes]) -> Verified | None:
+    def _match_composed(
+        self, claim: Claim, head: RequestHead, body: Sequence[bytes], matcher: Matcher
+    ) -> Verified | None:
         """Steps (4) to (7) for schemes that need more than body and timestamp."""
         composer = self._composer
         # (4)
@@ -260,7 +269,7 @@ class Verifier:
         if self._keyed:
             match = self._match_keyed(claim, delivery)
         else:
-            match = composer.match(claim, delivery, self._reader, self._matcher)
+            match = composer.match(claim, delivery, self._reader, matcher)
         if match is None:
             return None
         # (7)

@@ -248,6 +248,33 @@ def test_explain_says_what_the_receiver_gets(run: Run, body: str, tmp_path: Path
     assert "forward" not in plain.out
 
 
+def test_explain_says_which_tenant_it_was_and_which_secret(run: Run, body: str, tmp_path: Path) -> None:
+    directory = tmp_path / "tenants"
+    directory.mkdir()
+    (directory / "acme").write_text("another-secret-of-some-length")
+    (directory / "acme.previous").write_text(SECRET)
+    config = tmp_path / "sidecar.yaml"
+    routes = [{"path": "/hooks/{tenant}", "verify": "github", "secrets": {"dir": str(directory)}}]
+    config.write_text(json.dumps({"upstream": "http://127.0.0.1:3000", "routes": routes}))
+    signed = run("sign", "--preset", "github", "--secret", "env:SECRET", "--body", body).out
+    explain = ("explain", "--config", str(config))
+    known = run(*explain, capture(tmp_path, signed, body, "/hooks/acme"))
+    assert known.status == 0, known
+    assert f"+ tenant     acme, by the path; its secrets in {directory}: current, previous" in known.out
+    assert known.out.endswith("accepted, by the secret previous\n")
+    unknown = run(*explain, capture(tmp_path, signed, body, "/hooks/nobody"))
+    assert unknown.status == 1
+    assert (
+        f"- tenant     nobody, by the path: no secret of this tenant in {directory}; nothing can match" in unknown.out
+    )
+    assert "rejected: signature_mismatch" in unknown.out
+    given = run(*explain, "--secret", "env:SECRET", capture(tmp_path, signed, body, "/hooks/nobody"))
+    assert given.status == 0
+    (directory / "acme.previous").unlink()
+    (directory / "acme").write_text(f"{SECRET}\n\n")
+    assert "hint: secret_has_whitespace" in run(*explain, capture(tmp_path, signed, body, "/hooks/acme")).out
+
+
 def test_explain_with_a_preset_answers_an_unsigned_handshake(explain_preset: Callable[..., Any]) -> None:
     challenge = b"GET /hook?challenge=abc HTTP/1.1\nHost: hooks.test\n\n"
     said, text = explain_preset("dropbox", challenge)

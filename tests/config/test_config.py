@@ -815,8 +815,7 @@ def test_every_shipped_example_loads(path: Path) -> None:
 #: secrets themselves.
 BEYOND_THE_SCHEMA = (
     "account_key_missing", "admin_token_absent", "body_over_buffer",
-    "cidr_host_bits",
-    "headers_fixed", "name_twice", "open_with_", "overlap_", "ports_twice",
+    "cidr_host_bits", "headers_fixed", "tenants.yaml", "name_twice", "open_with_", "overlap_", "ports_twice",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",
     "places_", "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
     "scheme_port_without_url", "scheme_secret_without_hash", "scheme_signature_in_the_body_and_more",

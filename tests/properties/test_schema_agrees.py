@@ -64,10 +64,11 @@ from sidecar.config.fields.text import (
     Scalars,
     Separator,
     SignatureHeader,
+    TenantFileName,
     Text,
 )
 from sidecar.config.fields.upstream import HostField, ServerName
-from sidecar.config.keys import CONFIG, Rejection
+from sidecar.config.keys import CONFIG, Rejection, Secrets
 from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.presets import SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
@@ -84,7 +85,8 @@ KINDS: dict[str, ValueType[Any]] = {
         Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
         SocketPath(), HostPattern(), LogRate(), HostField(), ServerName(), FieldName(), PlainPlaces(),
-        RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(), HeaderSettings(),
+        RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(), HeaderSettings(), Secrets(),
+        TenantFileName(),
     )
 }  # fmt: skip
 

@@ -111,6 +111,14 @@ class RoutePath(PatternText):
         )
 
 
+class TenantFileName(PatternText):
+    """The name of a tenant's file, with `{tenant}` in it."""
+
+    title = "file name"
+    grammar = Grammar(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})?[{]tenant[}][A-Za-z0-9._-]{0,64}", excluded=r"[.]previous$")
+    expected = "a valid file name; use {tenant} once, with letters, digits, '.', '_' and '-' around it"
+
+
 class Method(PatternText):
     title = "method"
     grammar = Grammar("[A-Z][A-Z-]{0,31}", excluded="^CONNECT$")

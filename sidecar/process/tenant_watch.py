@@ -1,0 +1,66 @@
+"""Keeps the secrets of tenants up to date while the program runs: each process for itself, in a thread of its own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from sidecar.config.tenant_files import TenantDirectory, TenantFileProblem
+from sidecar.telemetry.log import Level, Log
+
+#: Seconds between two passes. With the time for a pass and for a file to settle, a change is used within 2 s.
+PASS_SECONDS: Final = 1.0
+#: Pause of the thread after some files, in seconds, so that deliveries get the processor.
+PAUSE: Final = 0.001
+#: Problems that are logged of one pass.
+MAX_LOGGED: Final = 10
+
+
+class TenantWatch:
+    """Runs until cancelled."""
+
+    def __init__(self, directories: Callable[[], Sequence[TenantDirectory]], log: Log | None) -> None:
+        """`directories()` are those of the configuration at work. Without a log, problems are left to another process."""
+        self._directories = directories
+        self._log = log
+        self._known: dict[tuple[str, str], str] = {}  # problems that were logged, by file
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(PASS_SECONDS)
+            for directory in self._directories():
+                if self._thread is None:
+                    self._thread = ThreadPoolExecutor(1, "tenants")
+                try:
+                    await loop.run_in_executor(self._thread, _pass, directory)
+                    if self._log is not None:
+                        self._report(directory, self._log)
+                except Exception as bug:  # keep watching
+                    if self._log is not None:
+                        self._log.event("tenant_watch_failed", Level.ERROR, what=type(bug).__name__)
+
+    def _report(self, directory: TenantDirectory, log: Log) -> None:
+        """Logs problems that were not there in the last pass."""
+        where = directory.settings.dir
+        problems = list(directory.problems.values())
+        if directory.unreadable:
+            problems.append(
+                TenantFileProblem("", where, f"can't be read: {directory.unreadable}; what is known is kept")
+            )
+        now = {(where, problem.file): problem.problem for problem in problems}
+        new = [problem for problem in problems if self._known.get((where, problem.file)) != problem.problem]
+        for problem in new[:MAX_LOGGED]:
+            detail = f"the file {problem.file} {problem.problem}"
+            log.event("tenant_secret_unusable", Level.WARNING, tenant=problem.tenant, detail=detail)
+        if len(new) > MAX_LOGGED:
+            detail = f"{len(new) - MAX_LOGGED} more files in {where}"
+            log.event("tenant_secret_unusable", Level.WARNING, tenant="", detail=detail)
+        self._known = {key: value for key, value in self._known.items() if key[0] != where} | now
+
+
+def _pass(directory: TenantDirectory) -> None:
+    for _ in directory.passes():
+        time.sleep(PAUSE)

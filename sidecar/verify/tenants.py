@@ -1,0 +1,179 @@
+"""Secrets per tenant: one route for many customers of the receiver, each with a secret of its own.
+
+A request names its tenant in the path or in a header; nothing vouches for that name until a secret of this tenant matches. An
+unknown tenant must look like a wrong signature, in the response and in time: its request is checked against keys that nobody
+knows, as often as that of a known one.
+
+This module holds what was read; config/tenant_files.py reads it. The dictionary of the store is changed by a thread while
+requests look into it: each change is one assignment or one removal.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from sidecar.http1.head import RequestHead
+from sidecar.secret import Secret
+from sidecar.verify.keys import KeyFormError, read_keys
+from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher, Pieces
+from sidecar.verify.scheme import Scheme
+
+#: The name of a tenant: in a path it is one segment without an escape, and in a directory a file's name without a dot.
+TENANT: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+#: Stands for the tenant in a route's path.
+PLACE: Final = b"{tenant}"
+#: Ids of a tenant's secrets in logs and metrics: the same words for all tenants, because they are labels.
+CURRENT: Final = "current"
+PREVIOUS: Final = "previous"
+#: Tenants whose matcher is kept: one takes up to 1.3 KB, and making it a few microseconds.
+MAX_MATCHERS: Final = 10_000
+
+
+class TenantSecrets(NamedTuple):
+    """The secrets of one tenant; at least one of the two."""
+
+    current: Secret | None
+    previous: Secret | None
+
+    @property
+    def listed(self) -> list[Secret]:
+        return [secret for secret in self if secret is not None]
+
+
+Store = dict[str, TenantSecrets]
+
+
+class TenantMatcher:
+    """Checks against two keys, whether a tenant has two, one or none: the time does not tell."""
+
+    __slots__ = ("_own", "_second", "of")
+
+    def __init__(self, of: TenantSecrets | None, own: Matcher, second: Matcher) -> None:
+        """`second` is a decoy for a tenant with one secret, and `MATCHES_NOTHING` for one with two, both of which `own` has."""
+        self.of = of
+        self._own = own
+        self._second = second
+
+    def match(self, signatures: Pieces, message: Pieces) -> str | None:
+        found = self._own.match(signatures, message)
+        if found is None:
+            self._second.match(signatures, message)  # never a match: nobody knows its key
+        return found
+
+
+class Tenants:
+    """The tenants of one route."""
+
+    __slots__ = ("_after", "_before", "_decoy", "_matchers", "_unknown", "directory", "header", "scheme", "store")
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        store: Store,
+        *,
+        before: bytes = b"",
+        after: bytes = b"",
+        header: bytes = b"",
+        directory: str = "",
+        decoys: Sequence[Secret] = (),
+    ) -> None:
+        """A path names the tenant between `before` and `after`, unless `header` (lower case) does. `directory` is for people.
+
+        `decoys` are those of `decoy_secrets`; without them nothing verifies.
+        """
+        self.scheme = scheme
+        self.store = store
+        self.header = header
+        self.directory = directory
+        self._before = before
+        self._after = after
+        self._matchers: OrderedDict[str, TenantMatcher] = OrderedDict()
+        self._decoy: Matcher = MATCHES_NOTHING
+        two: Matcher = MATCHES_NOTHING
+        if decoys:
+            self._decoy = self._make(decoys[:1])
+            two = self._make(decoys)
+        self._unknown = TenantMatcher(None, two, MATCHES_NOTHING)
+
+    def name(self, head: RequestHead) -> str:
+        """The tenant that a request names; empty if its header is absent, repeated or not a name."""
+        if self.header:
+            values = head.values(self.header)
+            value = values[0] if len(values) == 1 else b""
+        else:
+            value = head.path[len(self._before) : len(head.path) - len(self._after)]
+        return value.decode() if TENANT.fullmatch(value) else ""
+
+    def takes(self, path: bytes) -> bool:
+        """Whether a path names a tenant in the right place."""
+        if len(path) <= len(self._before) + len(self._after) or not path.startswith(self._before):
+            return False
+        return path.endswith(self._after) and bool(
+            TENANT.fullmatch(path, len(self._before), len(path) - len(self._after))
+        )
+
+    def matcher(self, tenant: str) -> TenantMatcher:
+        """What checks signatures of this tenant; for an unknown one it matches nothing, in the same time."""
+        secrets = self.store.get(tenant)
+        if secrets is None:
+            return self._unknown
+        made = self._matchers.get(tenant)
+        if made is None or made.of is not secrets:
+            made = self._matcher_of(secrets)
+            self._matchers[tenant] = made
+            if len(self._matchers) > MAX_MATCHERS:
+                self._matchers.popitem(last=False)
+        return made
+
+    def secrets(self, tenant: str) -> Sequence[Secret]:
+        """The secrets of a tenant that has some; for diagnosis."""
+        found = self.store.get(tenant)
+        return found.listed if found is not None else ()
+
+    def problem(self, tenant: str) -> str:
+        """Why nothing of this tenant can be verified, for the log; empty if it can."""
+        if not tenant:
+            return f"no tenant: the header {self.header.decode()} is absent, repeated or not a name"
+        if tenant not in self.store:
+            return f"no secret of this tenant in {self.directory}"
+        return "" if self.matcher(tenant).of is not None else "the tenant's secret is not in the scheme's form"
+
+    def is_rotating(self, tenant: str) -> bool:
+        """Whether a tenant has a previous secret."""
+        found = self.store.get(tenant)
+        return found is not None and found.previous is not None
+
+    def _matcher_of(self, secrets: TenantSecrets) -> TenantMatcher:
+        listed = secrets.listed
+        try:
+            own = self._make(listed)
+        except KeyFormError:
+            # One of the two may be in the form; the others can't verify anything.
+            usable = [secret for secret in listed if _is_usable(self.scheme, secret)]
+            if not usable:
+                return self._unknown
+            return TenantMatcher(secrets, self._make(usable), self._decoy)
+        return TenantMatcher(secrets, own, self._decoy if len(listed) == 1 else MATCHES_NOTHING)
+
+    def _make(self, secrets: Sequence[Secret]) -> Matcher:
+        kind, algorithm = self.scheme.signature.kind, self.scheme.signature.algorithm
+        return kind.make_matcher(algorithm, read_keys(self.scheme, secrets))
+
+
+def decoy_secrets(scheme: Scheme, fresh: bytes) -> list[Secret]:
+    """Two secrets in the scheme's form that nobody knows, with the ids of a tenant's. `fresh` are 64 random bytes."""
+    made: list[Secret] = []
+    for ident, half in ((CURRENT, fresh[:32]), (PREVIOUS, fresh[32:])):
+        text = half.hex().encode()
+        plain = Secret(ident, text)
+        made.append(plain if _is_usable(scheme, plain) else Secret(ident, b"%b:%b" % (text, text)))
+    return made
+
+
+def _is_usable(scheme: Scheme, secret: Secret) -> bool:
+    try:
+        read_keys(scheme, [secret])
+    except KeyFormError:
+        return False
+    return True
