@@ -12,6 +12,7 @@ from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.outcomes import DEFAULT_REJECTION
+from sidecar.replay.store import Replay
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +92,10 @@ def _read(file: str) -> str:
         unusable(f"{file} is not UTF-8 (at byte {error.start}); save it as UTF-8")
 
 
+def _describe_replay(replay: Replay) -> str:
+    return f"; at most once in {replay.seconds:g} s{', by the delivery id' if replay.by_id else ''}"
+
+
 def describe_routes(config: Config) -> str:
     """What each route will do, one line each."""
     lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}"]
@@ -103,7 +108,7 @@ def describe_routes(config: Config) -> str:
             scheme = route.verifier.scheme
             how = f"{route.preset or 'custom scheme'} ({scheme.summary}); secrets {', '.join(route.secret_ids)}"
         senders = f"; from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
-        replay = f"; at most once in {route.replay.seconds:g} s" if route.replay is not None else ""
+        replay = _describe_replay(route.replay) if route.replay is not None else ""
         signed = (
             f"; signed for the receiver as {route.upstream_signer.name}" if route.upstream_signer is not None else ""
         )

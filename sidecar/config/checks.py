@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from sidecar.config.presets import NO_SCHEME
 from sidecar.config.problems import Path, Report
 from sidecar.config.secrets import SecretRef
-from sidecar.config.settings import RESEND, FileSettings, RouteMode, RouteSettings
+from sidecar.config.settings import RESEND, FileSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
@@ -63,7 +63,7 @@ def check_limits(file: FileSettings, report: Report) -> None:
 
 def check_workers(file: FileSettings, report: Report) -> None:
     """Several processes that remember deliveries share one store."""
-    remembers = any(route.replay is not None and can_replay(route.scheme) for route in file.routes)
+    remembers = any(route.replay is not None and can_replay(route) for route in file.routes)
     if file.workers > 1 and remembers and file.replay_store.address is None and not report.is_wrong(("replay_store",)):
         report.add(
             ("workers",),
@@ -170,9 +170,14 @@ def _check_secret_ids(at: Path, refs: Sequence[SecretRef], report: Report) -> No
             report.add(at, f"{count_word(count)} secrets have the id {ident!r}; set `id:` so that each is unique")
 
 
-def can_replay(scheme: Scheme | None) -> bool:
-    """Whether deliveries can be told apart: only a signature differs between any two of them."""
-    return scheme is not None and not scheme.signature.kind.bearer
+def can_replay(route: RouteSettings) -> bool:
+    """Whether deliveries can be told apart: only a signature differs between any two of them, or the provider's id."""
+    scheme = route.scheme
+    if scheme is None:
+        return False
+    if route.replay is not None and route.replay.by is ReplayBy.DELIVERY_ID:
+        return scheme.delivery_id is not None
+    return not scheme.signature.kind.bearer
 
 
 def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
@@ -181,19 +186,24 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
             report.add((*at, "replay_fail_open"), "can't be used without `replay`; remove it, or add `replay: 10m`")
         return
     scheme = route.scheme
-    if scheme is None or not can_replay(scheme):
+    if scheme is None or not can_replay(route):
         if not report.is_wrong((*at, "verify")):
+            by_id = scheme is not None and route.replay.by is ReplayBy.DELIVERY_ID
             report.add(
                 (*at, "replay"),
-                "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
+                f"goes by the delivery id, but {_provider(scheme)} has none that is known; use `replay: 10m`"
+                if by_id
+                else "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
             )
         return
+    if route.replay.by is ReplayBy.DELIVERY_ID:
+        return
     tolerance = scheme.timestamp.tolerance if scheme.timestamp is not None else None
-    if tolerance is not None and route.replay < 2 * tolerance:
+    if tolerance is not None and route.replay.seconds < 2 * tolerance:
         # No error: it still stops what a provider sends twice, and a sidecar that doesn't start loses every delivery.
         report.warn(
             (*at, "replay"),
-            f"forgets a delivery after {route.replay:g} s, but its signature is valid for up to {2 * tolerance:g} s, "
+            f"forgets a delivery after {route.replay.seconds:g} s, but its signature is valid for up to {2 * tolerance:g} s, "
             f"the timestamp's tolerance in both directions; use at least {2 * tolerance:g}s to reject every replay",
         )
     if not scheme.binds_body:
@@ -209,7 +219,7 @@ def _check_unavailable(at: Path, route: RouteSettings, file: FileSettings, repor
     """A provider sends again what it gets 503 for while the shared replay store is unavailable."""
     scheme, shared = route.scheme, file.replay_store.address is not None
     fail_open = file.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
-    if scheme is None or route.replay is None or not can_replay(scheme) or not shared or fail_open:
+    if scheme is None or route.replay is None or not can_replay(route) or not shared or fail_open:
         return
     facts = scheme.delivery
     if not facts.resends:

@@ -16,7 +16,7 @@ from sidecar.config.fields.address import (
 )
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
 from sidecar.config.fields.header import HEADERS
-from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section
+from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section, ShortOrSection
 from sidecar.config.fields.number import (
     Count,
     Duration,
@@ -39,6 +39,8 @@ from sidecar.config.settings import (
     Limits,
     RangesSettings,
     RejectSettings,
+    ReplayBy,
+    ReplaySettings,
     RouteLimits,
     RouteMode,
     RouteSettings,
@@ -101,6 +103,21 @@ class Secrets(ValueType[tuple[SecretRef, ...] | TenantFileSettings]):
 
     def json_schema(self) -> JSONSchema:
         return {"title": self.title, "anyOf": [self.listed.json_schema(), TENANT_FILES.json_schema()]}
+
+
+REPLAY = Section(
+    None,
+    {
+        "for": Key(Duration(), "how long an accepted delivery is remembered", ["72h"], required=True),
+        "by": Key(
+            Choice(ReplayBy),
+            "what copies have in common: the signed message, or delivery_id, the provider's id, which a sender of a "
+            "recording can change if it is not signed",
+            default=ReplayBy.MESSAGE,
+        ),
+    },
+    make=lambda given: ReplaySettings(given["for"], given.get("by", ReplayBy.MESSAGE)),
+)
 
 
 def _make_route(given: dict[str, Any]) -> RouteSettings:
@@ -209,7 +226,7 @@ ROUTE = Section(
             "signs forwarded deliveries for the receiver, in one scheme for all providers",
         ),
         "replay": Key(
-            Duration(),
+            ShortOrSection("duration or keys", Duration(), REPLAY, ReplaySettings),
             "for how long a delivery that the receiver accepted is not forwarded again; default: off",
             ["10m"],
         ),

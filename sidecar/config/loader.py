@@ -32,7 +32,7 @@ from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretResolver
-from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, RouteMode, RouteSettings
+from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
 from sidecar.config.tenants import TenantLoader
 from sidecar.config.upstream_tls import TlsLoader
@@ -267,10 +267,10 @@ class _Builder:
         return Networks((entry for entry in listed if not isinstance(entry, str)), named)
 
     def _make_replay(self, route: RouteSettings) -> Replay | None:
-        if route.replay is None or not can_replay(route.scheme):
+        if route.replay is None or not can_replay(route):
             return None
         fail_open = self.settings.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
-        return Replay(route.replay, fail_open)
+        return Replay(route.replay.seconds, fail_open, route.replay.by is ReplayBy.DELIVERY_ID)
 
     def _make_headers(self, at: Path, route: RouteSettings, signer: UpstreamSigner | None) -> ReceiverHeaders | None:
         settings = route.headers

@@ -47,6 +47,12 @@ def _upstream(route: Route) -> Any:
     }
 
 
+def _replay(route: Route) -> Any:
+    if route.replay is None or not route.replay.by_id:
+        return route.replay.seconds if route.replay is not None else None
+    return {"for": route.replay.seconds, "by": "delivery_id"}
+
+
 def _secrets(route: Route) -> Any:
     """The ids of the secrets, or the directory of those of the tenants and their number."""
     if route.tenants is not None:
@@ -85,7 +91,7 @@ _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "timeouts": _timeouts,
     "headers": lambda route: _headers(route.headers),
     "sign": lambda route: route.upstream_signer.name if route.upstream_signer is not None else None,
-    "replay": lambda route: route.replay.seconds if route.replay is not None else None,
+    "replay": _replay,
     "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},
 }
 #: Fields of `Route` that the keys above show.

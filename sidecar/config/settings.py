@@ -83,6 +83,21 @@ class RejectSettings:
     body: str | None = None
 
 
+class ReplayBy(StrEnum):
+    """What copies of a delivery have in common."""
+
+    MESSAGE = "message"  # what the provider signed
+    DELIVERY_ID = "delivery_id"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """`replay:` of a route."""
+
+    seconds: float
+    by: ReplayBy = ReplayBy.MESSAGE
+
+
 @dataclass(frozen=True, slots=True)
 class SignSettings:
     """`sign:` of a route."""
@@ -111,7 +126,7 @@ class RouteSettings:
     limits: RouteLimits = RouteLimits()
     headers: HeadersSettings | None = None
     sign: SignSettings | None = None
-    replay: float | None = None
+    replay: ReplaySettings | None = None
     replay_fail_open: bool | None = None
     handshake: HandshakeMode | None = None
     verify_token: SecretRef | None = None

@@ -19,6 +19,7 @@ from sidecar.diagnosis.other_provider import find_other_provider
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason, Rejected
+from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.routes import Route, foreign_secrets
 from sidecar.secret import Secret
@@ -202,10 +203,20 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
     elif route.verifier is None:
         explanation.skipped("verify", "verify: none; the address alone decides")
     if route.replay is not None:
-        explanation.skipped("once", f"not checked: a copy within {route.replay.seconds:g} s is not forwarded")
+        explanation.skipped("once", _once(decisions, route.replay))
     if forwarding := describe_forwarding(route, head):
         explanation.passed("forward", forwarding)
     return explanation
+
+
+def _once(decisions: decide.Decisions, replay: Replay) -> str:
+    """What a copy of the request would be known by."""
+    by = ""
+    if replay.by_id:
+        verifier = decisions.route.verifier
+        present = verifier is not None and verifier.delivery_id(decisions.head)
+        by = ", known by its delivery id" if present else "; it has no delivery id, so what was signed counts"
+    return f"not checked: a copy within {replay.seconds:g} s is not forwarded{by}"
 
 
 def _route_of(verifier: Verifier, head: RequestHead) -> Route:

@@ -1,8 +1,9 @@
 """Stages 7 to 9: once, forward, response."""
 
 import functools
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.delivery import decide
@@ -40,6 +41,13 @@ class Forwarder:
         assert route.replay is not None
         assert claim is not None
         assert delivery.verified is not None
+        if route.replay.by_id:
+            ident = route.verifier.delivery_id(delivery.head)
+            if not ident and route.verifier.scheme.signature.kind.bearer:
+                return  # nothing tells it from a similar one
+            if ident:
+                await self._begin_turn(delivery, _fingerprint_of_id(delivery.scope, ident))
+                return
         fingerprints = functools.partial(
             route.verifier.fingerprints,
             claim,
@@ -51,6 +59,14 @@ class Forwarder:
         )
         others = route.verifier.other_fingerprints(delivery.head, scope=delivery.scope)
         key, *items = await delivery.compute(fingerprints)
+        await self._begin_turn(delivery, key, others, items)
+
+    async def _begin_turn(
+        self, delivery: Delivery, key: bytes, others: Sequence[bytes] = (), items: Sequence[bytes] = ()
+    ) -> None:
+        """Claims the turn of the delivery `key`, as `claim_turn` says."""
+        route = delivery.route
+        assert route.replay is not None
         turn = ReplayTurn(self._replays, key, route.replay, route.name, others, items=items)
         try:
             longest = delivery.snapshot.upstreams[route].longest
@@ -95,6 +111,11 @@ class Forwarder:
         if isinstance(permission, Waived) and not permission.admitted:
             return b""
         return await delivery.compute(functools.partial(_signature_lines, delivery, self._now()))
+
+
+def _fingerprint_of_id(scope: str, ident: bytes) -> bytes:
+    """What deliveries with the same id have in common, whatever else they are; never that of a signed message."""
+    return hashlib.sha256(b"%b\0id\0%b" % (scope.encode(), ident)).digest()
 
 
 def _signature_lines(delivery: Delivery, now: float) -> bytes:

@@ -18,6 +18,7 @@ class Replay(NamedTuple):
 
     seconds: float  #: for how long an accepted delivery is remembered
     fail_open: bool  #: whether deliveries are forwarded unchecked while the store is unavailable
+    by_id: bool = False  #: whether copies are known by the provider's delivery id, signed or not
 
 
 class StoreAddress(NamedTuple):

@@ -1,11 +1,11 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
 loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
 
-    python tests/bench/path.py [--stripe] [--replay] [--wrong | --unsigned] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--wrong | --unsigned] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --wrong every signature is wrong, with --unsigned there is
+route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in turn; with --wrong every signature is wrong, with --unsigned there is
 none. --profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
 they are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this
 code on one machine; for comparisons with peers see bench.py.
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -46,6 +47,7 @@ routes:
 KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 UNSIGNED = "--unsigned" in sys.argv
+TENANTS = 10_000 if "--tenants" in sys.argv else 0
 BATCH = 32
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
@@ -65,9 +67,10 @@ def request(number: int) -> bytes:
             hmac.new(key, b"%d.%b" % (stamp, body), hashlib.sha256).hexdigest().encode() for key in keys
         ]
         signature = b"Stripe-Signature: t=%d,v1=%b,v1=%b,v1=%b" % (stamp, first, second, right)
+    path = b"/webhooks/%05d" % (number % TENANTS) if TENANTS else b"/webhooks/begini"
     return (
-        b"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n%b\r\n"
-        b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (signature, body)
+        b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n%b\r\n"
+        b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (path, signature, body)
     )
 
 
@@ -103,8 +106,14 @@ class Transport(asyncio.Transport):
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, tempfile.TemporaryDirectory() as directory:
+        text = CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG
+        if TENANTS:
+            secrets = f"secrets: {{dir: {directory}}}"
+            text = text.replace("/webhooks/begini", "'/webhooks/{tenant}'").replace("secrets: [{id: current, env: KEY}]", secrets)
+            for number in range(TENANTS):
+                Path(directory, f"{number:05}").write_bytes(KEY)
+        file.write(text)
         file.flush()
         config = load_config(file.name, {"KEY": KEY.decode()})
     log = open_log(config.log, loop, LogWriter())
@@ -114,7 +123,7 @@ async def main() -> None:
 
     # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,
     # so that it is not counted.
-    requests = iter([request(number) for number in range(6400 if "--count" in sys.argv else 44_800)])
+    requests = iter([request(number) for number in range(6400 if "--count" in sys.argv else 54_400)])
     upstream = next(iter(current.snapshot.upstreams.values()))
     silent, other_end = socket.socketpair()  # what an unused connection is asked about
     asked: list[Connection] = []  # that were sent a delivery in this turn
@@ -158,7 +167,8 @@ async def main() -> None:
     if "--count" in sys.argv:
         await deliver(int(sys.argv[-1]))
         os._exit(0)
-    await deliver(3200)
+    for _ in range(4 if TENANTS else 1):  # each tenant once, whose matcher is made then
+        await deliver(3200)
     if "--profile" in sys.argv:
         if is_compiled():
             raise SystemExit("a profiler of Python sees nothing of the compiled data path; set SIDECAR_PURE=1")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from craft import Craft
 from receiver import Peer, Receiver
-from sidecar_process import Config, Sidecar
+from sidecar_process import Config, Sidecar, Start
 from waiting import WaitUntil
 
 
@@ -325,3 +325,60 @@ def test_a_reload_forgets_nothing(sidecar: Sidecar, receiver: Receiver, craft: t
     assert sidecar.ask(raw).body == b"ok"
     assert sidecar.admin("/-/reload", method="POST")[0] == 200
     replayed(sidecar, receiver, raw)
+
+
+# By the provider's delivery id
+
+BY_ID = {"replay": {"for": "72h", "by": "delivery_id"}}
+ID_ROUTES = {
+    "routes": [
+        route("begini"),
+        route("github", "github", "GITHUB_SECRET", **BY_ID),
+        route("gitlab", "gitlab", "GITHUB_SECRET", **BY_ID),
+    ]
+}
+
+
+def test_the_same_id_is_a_copy_whatever_the_body_and_another_id_is_none(
+    start: Start, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
+    running = start(ID_ROUTES)
+
+    def sent(ident: bytes, content: bytes) -> bytes:
+        headers = [(b"X-GitHub-Delivery", ident)] if ident else []
+        return running.ask(craft.github(content, headers)).body
+
+    assert sent(b"d-1", body) == b"ok"
+    assert sent(b"d-1", body) == sent(b"d-1", body + b" ") == DELIVERED
+    assert sent(b"d-2", body) == b"ok"  # two events with the same bytes
+    assert sent(b"", body + b"  ") == b"ok"  # without an id, what was signed counts
+    assert sent(b"", body + b"  ") == DELIVERED
+    assert sent(b"d-3", body + b"  ") == b"ok"
+    assert len(receiver.requests) == 4
+
+
+def test_with_a_token_deliveries_are_known_by_their_id_and_without_one_not_at_all(
+    start: Start, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
+    running = start(ID_ROUTES)
+    ident = (b"Idempotency-Key", b"13792a34-cac6-4fda-95a8-c58e00a3954e")
+
+    def sent(*headers: tuple[bytes, bytes], token: bytes = b"CANARY-SECRET-github-11c9") -> tuple[int, bytes]:
+        answer = running.ask(craft.request(b"/webhooks/gitlab", [(b"X-Gitlab-Token", token), *headers], body))
+        return answer.status, answer.body
+
+    assert sent(ident, token=b"wrong")[0] == 403  # a forger uses up no id
+    assert sent(ident) == (200, b"ok")
+    assert sent(ident) == (200, DELIVERED)
+    assert sent() == sent() == (200, b"ok")
+    assert len(receiver.requests) == 3
+
+
+def test_a_delivery_that_failed_is_forwarded_again_by_its_id(
+    start: Start, receiver: Receiver, craft: type[Craft], body: bytes
+) -> None:
+    running = start(ID_ROUTES)
+    raw = craft.github(body, [(b"X-GitHub-Delivery", b"d-9")])
+    receiver.then(BUSY)
+    assert [running.ask(raw).status for _ in range(3)] == [503, 200, 200]
+    assert len(receiver.requests) == 2
