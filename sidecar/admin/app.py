@@ -1,6 +1,7 @@
 """The admin listener: probes, metrics, status page, masked configuration, reload and delivery test."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -8,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from sidecar.admin.access import denied_to_change
+from sidecar.admin.access import Denied, denied_to_change
 from sidecar.admin.delivery_test import run_delivery_test
 from sidecar.admin.pages import PageProgram, StatusPage
 from sidecar.config.masked import masked_config
 from sidecar.config.problems import ConfigError
 from sidecar.telemetry.scrape import Scraper
+
+NO_STORE = {"cache-control": "no-store"}
 
 
 class AdminProgram(PageProgram, Protocol):
@@ -21,6 +24,14 @@ class AdminProgram(PageProgram, Protocol):
 
     @property
     def scraper(self) -> Scraper: ...
+    async def captures(self) -> Sequence[Mapping[str, Any]]:
+        """The rejected requests that are held, without the requests themselves; the newest first."""
+        ...
+
+    async def capture(self, ident: str) -> tuple[Mapping[str, Any], bytes] | None:
+        """One of them, and the request; None if it is not held any more."""
+        ...
+
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes, and the error is returned."""
         ...
@@ -54,6 +65,27 @@ def admin_app(program: AdminProgram) -> Starlette:
             return JSONResponse({"detail": [str(problem) for problem in error.problems]}, status_code=400)
         return JSONResponse({"detail": "reloaded"})
 
+    def denied_to_see_bodies(request: Request) -> Response | None:
+        settings = program.config
+        if settings.admin_token is None:  # also on loopback: then no route captures anything
+            return page.deny(request, Denied(403, "captures need admin_token; set it"))
+        denied = denied_to_change(request, settings.admin, settings.admin_hosts, settings.admin_token)
+        return page.deny(request, denied) if denied is not None else None
+
+    async def captures(request: Request) -> Response:
+        return denied_to_see_bodies(request) or JSONResponse({"captures": await program.captures()}, headers=NO_STORE)
+
+    async def capture(request: Request) -> Response:
+        if denied := denied_to_see_bodies(request):
+            return denied
+        found = await program.capture(request.path_params["id"])
+        if found is None:
+            return JSONResponse({"detail": "no such capture; they expire, and a reload drops them"}, 404)
+        about, raw = found
+        described = {f"x-capture-{key}": str(about[key]) for key in ("at", "peer", "complete", "reason", "route")}
+        name = {"content-disposition": 'attachment; filename="request.http"', "x-content-type-options": "nosniff"}
+        return Response(raw, media_type="application/octet-stream", headers=NO_STORE | described | name)
+
     async def delivery_test(request: Request) -> Response:
         status, content = await run_delivery_test(program.config.accounts, request.headers.get("api-key"))
         return JSONResponse(content, status_code=status)
@@ -65,6 +97,8 @@ def admin_app(program: AdminProgram) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/-/config", page.check_access(config)),
+            Route("/-/captures", captures),
+            Route("/-/captures/{id}", capture),
             Route("/-/reload", reload, methods=["POST"]),
             Route("/v1/webhooks-management/test", delivery_test, methods=["POST"]),
         ]

@@ -144,6 +144,8 @@ def draw_route(it: Route, counts: Block, rates: Sequence[float], secrets: Mappin
         tags.append((f"replay {_span(it.replay.seconds)}", "replay"))
     if it.allow is not None:
         tags.append((f"allow {len(it.allow.cidrs)}", "allow"))
+    if it.capture is not None:
+        tags.append((f"captures {it.capture.rejected} rejected for {_span(it.capture.seconds)}", "capture"))
     if it.tenants is not None:
         tags.append((f"{len(it.tenants.store)} tenants", "tenants"))
     if it.upstream_signer is not None:

@@ -7,19 +7,35 @@ import time
 from pathlib import Path
 
 from sidecar.cli.arguments import read_scheme, read_secrets, unix_time
+from sidecar.cli.captured import list_captures, take_capture
 from sidecar.cli.errors import unusable
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.delivery.explain import Subject, explain
-from sidecar.diagnosis.capture import MAX_CAPTURE, UnusableCaptureError, read_capture
-from sidecar.routing.networks import parse_address
+from sidecar.diagnosis.capture import MAX_CAPTURE, Capture, UnusableCaptureError, read_capture
+from sidecar.routing.networks import IPAddress, parse_address
 from sidecar.secret import Secret
 from sidecar.verify.keys import key_problem
 from sidecar.verify.verifier import Verifier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("request", metavar="REQUEST", help="a file with the raw HTTP/1.1 request; - for standard input")
+    parser.add_argument(
+        "request", metavar="REQUEST", nargs="?", help="a file with the raw HTTP/1.1 request; - for standard input"
+    )
+    parser.add_argument(
+        "--from",
+        dest="admin",
+        metavar="URL",
+        help="the admin listener of a running sidecar: takes a captured request from there; lists them without --id",
+    )
+    parser.add_argument("--id", metavar="ID", help="with --from: the id of the captured request")
+    parser.add_argument(
+        "--token",
+        metavar="REF",
+        default="env:SIDECAR_ADMIN_TOKEN",
+        help="with --from: admin_token; default: env:SIDECAR_ADMIN_TOKEN",
+    )
     against = parser.add_mutually_exclusive_group()
     against.add_argument(
         "--preset", help="how it should be signed: the name of a preset, or a file with a custom scheme"
@@ -44,8 +60,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _read_capture(
+    arguments: argparse.Namespace, peer: IPAddress | None, *, needs_host: bool
+) -> tuple[Capture, IPAddress | None, float | None]:
+    """The request, the address that it came from and the time to assume, where these are known."""
+    now: float | None = arguments.now
+    name = "standard input" if arguments.request == "-" else arguments.request
+    try:
+        if arguments.admin is not None:
+            name = f"the capture {arguments.id}"
+            taken = take_capture(arguments.admin, arguments.token, arguments.id)
+            raw, peer, now = taken.raw, peer or parse_address(taken.peer), taken.at if now is None else now
+        else:
+            with sys.stdin.buffer if arguments.request == "-" else Path(arguments.request).open("rb") as file:
+                raw = file.read(MAX_CAPTURE + 1)
+        return read_capture(raw, peer=str(peer) if peer else None, needs_host=needs_host), peer, now
+    except OSError as error:
+        unusable(f"{name}: can't be read: {error.strerror}")
+    except UnusableCaptureError as error:
+        unusable(f"{name}: {error}")
+
+
 def run(arguments: argparse.Namespace) -> int:
     peer = None
+    if (arguments.request is None) == (arguments.admin is None):
+        unusable("give REQUEST, a file with the request, or --from URL with --id ID")
+    if arguments.admin is not None and arguments.id is None:
+        print(list_captures(arguments.admin, arguments.token))
+        return 0
     if arguments.client_ip is not None and (peer := parse_address(arguments.client_ip)) is None:
         unusable(f"--client-ip {arguments.client_ip!r} is not an IP address; use for example 203.0.113.7")
     config_file = arguments.config or os.environ.get("SIDECAR_CONFIG")
@@ -68,15 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         unusable_secrets = [(secret, problem) for secret in secrets if (problem := key_problem(scheme, secret))]
         usable = [secret for secret in secrets if not key_problem(scheme, secret)]
         verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=bool(usable))
-    name = "standard input" if arguments.request == "-" else arguments.request
-    try:
-        with sys.stdin.buffer if arguments.request == "-" else Path(arguments.request).open("rb") as file:
-            raw = file.read(MAX_CAPTURE + 1)
-        capture = read_capture(raw, peer=str(peer) if peer else None, needs_host=config is not None)
-    except OSError as error:
-        unusable(f"{name}: can't be read: {error.strerror}")
-    except UnusableCaptureError as error:
-        unusable(f"{name}: {error}")
+    capture, peer, now = _read_capture(arguments, peer, needs_host=config is not None)
     subject = Subject(
         config=config,
         verifier=verifier,
@@ -86,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         peer_known=peer is not None,
     )
     try:
-        explanation = explain(capture, subject, now=arguments.now if arguments.now is not None else time.time())
+        explanation = explain(capture, subject, now=now if now is not None else time.time())
     except ValueError as error:  # a secret that is not in the form that the route's scheme needs
         unusable(f"a secret given with --secret {error}")
     print(explanation.as_json() if arguments.json else explanation.as_text())

@@ -122,6 +122,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_replay(at, route, report)
     _check_unavailable(at, route, file, report)
     _check_headers((*at, "headers", "set"), route, file, report)
+    _check_capture((*at, "capture"), route, report)
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
@@ -253,6 +254,16 @@ def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, repo
             "so a wrong secret loses deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections "
             "(forgers are not affected)",
         )
+
+
+def _check_capture(at: Path, route: RouteSettings, report: Report) -> None:
+    if route.capture is None:
+        return
+    if not report.is_given(("admin_token",)):
+        report.add(at, "holds bodies, which only a token may see; add `admin_token: {env: NAME}`")
+    if route.scheme is None and not report.is_given((*at[:-1], "allow")) and not report.is_wrong((*at[:-1], "verify")):
+        report.add(at, "has nothing to capture, because this route verifies nothing; remove it")
+    report.warn(at, "is on: rejected requests are held in memory, bodies included; remove it when you have seen enough")
 
 
 def _check_headers(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:

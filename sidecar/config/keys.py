@@ -49,6 +49,7 @@ from sidecar.config.settings import (
 )
 from sidecar.config.tenant_files import TenantFileSettings
 from sidecar.http1.upstream import Timeouts
+from sidecar.routing.routes import Capture
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.handshake import HandshakeMode
@@ -103,6 +104,20 @@ class Secrets(ValueType[tuple[SecretRef, ...] | TenantFileSettings]):
 
     def json_schema(self) -> JSONSchema:
         return {"title": self.title, "anyOf": [self.listed.json_schema(), TENANT_FILES.json_schema()]}
+
+
+#: Requests of one route that may be held.
+MAX_CAPTURES = 100
+CAPTURE = Section(
+    None,
+    {
+        "rejected": Key(
+            Count(MAX_CAPTURES), "how many of the last rejected requests are held, by each process", [20], required=True
+        ),
+        "for": Key(Duration(), "how long each of them is held", ["1h"], required=True),
+    },
+    make=lambda given: Capture(given["rejected"], given["for"]),
+)
 
 
 REPLAY = Section(
@@ -234,6 +249,10 @@ ROUTE = Section(
             Flag(),
             "true forwards deliveries unchecked while the replay store is unavailable; "
             "default: the common replay_fail_open",
+        ),
+        "capture": Key(
+            CAPTURE,
+            "holds the last rejected requests in memory, bodies included, for sidecar explain; needs admin_token; default: off",
         ),
         "handshake": Key(
             Choice(HandshakeMode),

@@ -211,6 +211,7 @@ class _Builder:
             allow=self._make_allowlist((*at, "allow"), route.allow) if route.allow else None,
             shadow=route.mode is RouteMode.SHADOW,
             replay=self._make_replay(route),
+            capture=route.capture,
             tenants=tenants,
             segments=segments,
             headers=self._make_headers((*at, "headers"), route, signer),

@@ -90,6 +90,9 @@ _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "upstream": _upstream,
     "timeouts": _timeouts,
     "headers": lambda route: _headers(route.headers),
+    "capture": lambda route: (
+        {"rejected": route.capture.rejected, "for": route.capture.seconds} if route.capture else None
+    ),
     "sign": lambda route: route.upstream_signer.name if route.upstream_signer is not None else None,
     "replay": _replay,
     "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},

@@ -21,7 +21,7 @@ from sidecar.replay.store import StoreAddress
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.refusal_limit import Rate
-from sidecar.routing.routes import RouteTable
+from sidecar.routing.routes import Capture, RouteTable
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -127,6 +127,7 @@ class RouteSettings:
     headers: HeadersSettings | None = None
     sign: SignSettings | None = None
     replay: ReplaySettings | None = None
+    capture: Capture | None = None
     replay_fail_open: bool | None = None
     handshake: HandshakeMode | None = None
     verify_token: SecretRef | None = None

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
 from sidecar.delivery import decide
 from sidecar.delivery.delivery import Delivery
@@ -16,6 +17,12 @@ from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.telemetry.record import DeliveryRecord
 from sidecar.telemetry.tenant_uses import TenantUses
 from sidecar.telemetry.tracing import Tracing
+
+
+class CaptureStore(Protocol):
+    """Takes rejected deliveries of routes with `capture:`: delivery/captures.py."""
+
+    def add(self, delivery: Delivery) -> None: ...
 
 
 class Recorder:
@@ -33,6 +40,7 @@ class Recorder:
         self.tracing: Tracing | None = None
         self.hints = Hints(monotonic)
         self.tenant_uses = TenantUses()
+        self.captures: CaptureStore | None = None  #: set where routes may have `capture:`
         self._log = log
         self._metrics = metrics
         self._rejections = rejections
@@ -62,6 +70,12 @@ class Recorder:
             assert tenants is not None
             secret_id = delivery.verified.secret_id
             self.tenant_uses.note(delivery.route.name, tenants, delivery.tenant, secret_id, self._now())
+        if (
+            delivery.record.route is not None
+            and delivery.record.route.capture is not None
+            and self.captures is not None
+        ):
+            self.captures.add(delivery)
         ended = self._monotonic()
         reason = record.reason or record.shadow_reason
         if reason is None:

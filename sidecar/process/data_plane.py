@@ -6,11 +6,14 @@ import gc
 import resource
 import socket
 import sys
+import time
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
 from sidecar.config.settings import Config
 from sidecar.delivery.body import Budget
+from sidecar.delivery.captures import Captures
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
@@ -63,6 +66,8 @@ class DataPlane:
             rejections=self.refusals,
             replays=self.replays,
         )
+        self.captures = Captures(metrics, loop, time.time)
+        self.proxy.recorder.captures = self.captures
         if config.tracing is not None:
             from sidecar.telemetry.tracing import Tracing  # noqa: PLC0415
 
@@ -92,6 +97,11 @@ class DataPlane:
                 if route.tenants is not None
                 for use in self.proxy.recorder.tenant_uses.listed(route.name, route.tenants)
             ]
+        if question == "captures":
+            return [captured.about() for captured in self.captures.listed()]
+        if question.startswith("capture "):
+            found = self.captures.find(question.removeprefix("capture "))
+            return [found.about() | {"raw": b64encode(found.raw).decode()}] if found is not None else []
         raise ValueError(question)
 
     def apply(self, config: Config) -> None:
@@ -107,6 +117,7 @@ class DataPlane:
         self.deadlines.body.seconds = config.limits.body_timeout
         self.deadlines.keep_alive.seconds = config.timeouts.keep_alive
         self.metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
+        self.captures.configure(config.routes.routes)
 
     def _replay_store(self, config: Config) -> Store:
         if config.replay_store is None:

@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import time
+from base64 import b64decode
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -179,6 +180,18 @@ class Program:
         """Tenants with two secrets, and when they last used each; those that used the old one last come first."""
         answers = await self.data_processes.ask("tenants")
         return merge([TenantUse(*use) for answer in answers for use in answer])
+
+    async def captures(self) -> list[dict[str, Any]]:
+        """The rejected requests that are held, without the requests themselves; the newest first."""
+        answers = await self.data_processes.ask("captures")
+        return sorted((each for answer in answers for each in answer), key=lambda each: -each["at"])
+
+    async def capture(self, ident: str) -> tuple[dict[str, Any], bytes] | None:
+        """One of them, and the request; None if it is not held any more."""
+        answers = await self.data_processes.ask(f"capture {ident}")
+        for about in (each for answer in answers for each in answer):
+            return about, b64decode(about.pop("raw"))
+        return None
 
     @property
     def in_flight(self) -> int:

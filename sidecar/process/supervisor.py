@@ -25,7 +25,7 @@ from sidecar.config.settings import Config
 from sidecar.process.channel import Channel
 from sidecar.process.forked import Fleet
 from sidecar.telemetry.log import Level, Log
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import CAPTURES_AT, Metrics
 from sidecar.telemetry.recent_rejections import KEPT, RecentRejection, newest_first
 from sidecar.telemetry.shared_counts import SharedCountsFullError
 
@@ -105,6 +105,8 @@ class Worker:
         self.cut_off += self.metrics.in_flight  # more than 0 only if it was killed
         for index in range(len(self.metrics.gauges)):  # it holds nothing now; its counters stay
             self.metrics.gauges[index] = 0.0
+        for counts in self.metrics.routes.values():
+            counts.block[CAPTURES_AT] = 0.0
         return status
 
     async def reconfigure(self, message: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import Reason, Rejected, RejectionResponse
@@ -20,6 +20,13 @@ from sidecar.verify.verifier import Verifier
 #: dot segments, also with parameters (`..;x`), empty segments, backslashes, escapes of `.`, `/`, `\`, `%`, `;` and NUL. Each
 #: alternative begins with a character of its own, so that `re` skips all others quickly.
 _AMBIGUOUS: Final = re.compile(rb"/(?:/|\.{1,2}(?:;[^/]*)?(?:/|$))|\\|%(?:2[EeFf5]|5[Cc]|3[Bb]|00)")
+
+
+class Capture(NamedTuple):
+    """A route's `capture:`."""
+
+    rejected: int  #: how many of the last rejected requests are held
+    seconds: float  #: for how long each of them is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,6 +47,7 @@ class Route:
     shadow: bool = False
     handshakes: Handshakes | None = None
     replay: Replay | None = None
+    capture: Capture | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
     tenants: Tenants | None = None  #: whose secrets verify, in place of the verifier's own
     segments: tuple[bytes, ...] = ()  #: of a path with a tenant's place, which `PLACE` stands for
@@ -85,7 +93,9 @@ class RouteTable:
         """The route for a raw path. Raises `Rejected(no_route)`."""
         route = self._exact.get(path)
         if route is None and self._with_tenant:
-            route = next((each for each in self._with_tenant if each.matches(path)), None)
+            for each in self._with_tenant:
+                if each.tenants is not None and each.tenants.takes(path):
+                    return each
         if route is None and self._prefixes:
             route = self._below_prefix(path)
         if route is None:

@@ -62,7 +62,9 @@ BODY: Final = Histogram(BYTES, VERIFYING.end)
 SIGNED_AGE: Final = Histogram(AGE, BODY.end)
 UNCHECKED_AT: Final = SIGNED_AGE.end
 EVICTIONS_AT: Final = UNCHECKED_AT + 1
-ROUTE_SIZE: Final = EVICTIONS_AT + 1
+#: A gauge: rejected requests that are held for `capture:`.
+CAPTURES_AT: Final = EVICTIONS_AT + 1
+ROUTE_SIZE: Final = CAPTURES_AT + 1
 
 #: The newest exemplar of each bucket of the three durations: trace id in 48, 48 and 32 bits, span id in 32 and 32 (a double
 #: holds whole numbers up to 53 bits), the value, and its unix time, which is written last and is 0 while there is none.
@@ -106,13 +108,14 @@ LOG_SIZE: Final = 1
 class RouteCounts:
     """All numbers of one route, at 0 from the start."""
 
-    __slots__ = ("block", "exemplars", "handshakes", "hints", "replay", "secrets")
+    __slots__ = ("block", "captures", "exemplars", "handshakes", "hints", "replay", "secrets")
 
     def __init__(self, block: Block) -> None:
         self.block = block
         self.hints = False  #: whether the route can have these
         self.handshakes = False
         self.replay = False
+        self.captures = False
         self.secrets: dict[str, Block] = {}
         self.exemplars: Block | None = None  #: where deliveries are traced
 
@@ -149,6 +152,7 @@ class Metrics:
             counts.hints = counts.hints or route.verifier is not None
             counts.handshakes = counts.handshakes or route.handshakes is not None
             counts.replay = counts.replay or route.replay is not None
+            counts.captures = counts.captures or route.capture is not None
             if exemplars and counts.exemplars is None:
                 counts.exemplars = self._allocate(f"exemplars {route.name}", EXEMPLARS_SIZE)
 

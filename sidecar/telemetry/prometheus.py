@@ -17,6 +17,7 @@ from sidecar import __version__
 from sidecar.telemetry.metrics import (
     BODY,
     BUFFERED,
+    CAPTURES_AT,
     CODES,
     CODES_AT,
     DELIVERY,
@@ -87,6 +88,10 @@ def _evictions(counts: RouteCounts) -> list[Sample]:
     return [((), counts.block[EVICTIONS_AT])] if counts.replay else []
 
 
+def _captures(counts: RouteCounts) -> list[Sample]:
+    return [((), counts.block[CAPTURES_AT])] if counts.captures else []
+
+
 def _matches(counts: RouteCounts) -> Iterator[Sample]:
     return (((secret_id,), block[MATCHES]) for secret_id, block in counts.secrets.items())
 
@@ -145,6 +150,13 @@ METRICS: Final = (
         ("route",),
         "Deliveries that a full memory store forgot early to remember one of this route.",
         _evictions,
+    ),
+    MetricInfo(
+        "webhook_sidecar_captures",
+        "gauge",
+        ("route",),
+        "Rejected requests that are held in memory for `sidecar explain`.",
+        _captures,
     ),
     MetricInfo(
         "webhook_sidecar_secret_matches_total",

@@ -31,6 +31,7 @@ class Totals:
         total = RouteCounts(sum_blocks([counts.block for counts in of_parts]))
         total.hints = any(counts.hints for counts in of_parts)
         total.handshakes = any(counts.handshakes for counts in of_parts)
+        total.captures = any(counts.captures for counts in of_parts)
         total.replay = any(counts.replay for counts in of_parts)
         total.exemplars = _newest_exemplars([counts.exemplars for counts in of_parts if counts.exemplars is not None])
         for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):

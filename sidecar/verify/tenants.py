@@ -97,13 +97,11 @@ class Tenants:
         self._unknown = TenantMatcher(None, two, MATCHES_NOTHING)
 
     def name(self, head: RequestHead) -> str:
-        """The tenant that a request names; empty if its header is absent, repeated or not a name."""
-        if self.header:
-            values = head.values(self.header)
-            value = values[0] if len(values) == 1 else b""
-        else:
-            value = head.path[len(self._before) : len(head.path) - len(self._after)]
-        return value.decode() if TENANT.fullmatch(value) else ""
+        """The tenant that a request of the route names; empty if its header is absent, repeated or not a name."""
+        if not self.header:  # then `takes` was asked, or the route would be another one
+            return head.path[len(self._before) : len(head.path) - len(self._after)].decode()
+        values = head.values(self.header)
+        return values[0].decode() if len(values) == 1 and TENANT.fullmatch(values[0]) else ""
 
     def takes(self, path: bytes) -> bool:
         """Whether a path names a tenant in the right place."""

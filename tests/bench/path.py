@@ -5,7 +5,8 @@ loop 32 connections are ready, as they are under load, so that the loop itself h
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in turn; with --wrong every signature is wrong, with --unsigned there is
+route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in
+turn; with --wrong every signature is wrong, with --unsigned there is
 none. --profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
 they are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this
 code on one machine; for comparisons with peers see bench.py.
@@ -104,15 +105,21 @@ class Transport(asyncio.Transport):
         return self.known.get(name, default)
 
 
+def make_tenants(directory: str) -> None:
+    for number in range(TENANTS):
+        Path(directory, f"{number:05}").write_bytes(KEY)
+
+
 async def main() -> None:
     loop = asyncio.get_running_loop()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, tempfile.TemporaryDirectory() as directory:
         text = CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG
         if TENANTS:
             secrets = f"secrets: {{dir: {directory}}}"
-            text = text.replace("/webhooks/begini", "'/webhooks/{tenant}'").replace("secrets: [{id: current, env: KEY}]", secrets)
-            for number in range(TENANTS):
-                Path(directory, f"{number:05}").write_bytes(KEY)
+            text = text.replace("/webhooks/begini", "'/webhooks/{tenant}'").replace(
+                "secrets: [{id: current, env: KEY}]", secrets
+            )
+            make_tenants(directory)
         file.write(text)
         file.flush()
         config = load_config(file.name, {"KEY": KEY.decode()})
