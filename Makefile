@@ -27,7 +27,7 @@ EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null ||
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick test-pythons test-extras coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart sdist clean python compiler test-tools bench-tools count-tools
+.PHONY: cluster-test help demo test quick test-pythons test-extras coverage load fuzz fuzz-parsers check audit sbom format docs site bench bench-instructions lock hashes image image-test chart sdist clean python compiler test-tools bench-tools count-tools
 
 help: ## show this text
 	@echo "Webhook Sidecar. Targets:"
@@ -152,6 +152,11 @@ image: ## build the container image, the same bits for the same commit and packa
 	SOURCE_DATE_EPOCH=$(EPOCH) $(ENGINE) build $(if $(filter %docker,$(ENGINE)),,--format docker --timestamp $(EPOCH)) \
 		--build-arg SOURCE_DATE_EPOCH=$(EPOCH) $(IMAGE_FLAGS) \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+# The cluster is the one that KUBECONFIG names: kind, k3d or a real one. More arguments: --only NAME, --minutes N, --keep.
+CLUSTER_TEST_ARGS ?= --image $(IMAGE)
+cluster-test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl ## try everything on a real cluster, some 40 minutes; see docs/kubernetes.md
+	$(BIN)/python tests/cluster/run.py $(CLUSTER_TEST_ARGS)
 
 chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same bytes for the same commit
 	@mkdir -p dist

@@ -1,0 +1,148 @@
+"""What the cluster test puts into its namespace: a receiver, senders, Secrets, values for the chart."""
+
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).parent / "scripts"
+PYTHON = "/opt/sidecar/bin/python"
+OLD, NEW = "old-secret-of-the-cluster-test", "new-secret-of-the-cluster-test"
+SECRET = "cluster-test-secret"
+PATH = "/webhooks/github"
+
+#: The restricted Pod Security Standard, which the namespace enforces.
+POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}
+
+Object = dict[str, Any]
+
+
+def namespace(name: str) -> Object:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def secret(current: str = OLD, previous: str | None = None) -> Object:
+    data = {"current": current} | ({"previous": previous} if previous else {})
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": data}
+
+
+def sender_secret(value: str = OLD) -> Object:
+    """The senders' own copy: a provider is told of a new secret at another moment."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sender"}, "stringData": {"secret": value}}
+
+
+def scripts() -> Object:
+    data = {file.name: file.read_text() for file in sorted(SCRIPTS.glob("*.py"))}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "scripts"}, "data": data}
+
+
+def _pod(name: str, image: str, command: list[str], **more: Any) -> Object:
+    """A pod's spec whose container runs a script with the image's own Python."""
+    container = {
+        "name": name,
+        "image": image,
+        "command": [PYTHON, *command],
+        "resources": RESOURCES,
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}, *more.pop("mounts", [])],
+    } | more.pop("container", {})
+    volumes = [{"name": "scripts", "configMap": {"name": "scripts"}}, *more.pop("volumes", [])]
+    spec = {
+        "automountServiceAccountToken": False,
+        "securityContext": POD_SECURITY,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    return spec | more
+
+
+def application(name: str, image: str, labels: dict[str, str] | None = None, replicas: int = 2) -> list[Object]:
+    """A receiver that knows nothing of the sidecar, and its Service."""
+    ports = [{"name": "http", "containerPort": 3000}]
+    probe = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}
+    spec = _pod("receiver", image, ["/scripts/receiver.py"], container={"ports": ports, "readinessProbe": probe})
+    template = {"metadata": {"labels": {"app": name} | (labels or {})}, "spec": spec}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "minReadySeconds": 3,
+            "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": {"app": name}},
+            "template": template,
+        },
+    }
+    service = {"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
+    return [deployment, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service}]
+
+
+def load_pod(name: str, image: str, url: str, *, rate: int, seconds: int, signed: bool = True) -> Object:
+    """Sends to a URL until /tmp/stop exists, and prints what came of it."""
+    command = ["/scripts/load.py", url, str(rate), str(seconds), "/tmp/stop", *(["/sender/secret"] if signed else [])]
+    spec = _pod(
+        "load",
+        image,
+        command,
+        mounts=[{"name": "tmp", "mountPath": "/tmp"}, {"name": "sender", "mountPath": "/sender"}],
+        volumes=[{"name": "tmp", "emptyDir": {}}, {"name": "sender", "secret": {"secretName": "sender"}}],
+        restartPolicy="Never",
+        activeDeadlineSeconds=seconds + 120,
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"cluster-test": "load"}},
+        "spec": spec,
+    }
+
+
+def config(upstream: str | None, **more: Any) -> dict[str, Any]:
+    secrets = [
+        {"id": "current", "file": f"/run/secrets/{SECRET}/current"},
+        {"id": "previous", "file": f"/run/secrets/{SECRET}/previous", "optional": True},
+    ]
+    routes = [
+        {"name": "github", "path": PATH, "verify": "github", "secrets": secrets},
+        {"path": "/", "open": True, "methods": ["GET"]},
+    ]
+    return ({"upstream": upstream} if upstream else {}) | {"routes": routes} | more
+
+
+def values(mode: str, image: str, **more: Any) -> dict[str, Any]:
+    """Values of the chart; `config` in `more` is added to the configuration."""
+    repository, at, digest = image.partition("@")
+    name, _, tag = repository.rpartition(":")
+    changes = more.pop("config", {})
+    made: dict[str, Any] = {
+        "mode": mode,
+        "fullnameOverride": more.pop("name", mode),
+        "image": {"repository": repository, "digest": digest} if at else {"repository": name, "tag": tag},
+        "existingSecrets": [SECRET],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+    }
+    if mode == "gateway":
+        made["config"] = config("http://shop", **changes)
+        made["receiver"] = {"podSelector": {"app": "shop"}, "ports": [3000]}
+    elif mode == "sidecar":
+        made["config"] = config(None, **changes)
+        spec = _pod("receiver", image, ["/scripts/receiver.py"])
+        (container,) = spec["containers"]
+        made["receiver"] = {
+            "image": image,
+            "command": container["command"],
+            "volumeMounts": container["volumeMounts"],
+            "resources": RESOURCES,
+            "securityContext": CONTAINER_SECURITY
+            | {"runAsUser": 65532, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        }
+        made["extraVolumes"] = spec["volumes"]
+    else:
+        made["config"] = config("http://127.0.0.1:3000", **changes)
+    return made | more
