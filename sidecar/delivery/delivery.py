@@ -41,9 +41,15 @@ class Delivery(Decisions):
         self.record = record
         self.body = body
 
+    @property
+    def expands(self) -> bool:
+        """Whether verification decompresses the body, which may be a thousand times as large then."""
+        verifier = self.route.verifier
+        return verifier is not None and verifier.decompresses and bool(self.head.values(b"content-encoding"))
+
     async def compute(self, function: Callable[[], T]) -> T:
         """What `function` makes of the body: in a thread if it is so large that others would wait for it."""
-        thread = thread_for(self.body.size, self.route.verifier)
+        thread = PARSER if self.expands else thread_for(self.body.size, self.route.verifier)
         if thread is None:
             return function()
         return await asyncio.get_running_loop().run_in_executor(thread, function)

@@ -148,7 +148,7 @@ class Proxy:
         if record.trace is not None:
             record.trace.verify_began = began
         try:
-            if body.size <= PARSED_ON_LOOP_BYTES:  # most are
+            if body.size <= PARSED_ON_LOOP_BYTES and not delivery.expands:  # most are
                 return decide.verify(delivery, body.pieces)
             return await delivery.compute(functools.partial(decide.verify, delivery, body.pieces))
         finally:

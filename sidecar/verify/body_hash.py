@@ -23,6 +23,10 @@ _ALGORITHMS: Final = {b"sha-256": Algorithm.SHA256, b"sha-512": Algorithm.SHA512
 _STEP: Final = 64 * 1024
 #: Bytes that are given to the decompressor at a time: it copies what it did not use.
 _SLICE: Final = 16 * 1024
+#: Bytes that a byte may become. Documents shrink to a tenth; a thousandth is a bomb's, which should cost its sender something.
+MAX_RATIO: Final = 100
+#: So small a body may become so large whatever its ratio.
+SMALL: Final = 64 * 1024
 _WINDOWS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -73,7 +77,8 @@ def _is_hash(rule: BodyHash, sent: bytes, body: Sequence[bytes]) -> bool:
 def decompress(head: RequestHead, body: Sequence[bytes], limit: int) -> Sequence[bytes]:
     """The body without its Content-Encoding, gzip (RFC 1952) or deflate (RFC 1950), of at most `limit` bytes.
 
-    Raises `Rejected` for another coding, a broken stream, or more than one, and at the first byte beyond the limit.
+    Raises `Rejected` for another coding, a broken stream, or more than one, and as soon as it is longer than the limit, or
+    more than `MAX_RATIO` times as long as it was.
     """
     codings = [value.lower() for value in head.values(b"content-encoding")]
     if not codings or codings in ([b""], [b"identity"]):
@@ -81,6 +86,7 @@ def decompress(head: RequestHead, body: Sequence[bytes], limit: int) -> Sequence
     if len(codings) > 1 or codings[0] not in _WINDOWS:
         raise malformed("Content-Encoding is neither gzip nor deflate")
     stream = zlib.decompressobj(_WINDOWS[codings[0]])
+    most = min(limit, max(SMALL, MAX_RATIO * sum(map(len, body))))
     found: list[bytes] = []
     size = 0
     try:
@@ -93,8 +99,8 @@ def decompress(head: RequestHead, body: Sequence[bytes], limit: int) -> Sequence
                     made = stream.decompress(rest, _STEP)
                     found.append(made)
                     size += len(made)
-                    if size > limit:
-                        raise malformed(f"the decompressed body is longer than the route's limit of {limit} bytes")
+                    if size > most:
+                        raise malformed(_too_long(limit, most))
                     rest = stream.unconsumed_tail
                 if rest or stream.unused_data:
                     raise malformed("the compressed body has more after its end")
@@ -103,3 +109,9 @@ def decompress(head: RequestHead, body: Sequence[bytes], limit: int) -> Sequence
     if not stream.eof:
         raise malformed("the compressed body is not whole")
     return found
+
+
+def _too_long(limit: int, most: int) -> str:
+    if most < limit:
+        return f"the decompressed body is more than {MAX_RATIO} times as long as the compressed one"
+    return f"the decompressed body is longer than the route's limit of {limit} bytes"

@@ -69,6 +69,7 @@ class Verifier:
         "_reader",
         "_required",
         "_signed_headers",
+        "decompresses",
         "mismatch",
         "passes",
         "public_url",
@@ -118,10 +119,10 @@ class Verifier:
         self._clock = clock if clock is not None and not clock.in_body else None
         self._body_clock = clock if clock is not None and clock.in_body else None
         self._in_body = field.in_body
-        #: Whether it parses or decompresses the body, and does not only hash it.
-        self.reads_body = (
-            scheme.reads_document or scheme.reads_form or scheme.decompressed or self._body_clock is not None
-        )
+        #: Whether it parses the body, and does not only hash it.
+        self.reads_body = scheme.reads_document or scheme.reads_form or self._body_clock is not None
+        #: Whether it decompresses a body that has a Content-Encoding.
+        self.decompresses = scheme.decompressed
         self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
         # With alternatives, a header may be in one of them only.
         parts = () if scheme.when or scheme.alternatives else scheme.parts

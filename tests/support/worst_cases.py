@@ -4,6 +4,7 @@ Each strategy composes legal and illegal input up to the stage's limits from pie
 `Case` of it. `measure` says what one costs. Diagnosis has its own search in tests/properties/test_diagnosis.py.
 """
 
+import gzip
 import ipaddress
 import time
 import tracemalloc
@@ -297,13 +298,19 @@ def _different() -> list[str]:
         if made is not None:
             scheme, field = made.scheme, made.scheme.signature
             parts = tuple(part if isinstance(part, Piece) else type(part) for part in scheme.parts)
-            form = (field.kind.name, field.algorithm, field.encoding, field.list, bool(field.field), parts)
+            in_body = (bool(field.field), bool(field.form))
+            form = (field.kind.name, field.algorithm, field.encoding, field.list, in_body, parts)
             body = (
                 scheme.body_hash,
                 scheme.form_field,
                 scheme.any_port,
                 scheme.url_unescaped,
                 bool(scheme.delivery_id),
+                len(scheme.alternatives),
+                bool(scheme.items),
+                scheme.decompressed,
+                field.prehash,
+                field.names_key,
             )
             found[form, body] = name
     return list(found.values())
@@ -372,6 +379,8 @@ BODIES = [
     b" ",
     b"9",
     b"x" * 1000,
+    b'{"NotificationRequestItem":{"additionalData":{"hmacSignature":"%b="}}},' % (b"A" * 43),
+    b'\r\n--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n',
 ]
 
 
@@ -385,12 +394,23 @@ def verifications(draw: st.DrawFn, *, on_loop: bool) -> Case:
     if not on_loop:
         most = 5 * MEBIBYTE  # the default of `limits.body`
     body = draw(runs(BODIES, [100, most // 10, most, most, most]))
-    opened, closed = draw(st.sampled_from([(b"", b""), (b"[", b"0]"), (b'{"a":[', b"0]}"), (b"payload=", b"")]))
-    body = opened + body[: most - 20] + closed
+    around = [
+        (b"", b""),
+        (b"[", b"0]"),
+        (b'{"a":[', b"0]}"),
+        (b"payload=", b""),
+        (b'{"notificationItems":[', b"0]}"),
+        (b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n', b"\r\n--b--"),
+    ]
+    opened, closed = draw(st.sampled_from(around))
+    body = opened + body[: most - 80] + closed
     fields = [
         *signed_fields(draw, preset, [64, 300, 5000]),
         (b"Content-Type", draw(st.sampled_from([FORM, b"application/json", b"multipart/form-data; boundary=b"]))),
     ]
+    if made.decompresses and not on_loop and draw(st.booleans()):
+        fields.append((b"Content-Encoding", b"gzip"))
+        body = gzip.compress(body, draw(st.sampled_from([1, 9])))
     target = b"/" + draw(st.sampled_from([b"", b"?", b"a?b=%2e" + b"%2E" * 5000]))
     head = make_head("POST", target, fields, PEER)
 

@@ -141,7 +141,7 @@ def test_two_codings_are_malformed() -> None:
 
 @pytest.mark.parametrize("size", [LIMIT, 64 * 1024, 64 * 1024 - 1, 64 * 1024 + 1, 16 * 1024, 0])
 def test_a_body_of_any_size_up_to_the_limit_is_whole(size: int) -> None:
-    body = b"0123456789abcdef" * (size // 16) + b"x" * (size % 16)
+    body = b"".join([b"%08x" % (number * 2654435761 % 2**32) for number in range(size // 8)]) + b"x" * (size % 8)
     assert b"".join(decompress(head("Content-Encoding", "gzip"), [gzip.compress(body)], LIMIT)) == body
 
 
@@ -155,6 +155,8 @@ def test_a_bomb_stops_at_the_limit() -> None:
         assert time.process_time() - began < 0.5
         assert tracemalloc.get_traced_memory()[1] < 3 * LIMIT
         tracemalloc.stop()
+    with pytest.raises(Rejected, match="more than 100 times as long as the compressed one"):
+        decompress(head("Content-Encoding", "gzip"), [bomb], 1 << 30)
 
 
 def test_five_megabytes_that_barely_shrink_cost_a_moment() -> None:
