@@ -22,7 +22,7 @@ VECTORS = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))["vec
 #: Those whose message is composed; their cases say what else is wrong.
 COMPOSED = json.loads((FOLDER / "messages.json").read_text(encoding="utf-8"))["vectors"]
 #: Cases whose verdict is about the clock: refused by any clock of today.
-ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp"}
+ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp", "expired"}
 #: A secret that isn't a key of the scheme isn't even loaded, no request has a URL without a path, and what only the operator
 #: knows is configured.
 UNUSABLE = {"openai-03", "plivo-v2-01"}
@@ -41,7 +41,9 @@ def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
     if preset.uses_url and not url.query:
         path = url.path
     verify = {"preset": vector["provider"]} | ({"require": REQUIRE[vector["id"]]} if vector["id"] in REQUIRE else {})
-    if preset.timestamp is not None and vector["case"] not in ABOUT_AGE and not OUT_OF_TIME.search(vector["case"]):
+    clock = preset.timestamp
+    about_age = vector["case"] in ABOUT_AGE or OUT_OF_TIME.search(vector["case"])
+    if clock is not None and clock.tolerance is not None and not about_age:
         verify["timestamp"] = {"tolerance": CENTURIES}
     return {
         "name": vector["id"],
