@@ -1,6 +1,6 @@
 """Deliveries whose signed message is composed of places in the body, the form, the query or listed headers.
 
-`messages.json` says who gave each verdict: mostly the sender's own library.
+`messages.json` says who gave each verdict (`origin`): mostly the sender's own library.
 """
 
 import json
@@ -18,8 +18,7 @@ from sidecar.verify.sign import sign_delivery
 from sidecar.verify.verifier import Verified, Verifier
 
 Vector = dict[str, Any]
-FILE = json.loads(Path(__file__).with_name("messages.json").read_text(encoding="utf-8"))
-VECTORS: list[Vector] = FILE["vectors"]
+VECTORS: list[Vector] = json.loads(Path(__file__).with_name("messages.json").read_text(encoding="utf-8"))["vectors"]
 
 
 def selected(expected: str) -> list[Any]:
@@ -81,7 +80,7 @@ def test_a_copy_that_differs_in_what_is_not_signed_has_the_same_fingerprint() ->
 
 @pytest.mark.parametrize("provider", sorted({vector["provider"] for vector in VECTORS}))
 def test_every_provider_of_the_vectors_has_a_source_and_a_valid_one(provider: str) -> None:
-    assert FILE["sources"][provider]
+    assert all(vector["source"] and vector["origin"] for vector in VECTORS if vector["provider"] == provider)
     assert "valid" in {vector["expected"] for vector in VECTORS if vector["provider"] == provider}
 
 
