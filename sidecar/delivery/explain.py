@@ -444,7 +444,7 @@ def _signed(verifier: Verifier, capture: Capture) -> str:
         url = PublicURL(verifier.public_url).of(capture.head.target)
         shown[Piece.URL] = f"URL {_shown(url)}"
         shown[Piece.URL_WITHOUT_QUERY] = f"URL {_shown(url.partition(b'?')[0])}"
-    return describe_template(verifier.scheme.parts, shown)
+    return " or ".join(describe_template(message.parts, shown) for message in verifier.scheme.messages)
 
 
 def _body(capture: Capture) -> str:

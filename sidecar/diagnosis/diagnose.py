@@ -36,10 +36,10 @@ from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim import SignatureReader
-from sidecar.verify.document import find_value, read_document
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.kinds import KINDS
+from sidecar.verify.places import Delivery, clock_text
 from sidecar.verify.scheme import Scheme, SignatureField, Unit
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
@@ -158,7 +158,7 @@ def _diagnose_body(verifier: Verifier, head: RequestHead, body: bytes) -> Findin
 def _diagnose_timestamp(scheme: Scheme, head: RequestHead, body: bytes, now: float, effort: Effort) -> Finding | None:
     """Another unit, if the time makes sense in it but not in the scheme's unit."""
     clock = scheme.timestamp
-    if clock is None or (clock.field and len(body) > effort.document):
+    if clock is None or (clock.in_body and len(body) > effort.document):
         return None
     stamp = _find_stamp(scheme, head, body)
     if stamp is None or _is_near(clock.unit, stamp, now):
@@ -181,9 +181,8 @@ def _find_stamp(scheme: Scheme, head: RequestHead, body: bytes) -> bytes | None:
         stamps = head.values(clock.header.lower().encode())
     else:
         try:
-            if clock.field:
-                stamp = find_value(read_document(head, [body], scheme.form_field), clock.field)
-                return None if stamp is None else stamp.encode("utf-8", "surrogatepass")
+            if clock.in_body:
+                return clock_text(clock, Delivery(head, [body], b"", b"", scheme.form_field))
             stamps = SignatureReader(scheme).read_head(head)[1]
         except Rejected:
             return None
@@ -198,7 +197,7 @@ def _is_near(unit: Unit, text: bytes, now: float) -> bool:
 def _diagnose_form(scheme: Scheme, head: RequestHead, check: Check) -> Finding | None:
     """The option with which the signature would be well-formed."""
     field = scheme.signature
-    if field.field or _well_formed(scheme, head):
+    if field.in_body or _well_formed(scheme, head):
         return None  # something else is malformed, and the detail says what
     for hint, because, other in _forms(field):
         check()

@@ -14,6 +14,7 @@ from sidecar.config.presets import load_preset
 from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import VERIFICATION, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.handshake import Handshakes
 from sidecar.verify.sign import sign_delivery
 from sidecar.verify.verifier import Verified, Verifier
 
@@ -96,3 +97,30 @@ def test_sign_writes_the_very_signature_that_the_provider_wrote(provider: str) -
     made = sign_delivery(scheme, verifier.secrets[0], body=body, now=now, url=vector["url"], headers=headers)
     sent = {name.lower(): value for name, value in vector["headers"]}
     assert dict(made.headers)[scheme.signature.header] == sent[scheme.signature.header.lower()]
+
+
+@pytest.mark.parametrize(
+    ("challenge", "answer"),
+    [  # by braintree 4.48.0 webhook_notification.verify
+        ("20f9f8ed05f77439fe955c977e4c8a53", "d9b899556c966b3f06945ec21311865d35df3ce4"),
+        ("aaaaaaaaaaaaaaaaaaaa", "ac2fdf4914bbe16247c3bfdc173df96c58633c51"),
+        ("goodbye%20cruel%20world", ""),
+    ],
+)
+def test_braintree_gets_its_answer_and_no_answer_is_a_delivery(challenge: str, answer: str) -> None:
+    scheme = load_preset("braintree")
+    secret = Secret("s", b"integration_public_key:integration_private_key")
+    handshakes = Handshakes(scheme.handshake, None, secret=secret, token=None, url="", signs_body_alone=False)
+    head = make_head("GET", f"/hooks?bt_challenge={challenge}".encode(), [], None)
+    shape = handshakes.find_unsigned(head)
+    assert shape is not None
+    if not answer:
+        with pytest.raises(Rejected):
+            handshakes.respond(shape, head)
+        return
+    assert handshakes.respond(shape, head).body == f"integration_public_key|{answer}".encode()
+    verifier = Verifier(scheme, [secret])
+    body = f"bt_payload={challenge}&bt_signature=integration_public_key%7C{answer}".encode()
+    head = make_head("POST", b"/hooks", [(b"Content-Type", b"application/x-www-form-urlencoded")], None)
+    with pytest.raises(Rejected, match="characters that the scheme does not allow"):
+        verifier.verify(verifier.read_claim(head, None), head, [body])
