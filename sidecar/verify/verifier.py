@@ -267,10 +267,11 @@ class Verifier:
         delivery = composer.read(claim, head, body)
         composer.check(delivery)
         # (5), (6)
-        if self._keyed:
-            match = self._match_keyed(claim, delivery)
-        else:
-            match = composer.match(claim, delivery, self._reader, matcher)
+        match = (
+            self._match_keyed(claim, delivery)
+            if self._keyed
+            else composer.match(claim, delivery, self._reader, matcher)
+        )
         if match is None:
             return None
         # (7)
