@@ -49,15 +49,19 @@ def config_schema() -> dict[str, Any]:
         for key, inner in CHECKED_BY_TEMPLATES.items():
             checked = keys.get(key, {})
             below = (checked.get("properties", {}).get(name, {}) for name in inner)
-            for each in (checked, checked.get("items", {}), *below):
+            either = checked.get("anyOf", [])
+            urls = [each["properties"]["url"] for each in either if "url" in each.get("properties", {})]
+            for each in (checked, checked.get("items", {}), *below, *either, *urls):
                 each.pop("pattern", None)
                 each.pop("not", None)
     schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
     _open_secrets(schema)
     # One alternative instead of three (a preset's name, a scheme, a preset with changes), so that errors name the wrong key.
-    *_, changed = route["properties"]["verify"]["anyOf"]
-    changed["properties"]["preset"].pop("enum")
-    route["properties"]["verify"] = changed | {"type": ["string", "object"], "required": []}
+    sign = route["properties"]["sign"]["properties"]
+    for keys, name in ((route["properties"], "verify"), (sign, "scheme")):
+        *_, changed = keys[name]["anyOf"]
+        changed["properties"]["preset"].pop("enum", None)
+        keys[name] = changed | {"type": ["string", "object"], "required": [], "description": keys[name]["description"]}
     return schema
 
 

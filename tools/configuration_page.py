@@ -69,7 +69,7 @@ class Section(NamedTuple):
     def below(self, name: str) -> "Section | None":
         """The section below a key, if there is one."""
         value = self.schema["properties"][name]
-        inner = mapping(value)
+        inner = mapping(value["anyOf"][1] if value.get("title") == "secrets" else value)
         if inner is None or is_secret(inner) or value.get("title") == SCHEME:
             return None
         return Section(f"{self.path}.{name}".strip(".") + "[]" * is_list(value), description(value), inner)

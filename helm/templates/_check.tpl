@@ -68,184 +68,10 @@ config: listen and admin both use port {{ $port }}; use different ports, for exa
 {{- end }}
 {{- end }}
 
-<<<<<<< HEAD
 {{- /* Addresses that are right by themselves, but lead elsewhere in this mode. */ -}}
 {{- define "sidecar.check.upstreams" -}}
 {{- $config := .Values.config }}
 {{- if not $config.routes }}
-=======
-{{- define "sidecar.check.common" -}}
-{{- $config := .config }}
-{{- if hasKey $config "upstream" }}
-{{- $upstream := include "sidecar.upstreamURL" $config.upstream }}
-{{- include "sidecar.check.upstream" (list . "config.upstream" $upstream) }}
-{{- if and (eq .root.Values.mode "sidecar") (regexMatch "^http://(127\\.0\\.0\\.1|localhost|\\[::1\\]):[0-9]+/?$" $upstream) }}
-{{- if not (hasSuffix (printf ":%v" .root.Values.receiver.port) (trimSuffix "/" $upstream)) }}
-config.upstream: {{ squote $upstream }} is not the receiver's port, receiver.port: {{ .root.Values.receiver.port }}; remove one or change the other
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if hasKey $config "public_url" }}
-{{- include "sidecar.check.url" (list "config.public_url" $config.public_url) }}
-{{- end }}
-{{- range $index, $network := $config.trusted_proxies }}
-{{- if ne $network "unix:" }}
-{{- include "sidecar.check.network" (list (printf "config.trusted_proxies[%d]" $index) $network) }}
-{{- if hasSuffix "/0" $network }}
-config.trusted_proxies[{{ $index }}]: {{ squote $network }} would trust X-Forwarded-For from anyone; use your proxies' own networks
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if and (hasKey $config "trusted_proxies") (not $config.trusted_proxies) }}
-config.trusted_proxies: is an empty list; add an item or remove the key
-{{- end }}
-{{- range $key := list "client_ip_header" "proxy_protocol" }}
-{{- if and (get $config $key) (not (hasKey $config "trusted_proxies")) }}
-config.{{ $key }}: is used from trusted proxies only; add `trusted_proxies: [their networks]`
-{{- end }}
-{{- end }}
-{{- range $path := list "drain" "limits.header_timeout" "limits.body_timeout" "timeouts.connect" "timeouts.response" "timeouts.total" "timeouts.idle" "timeouts.keep_alive" "ip_ranges.refresh" }}
-{{- $steps := splitList "." $path }}
-{{- $section := ternary $config (default dict (get $config (first $steps))) (eq (len $steps) 1) }}
-{{- if hasKey $section (last $steps) }}
-{{- include "sidecar.check.duration" (list (printf "config.%s" $path) (get $section (last $steps))) }}
-{{- end }}
-{{- end }}
-{{- range $key := list "body" "buffer" }}
-{{- if hasKey (default dict $config.limits) $key }}
-{{- include "sidecar.check.size" (list (printf "config.limits.%s" $key) (get $config.limits $key)) }}
-{{- end }}
-{{- end }}
-{{- $limits := default dict $config.limits }}
-{{- $workers := max 1 (int (default 1 $config.workers)) }}
-{{- $forOthers := divf (mulf 0.25 (sub $workers 1)) $workers }}
-{{- $most := mulf (include "sidecar.bytes" (default "64MiB" $limits.buffer) | int64) (subf 1.0 $forOthers) | floor | int64 }}
-{{- $which := ternary "that one worker can use of limits.buffer" "of limits.buffer" (gt $workers 1) }}
-{{- $bodies := list (dict "at" (ternary "config.limits.body" "config.limits.buffer" (hasKey $limits "body")) "body" (default "5MiB" $limits.body)) }}
-{{- range $index, $route := $config.routes }}
-{{- if hasKey (default dict $route.limits) "body" }}
-{{- $bodies = append $bodies (dict "at" (printf "config.routes[%d].limits.body" $index) "body" $route.limits.body) }}
-{{- end }}
-{{- end }}
-{{- range $bodies }}
-{{- $body := include "sidecar.bytes" .body | int64 }}
-{{- if gt $body $most }}
-{{ .at }}: a body of {{ $body }} bytes is allowed, more than the {{ $most }} {{ $which }}; raise limits.buffer
-{{- end }}
-{{- end }}
-{{- with default dict $config.limits }}
-{{- if and (hasKey . "refusals") (not (regexMatch "^[1-9][0-9]{0,8}/[smh]\\z" .refusals)) }}
-config.limits.refusals: {{ squote .refusals }} is not a valid rate; use a number for each second, minute or hour: 10/s, 60/m, 500/h
-{{- end }}
-{{- end }}
-{{- with default dict $config.log }}
-{{- if and (hasKey . "rejected") (ne (toString .rejected) "off") (not (regexMatch "^[1-9][0-9]{0,8}/[smh]\\z" (toString .rejected))) }}
-config.log.rejected: {{ squote .rejected }} is not a valid rate; use a number for each second, minute or hour: 10/s, 60/m, 500/h; or off
-{{- end }}
-{{- end }}
-{{- with $config.ip_ranges }}
-{{- if and .refresh (lt (include "sidecar.seconds" .refresh | int) 60) }}
-config.ip_ranges.refresh: {{ squote .refresh }} is not a valid refresh interval; use at least 1m, for example 24h
-{{- end }}
-{{- end }}
-{{- if hasKey $config "admin_token" }}
-{{- include "sidecar.check.secret" (list .root "config.admin_token" $config.admin_token) }}
-{{- end }}
-{{- if hasKey $config "replay_store" }}
-{{- $store := $config.replay_store }}
-{{- $section := ternary $store dict (kindIs "map" $store) }}
-{{- $url := ternary $store (toString $section.url) (kindIs "string" $store) }}
-{{- if not (or (kindIs "string" $store) (kindIs "map" $store)) }}
-config.replay_store: is not a valid store; use memory, an address such as redis://redis.namespace:6379/0, or {url: ..., password: {file: ...}}
-{{- else if or (kindIs "map" $store) (ne $url "memory") }}
-{{- $user := ternary "([^:@/]+@)?" "" (kindIs "map" $store) }}
-{{- $host := (include "sidecar.hostPattern" .) }}
-{{- if not (regexMatch (printf "^(rediss?://%s%s(:[1-9][0-9]{0,4})?(/[0-9]{0,4})?|unix:/.+)$" $user $host) $url) }}
-config.replay_store: is not a valid store; use memory, or for example redis://redis.namespace:6379/0, rediss:// for TLS, or unix:/run/redis.sock, and a Secret for the password: {url: ..., password: {file: ...}}
-{{- else if gt (regexFind ":[0-9]+(/[0-9]*)?$" $url | trimPrefix ":" | splitList "/" | first | int) 65535 }}
-config.replay_store: is not a valid store; use a port up to 65535, for example redis://redis.namespace:6379/0
-{{- end }}
-{{- range $key, $_ := omit $section "url" "password" }}
-config.replay_store.{{ $key }}: unknown key; known keys are url, password
-{{- end }}
-{{- if hasKey $section "password" }}
-{{- include "sidecar.check.secret" (list $.root "config.replay_store.password" $section.password) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- range $index, $account := (default dict $config.delivery_test).accounts }}
-{{- $at := printf "config.delivery_test.accounts[%d]" $index }}
-{{- include "sidecar.check.secret" (list $.root (printf "%s.api_key" $at) $account.api_key) }}
-{{- end }}
-{{- end }}
-
-{{- /* A regular expression: a host name or IPv4 address, or an IPv6 address in brackets. */ -}}
-{{- define "sidecar.hostPattern" -}}
-([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])
-{{- end }}
-
-{{- /* The URL of an upstream: the value itself, or in a mapping. */ -}}
-{{- define "sidecar.upstreamURL" -}}
-{{- if kindIs "map" . }}{{ .url }}{{ else }}{{ . }}{{ end -}}
-{{- end }}
-
-{{- /* (list context AT VALUE) */ -}}
-{{- define "sidecar.check.upstream" -}}
-{{- $at := index . 1 -}}{{- $text := index . 2 | toString -}}{{- $root := (index . 0).root -}}
-{{- $host := (include "sidecar.hostPattern" .) -}}
-{{- $port := ternary "443" "80" (hasPrefix "https:" $text) -}}
-{{- with regexFind ":[0-9]+/?$" $text }}{{ $port = trimAll ":/" . }}{{ end -}}
-{{- $local := regexMatch "^https?://(localhost|127\\.[0-9.]+|0\\.0\\.0\\.0|\\[::1?\\])(:|/|$)" $text -}}
-{{- if hasPrefix "unix:" $text }}
-{{- if not (hasPrefix "unix:/" $text) }}
-{{ $at }}: {{ squote $text }} is not a valid socket; use an absolute path: unix:/run/app/app.sock
-{{- else if eq $root.Values.mode "gateway" }}
-{{ $at }}: {{ squote $text }} is a socket in the gateway's own pod; use the receiver's Service, for example http://receiver.namespace:3000
-{{- end }}
-{{- else if contains "@" $text }}
-{{ $at }}: has credentials; remove them: the receiver's own authentication passes through in the delivery's headers
-{{- else if regexMatch "^https?://[^/?#]+(/[^/]|/?[?#]|//)" $text }}
-{{ $at }}: {{ squote (regexReplaceAll "[?].*" $text "?***") }} has a path; deliveries keep the path they came with, so use {{ regexFind "^https?://[^/?#]+" $text }}
-{{- else if not (regexMatch (printf "^https?://%s(:[1-9][0-9]{0,4})?/?$" $host) $text) }}
-{{ $at }}: {{ squote $text }} is not a valid receiver address; use one such as http://receiver.namespace:3000
-{{- else if gt (int $port) 65535 }}
-{{ $at }}: {{ squote $text }} is not a valid receiver address; use a port up to 65535, for example http://receiver.namespace:3000
-{{- else if and $local (has $port (list (include "sidecar.dataPort" $root) (include "sidecar.adminPort" $root))) }}
-{{ $at }}: {{ squote $text }} is the sidecar's own listener; use the receiver's address
-{{- else if and $local (eq $root.Values.mode "gateway") }}
-{{ $at }}: {{ squote $text }} is the gateway's own pod; use the receiver's Service, for example http://receiver.namespace:3000, or `mode: sidecar` for both in one pod
-{{- end }}
-{{- end }}
-
-{{- /* (list AT VALUE) */ -}}
-{{- define "sidecar.check.url" -}}
-{{- $text := index . 1 | toString -}}
-{{- $rest := regexReplaceAll (printf "^https?://%s" (include "sidecar.hostPattern" .)) $text "" -}}
-{{- $port := trimPrefix ":" (regexFind "^:[0-9]{0,9}" $rest) -}}
-{{- if or (eq $rest $text) (not (regexMatch "^(:[1-9][0-9]{0,4})?([/?#][!-~]*)?$" $rest)) (gt (int $port) 65535) }}
-{{ index . 0 }}: {{ squote $text }} is not a valid URL; use one such as https://hooks.example.com/path
-{{- end }}
-{{- end }}
-
-{{- define "sidecar.check.duration" -}}
-{{- $text := include "sidecar.text" (index . 1) -}}
-{{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(ms|s|m|h)?\\z" $text)) (not (regexMatch "[1-9]" $text)) }}
-{{ index . 0 }}: {{ squote $text }} is not a valid duration; use seconds or a unit: 500ms, 30s, 5m, 1h
-{{- end }}
-{{- end }}
-
-{{- define "sidecar.check.size" -}}
-{{- $text := include "sidecar.text" (index . 1) -}}
-{{- if or (not (regexMatch "^[0-9]{1,15}(\\.[0-9]{1,15})?[ \t]*(B|[KMG]i?B)?\\z" $text)) (not (regexMatch "^0*[1-9]" $text)) }}
-{{ index . 0 }}: {{ squote $text }} is not a valid size; use bytes or a unit: 64KiB, 5MiB, 1GB
-{{- end }}
-{{- end }}
-
-{{- define "sidecar.check.routes" -}}
-{{- $context := . -}}
-{{- $names := dict -}}{{- $keys := list -}}
-{{- if not .config.routes }}
->>>>>>> 1f3739a (Let a route say how its receiver is connected to)
 config.routes: is empty, so nothing would be accepted; add a route, for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]
 {{- end }}
 {{- $places := dict "config.upstream" (include "sidecar.upstreamUrl" $config) }}
@@ -262,7 +88,6 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- end }}
 {{- end }}
 
-<<<<<<< HEAD
 {{- /* References to secrets, wherever they are: (list root AT VALUE KEY). What may be the secret itself is not repeated. */ -}}
 {{- define "sidecar.check.secrets" -}}
 {{- $root := index . 0 -}}{{- $at := index . 1 -}}{{- $value := index . 2 -}}{{- $key := index . 3 -}}{{- $is_map := kindIs "map" $value -}}
@@ -274,34 +99,6 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- $names := list }}{{ range $root.Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
 {{- if not (has $value.env $names) }}
 {{ $at }}.env: the variable {{ $value.env }} is not set; add it to extraEnv: [{name: {{ $value.env }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
-=======
-{{- define "sidecar.check.route" -}}
-{{- $context := .context -}}{{- $config := $context.config -}}{{- $at := .at -}}{{- $route := .route -}}
-{{- if not $route.path }}
-{{ $at }}.path: is required
-{{- else if not (regexMatch "^/([!\"$-)+->@-~]*/)?\\*?$|^/[!\"$-)+->@-~]*$" $route.path) }}
-{{ $at }}.path: {{ squote $route.path }} is not a valid path; begin with '/', escape as in a URL, leave out the query, and use '*' only at the end, after '/'
-{{- else if regexMatch "(^|/)\\.{1,2}(/|$)|//" $route.path }}
-{{ $at }}.path: {{ squote $route.path }} has empty or dot segments; write the path as senders call it
-{{- end }}
-{{- if and (hasKey $route "name") (not (regexMatch "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\\z" $route.name)) }}
-{{ $at }}.name: {{ squote $route.name }} is not a valid name; use up to 63 letters, digits, '.', '_' and '-', and begin with a letter or digit
-{{- end }}
-{{- if hasKey $route "upstream" }}
-{{- include "sidecar.check.upstream" (list $context (printf "%s.upstream" $at) (include "sidecar.upstreamURL" $route.upstream)) }}
-{{- else if and (not (hasKey $config "upstream")) (ne $context.root.Values.mode "sidecar") }}
-{{ $at }}: has no upstream; set `config.upstream` for all routes or `upstream` for this one, for example http://receiver.namespace:3000
-{{- end }}
-{{- if hasKey $route "replay" }}
-{{- include "sidecar.check.duration" (list (printf "%s.replay" $at) $route.replay) }}
-{{- end }}
-{{- if hasKey (default dict $route.limits) "body" }}
-{{- include "sidecar.check.size" (list (printf "%s.limits.body" $at) $route.limits.body) }}
-{{- end }}
-{{- range $key := list "allow" "methods" "secrets" }}
-{{- if and (hasKey $route $key) (not (get $route $key)) }}
-{{ $at }}.{{ $key }}: is an empty list; add an item or remove the key
->>>>>>> 1f3739a (Let a route say how its receiver is connected to)
 {{- end }}
 {{- end }}
 {{- else if kindIs "slice" $value }}

@@ -115,22 +115,13 @@ spec:
 {{- if eq .Values.mode "sidecar" -}}
 {{ $pods }}:{{ .Values.receiver.port }}
 {{- else if eq .Values.mode "library" -}}
-<<<<<<< HEAD
 {{- $upstream := include "sidecar.upstreamUrl" .Values.config -}}
-=======
-{{- $upstream := include "sidecar.upstreamURL" (default "" .Values.config.upstream) -}}
->>>>>>> 1f3739a (Let a route say how its receiver is connected to)
 {{- if and .Values.tests.podSelector (hasPrefix "http" $upstream) -}}
 {{ $pods }}:{{ regexFind ":[0-9]+/?$" $upstream | trimAll ":/" | default "80" }}
 {{- end -}}
 {{- else -}}
-<<<<<<< HEAD
 {{- $urls := list (include "sidecar.upstreamUrl" .Values.config) -}}
 {{- range .Values.config.routes }}{{ $urls = append $urls (include "sidecar.upstreamUrl" .) }}{{ end -}}
-=======
-{{- $urls := list (include "sidecar.upstreamURL" (default "" .Values.config.upstream)) -}}
-{{- range .Values.config.routes }}{{ $urls = append $urls (include "sidecar.upstreamURL" (default "" .upstream)) }}{{ end -}}
->>>>>>> 1f3739a (Let a route say how its receiver is connected to)
 {{- compact $urls | uniq | join "\n" -}}
 {{- end -}}
 {{- end }}

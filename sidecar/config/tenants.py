@@ -75,6 +75,11 @@ class TenantLoader:
                 )
         elif route.scheme is not None and route.scheme.signature.kind.read_private_key is not None:
             report.add((*at, "verify"), "has a public key, not a secret for each tenant; use `secrets: [...]`")
+        elif route.scheme is not None and route.scheme.signature.names_key:
+            report.add(
+                (*at, "verify"),
+                "names its key in each delivery, which tenants' secrets don't know; use `secrets: [...]`",
+            )
         elif route.verify_token is not None:
             report.add((*at, "verify_token"), "can't be used with tenants; remove it")
         else:

@@ -93,17 +93,8 @@ async def _work(place: Place, forked_with: Config | None) -> None:
         if message["do"] == "drain":
             drain = message
             break
-        if message["do"] == "send refusals":
-            refusals = data_plane.refusals.since(message["since"])
-            channel.send({"is": "refusals", "count": data_plane.refusals.count, "refusals": refusals})
-            continue
-        if message["do"] == "close connections":
-            data_plane.close_connections()
-            channel.send({"is": "configured", "number": message["number"]})
-            continue
-        if message["do"] == "answer":
-            answer = data_plane.answer(message["question"])
-            channel.send({"is": "answer", "number": message["number"], "answer": answer})
+        if (answer := _answer(data_plane, message)) is not None:
+            channel.send(answer)
             continue
         shared_counts.places.update(message["places"])
         data_plane.apply(await asyncio.to_thread(_load, message))
@@ -116,6 +107,19 @@ async def _work(place: Place, forked_with: Config | None) -> None:
     log.flush()
     writer.close()
     channel.close()
+
+
+def _answer(data_plane: DataPlane, message: dict[str, Any]) -> dict[str, Any] | None:
+    """Does what needs no wait, and returns the answer; None for any other message."""
+    if message["do"] == "send refusals":
+        refusals = data_plane.refusals.since(message["since"])
+        return {"is": "refusals", "count": data_plane.refusals.count, "refusals": refusals}
+    if message["do"] == "close connections":
+        data_plane.close_connections()
+        return {"is": "configured", "number": message["number"]}
+    if message["do"] == "answer":
+        return {"is": "answer", "number": message["number"], "answer": data_plane.answer(message["question"])}
+    return None
 
 
 def _load(message: dict[str, Any]) -> Config:

@@ -267,11 +267,8 @@ class Verifier:
         delivery = composer.read(claim, head, body)
         composer.check(delivery)
         # (5), (6)
-        match = (
-            self._match_keyed(claim, delivery)
-            if self._keyed
-            else composer.match(claim, delivery, self._reader, matcher)
-        )
+        keyed = bool(self._keyed)
+        match = self._match_keyed(claim, delivery) if keyed else composer.match(claim, delivery, self._reader, matcher)
         if match is None:
             return None
         # (7)
