@@ -54,6 +54,7 @@ MODULES = [
     "verify.algorithms",
     "verify.claim",
     "verify.composed",
+    "verify.composite",
     "verify.encoding",
     "verify.kinds.basic",
     "verify.kinds.ecdsa",

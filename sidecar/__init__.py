@@ -14,7 +14,7 @@
     inject/     Kubernetes manifests in, with the sidecar out
     process/    what runs: start, reload, workers, SIGTERM
     cli/        one file a command
-    presets/, ranges/   data
+    presets/, handshakes/, ranges/   data
 
     http1/connection -> routing/client_ip -> routing/routes, access -> verify/claim -> delivery/body
        (1) head             (2) client            (3) route              (4) claim       (5) body

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from sidecar.config.keys import json_schema
+from sidecar.verify.composite import Combine
 
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
@@ -59,8 +60,15 @@ def config_schema() -> dict[str, Any]:
     # One alternative instead of three (a preset's name, a scheme, a preset with changes), so that errors name the wrong key.
     sign = route["properties"]["sign"]["properties"]
     for keys, name in ((route["properties"], "verify"), (sign, "scheme")):
-        *_, changed = keys[name]["anyOf"]
+        *combined, changed = keys[name]["anyOf"]
         changed["properties"]["preset"].pop("enum", None)
+        # The program checks what the entries hold: three times the size of everything else otherwise.
+        changed["properties"] |= {
+            key: {"description": below["description"], "type": "array", "minItems": 2, "maxItems": below["maxItems"]}
+            for each in combined
+            for key, below in each.get("properties", {}).items()
+            if key in tuple(Combine)
+        }
         keys[name] = changed | {"type": ["string", "object"], "required": [], "description": keys[name]["description"]}
     return schema
 

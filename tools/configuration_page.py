@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sidecar.config.keys import json_schema
+from sidecar.verify.composite import Combine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/configuration.md"
@@ -57,6 +58,8 @@ is left out. The file is read again when it changes; a change of `listen`, `admi
 | place in JSON | names separated by dots; `[]` for each element of a list | `event.signature` |
 | text | YAML text; quote it if YAML would read it as another type | `"sha256="` |
 """
+#: Keys of `verify:` whose entries have the keys of `verify:` again.
+COMBINED = tuple(Combine)
 
 
 class Section(NamedTuple):
@@ -69,6 +72,8 @@ class Section(NamedTuple):
     def below(self, name: str) -> "Section | None":
         """The section below a key, if there is one."""
         value = self.schema["properties"][name]
+        if name in COMBINED:
+            return None
         inner = mapping(value["anyOf"][1] if value.get("title") == "secrets" else value)
         if inner is None or is_secret(inner) or value.get("title") == SCHEME:
             return None

@@ -87,7 +87,10 @@ def handshake(scheme: Scheme) -> str:
         place = shape.challenge
         marks = [f"{condition.place.name}={condition.value}" for condition in shape.conditions]
         marks += [f"{place.source} {place.name}"] if place is not None else []
-        who = "the receiver" if shape.signed and shape.computed is None else "the sidecar"
+        ours = shape.here or shape.published_secret or shape.computed is not None or not shape.signed
+        who = "the sidecar" if ours else "the receiver"
+        marks += [f"body {shape.body}"] if shape.body else []
+        marks += ["signed with a published secret"] if shape.published_secret else []
         token = ", with `verify_token`" if shape.needs_token else ""
         lines.append(" ".join([shape.method or "POST", *marks]) + f": {who}{token}")
     return "; ".join(lines)

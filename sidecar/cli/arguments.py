@@ -30,11 +30,17 @@ def config_file(arguments: argparse.Namespace) -> str:
 
 
 def add_signing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", help="how to sign: the name of a preset, or a file with a custom scheme")
     parser.add_argument(
-        "--preset", required=True, help="how to sign: the name of a preset, or a file with a custom scheme"
+        "--route",
+        metavar="NAME",
+        help="instead of --preset: as the provider of this route of --config signs, with the route's first secret",
     )
+    parser.add_argument("--config", metavar="FILE", help="the configuration of --route; default: $SIDECAR_CONFIG")
     parser.add_argument(
-        "--secret", required=True, metavar="REF", help="the secret to sign with, as env:NAME or file:PATH"
+        "--secret",
+        metavar="REF",
+        help="the secret to sign with, as env:NAME or file:PATH; with --route only for a private key",
     )
     parser.add_argument("--body", metavar="FILE", help="the body; - for standard input; default: a small test document")
 

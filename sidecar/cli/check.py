@@ -13,6 +13,8 @@ from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
 from sidecar.outcomes import DEFAULT_REJECTION
 from sidecar.replay.store import Replay
+from sidecar.verify.composite import Combine, Composite
+from sidecar.verify.verifier import Verifier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +107,7 @@ def describe_routes(config: Config) -> str:
         elif route.verifier is None:
             how = "no signature, address only"
         else:
-            scheme = route.verifier.scheme
-            how = f"{route.preset or 'custom scheme'} ({scheme.summary}); secrets {', '.join(route.secret_ids)}"
+            how = describe_verifier(route.verifier)
         senders = f"; from {', '.join(route.allow.cidrs)}" if route.allow is not None else ""
         replay = _describe_replay(route.replay) if route.replay is not None else ""
         signed = (
@@ -120,3 +121,15 @@ def describe_routes(config: Config) -> str:
         )
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)
+
+
+def describe_verifier(verifier: Verifier) -> str:
+    """`github (HMAC-SHA256 in X-Hub-Signature-256); secrets current`; of several schemes each with its secrets."""
+    if not isinstance(verifier, Composite):
+        name, ids = verifier.scheme.name or "custom scheme", ", ".join(secret.id for secret in verifier.secrets)
+        return f"{name} ({verifier.scheme.summary}); secrets {ids}"
+    each = [
+        f"{name} ({member.scheme.summary}; secrets {', '.join(secret.id for secret in member.secrets)})"
+        for name, member in zip(verifier.names, verifier.members(), strict=True)
+    ]
+    return f"{'any' if verifier.combine is Combine.ANY else 'all'} of {f' {verifier.combine.word} '.join(each)}"

@@ -13,7 +13,8 @@ import httpx
 
 from sidecar.cli.arguments import add_signing, positive
 from sidecar.cli.errors import unusable
-from sidecar.cli.signing import Sender, make_sender
+from sidecar.cli.signing import Sender, describe_secret, make_sender
+from sidecar.secret import mask_url
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.sign import SigningError
 
@@ -23,7 +24,9 @@ CONNECT_TIMEOUT = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="where to send it")
+    parser.add_argument(
+        "url", metavar="URL", nargs="?", default="", help="where to send it; default with --route: the sidecar itself"
+    )
     add_signing(parser)
     parser.add_argument("--public-url", metavar="URL", default="", help="the URL to sign, if it is not URL itself")
     parser.add_argument(
@@ -31,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tamper", action="store_true", help="change a byte after signing, so that it should be rejected"
+    )
+    parser.add_argument(
+        "--forged", action="store_true", help="send a wrong signature of the right form, so that it should be rejected"
     )
     parser.add_argument(
         "--expect",
@@ -43,21 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not arguments.url and (arguments.route is None or arguments.expect == "none"):
+        unusable("no URL given; give the URL to send to, or --config FILE and --route NAME")
     if arguments.expect == "none":
         return expect_no_connection(arguments.url)
-    sender = make_sender(arguments, arguments.url, arguments.public_url)
+    sender = make_sender(arguments, arguments.url, arguments.public_url, forged=arguments.forged)
+    url = mask_url(sender.url)
     try:
         statuses, last = send(
             sender, count=arguments.count, tamper=arguments.tamper, progress=progress(arguments.count)
         )
     except KeyFormError as error:
-        unusable(f"the secret in {arguments.secret} {error}")
+        unusable(f"{describe_secret(arguments)} {error}")
     except SigningError as error:
         unusable(str(error))
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        unusable(f"{arguments.url} is not a valid URL: {error}")
+        unusable(f"{url} is not a valid URL: {error}")
     except httpx.HTTPError as error:
-        print(f"sidecar send: no response from {arguments.url}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"sidecar send: no response from {url}: {error or type(error).__name__}", file=sys.stderr)
         return 1
     if arguments.count > 1:
         print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))
@@ -117,7 +126,7 @@ def send(
         for done in range(1, count + 1):
             delivery = sender.sign(time.time())
             content = change_last_byte(delivery.body) if tamper else delivery.body
-            response = client.post(delivery.url, content=content, headers=delivery.headers)
+            response = client.request(sender.method, delivery.url, content=content, headers=delivery.headers)
             statuses[response.status_code] += 1
             progress(done)
     return statuses, response

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sidecar.cli.arguments import add_signing, unix_time
 from sidecar.cli.errors import unusable
-from sidecar.cli.signing import SignedDelivery, make_sender
+from sidecar.cli.signing import SignedDelivery, describe_secret, make_sender
 from sidecar.verify.keys import KeyFormError
 from sidecar.verify.sign import SigningError
 from sidecar.verify.template import ListedHeaders
@@ -25,10 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    name = Path(arguments.preset).stem if "/" in arguments.preset else arguments.preset
-    url = arguments.url or (f"http://127.0.0.1:8080/webhooks/{name}" if arguments.curl else "")
+    url = arguments.url
+    if arguments.curl and arguments.preset is not None:
+        name = Path(arguments.preset).stem if "/" in arguments.preset else arguments.preset
+        url = url or f"http://127.0.0.1:8080/webhooks/{name}"
     sender = make_sender(arguments, url, delivery_id=arguments.id)
-    if sender.scheme.needs_url and not arguments.url:
+    url = sender.url
+    if arguments.preset is not None and sender.schemes[0].needs_url and not arguments.url:
         unusable("this scheme signs the URL that is called; add --url URL")
     try:
         delivery = sender.sign(arguments.timestamp if arguments.timestamp is not None else time.time())
@@ -36,14 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
             print(curl_command(delivery, arguments.body))
             return 0
     except KeyFormError as error:
-        unusable(f"the secret in {arguments.secret} {error}")
+        unusable(f"{describe_secret(arguments)} {error}")
     except SigningError as error:
         unusable(str(error))
     except UnicodeError:
         unusable("the body is not text, so it can't be part of a command line; use a file: --body FILE")
-    scheme = sender.scheme
-    listed = any(isinstance(part, ListedHeaders) for part in scheme.places)
-    needs_type = scheme.reads_form or scheme.form_field or listed
+    needs_type = any(
+        scheme.reads_form or scheme.form_field or any(isinstance(part, ListedHeaders) for part in scheme.places)
+        for scheme in sender.schemes
+    )
     for name, value in delivery.headers if needs_type else delivery.headers[:-1]:  # the last one is Content-Type
         print(f"{name}: {value}")
     if delivery.url != url:

@@ -7,14 +7,14 @@ about one mistake.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sidecar.config.presets import NO_SCHEME
+from sidecar.config.combination import NO_SCHEME, Combination
 from sidecar.config.problems import Path, Report
-from sidecar.config.secrets import SecretRef
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.routes import Route, find_overlaps
+from sidecar.verify.composite import Combine, name_schemes
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Evidence, Scheme
 from sidecar.verify.template import describe_template
@@ -118,7 +118,9 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_upstream(at, report)
     _check_purpose(at, route, report)
     _check_public_url(at, route, file, report)
-    _check_secret_ids((*at, "secrets"), route.secrets, report)
+    _check_secret_ids(at, route, report)
+    _check_combination(at, route, report)
+    _check_token_in_path(at, route, report)
     _check_replay(at, route, report)
     _check_unavailable(at, route, file, report)
     _check_headers((*at, "headers", "set"), route, file, report)
@@ -152,33 +154,76 @@ def _check_purpose(at: Path, route: RouteSettings, report: Report) -> None:
             report.add((*at, "verify"), "none accepts every sender; add `allow` with the networks that may send")
         if report.is_given((*at, "secrets")):
             report.add((*at, "secrets"), "can't be used with `verify: none`; remove them, or use their scheme")
+    elif isinstance(route.verify, Combination) and all(member.secrets for member in route.verify.members):
+        if report.is_given((*at, "secrets")):
+            report.add((*at, "secrets"), "are not used, because each entry of `verify` has its own; remove them")
     elif not report.is_given((*at, "secrets")):
         report.add(at, "has no secrets; add `secrets: [{env: NAME}]` or `secrets: [{file: /path}]`")
 
 
 def _check_public_url(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
     known = report.is_given((*at, "public_url")) or report.is_given(("public_url",))
-    if route.scheme is not None and route.scheme.needs_url and not known:
+    if any(scheme.needs_url for scheme in route.schemes) and not known:
         report.add(
             (*at, "verify"),
             "signs the URL that senders use, which is unknown; add `public_url: https://your.host` here or for all routes",
         )
 
 
-def _check_secret_ids(at: Path, refs: Sequence[SecretRef], report: Report) -> None:
+def _check_secret_ids(at: Path, route: RouteSettings, report: Report) -> None:
+    refs = list(route.secrets)
+    if isinstance(route.verify, Combination):
+        refs += [ref for member in route.verify.members for ref in member.secrets]
     for ident, count in Counter(ref.id for ref in refs).items():
         if count > 1:
-            report.add(at, f"{count_word(count)} secrets have the id {ident!r}; set `id:` so that each is unique")
+            where = (*at, "secrets") if report.is_given((*at, "secrets")) else (*at, "verify")
+            report.add(where, f"{count_word(count)} secrets have the id {ident!r}; set `id:` so that each is unique")
+
+
+def _check_combination(at: Path, route: RouteSettings, report: Report) -> None:
+    """Several schemes prove as much as the weakest of them; with `all_of` only if each has its own secret."""
+    if not isinstance(route.verify, Combination) or report.is_wrong((*at, "verify")):
+        return
+    here = (*at, "verify", route.verify.combine)
+    if route.tenant_files is not None:
+        report.add((*at, "secrets"), "are those of tenants, which serve one scheme; use one scheme, or other secrets")
+    if route.verify.combine is Combine.ALL:
+        sharing = [member for member in route.verify.members if not member.secrets]
+        if len(sharing) > 1 and len(route.secrets) > 1:
+            report.warn(
+                here,
+                "has schemes that share the route's secrets, so knowing one secret is enough to pass all of them; give each "
+                "entry its own `secrets`, unless the provider uses one secret for all and this is a rotation",
+            )
+        return
+    for index, (name, scheme) in enumerate(zip(name_schemes(route.schemes), route.schemes, strict=True)):
+        if scheme.signature.kind.bearer:
+            weak = "signs nothing, so anyone who sees one delivery can send any other"
+        elif not scheme.binds_body:
+            weak = "does not sign the body, so anyone who sees one delivery can change it"
+        else:
+            continue
+        report.warn(
+            (*here, index),
+            f"{name} {weak}; one scheme is enough here, so the route proves no more than this: remove it as soon as the "
+            "provider sends the other one",
+        )
+
+
+def _check_token_in_path(at: Path, route: RouteSettings, report: Report) -> None:
+    hidden = [scheme for scheme in route.schemes if scheme.signature.path is not None]
+    if hidden and not route.path.endswith("/*") and not report.is_wrong((*at, "path")):
+        report.add(
+            (*at, "path"),
+            f"must end in /*, because the token is {hidden[0].signature.place}; for example {route.path.rstrip('/')}/*",
+        )
 
 
 def can_replay(route: RouteSettings) -> bool:
     """Whether deliveries can be told apart: only a signature differs between any two of them, or the provider's id."""
-    scheme = route.scheme
-    if scheme is None:
-        return False
     if route.replay is not None and route.replay.by is ReplayBy.DELIVERY_ID:
-        return scheme.delivery_id is not None
-    return not scheme.signature.kind.bearer
+        return any(scheme.delivery_id is not None for scheme in route.schemes)
+    return bool(route.weakest) and not any(scheme.signature.kind.bearer for scheme in route.weakest)
 
 
 def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
@@ -187,7 +232,7 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
             report.add((*at, "replay_fail_open"), "can't be used without `replay`; remove it, or add `replay: 10m`")
         return
     scheme = route.scheme
-    if scheme is None or not can_replay(route):
+    if not can_replay(route):
         if not report.is_wrong((*at, "verify")):
             by_id = scheme is not None and route.replay.by is ReplayBy.DELIVERY_ID
             report.add(
@@ -199,7 +244,16 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
         return
     if route.replay.by is ReplayBy.DELIVERY_ID:
         return
-    tolerance = scheme.timestamp.tolerance if scheme.timestamp is not None else None
+    if isinstance(route.verify, Combination) and route.verify.combine is Combine.ANY:
+        for name, scheme in zip(name_schemes(route.schemes), route.schemes, strict=True):
+            if scheme.items:
+                report.add(
+                    (*at, "replay"),
+                    f"can't be used with several schemes of which one must accept, if one of them signs items ({name}): a copy "
+                    "could not be recognized by another scheme; remove one of the two",
+                )
+    tolerances = [scheme.timestamp.tolerance for scheme in route.weakest if scheme.timestamp is not None]
+    tolerance = max((each for each in tolerances if each is not None), default=None)
     if tolerance is not None and route.replay.seconds < 2 * tolerance:
         # No error: it still stops what a provider sends twice, and a sidecar that doesn't start loses every delivery.
         report.warn(
@@ -207,13 +261,14 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
             f"forgets a delivery after {route.replay.seconds:g} s, but its signature is valid for up to {2 * tolerance:g} s, "
             f"the timestamp's tolerance in both directions; use at least {2 * tolerance:g}s to reject every replay",
         )
-    if not scheme.binds_body:
-        # A signed id that ends at literal text is all that two copies must have in common.
-        same = "{id}" if scheme.id_bound is not None else scheme.signed
-        report.warn(
-            (*at, "replay"),
-            f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
-        )
+    for scheme in route.weakest:
+        if not scheme.binds_body:
+            # A signed id that ends at literal text is all that two copies must have in common.
+            same = "{id}" if scheme.id_bound is not None else scheme.signed
+            report.warn(
+                (*at, "replay"),
+                f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
+            )
 
 
 def _check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
@@ -284,45 +339,50 @@ def _provider(scheme: Scheme | None) -> str:
 
 
 def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:
-    scheme = route.scheme
-    if scheme is None or not scheme.name or scheme.evidence != Evidence.SECOND_HAND:
+    if route.mode is RouteMode.SHADOW or report.is_wrong((*at, "verify")):
         return
-    if route.mode is not RouteMode.SHADOW and not report.is_wrong((*at, "verify")):
-        report.warn(
-            (*at, "verify"),
-            f"{scheme.name} is second-hand: nobody has verified all of it against the provider's own documentation; "
-            "use `mode: shadow` until real deliveries verify",
-        )
+    for scheme in route.schemes:
+        if scheme.name and scheme.evidence == Evidence.SECOND_HAND:
+            report.warn(
+                (*at, "verify"),
+                f"{scheme.name} is second-hand: nobody has verified all of it against the provider's own documentation; "
+                "use `mode: shadow` until real deliveries verify",
+            )
 
 
 def _check_template(at: Path, route: RouteSettings, report: Report) -> None:
-    scheme = route.scheme
-    pair = scheme.adjacent if scheme is not None and not scheme.signature.kind.bearer else None
-    if scheme is not None and pair is not None and not report.is_wrong((*at, "verify")):
-        report.warn(
-            (*at, "verify"),
-            f"signs {scheme.signed} with no text between {describe_template(pair[:1], {})} and "
-            f"{describe_template(pair[1:], {})}, so a recording verifies with bytes moved from one to the other; "
-            "use a scheme that separates them if the provider has one",
-        )
+    if report.is_wrong((*at, "verify")):
+        return
+    for scheme in route.schemes:
+        pair = scheme.adjacent if not scheme.signature.kind.bearer else None
+        if pair is not None:
+            report.warn(
+                (*at, "verify"),
+                f"signs {scheme.signed} with no text between {describe_template(pair[:1], {})} and "
+                f"{describe_template(pair[1:], {})}, so a recording verifies with bytes moved from one to the other; "
+                "use a scheme that separates them if the provider has one",
+            )
 
 
 def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
-    shapes = route.scheme.handshake if route.scheme is not None else ()
+    shapes = [shape for scheme in route.schemes for shape in scheme.handshake]
+    if route.added_handshakes and not route.schemes and not report.is_wrong((*at, "verify")):
+        report.add((*at, "handshake"), "needs a scheme that verifies the deliveries; add `verify`, or remove it")
     wants_token = any(shape.needs_token for shape in shapes)
     if not report.is_wrong((*at, "verify")):
         if route.verify_token is not None and not wants_token:
             report.add(
                 (*at, "verify_token"), "is not used, because the scheme has no handshake with a token; remove it"
             )
-        if route.handshake is not None and not shapes:
+        if route.handshake_mode is not None and not shapes:
             report.add((*at, "handshake"), "is not used, because the scheme has no handshake; remove it")
-    if wants_token and route.handshake is not HandshakeMode.PASS and not report.is_given((*at, "verify_token")):
+    if wants_token and route.handshake_mode is not HandshakeMode.PASS and not report.is_given((*at, "verify_token")):
         report.warn(
             at,
             "can't respond to the provider's handshake; add `verify_token: {env: NAME}`, or `handshake: pass` for the receiver",
         )
-    if route.handshake is HandshakeMode.PASS and not all(shape.signed for shape in shapes):
+    left = [shape for shape in shapes if not (shape.signed or shape.here or shape.body)]
+    if route.handshake_mode is HandshakeMode.PASS and left:
         report.warn(
             (*at, "handshake"),
             "forwards the provider's handshake unverified, because it has no signature: anyone can send one, without a "

@@ -29,6 +29,7 @@ from sidecar.config.fields.number import (
 from sidecar.config.fields.reference import ReplayStore, SecretReference
 from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath, TenantFileName
 from sidecar.config.fields.upstream import UPSTREAM_OR_URL
+from sidecar.config.handshakes import RouteHandshake
 from sidecar.config.presets import SigningScheme, Verify
 from sidecar.config.scheme_keys import REJECT_KEYS
 from sidecar.config.secrets import SecretRef
@@ -52,7 +53,6 @@ from sidecar.http1.upstream import Timeouts
 from sidecar.routing.routes import Capture
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
-from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.verifier import MAX_SECRETS
 
 #: More processes than any machine has use for.
@@ -154,8 +154,9 @@ ROUTE = Section(
         ),
         "verify": Key(
             Verify(),
-            "the name of a preset, a scheme, preset: NAME with changes, or none (which requires allow)",
-            ["github", "none"],
+            "the name of a preset, a scheme, preset: NAME with changes, several of these under any_of or all_of, or none "
+            "(which requires allow)",
+            ["github", "none", {"any_of": ["gitlab", "gitlab-signing-token"]}],
         ),
         "secrets": Key(
             Secrets(),
@@ -255,9 +256,11 @@ ROUTE = Section(
             "holds the last rejected requests in memory, bodies included, for sidecar explain; needs admin_token; default: off",
         ),
         "handshake": Key(
-            Choice(HandshakeMode),
+            RouteHandshake(),
             "who responds to the provider's handshakes: answer (the sidecar) or pass (the receiver); "
-            "default: the sidecar if a handshake is unsigned or needs the secret, else the receiver",
+            "default: the sidecar if a handshake is unsigned or needs the secret, else the receiver. Or a list of "
+            "handshakes that the sidecar answers besides those of the scheme",
+            ["answer", "pass", ["cloudevents"]],
         ),
         "verify_token": Key(SecretReference(), "the token that a handshake must present"),
         "reject": Key(

@@ -9,7 +9,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from sidecar.config.checks import (
     check_timeouts,
     check_workers,
 )
+from sidecar.config.combination import Combination
 from sidecar.config.files import ReadFile, read_file
 from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.problems import ConfigError, Path, Problem, Report
@@ -45,12 +46,13 @@ from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.receiver_headers import ReceiverHeaders, SetHeader
 from sidecar.routing.routes import Route, RouteTable
 from sidecar.secret import Secret
+from sidecar.verify.composite import Composite, name_schemes
 from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, key_problem
+from sidecar.verify.route_handshakes import list_shapes, make_handshakes
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import SigningError
 from sidecar.verify.standard_webhooks import StandardSigner, UpstreamSigner, signing_key
-from sidecar.verify.template import BODY
 from sidecar.verify.tenants import decoy_secrets
 from sidecar.verify.upstream_signer import SchemeSigner, scheme_problem
 from sidecar.verify.verifier import Verifier
@@ -177,20 +179,19 @@ class _Builder:
         return routes
 
     def _make_route(self, at: Path, route: RouteSettings) -> Route:
-        scheme = route.scheme
-        own = self._make_secrets((*at, "secrets"), route.secrets, scheme)
-        tenants = self.tenants.load(at, route)
-        # Nobody knows these; they are what a delivery of an unknown tenant is checked against.
-        secrets = decoy_secrets(scheme, os.urandom(64)) if tenants is not None and scheme is not None else own
-        rejection = _make_rejection(route)
-        check_resend(at, route, len(own), rejection.status, self.report)
         public_url = route.public_url or self.settings.public_url
-        path = route.path.removesuffix("*")
         body_limit = route.limits.body or self.settings.limits.body
+        tenants = self.tenants.load(at, route)
+        verifier = self._make_verifier(at, route, public_url, body_limit, tenants=tenants is not None)
+        rejection = _make_rejection(route)
+        in_rotation = 0
+        if verifier is not None and tenants is None:
+            in_rotation = max(len(member.secrets) for member in verifier.members())
+        check_resend(at, route, in_rotation, rejection.status, self.report)
+        path = route.path.removesuffix("*")
         in_path = tenants is not None and PLACE in path
         segments = tuple(path.encode().split(b"/")) if in_path else ()
         path = path.partition(PLACE)[0] if in_path else path
-        verifies = scheme is not None and secrets and (public_url or not scheme.needs_url)
         pool, host = self._make_pool(at, route)
         signer = self._make_signer((*at, "sign", "secret"), route)
         return Route(
@@ -203,10 +204,8 @@ class _Builder:
             host=host,
             body_limit=body_limit,
             rejection=rejection,
-            verifier=Verifier(scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
-            if scheme is not None and verifies
-            else None,
-            preset=scheme.name if scheme is not None else "",
+            verifier=verifier,
+            preset=_name_of(route),
             open=route.open,
             allow=self._make_allowlist((*at, "allow"), route.allow) if route.allow else None,
             shadow=route.mode is RouteMode.SHADOW,
@@ -216,7 +215,69 @@ class _Builder:
             segments=segments,
             headers=self._make_headers((*at, "headers"), route, signer),
             upstream_signer=signer,
-            handshakes=self._make_handshakes(at, route, own, f"{public_url.rstrip('/')}{path}"),
+            handshakes=self._make_handshakes(at, route, verifier, f"{public_url.rstrip('/')}{path}"),
+        )
+
+    def _make_verifier(
+        self, at: Path, route: RouteSettings, public_url: str, body_limit: int, *, tenants: bool
+    ) -> Verifier | None:
+        """The verifier of the route's scheme or schemes; None if there is none, or after a mistake."""
+        if isinstance(route.verify, Combination):
+            return self._make_composite(at, route, route.verify, public_url, body_limit)
+        secrets = self._make_secrets((*at, "secrets"), route.secrets, route.scheme)
+        if tenants and route.scheme is not None:
+            # Nobody knows these; they are what a delivery of an unknown tenant is checked against.
+            secrets = list(decoy_secrets(route.scheme, os.urandom(64)))
+        if route.scheme is None or not secrets or (route.scheme.needs_url and not public_url):
+            return None
+        return Verifier(route.scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
+
+    def _make_composite(
+        self, at: Path, route: RouteSettings, combination: Combination, public_url: str, body_limit: int
+    ) -> Verifier | None:
+        """A verifier for each scheme. The route's secrets serve those without their own, each where it is in the form."""
+        shared = self._make_secrets((*at, "secrets"), route.secrets, None)
+        sharing = [member.scheme for member in combination.members if not member.secrets]
+        places = {ref.id: index for index, ref in enumerate(route.secrets)}
+        for secret in shared if self.secrets.resolves else ():
+            self._check_shared((*at, "secrets", places[secret.id]), secret, sharing)
+        verifiers = []
+        names = name_schemes(combination.schemes)
+        for index, (name, member) in enumerate(zip(names, combination.members, strict=True)):
+            here = (*at, "verify", combination.combine, index)
+            if member.secrets:
+                secrets = self._make_secrets((*here, "secrets"), member.secrets, member.scheme)
+            elif self.secrets.resolves:
+                secrets = [secret for secret in shared if not key_problem(member.scheme, secret)]
+                if shared and not secrets:
+                    self.report.add(
+                        here,
+                        f"none of the route's secrets is in the form of {name}: the first one "
+                        f"{key_problem(member.scheme, shared[0])}; give this entry its own `secrets`",
+                    )
+            else:
+                secrets = shared
+            if secrets and (public_url or not member.scheme.needs_url):
+                verifiers.append(
+                    Verifier(member.scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
+                )
+        return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
+
+    def _check_shared(self, at: Path, secret: Secret, schemes: Sequence[Scheme]) -> None:
+        """A secret that several schemes share is in the form of one of them at least."""
+        names = name_schemes(schemes)
+        problems = {name: key_problem(scheme, secret) for name, scheme in zip(names, schemes, strict=True)}
+        wrong = {name: problem for name, problem in problems.items() if problem}
+        if not wrong:
+            return
+        fitting = ", ".join(name for name in names if name not in wrong)
+        (first, problem), *_ = wrong.items()
+        if not fitting:
+            self.report.add(at, f"the secret {secret.id} {problem} ({first}); none of the schemes can use it")
+            return
+        self.report.warn(
+            at,
+            f"the secret {secret.id} serves {fitting} only: for {first} it {problem}; give each entry its own `secrets`",
         )
 
     def _make_pool(self, at: Path, route: RouteSettings) -> tuple[UpstreamSettings, bytes]:
@@ -350,27 +411,28 @@ class _Builder:
             self.report.add(at, f"{scheme.name or 'this scheme'} {error}")
         return None
 
-    def _make_handshakes(self, at: Path, route: RouteSettings, secrets: list[Secret], url: str) -> Handshakes | None:
+    def _make_handshakes(
+        self, at: Path, route: RouteSettings, verifier: Verifier | None, url: str
+    ) -> Handshakes | None:
         """The handshakes that can be responded to."""
         token = self._resolve((*at, "verify_token"), route.verify_token)
-        scheme = route.scheme
-        if scheme is None or not scheme.handshake:
+        if verifier is None:
             return None
         if not url.startswith("http"):
-            if route.handshake is not HandshakeMode.PASS and any(shape.needs_url for shape in scheme.handshake):
+            shapes = list_shapes(verifier, route.added_handshakes)
+            if route.handshake_mode is not HandshakeMode.PASS and any(shape.needs_url for shape, _ in shapes):
                 self.report.warn(
                     at, "can't respond to the provider's handshake, which contains the URL; add `public_url`"
                 )
             url = ""
-        made = Handshakes(
-            scheme.handshake,
-            route.handshake,
-            secret=secrets[0] if secrets else None,
-            token=token,
-            url=url,
-            signs_body_alone=scheme.parts == (BODY,),
-        )
-        return made if made.signed or made.unsigned else None
+        return make_handshakes(verifier, route.handshake_mode, token=token, url=url, added=route.added_handshakes)
+
+
+def _name_of(route: RouteSettings) -> str:
+    """The names of the route's presets, for people; empty for a custom scheme alone."""
+    if isinstance(route.verify, Combination):
+        return f" {route.verify.combine.word} ".join(name_schemes(route.schemes))
+    return route.scheme.name if route.scheme is not None else ""
 
 
 def _make_rejection(route: RouteSettings) -> RejectionResponse:

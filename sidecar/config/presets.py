@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from sidecar import SHIPPED
+from sidecar.config.combination import NO_SCHEME, Combination, combination_section, is_combination
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import find_close
 from sidecar.config.files import read_file
@@ -15,8 +16,6 @@ from sidecar.config.scheme_keys import SCHEME
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
 from sidecar.verify.scheme import Scheme
 
-#: The value of `verify:` on a route without signatures.
-NO_SCHEME = "none"
 #: The preset that `sign:` uses by default.
 DEFAULT_SIGNING = "standard-webhooks"
 
@@ -68,7 +67,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 #: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
-_PLACES = ("header", "field", "form", "tag", "first")
+_PLACES = ("header", "field", "form", "query", "path", "tag", "first")
 #: Sections of a preset that are changed key by key. Others are replaced.
 _MERGED = ("signature", "timestamp")
 
@@ -93,7 +92,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 Loaded = TypeVar("Loaded")
 
 
-class Verify(ValueType[Scheme | str]):
+class OneScheme(ValueType[Scheme | str]):
     """The name of a preset, `none`, a custom scheme, or `preset: NAME` with changes.
 
     Read as a `Scheme`, or as the text `none`.
@@ -136,6 +135,21 @@ class Verify(ValueType[Scheme | str]):
         return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *preset_names()]}, scheme, changed]}
 
 
+class Verify(ValueType[Scheme | Combination | str]):
+    """What `OneScheme` reads, or several of them under `any_of` or `all_of`."""
+
+    title = OneScheme.title
+    one = OneScheme()
+    several = combination_section(one)
+
+    def read(self, value: Any) -> Scheme | Combination | str:
+        return self.several.read(value) if is_combination(value) else self.one.read(value)
+
+    def json_schema(self) -> JSONSchema:
+        named, scheme, changed = self.one.json_schema()["anyOf"]
+        return {"title": self.title, "anyOf": [named, scheme, self.several.json_schema(), changed]}
+
+
 class SigningScheme(ValueType[Scheme | None]):
     """The scheme of `sign:`, in the form of `verify:`. None stands for the default, Standard Webhooks."""
 
@@ -144,7 +158,7 @@ class SigningScheme(ValueType[Scheme | None]):
     def read(self, value: Any) -> Scheme | None:
         if value == DEFAULT_SIGNING:
             return None
-        scheme = Verify().read(value)
+        scheme = OneScheme().read(value)
         if not isinstance(scheme, Scheme):
             raise InvalidValueError(
                 f"{quote(value)} is not a scheme; use a preset such as github, or write out a scheme"
@@ -152,7 +166,7 @@ class SigningScheme(ValueType[Scheme | None]):
         return scheme
 
     def json_schema(self) -> JSONSchema:
-        schemes = [each for each in Verify().json_schema()["anyOf"] if "signature" in each.get("properties", ())]
+        schemes = [each for each in OneScheme().json_schema()["anyOf"] if "signature" in each.get("properties", ())]
         return {"title": self.title, "anyOf": [{"enum": list(preset_names())}, *schemes]}
 
 

@@ -7,39 +7,29 @@ from sidecar.config.fields.address import WebURL
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.message import FieldName, SignedText
-from sidecar.config.fields.number import Duration, RejectionStatus, ResendStatus, SuccessStatus, Tolerance
+from sidecar.config.fields.number import Duration, RejectionStatus, ResendStatus, Tolerance
 from sidecar.config.fields.text import (
     Choice,
     Flag,
     HeaderName,
     HeaderValues,
     JsonPath,
-    Method,
     NonEmpty,
     OnlyTrue,
-    RegularExpression,
-    Scalars,
     Separator,
     SignatureHeader,
     Text,
 )
+from sidecar.config.handshakes import SchemeHandshake
 from sidecar.config.message_keys import MESSAGE_KEYS
 from sidecar.config.scheme_checks import check_scheme
 from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
+from sidecar.secret import Secret
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
-from sidecar.verify.handshake import (
-    Computed,
-    Condition,
-    Hash,
-    KeyPart,
-    Place,
-    ResponseEncoding,
-    Shape,
-    Source,
-)
-from sidecar.verify.keys import KeyForm
+from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.kinds import KINDS, Kind
+from sidecar.verify.kinds.token import TOKEN
 from sidecar.verify.scheme import (
     KEY_ID,
     Alternative,
@@ -47,6 +37,7 @@ from sidecar.verify.scheme import (
     DeliveryFacts,
     Evidence,
     Scheme,
+    Segment,
     SignatureField,
     SignatureList,
     TimestampField,
@@ -85,6 +76,12 @@ def _check_signature(signature: SignatureField) -> None:
     for key in ("also", "repeated"):
         if signature.form and getattr(signature, key):
             raise InvalidValueError("can't be used with `form`; remove one of the two", key)
+    place = next((name for name in ("query", "path") if getattr(signature, name)), "")
+    for key in ("also", "list", "repeated", "key_id"):
+        if place and getattr(signature, key):
+            raise InvalidValueError(f"can't be used with `{place}`; remove one of the two", key)
+    if signature.in_target and signature.kind is not TOKEN:
+        raise InvalidValueError(f"can be used with `kind: {TOKEN}` alone; add that, or use header or field", place)
     if signature.list is not None and KEY_ID in signature.list.tag and not signature.form:
         raise InvalidValueError(f"has {KEY_ID} in its tag, which needs `form`; remove it", "list")
     if signature.prehash is not None and (signature.kind.bearer or signature.kind.message_holds_secret):
@@ -132,6 +129,14 @@ SIGNATURE = Section(
             ["signature.signature"],
         ),
         "form": Key(FieldName(), "instead of header: the field of the form in the body", ["signature"]),
+        "query": Key(
+            NonEmpty(), "instead of header: the query parameter that is the token, with `kind: token`", ["token"]
+        ),
+        "path": Key(
+            Choice(Segment),
+            "instead of header: the segment of the path that is the token, with `kind: token`; the route's path ends in /*",
+            ["last"],
+        ),
         "kind": Key(SignatureKind(), "what proves that the sender knows the secret"),
         "algorithm": Key(Choice(Algorithm), "the hash function of the HMAC or hash"),
         "encoding": Key(Choice(Encoding), "how the signature is encoded"),
@@ -149,7 +154,7 @@ SIGNATURE = Section(
             ["X-Acme-Key-Id"],
         ),
     },
-    one_of=("header", "field", "form"),
+    one_of=("header", "field", "form", "query", "path"),
     example="{header: X-Signature}",
     make=_make_signature,
     check=_check_signature,
@@ -177,143 +182,6 @@ TIMESTAMP_SECTION = Section(
     one_of=("header", "tag", "first", "field", "form"),
     example="{header: X-Timestamp}",
 )
-
-#: One value of a request.
-_PLACE_KEYS = {
-    "query": Key(NonEmpty(), "the query parameter", ["challenge"]),
-    "header": Key(HeaderName(), "the header", ["X-Hook-Secret"]),
-    "json": Key(JsonPath(), "the place in the body's JSON, for signed handshakes", ["challenge"]),
-}
-
-
-def _make_place(given: dict[str, Any]) -> Place:
-    return next(Place(source, given[source]) for source in Source if source in given)
-
-
-PLACE = Section(None, _PLACE_KEYS, one_of=tuple(_PLACE_KEYS), example="{query: challenge}", make=_make_place)
-
-CHALLENGE: Section[dict[str, Any]] = Section(
-    None,
-    _PLACE_KEYS
-    | {
-        "pattern": Key(
-            RegularExpression(),
-            "a regular expression for the whole challenge; default: 1 to 512 letters, digits and ._~+/=-",
-            ["[A-Za-z0-9]{1,64}"],
-        )
-    },
-    one_of=tuple(_PLACE_KEYS),
-    example="{query: challenge}",
-)
-
-HANDSHAKE_REQUEST: Section[dict[str, Any]] = Section(
-    None,
-    {
-        "method": Key(Method(), "the request's method; default: any", ["GET"]),
-        "query": Key(Scalars(), "query parameters and the value that each must have", [{"mode": "subscribe"}]),
-        "header": Key(HeaderValues(), "headers and the value that each must have", [{"X-Event": "ping"}]),
-        "json": Key(
-            Scalars(),
-            "fields of the body's JSON and the value that each must have, for signed handshakes",
-            [{"type": "url_verification"}],
-        ),
-        "without": Key(
-            Items(NonEmpty()),
-            "fields that the body's JSON must not have, where events look like handshakes",
-            [["event"]],
-        ),
-    },
-)
-
-COMPUTED = Section(
-    Computed,
-    {
-        "hash": Key(Choice(Hash), "the hash; an HMAC is keyed with the route's first secret"),
-        "of": Key(NonEmpty(), "the text that is hashed, made of {challenge}, {token} (verify_token) and {url}"),
-        "encoding": Key(Choice(ResponseEncoding), "how the hash is encoded"),
-        "key": Key(Choice(KeyPart), "which bytes of the secret are the key"),
-    },
-)
-
-
-def _check_answer(answer: dict[str, Any]) -> None:
-    if "text" in answer and "json" in answer:
-        raise InvalidValueError(
-            "can't be used with `text`, because a response has one body; remove one of the two", "json"
-        )
-
-
-HANDSHAKE_ANSWER: Section[dict[str, Any]] = Section(
-    None,
-    {
-        "status": Key(SuccessStatus(), "the status of the response", default=Shape(method="").status),
-        "text": Key(NonEmpty(), "sent as text/plain, for example '{challenge}'", ["{challenge}"]),
-        "json": Key(
-            Scalars(),
-            "sent as application/json, for example {challenge: '{challenge}'}",
-            [{"challenge": "{challenge}"}],
-        ),
-        "headers": Key(
-            HeaderValues(),
-            "sent as headers, for example {X-Hook-Secret: '{challenge}'}",
-            [{"X-Hook-Secret": "{challenge}"}],
-        ),
-    },
-    check=_check_answer,
-)
-
-
-def _make_shape(given: dict[str, Any]) -> Shape:
-    request, challenge = given.get("request", {}), given.get("challenge", {})
-    _check_handshake(given, request, challenge)
-    conditions = [
-        Condition(Place(source, name), value) for source in Source for name, value in request.get(source, {}).items()
-    ]
-    same: dict[str, Any] = {key: given[key] for key in ("compare", "computed", "signed") if key in given}
-    if "pattern" in challenge:
-        same["pattern"] = challenge["pattern"]
-    return Shape(
-        method=request.get("method", ""),
-        conditions=tuple(conditions),
-        without=request.get("without", ()),
-        challenge=_make_place(challenge) if challenge else None,
-        **same,
-        **given["answer"],
-    )
-
-
-def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: dict[str, Any]) -> None:
-    compare: Place | None = given.get("compare")
-    for key, reads_body in (
-        ("request", "json" in request or "without" in request),
-        ("challenge", "json" in challenge),
-        ("compare", compare is not None and compare.source is Source.JSON),
-    ):
-        if reads_body and not given.get("signed"):
-            raise InvalidValueError("needs the body, which is read of verified requests only; add `signed: true`", key)
-    if not given.get("signed") and not challenge and request.get("method") not in ("GET", "HEAD"):
-        raise InvalidValueError("would also match deliveries; add a challenge, or `method: GET` or HEAD", "request")
-    if "computed" in given and "pattern" not in challenge:
-        raise InvalidValueError(
-            "would let the sender choose what is signed; add a `pattern` that no delivery's signed message can match",
-            "challenge",
-        )
-
-
-#: What a provider asks once, and the response.
-HANDSHAKE = Section(
-    Shape,
-    {
-        "request": Key(HANDSHAKE_REQUEST, "how a handshake is recognized, besides its challenge"),
-        "challenge": Key(CHALLENGE, "the value that is sent back"),
-        "compare": Key(PLACE, "the value that must be the route's verify_token"),
-        "computed": Key(COMPUTED, "a value made with a secret, {computed} in answer"),
-        "signed": Key(Flag(), "true: its signature is verified first, like a delivery's"),
-        "answer": Key(HANDSHAKE_ANSWER, "the response", required=True),
-    },
-    make=_make_shape,
-)
-
 
 #: What the provider does after a failed delivery.
 DELIVERY = Section(
@@ -364,9 +232,19 @@ def _make_scheme(given: dict[str, Any]) -> Scheme:
         "plain": tuple(given.get("plain", {}).items()),
         "binds_form": given.get("binds_body", False),
     }
+    made["handshake"] = tuple(shape for each in given.get("handshake", ()) for shape in each)
     scheme = Scheme(**{key: value for key, value in made.items() if key != "binds_body"})
     check_scheme(scheme, given)
+    _check_published_secrets(scheme)
     return scheme
+
+
+def _check_published_secrets(scheme: Scheme) -> None:
+    for index, shape in enumerate(scheme.handshake):
+        if shape.published_secret and (
+            problem := key_problem(scheme, Secret("published", shape.published_secret.encode()))
+        ):
+            raise InvalidValueError(f"has a published secret that {problem}", "handshake", index)
 
 
 def _make_message(given: dict[str, Any], index: int, signed: SignedText) -> Alternative:
@@ -445,7 +323,7 @@ SCHEME = Section(
             ),
             "for people: where the provider publishes its addresses",
         ),
-        "handshake": Key(Items(HANDSHAKE), "what the provider asks once, and the response"),
+        "handshake": Key(Items(SchemeHandshake()), "what the provider asks once, and the response"),
         "delivery": Key(DELIVERY, "what the provider does after a failed delivery"),
         "reject": Key(
             Section(None, REJECT_KEYS, make=_make_rejection),

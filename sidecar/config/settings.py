@@ -4,14 +4,16 @@ The defaults of all keys are here and in the dataclasses of the parts that use t
 keys.py adds how each key is written and what it is about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from sidecar.config.combination import Combination
 from sidecar.config.fields.header import HeadersSettings
 from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.fields.upstream import UpstreamFileSettings
+from sidecar.config.handshakes import NamedHandshake
 from sidecar.config.problems import Problem
 from sidecar.config.secrets import SecretRef
 from sidecar.config.tenant_files import TenantDirectory, TenantFileSettings
@@ -25,7 +27,8 @@ from sidecar.routing.routes import Capture, RouteTable
 from sidecar.secret import Secret
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
-from sidecar.verify.handshake import HandshakeMode
+from sidecar.verify.composite import weakest
+from sidecar.verify.handshake import HandshakeMode, Shape
 from sidecar.verify.scheme import Scheme
 
 DEFAULT_LISTEN = ListenAddress("::", 8080)
@@ -112,7 +115,7 @@ class RouteSettings:
 
     name: str = ""
     path: str = ""
-    verify: Scheme | str | None = None  #: the text `none` for a route without signatures
+    verify: Scheme | Combination | str | None = None  #: the text `none` for a route without signatures
     secrets: tuple[SecretRef, ...] = ()
     tenant_files: TenantFileSettings | None = None  #: `secrets:` of a route with tenants
     tenant: str = ""  #: the header that names the tenant
@@ -129,14 +132,39 @@ class RouteSettings:
     replay: ReplaySettings | None = None
     capture: Capture | None = None
     replay_fail_open: bool | None = None
-    handshake: HandshakeMode | None = None
+    handshake: HandshakeMode | tuple[NamedHandshake, ...] | None = None
     verify_token: SecretRef | None = None
     reject: RejectSettings | str | None = None  #: the text `resend` for a status after which the provider sends again
 
     @property
     def scheme(self) -> Scheme | None:
-        """The scheme that verifies deliveries; None if there is none."""
+        """The scheme that verifies deliveries, of several the first, with the facts that hold for all; None if there is none."""
+        if isinstance(self.verify, Combination):
+            return self.verify.facts
         return self.verify if isinstance(self.verify, Scheme) else None
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """Every scheme, in the order of the file."""
+        if isinstance(self.verify, Combination):
+            return self.verify.schemes
+        return (self.verify,) if isinstance(self.verify, Scheme) else ()
+
+    @property
+    def handshake_mode(self) -> HandshakeMode | None:
+        """Who responds to the handshakes of the schemes; None if the file doesn't say."""
+        return self.handshake if isinstance(self.handshake, HandshakeMode) else None
+
+    @property
+    def added_handshakes(self) -> tuple[Shape, ...]:
+        """The handshakes that the route adds to those of its schemes."""
+        named = self.handshake if isinstance(self.handshake, tuple) else ()
+        return tuple(shape for each in named for shape in each.shapes)
+
+    @property
+    def weakest(self) -> Sequence[Scheme]:
+        """The schemes that limit what the route proves."""
+        return weakest(self.verify.combine, self.schemes) if isinstance(self.verify, Combination) else self.schemes
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,13 +104,22 @@ def verify(decisions: Decisions, body: Sequence[bytes]) -> Rejected | None:
     try:
         verified = verifier.match(claim, head, body, decisions.matcher)
         if verified is None:
-            return verifier.mismatch
+            return _unless_published(decisions, body, verifier.mismatch)
         if route.handshakes is not None:
             decisions.handshake = route.handshakes.find_signed(head, body)
     except Rejected as rejected:
-        return rejected
+        return _unless_published(decisions, body, rejected)
     decisions.verified = verified
     return None
+
+
+def _unless_published(decisions: Decisions, body: Sequence[bytes], rejected: Rejected) -> Rejected | None:
+    """The rejection, unless the request is a handshake that is signed with a published secret. Sets `handshake` to that."""
+    handshakes, claim = decisions.route.handshakes, decisions.claim
+    if handshakes is None or claim is None or not handshakes.has_published:
+        return rejected
+    decisions.handshake = handshakes.find_published(decisions.head, body, claim.now)
+    return rejected if decisions.handshake is None else None
 
 
 def tolerates(decisions: Decisions, rejected: Rejected) -> bool:

@@ -11,13 +11,15 @@ from sidecar.delivery.snapshot import Snapshot
 from sidecar.http1.incoming import Incoming
 from sidecar.replay.once import ReplayTurn
 from sidecar.telemetry.record import DeliveryRecord
-from sidecar.verify.verifier import Verifier
+from sidecar.verify.verifier import MAX_SCHEMES, Verifier
 
 #: More than this is hashed in a thread: a MiB takes over a millisecond, and hashing releases the interpreter's lock. A body
 #: counts as often as it may be hashed.
 ON_LOOP_BYTES: Final = 1024 * 1024
-#: The same for a body that is parsed: as JSON of 64 KiB it takes up to 3 ms.
+#: The same for a body that is parsed: as JSON of 64 KiB it takes up to 3 ms. Several schemes share it.
 PARSED_ON_LOOP_BYTES: Final = 64 * 1024
+#: A body of this size is always verified on the loop, however many schemes a route has.
+SMALL_BYTES: Final = PARSED_ON_LOOP_BYTES // MAX_SCHEMES
 
 #: One thread each: more would take the event loop's processors and its turns, and a stranger can keep any number at work.
 #: Parsing holds the interpreter's lock, so hashing must not wait for it.
@@ -57,9 +59,12 @@ class Delivery(Decisions):
 
 def thread_for(size: int, verifier: Verifier | None) -> ThreadPoolExecutor | None:
     """The thread that works on a body of `size` bytes; None: the event loop itself."""
-    if size <= PARSED_ON_LOOP_BYTES:
+    if size <= SMALL_BYTES:
         return None
-    if verifier is not None and verifier.reads_body:
+    if verifier is None:
+        return HASHER if size > ON_LOOP_BYTES else None
+    if size * verifier.schemes <= PARSED_ON_LOOP_BYTES:
+        return None
+    if verifier.reads_body:
         return PARSER
-    passes = verifier.passes if verifier is not None else 1
-    return HASHER if size * passes > ON_LOOP_BYTES else None
+    return HASHER if size * verifier.passes > ON_LOOP_BYTES else None

@@ -21,14 +21,16 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason, Rejected
 from sidecar.replay.store import Replay
 from sidecar.routing.client_ip import Client, resolve_client
-from sidecar.routing.routes import Route, foreign_secrets
+from sidecar.routing.routes import HIDDEN, Route, foreign_secrets
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
+from sidecar.verify.composite import Combine, Composite
 from sidecar.verify.handshake import Handshakes, Shape
 from sidecar.verify.message import PublicURL
+from sidecar.verify.route_handshakes import make_handshakes
 from sidecar.verify.scheme import Scheme
-from sidecar.verify.template import BODY, Piece, describe_template
-from sidecar.verify.verifier import Verified, Verifier
+from sidecar.verify.template import Piece, describe_template
+from sidecar.verify.verifier import Verifier
 
 #: What to do about rejections that need no diagnosis.
 _TRY = {
@@ -153,8 +155,9 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
     """Asks the stages. `now` is unix time in seconds. Raises `KeyFormError`, `ValueError` for unusable secrets or URLs."""
     explanation = Explanation(remarks=capture.remarks)
     head, body = capture.head, capture.body
+    path = _path_to_show(head, subject)
     explanation.passed(
-        "request", f"{head.method} {_shown(head.path)}, {len(head.names.listed)} header fields, {_body(capture)}"
+        "request", f"{head.method} {_shown(path)}, {len(head.names.listed)} header fields, {_body(capture)}"
     )
     if capture.fault is not None:
         return explanation.rejected("request", capture.fault)
@@ -183,13 +186,13 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
         return explanation.rejected("body", Rejected(Reason.BODY_TOO_LARGE, f"the limit is {route.body_limit:,} bytes"))
     if route.verifier is not None and (rejected is not None or decisions.claim is not None):
         if rejected is None:
-            _report_claim(explanation, capture, route.verifier, decisions.claim)
+            _report_claim(explanation, capture, route.verifier, decisions.claim, now)
             rejected = decide.verify(decisions, [body])
         else:
-            _report_claim(explanation, capture, route.verifier, None)
+            _report_claim(explanation, capture, route.verifier, None, now)
         if rejected is not None:
             return _diagnose(explanation, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
-        _report_verified(explanation, route.verifier, decisions.verified)
+        _report_verified(explanation, decisions)
     if decisions.handshake is not None:
         if subject.verifier is not None and (unknown := _unknown_to_preset(decisions.handshake, subject.verifier)):
             explanation.handshake = "unchecked"
@@ -219,6 +222,13 @@ def _once(decisions: decide.Decisions, replay: Replay) -> str:
     return f"not checked: a copy within {replay.seconds:g} s is not forwarded{by}"
 
 
+def _path_to_show(head: RequestHead, subject: Subject) -> bytes:
+    """Without a segment that is a secret."""
+    if subject.config is not None:
+        return subject.config.routes.shown_path(head.path)
+    return b"/" + HIDDEN if subject.verifier is not None and subject.verifier.hides_path else head.path
+
+
 def _route_of(verifier: Verifier, head: RequestHead) -> Route:
     """A route that takes the request, whatever it is, and verifies it."""
     return Route(
@@ -240,19 +250,9 @@ def _handshakes_of(verifier: Verifier, head: RequestHead) -> Handshakes | None:
     A route's verify_token and perhaps the URL are unknown here. `Handshakes` would leave out those that need them, so other
     values are given in their place, and `_unknown_to_preset` keeps them from being used.
     """
-    scheme = verifier.scheme
-    if not scheme.handshake:
-        return None
     secret = verifier.secrets[0]
     url = PublicURL(verifier.public_url).of(head.target).partition(b"?")[0] if verifier.public_url else head.path
-    return Handshakes(
-        scheme.handshake,
-        None,
-        secret=secret,
-        token=secret,
-        url=url.decode("latin-1"),
-        signs_body_alone=scheme.parts == (BODY,),
-    )
+    return make_handshakes(verifier, None, token=secret, url=url.decode("latin-1"))
 
 
 def _unknown_to_preset(shape: Shape, verifier: Verifier) -> str:
@@ -269,8 +269,7 @@ def _with_given(route: Route, subject: Subject) -> Route:
     own = route.verifier
     if own is None or not (subject.secrets or subject.public_url):
         return route
-    given = Verifier(own.scheme, subject.secrets or own.secrets, subject.public_url or own.public_url)
-    return replace(route, verifier=given)
+    return replace(route, verifier=own.with_others(subject.secrets, subject.public_url))
 
 
 def _report_tenant(explanation: Explanation, decisions: decide.Decisions, subject: Subject) -> None:
@@ -330,8 +329,38 @@ def _report_route(explanation: Explanation, decisions: decide.Decisions, rejecte
     return True
 
 
-def _report_claim(explanation: Explanation, capture: Capture, verifier: Verifier, claim: Claim | None) -> None:
+def _report_members(explanation: Explanation, capture: Capture, verifier: Composite, now: float) -> None:
+    """What each of several schemes decides: one line for each."""
+    explanation.passed("scheme", _COMBINED[verifier.combine])
+    verdicts = verifier.judge(capture.head, [capture.body], now)
+    for number, (name, member) in enumerate(zip(verifier.names, verifier.members(), strict=True)):
+        stage = f"{verifier.combine}[{number}]"
+        what = f"{name}: {member.scheme.summary}"
+        if number >= len(verdicts):
+            explanation.skipped(stage, f"{what}; not asked, because another one has accepted")
+            continue
+        verdict = verdicts[number]
+        if verdict.verified is not None:
+            explanation.passed(stage, f"{what}; the secret {verdict.verified.secret_id} matches")
+        elif verdict.rejected is not None:
+            because = f"{verdict.rejected.reason}: {verdict.rejected.detail}"
+            expected = f"; expected in {_expected(member.scheme)}" if verdict.claim is None else ""
+            explanation.stages.append(Stage(stage, "rejected", f"{what}; {because}{expected}"))
+
+
+_COMBINED = {
+    Combine.ANY: "any_of: one of these schemes must accept",
+    Combine.ALL: "all_of: each of these schemes must accept",
+}
+
+
+def _report_claim(
+    explanation: Explanation, capture: Capture, verifier: Verifier, claim: Claim | None, now: float
+) -> None:
     """Stage 4, if it passed, and what is signed."""
+    if isinstance(verifier, Composite):
+        _report_members(explanation, capture, verifier, now)
+        return
     scheme = verifier.scheme
     explanation.passed("scheme", f"{scheme.name or 'custom scheme'}: {scheme.summary}")
     if claim is None:
@@ -343,14 +372,17 @@ def _report_claim(explanation: Explanation, capture: Capture, verifier: Verifier
         explanation.passed("signed", _signed(verifier, capture))
 
 
-def _report_verified(explanation: Explanation, verifier: Verifier, verified: Verified | None) -> None:
+def _report_verified(explanation: Explanation, decisions: decide.Decisions) -> None:
     """Stage 6, if it passed."""
-    if verified is None:
+    verified, verifier = decisions.verified, decisions.route.verifier
+    if verified is None or verifier is None or decisions.claim is None:
         return
+    deciding = verifier.proven_by(verified, decisions.claim, decisions.head)[0]
     explanation.secret = verified.secret_id
     if verified.age is not None:
-        explanation.passed("timestamp", _age(verifier.scheme, verified.age))
-    explanation.passed("verify", f"the secret {verified.secret_id} matches")
+        explanation.passed("timestamp", _age(deciding.scheme, verified.age))
+    also = f", and {' and '.join(verified.also)}" if verified.also else ""
+    explanation.passed("verify", f"the secret {verified.secret_id} matches{also}")
 
 
 def _report_handshake(explanation: Explanation, capture: Capture, decisions: decide.Decisions) -> Explanation:
@@ -385,7 +417,10 @@ def _diagnose(
     """A rejection by verification, and the mistake that explains it."""
     verifier = decisions.route.verifier
     assert verifier is not None
-    head, body, scheme = capture.head, capture.body, verifier.scheme
+    head, body = capture.head, capture.body
+    several = isinstance(verifier, Composite)
+    verifier = verifier.attempted(head, [body], given.now)
+    scheme = verifier.scheme
     unusable = [secret for secret, _ in given.unusable]
     if rejected.reason in DIAGNOSABLE:
         now = given.now
@@ -398,7 +433,7 @@ def _diagnose(
     elif rejected.reason is Reason.SIGNATURE_MISSING and (other := find_other_provider(scheme, head)) is not None:
         explanation.finding = Finding(Hint.OTHER_PROVIDER, str(other))
     stage = _stage_of(rejected)
-    if stage == "signature" and decisions.claim is None:
+    if stage == "signature" and decisions.claim is None and not several:
         explanation.skipped("expected", _expected(scheme))
     detail = rejected.detail
     if rejected is verifier.mismatch:

@@ -16,7 +16,7 @@ from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routing.access import Waived
 from sidecar.verify.standard_webhooks import message_id
 from sidecar.verify.upstream_request import UpstreamRequest
-from sidecar.verify.verifier import Verified
+from sidecar.verify.verifier import ReplayKeys, Verified
 
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
@@ -41,33 +41,33 @@ class Forwarder:
         assert route.replay is not None
         assert claim is not None
         assert delivery.verified is not None
+        verifier = route.verifier
+        deciding = verifier.proven_by(delivery.verified, claim, delivery.head)[0]
         if route.replay.by_id:
-            ident = route.verifier.delivery_id(delivery.head)
-            if not ident and route.verifier.scheme.signature.kind.bearer:
+            ident = verifier.delivery_id(delivery.head)
+            if not ident and deciding.scheme.signature.kind.bearer:
                 return  # nothing tells it from a similar one
             if ident:
-                await self._begin_turn(delivery, _fingerprint_of_id(delivery.scope, ident))
+                await self._begin_turn(delivery, ReplayKeys(_fingerprint_of_id(delivery.scope, ident)))
                 return
-        fingerprints = functools.partial(
-            route.verifier.fingerprints,
-            claim,
-            delivery.head,
-            delivery.body.pieces,
-            scope=delivery.scope,
-            url=delivery.verified.url,
-            message=delivery.verified.message,
+        others = deciding.other_fingerprints(delivery.head, scope=delivery.scope)
+        keys = await delivery.compute(
+            functools.partial(
+                verifier.replay_keys,
+                delivery.verified,
+                claim,
+                delivery.head,
+                delivery.body.pieces,
+                scope=delivery.scope,
+            )
         )
-        others = route.verifier.other_fingerprints(delivery.head, scope=delivery.scope)
-        key, *items = await delivery.compute(fingerprints)
-        await self._begin_turn(delivery, key, others, items)
+        await self._begin_turn(delivery, keys, others)
 
-    async def _begin_turn(
-        self, delivery: Delivery, key: bytes, others: Sequence[bytes] = (), items: Sequence[bytes] = ()
-    ) -> None:
-        """Claims the turn of the delivery `key`, as `claim_turn` says."""
+    async def _begin_turn(self, delivery: Delivery, keys: ReplayKeys, others: Sequence[bytes] = ()) -> None:
+        """Claims the turn of a delivery, as `claim_turn` says."""
         route = delivery.route
         assert route.replay is not None
-        turn = ReplayTurn(self._replays, key, route.replay, route.name, others, items=items)
+        turn = ReplayTurn(self._replays, keys.own, route.replay, route.name, others, items=keys.items, also=keys.also)
         try:
             longest = delivery.snapshot.upstreams[route].longest
             await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)
@@ -122,13 +122,13 @@ def _signature_lines(delivery: Delivery, now: float) -> bytes:
     route, body, head = delivery.route, delivery.body.pieces, delivery.head
     assert route.upstream_signer is not None
     fresh = os.urandom(16).hex().encode()
-    verified = delivery.verified
+    verifier, claim, verified = route.verifier, delivery.claim, delivery.verified
+    if verifier is not None and claim is not None and verified is not None:
+        verifier, claim = verifier.proven_by(verified, claim, delivery.head)
     url, message = (verified.url, verified.message) if verified is not None else (b"", 0)
-    ident = message_id(
-        route.verifier, delivery.claim, head, body, scope=delivery.scope, fresh=fresh, url=url, message=message
-    )
+    ident = message_id(verifier, claim, head, body, scope=delivery.scope, fresh=fresh, url=url, message=message)
     host = route.host or next(iter(head.values(b"host")), route.upstream.authority)
-    signed = route.verifier.signed_fields(head) if route.verifier is not None and verified is not None else ()
+    signed = verifier.signed_fields(head) if verifier is not None and verified is not None else ()
     return route.upstream_signer.lines(UpstreamRequest(head.method, head.target, host, ident, signed, now, body))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sidecar.delivery import decide
 from sidecar.delivery.body import Body, Budget
-from sidecar.delivery.delivery import PARSED_ON_LOOP_BYTES, Delivery
+from sidecar.delivery.delivery import SMALL_BYTES, Delivery
 from sidecar.delivery.forward import Forwarder
 from sidecar.delivery.recorder import Recorder, note_end, place_of
 from sidecar.delivery.responses import answer_handshake, send_rejection, unparsed_rejection
@@ -148,7 +148,7 @@ class Proxy:
         if record.trace is not None:
             record.trace.verify_began = began
         try:
-            if body.size <= PARSED_ON_LOOP_BYTES and not delivery.expands:  # most are
+            if body.size <= SMALL_BYTES and not delivery.expands:  # most are
                 return decide.verify(delivery, body.pieces)
             return await delivery.compute(functools.partial(decide.verify, delivery, body.pieces))
         finally:

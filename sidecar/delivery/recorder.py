@@ -151,11 +151,13 @@ def place_of(bug: BaseException) -> str:
 
 def _fill_in(record: DeliveryRecord, delivery: Delivery) -> None:
     """What the stages decided."""
+    record.path = delivery.snapshot.config.routes.shown_path(record.path)
     if delivery.client is not None:
         record.client = delivery.client.text
     record.age = decide.age(delivery)
     if delivery.verified is not None:
         record.secret_id = delivery.verified.secret_id
+        record.also_matched = delivery.verified.also
     tolerated = delivery.tolerated
     if tolerated is not None:
         record.shadow_reason = tolerated.reason

@@ -13,7 +13,6 @@ from sidecar.http1.head import FieldNames, Header, RequestHead, field_lines, fol
 from sidecar.routing.access import Waived
 from sidecar.routing.client_ip import X_FORWARDED_FOR, Client, ClientHeader
 from sidecar.routing.receiver_headers import ReceiverHeaders
-from sidecar.verify.scheme import Scheme
 from sidecar.verify.verifier import Verified
 
 _OURS: Final = frozenset(
@@ -39,7 +38,7 @@ class HeaderFilter(NamedTuple):
 
     replaced: frozenset[bytes] = _NOTHING  #: lower-case names that do not
     headers: ReceiverHeaders | None = None  #: those that it removes do not
-    scheme: Scheme | None = None  #: none stays that a receiver may take for a header that it reads
+    read: frozenset[bytes] = _NOTHING  #: headers that verification reads; none stays that a receiver may take for one
     trusted_peer: bool = False  #: X-Forwarded fields besides ours stay
 
 
@@ -67,8 +66,9 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
         added += headers.lines(vouched=isinstance(permission, Verified) or permission.admitted)
     elif unchanged := unchanged_head(head, size, added, replaced):  # most deliveries
         return unchanged
-    scheme = route.verifier.scheme if route.verifier is not None else None
-    return filtered_head(head, size, added, HeaderFilter(replaced, headers, scheme, client.trusted_peer))
+    # No other name than an irregular one can be taken for another.
+    read = route.verifier.headers() if route.verifier is not None and head.names.irregular else _NOTHING
+    return filtered_head(head, size, added, HeaderFilter(replaced, headers, read, client.trusted_peer))
 
 
 def unchanged_head(head: RequestHead, body_size: int, added: bytes, replaced: frozenset[bytes] = _NOTHING) -> bytes:
@@ -116,9 +116,9 @@ def _end_to_end(head: RequestHead, rules: HeaderFilter) -> list[Header]:
     Names in `Connection` are not honoured beyond HOP_BY_HOP: a sender could remove what a proxy in front of us added,
     such as the name in a client certificate.
     """
-    names, scheme, dropped = head.names, rules.scheme, _DROPPED | rules.replaced
+    names, dropped = head.names, _DROPPED | rules.replaced
     headers = rules.headers
-    read = frozenset(scheme.headers) if names.irregular and scheme is not None else _NOTHING
+    read = rules.read if names.irregular else _NOTHING
     numbered = tuple([name[: -len(b"{n}")] for name in read if name.endswith(b"{n}")])
     reserved = dropped | {b"content-length"} | {fold_name(name) for name in read}
     numbered_reserved = tuple([fold_name(name) for name in numbered])

@@ -116,6 +116,10 @@ def diagnose(
     `others` are the secrets of other routes, with the routes' names. A malformed signature is diagnosed by its form, so the
     body may be empty then. Raises `OutOfTimeError` if `check` does.
     """
+    if len(verifier.members()) > 1:
+        if verifier.reads_body and (len(body) > effort.document or body.count(b"&") >= effort.fields):
+            return Finding(Hint.UNKNOWN)
+        verifier = verifier.attempted(head, [body], now)
     if reason in _TIMESTAMPS:
         return _diagnose_timestamp(verifier.scheme, head, body, now, effort)
     if reason is Reason.SIGNATURE_MALFORMED:

@@ -16,9 +16,10 @@ class ReplayTurn:
 
     It is also a copy of a delivery with one of the keys `others`. `share` is its route. With `items`, the keys of its items,
     in an order that is the same for all, it is a copy if all of them were delivered: one that has a new item goes on.
+    A copy of it may have one of the keys `also` instead: they are claimed and remembered with it.
     """
 
-    __slots__ = ("_claimed", "_items", "_key", "_others", "_over", "_replay", "_share", "_store")
+    __slots__ = ("_also", "_claimed", "_items", "_key", "_others", "_over", "_replay", "_share", "_store")
 
     def __init__(
         self,
@@ -29,10 +30,12 @@ class ReplayTurn:
         others: Sequence[bytes] = (),
         *,
         items: Sequence[bytes] = (),
+        also: Sequence[bytes] = (),
     ) -> None:
         self._store = store
         self._key = key
         self._items = items
+        self._also = also
         self._claimed: Sequence[bytes] = (key,)
         self._others = others
         self._share = share
@@ -52,6 +55,8 @@ class ReplayTurn:
             else:
                 seen = await self._store.begin(self._key, pending_seconds, self._share)
             if seen is Seen.NEW:
+                if self._also:
+                    await self._claim_also(pending_seconds)
                 return
             if seen is Seen.DONE:
                 break
@@ -79,6 +84,20 @@ class ReplayTurn:
             return Seen.PENDING
         self._claimed = claimed
         return Seen.NEW if claimed else Seen.DONE
+
+    async def _claim_also(self, pending_seconds: float) -> None:
+        """Raises `Rejected` for a copy that came under another key, and gives up what was claimed."""
+        claimed = list(self._claimed)
+        self._claimed = claimed
+        try:
+            for key in self._also:
+                seen = await self._store.begin(key, pending_seconds, self._share)
+                if seen is not Seen.NEW:
+                    raise self._copy(seen)
+                claimed.append(key)
+        except BaseException:
+            self.abandon()
+            raise
 
     def _release(self, keys: Sequence[bytes]) -> None:
         for key in keys:

@@ -22,6 +22,10 @@ from sidecar.verify.verifier import Verifier
 _AMBIGUOUS: Final = re.compile(rb"/(?:/|\.{1,2}(?:;[^/]*)?(?:/|$))|\\|%(?:2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
+#: In place of a secret in a path that is shown.
+HIDDEN: Final = b"***"
+
+
 class Capture(NamedTuple):
     """A route's `capture:`."""
 
@@ -62,6 +66,11 @@ class Route:
         return self.path.decode() + ("*" if self.prefix else "")
 
     @property
+    def hides_path(self) -> bool:
+        """Whether a segment of the path is a secret."""
+        return self.verifier is not None and self.verifier.hides_path
+
+    @property
     def secret_ids(self) -> list[str]:
         return [secret.id for secret in self.verifier.secrets] if self.verifier else []
 
@@ -79,13 +88,14 @@ class Route:
 class RouteTable:
     """Finds a route by its exact raw path, otherwise by the prefix above it. Paths are never decoded or normalised."""
 
-    __slots__ = ("_exact", "_lengths", "_prefixes", "_with_tenant", "routes")
+    __slots__ = ("_exact", "_hides", "_lengths", "_prefixes", "_with_tenant", "routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
         self._exact = {route.path: route for route in self.routes if not route.prefix and not route.segments}
         self._with_tenant = [route for route in self.routes if route.segments]
         self._prefixes = {route.path: route for route in self.routes if route.prefix}
+        self._hides = any(route.hides_path for route in self.routes)
         #: Lengths of prefixes, longest first. Only these are tried, whatever the path: a sender may send 16 KiB of slashes.
         self._lengths = sorted({len(path) for path in self._prefixes}, reverse=True)
 
@@ -102,6 +112,20 @@ class RouteTable:
             raise Rejected(Reason.NO_ROUTE, "no route has this path")
         return route
 
+    def shown_path(self, path: bytes) -> bytes:
+        """A raw path as log, traces and pages may show it: without a segment that is a secret.
+
+        As soon as one route has its secret in the path, a path that no route takes is shown up to its first segment, because
+        it may be that URL, mistyped.
+        """
+        if not self._hides:
+            return path
+        try:
+            route = self.find(path)
+        except Rejected:
+            return _first_segment(path) + HIDDEN
+        return route.path + HIDDEN if route.hides_path else path
+
     def _below_prefix(self, path: bytes) -> Route | None:
         for length in self._lengths:
             route = self._prefixes.get(path[:length])
@@ -109,6 +133,12 @@ class RouteTable:
                 # Only below a prefix can a path match here that a receiver reads as a different one.
                 return None if _AMBIGUOUS.search(path) else route
         return None
+
+
+def _first_segment(path: bytes) -> bytes:
+    """`/hooks/acr/x` → `/hooks/`; `/` if nothing follows the first segment, or if that is empty."""
+    _, first, rest = path.split(b"/", 2) if path.count(b"/") > 1 else (b"", b"", b"")
+    return b"/%b/" % first if first and rest.strip(b"/") else b"/"
 
 
 def find_overlaps(routes: Sequence[Route]) -> list[tuple[int, int]]:

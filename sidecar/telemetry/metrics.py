@@ -205,6 +205,10 @@ class Metrics:
             secret = counts.secrets[record.secret_id]
             secret[MATCHES] += 1
             secret[LAST_USED] = now
+            for also in record.also_matched:
+                secret = counts.secrets[also]
+                secret[MATCHES] += 1
+                secret[LAST_USED] = now
         if record.upstream_status:
             block[_CODES + record.upstream_status // 100] += 1
 

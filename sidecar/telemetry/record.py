@@ -22,6 +22,7 @@ class DeliveryRecord:
     evicted: bool = False  #: the replay store forgot another delivery early to make room for it
     secret_id: str = ""
     tenant: str = ""  #: as the request says, on a route with tenants
+    also_matched: tuple[str, ...] = ()  #: further secrets, where several schemes had to accept
     delivery_id: bytes = b""
     age: float | None = None  #: seconds since it was signed, by our clock
     status: int = 0  #: of the response to the sender; 0 if there was none

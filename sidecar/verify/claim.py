@@ -7,10 +7,12 @@ checked before anything is split, so that a list of ten thousand items costs no 
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_values
+from sidecar.verify.message import find_parameters
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, SignatureList
 
@@ -36,20 +38,22 @@ class Claim(NamedTuple):
 class SignatureReader:
     """Finds and decodes the signatures in a delivery's head or body."""
 
-    __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "_unsigned", "field")
+    __slots__ = ("_decode", "_names", "_numbered", "_prefix", "_single", "_split", "_target", "_unsigned", "field")
 
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
         self._decode = self.field.kind.decoder(self.field)
         self._prefix = self.field.prefix.encode()
-        self._unsigned = Rejected(Reason.SIGNATURE_MISSING, f"no {self.field.header} header")
+        self._target = self.field.in_target
+        where = f"no {self.field.place}" if self._target else f"no {self.field.header} header"
+        self._unsigned = Rejected(Reason.SIGNATURE_MISSING, where)
         self._numbered = self.field.header.endswith("{n}")
         names = [self.field.header, *self.field.also]
         if self._numbered:
             names = [self.field.header.removesuffix("{n}") + str(number) for number in range(1, MAX_NUMBERED + 1)]
         self._names = [name.lower().encode() for name in names]
         self._split = _splitter(scheme) if self.field.list is not None else None
-        self._single = len(self._names) == 1 and not self.field.repeated
+        self._single = len(self._names) == 1 and not self.field.repeated and not self._target
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
         """The rejection of a delivery that obviously has no signature; to be returned, never raised."""
@@ -60,6 +64,11 @@ class SignatureReader:
 
     def read_head(self, head: RequestHead) -> tuple[Sequence[bytes], list[bytes]]:
         """The decoded signatures, and the timestamps in the same list, as text. Raises `Rejected`."""
+        if self._target:
+            tokens = self._in_target(head.target)
+            if not tokens:
+                raise Rejected(Reason.SIGNATURE_MISSING, self._unsigned.detail)
+            return (self._whole(tokens[0]),), []
         sent = head.values(self._names[0]) if self._single else self._all(head)
         if not sent or not sent[0]:
             raise Rejected(Reason.SIGNATURE_MISSING, self._unsigned.detail)
@@ -92,6 +101,16 @@ class SignatureReader:
         if len(sent) > 1:
             raise self._malformed(f"{len(sent)} form fields {self.field.form}; expected one")
         return self._several(sent)[0] if self._split is not None else (self._whole(sent[0]),)
+
+    def _in_target(self, target: bytes) -> Sequence[bytes]:
+        """The tokens in the target, without escapes: one, or none if it is absent or empty. Raises `Rejected` for several."""
+        if not self.field.query:
+            segment = target.partition(b"?")[0].rpartition(b"/")[2]
+            return (unquote_to_bytes(segment),) if segment else ()
+        sent = find_parameters(target, self.field.query)
+        if len(sent) > 1:
+            raise self._malformed(f"{len(sent)} query parameters {self.field.query}; expected one")
+        return sent if sent and sent[0] else ()
 
     def _all(self, head: RequestHead) -> list[bytes]:
         sent: list[bytes] = []

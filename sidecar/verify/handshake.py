@@ -8,6 +8,8 @@ A preset or a custom scheme lists its handshakes under `handshake:`
       computed: {hash: hmac-sha256, of: "{challenge}", encoding: base64}
       answer: {text: "{challenge}"}                           or json: {...}, headers: {...}, status: 204
       signed: true                                            responded to only after its signature was verified
+      published_secret: test_Am3L1GuOIc                       signed with this, which anybody can know
+      here: true                                              never left to the receiver
 
 A response that is computed with the secret signs text that the sender chose. The challenge must therefore be limited to
 characters that can't form a delivery's signed message: `pattern` is required there. The echoed text is short printable
@@ -19,7 +21,7 @@ import hmac
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -36,6 +38,8 @@ DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
 _PRINTABLE = re.compile(r"[ -~]{1,1024}")
 #: A handshake's body has a few hundred bytes; larger ones are deliveries.
 MAX_BODY = 16 * 1024
+#: The body of an unsigned handshake that may have one; larger ones are deliveries.
+MAX_PING = 256
 _MAX_PARAMETERS = 64
 _MAX_PARAMETER = 4096
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -109,11 +113,17 @@ class Shape:
     method: str = ""  #: empty: any
     conditions: tuple[Condition, ...] = ()
     without: tuple[str, ...] = ()  #: fields that the JSON body must not have, if events look alike
+    absent: tuple[str, ...] = ()  #: headers that must not be there
+    body: str = ""  #: a regular expression for the whole body of an unsigned handshake without a challenge
     challenge: Place | None = None
     pattern: str = DEFAULT_PATTERN
     compare: Place | None = None
     computed: Computed | None = None
     signed: bool = False
+    published_secret: str = (
+        ""  #: signs it in place of the route's secrets; it is published, so a request proves nothing
+    )
+    here: bool = False  #: never left to the receiver
     status: int = 200
     text: str = ""
     json: Mapping[str, Any] | None = None
@@ -139,6 +149,10 @@ class Shape:
         return self.computed is not None and "{url}" in self.computed.of
 
 
+#: Whether a request, with its body in pieces, is signed, at this unix time.
+Verify = Callable[[RequestHead, Sequence[bytes], "float | None"], bool]
+
+
 class HandshakeResponse(NamedTuple):
     """The response to the provider."""
 
@@ -150,19 +164,24 @@ class HandshakeResponse(NamedTuple):
 class Handshakes:
     """A route's handshakes, and the secrets that the responses need."""
 
-    __slots__ = ("_oracles", "_secret", "_token", "_url", "mode", "signed", "unsigned")
+    __slots__ = ("_oracles", "_published", "_secrets", "_token", "_url", "mode", "signed", "unsigned")
 
     def __init__(
         self,
-        shapes: tuple[Shape, ...],
+        shapes: Sequence[Shape],
         mode: HandshakeMode | None,
         *,
-        secret: Secret | None,
+        secret: Secret | None = None,
+        secrets: Sequence[Secret] = (),
+        published: Sequence[tuple[Shape, Verify]] = (),
         token: Secret | None,
         url: str = "",
         signs_body_alone: bool = False,
     ) -> None:
-        """`secret` keys computed responses, `token` is compared, `url` is the URL that the provider calls, without a query.
+        """`secret` keys computed responses, or each of `secrets` those of the shape at the same place. `token` is compared,
+        `url` is the URL that the provider calls, without a query.
+
+        Each of `published` verifies a shape by its published secret.
 
         With `signs_body_alone`, deliveries are signed in the way that responses are computed: then a body that could be a
         challenge is rejected. A shape that lacks the token or the URL it needs is left out, so its requests are rejected.
@@ -173,23 +192,28 @@ class Handshakes:
             for shape in shapes
             if not self.responds_to(shape) or ((token or not shape.needs_token) and (url or not shape.needs_url))
         ]
-        self.signed = tuple(shape for shape in able if shape.signed)
+        self.signed = tuple(shape for shape in able if shape.signed and not shape.published_secret)
         self.unsigned = tuple(shape for shape in able if not shape.signed)
+        self._published = tuple(published)
         self._oracles = [
             re.compile(shape.pattern.encode())
             for shape in able
             if signs_body_alone and shape.computed is not None and shape.computed.hash is not Hash.SHA256
         ]
-        self._secret = secret
+        keys: Sequence[Secret | None] = secrets or [secret] * len(shapes)
+        self._secrets = list(zip(shapes, keys, strict=True))
         self._token = token
         self._url = url
 
     def responds_to(self, shape: Shape) -> bool:
         """Whether the response is made here, and not by the receiver.
 
+        It is for one that may never reach the receiver: it proves nothing, but it has a body.
         By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
         secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
         """
+        if shape.here or shape.published_secret or shape.body:
+            return True
         if self.mode is None:
             return not shape.signed or shape.computed is not None
         return self.mode is HandshakeMode.ANSWER
@@ -200,7 +224,27 @@ class Handshakes:
         One that the receiver responds to is forwarded unverified. So it may have no body, and its challenge must be one.
         """
         for shape in self.unsigned:
-            if _matches(shape, head, None) and (self.responds_to(shape) or _may_pass(shape, head)):
+            if (
+                _matches(shape, head, None)
+                and (self.responds_to(shape) or _may_pass(shape, head))
+                and (not shape.body or 0 < (head.content_length or 0) <= MAX_PING)
+            ):
+                return shape
+        return None
+
+    @property
+    def has_published(self) -> bool:
+        """Whether a delivery that no secret of the route matches may be a handshake."""
+        return bool(self._published)
+
+    def find_published(self, head: RequestHead, pieces: Sequence[bytes], now: float | None) -> Shape | None:
+        """The handshake that a request is whose signature is not by the route's secrets; None if it is a forged delivery."""
+        if sum(map(len, pieces)) > MAX_BODY:
+            return None
+        body = b"".join(pieces)
+        for shape, verify in self._published:
+            meant = _matches(shape, head, None, but=Source.JSON) and all(word in body for word in shape.words)
+            if meant and verify(head, pieces, now) and _matches(shape, head, _parse_body(body)):
                 return shape
         return None
 
@@ -230,6 +274,8 @@ class Handshakes:
     def respond(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
         """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that its pattern doesn't allow."""
         document = _parse_body(b"".join(pieces)) if shape.signed else None
+        if shape.body and not re.fullmatch(shape.body, b"".join(pieces).decode("latin-1")):
+            raise Rejected(Reason.SIGNATURE_MISSING, "it has no signature, and its body is not that of the handshake")
         if shape.compare is not None:
             assert self._token is not None  # __init__ left the shape out otherwise
             sent = _find_value(shape.compare, head, document)
@@ -242,11 +288,14 @@ class Handshakes:
                 raise Rejected(Reason.MALFORMED_REQUEST, f"the handshake's challenge does not match {shape.pattern}")
             values["challenge"] = challenge
         if shape.computed is not None:
-            values |= self._compute(shape.computed, values)
+            values |= self._compute(shape.computed, self._secret_of(shape), values)
         return _write_response(shape, values)
 
-    def _compute(self, computed: Computed, values: Mapping[str, str]) -> dict[str, str]:
-        secret = self._secret.reveal() if self._secret is not None else b""
+    def _secret_of(self, wanted: Shape) -> Secret | None:
+        return next(secret for shape, secret in self._secrets if shape is wanted)
+
+    def _compute(self, computed: Computed, keyed: Secret | None, values: Mapping[str, str]) -> dict[str, str]:
+        secret = keyed.reveal() if keyed is not None else b""
         token = self._token.reveal().decode("utf-8", "surrogateescape") if self._token is not None else ""
         message = _fill(computed.of, {**values, "token": token, "url": self._url}).encode("utf-8", "surrogateescape")
         before, _, after = secret.partition(b":")
@@ -263,6 +312,8 @@ class Handshakes:
 def _matches(shape: Shape, head: RequestHead, document: Any, *, but: Source | None = None) -> bool:
     """Whether a request is this handshake; conditions on `but` are skipped."""
     if shape.method and head.method != shape.method:
+        return False
+    if any(head.values(name.lower().encode()) for name in shape.absent):
         return False
     conditions = shape.conditions if shape.challenge is None else (*shape.conditions, Condition(shape.challenge, None))
     for place, wanted in conditions:
@@ -296,9 +347,12 @@ def _find_value(place: Place, head: RequestHead, document: Any) -> str | int | N
     if place.source is Source.QUERY:
         return _find_parameter(head.target.partition(b"?")[2], place.name)
     for step in place.name.split("."):
-        if not isinstance(document, dict):
+        if isinstance(document, list) and step.isdecimal():
+            document = document[int(step)] if int(step) < len(document) else None
+        elif isinstance(document, dict):
+            document = document.get(step)
+        else:
             return None
-        document = document.get(step)
     return document if isinstance(document, str | int) else None
 
 
@@ -317,8 +371,8 @@ def _find_parameter(query: bytes, wanted: str) -> str | None:
 
 
 def _parse_body(body: bytes) -> Any:
-    """The body's JSON object; None if it isn't one."""
-    if len(body) > MAX_BODY or not body.lstrip().startswith(b"{"):
+    """The body's JSON object or list; None if it is neither."""
+    if len(body) > MAX_BODY or not body.lstrip().startswith((b"{", b"[")):
         return None
     try:
         return parse_json(body)

@@ -2,6 +2,7 @@
 
 import binascii
 import hashlib
+import re
 import unicodedata
 from base64 import b64decode
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ class KeyForm(StrEnum):
 
 #: Forms of a shared secret; the first is the default.
 SHARED_FORMS = tuple(form for form in KeyForm if form not in (KeyForm.PEM, KeyForm.WHPK))
+#: Characters that no sender escapes in a path (RFC 3986, 2.3); a segment of dots alone means another path.
+_SEGMENT = re.compile(rb"[A-Za-z0-9._~-]*[A-Za-z0-9][A-Za-z0-9._~-]*")
 _COPY = "copy the secret as the provider shows it"
 
 
@@ -41,6 +44,10 @@ class KeyFormError(ValueError):
 def read_keys(scheme: "Scheme", secrets: Sequence[Secret]) -> list[tuple[str, Any]]:
     """The keys that verify, each with its secret's id. Raises `KeyFormError`."""
     kind = scheme.signature.kind
+    if scheme.signature.path is not None and not all(_SEGMENT.fullmatch(secret.reveal()) for secret in secrets):
+        raise KeyFormError(
+            "can't be a segment of a path; use a secret of letters, digits, '-', '_', '~' and '.', with a letter or digit"
+        )
     return [(secret.id, kind.read_key(scheme.key, _key_text(scheme, secret))) for secret in secrets]
 
 

@@ -7,7 +7,7 @@ never joined or copied if the template just contains the body. `places.py` says 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.kinds.hash import SECRET_PLACE
@@ -219,3 +219,18 @@ def query_values(target: bytes, name: str) -> list[bytes]:
     wanted = name.encode() + b"="
     query = target.partition(b"?")[2]
     return [item[len(wanted) :] for item in query.split(b"&") if item.startswith(wanted)]
+
+
+def find_parameters(target: bytes, name: str) -> list[bytes]:
+    """All values of the query parameter `name`, whatever escapes it and they are written with.
+
+    Only escapes are decoded: a `+` in a token that was registered as part of a URL is a `+`. In the name it is a space, as
+    receivers read it, so that no spelling of the name hides a second token.
+    """
+    wanted = name.encode()
+    found = []
+    for item in target.partition(b"?")[2].split(b"&"):
+        spelled, _, value = item.partition(b"=")
+        if len(spelled) <= 3 * len(wanted) and unquote_to_bytes(spelled.replace(b"+", b" ")) == wanted:
+            found.append(unquote_to_bytes(value))
+    return found

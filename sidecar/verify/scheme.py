@@ -54,6 +54,12 @@ class Unit(StrEnum):
     HTTP_DATE = "http-date"  # RFC 9110, 5.6.7
 
 
+class Segment(StrEnum):
+    """A segment of a request's path."""
+
+    LAST = "last"
+
+
 class Evidence(StrEnum):
     """The basis of a preset, the strongest first."""
 
@@ -96,6 +102,8 @@ class SignatureField:
     repeated: bool = False  #: whether the header may appear several times; each copy may match
     field: str = ""  #: instead of a header: its place in the body's JSON document
     form: str = ""  #: instead of a header: its field in the body's form
+    query: str = ""  #: instead of a header: the query parameter that is the token
+    path: Segment | None = None  #: instead of a header: the segment of the path that is the token
     kind: Kind = HMAC
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
@@ -110,6 +118,11 @@ class SignatureField:
         return bool(self.field or self.form)
 
     @property
+    def in_target(self) -> bool:
+        """Whether it is in the request's target, and so in every URL and path that is shown."""
+        return bool(self.query) or self.path is not None
+
+    @property
     def names_key(self) -> bool:
         """Whether the delivery says which key it was signed with."""
         return bool(self.key_id) or (self.list is not None and KEY_ID in self.list.tag)
@@ -119,6 +132,10 @@ class SignatureField:
         """For people."""
         if self.form:
             return f"form field {self.form}"
+        if self.query:
+            return f"query parameter {self.query}"
+        if self.path is not None:
+            return f"the {self.path} segment of the path"
         return f"body field {self.field}" if self.field else self.header
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
@@ -20,7 +20,7 @@ from sidecar.verify.document import find_items, find_value, parse_json
 from sidecar.verify.encoding import encode
 from sidecar.verify.form import URLENCODED, content_type, media_type, read_fields
 from sidecar.verify.keys import key_id, read_signing_key
-from sidecar.verify.message import Message, PublicURL, compose, make_messages, query_values
+from sidecar.verify.message import Message, PublicURL, compose, find_parameters, make_messages, query_values
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import KEY_ID, Alternative, Scheme, Unit
 from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue, walk
@@ -59,14 +59,19 @@ def sign_delivery(
     url: str = "",
     headers: Sequence[tuple[str, str]] = (),
     delivery_id: str = "",
+    forged: bool = False,
 ) -> Signed:
     """A valid delivery at `now` (unix seconds). Only schemes that sign the URL need `url`.
+
+    With `forged` the signature is well-formed, but wrong.
 
     `headers` will be sent too; signed headers that are not among them get a made-up value. Raises `SigningError`, and
     `KeyFormError` for a secret that is not in the scheme's form.
     """
     if scheme.needs_url and not url:
         raise SigningError("this scheme signs the URL; give the URL that is called")
+    if scheme.signature.in_target:
+        url = with_token(scheme, secret, url, forged=forged)
     if scheme.when and scheme.reads_document:
         scheme = _begin_with_fitting(scheme, _object(body))
     made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
@@ -76,8 +81,10 @@ def sign_delivery(
     if clock is not None and clock.header:
         added.append((clock.header, timestamp))
     added += _listing(scheme, [*headers, *added])
+    if scheme.signature.in_target:
+        return Signed(url, added, body)
     document: Any = None
-    if _writes_document(scheme):
+    if writes_document(scheme):
         document = _fill(scheme, _object(body), timestamp, made_up)
         body = _dump(document)
     elif scheme.reads_form:
@@ -101,9 +108,9 @@ def sign_delivery(
     if scheme.items:
         for item in find_items(document, scheme.items):
             message = _compose(scheme, messages, delivery.of_item(item))
-            _put(item, field.field, _signature(scheme, secret, message))
+            _put(item, field.field, _signature(scheme, secret, message, forged=forged))
         return Signed(url, added, _dump(document))
-    signature = _signature(scheme, secret, _compose(scheme, messages, delivery))
+    signature = _signature(scheme, secret, _compose(scheme, messages, delivery), forged=forged)
     if field.field:
         _put(document, field.field, signature)
         return Signed(url, added, _dump(document))
@@ -127,10 +134,35 @@ def _compose(scheme: Scheme, messages: Sequence[Message], delivery: Delivery) ->
     raise SigningError(f"this scheme can't sign that: {problem}")
 
 
-def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes]) -> str:
+def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False) -> str:
+    """`url` with the token that the scheme wants in it, unless it is there. Raises `SigningError` without a URL."""
+    if not url:
+        raise SigningError("this scheme has its token in the URL; give the URL that is called")
+    kind, algorithm = scheme.signature.kind, scheme.signature.algorithm
+    shown = scheme.signature.prefix.encode() + kind.sign(algorithm, read_signing_key(scheme, secret), [])
+    token = quote(_forge(shown, text=True) if forged else shown, safe="")
+    path, mark, query = url.partition("?")
+    if scheme.signature.query:
+        if find_parameters(url.encode(), scheme.signature.query):
+            return url
+        return f"{path}?{query}{'&' if query else ''}{quote(scheme.signature.query, safe='')}={token}"
+    if path.endswith(f"/{token}"):
+        return url
+    return f"{path}{'' if path.endswith('/') else '/'}{token}{mark}{query}"
+
+
+def _forge(signature: bytes, *, text: bool) -> bytes:
+    """Another signature of the same form: the last character of a text is another one, or a bit is the other one."""
+    last = signature[-1:]
+    return signature[:-1] + ((b"1" if last == b"0" else b"0") if text else bytes([last[0] ^ 1]))
+
+
+def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes], *, forged: bool) -> str:
     """The signature as text, with its prefix."""
     field = scheme.signature
     signature = field.kind.sign(field.algorithm, read_signing_key(scheme, secret), message)
+    if forged:
+        signature = _forge(signature, text=field.kind.bearer)
     return field.prefix + (signature.decode() if field.kind.bearer else encode(field.encoding, signature))
 
 
@@ -215,7 +247,8 @@ def _fill_form(scheme: Scheme, headers: Sequence[tuple[str, str]], body: bytes, 
 # -- schemes that write into the body's JSON, or sign a part of it --
 
 
-def _writes_document(scheme: Scheme) -> bool:
+def writes_document(scheme: Scheme) -> bool:
+    """Whether signing writes the body's JSON again."""
     clock = scheme.timestamp
     return scheme.reads_document or (clock is not None and bool(clock.field))
 

@@ -36,6 +36,8 @@ from sidecar.verify.timestamp import age_of, describe_malformed
 
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
+#: Schemes on one route (`composite.py`). The same.
+MAX_SCHEMES: Final = 4
 #: Pieces of a delivery id between the separators of the signed message.
 MAX_ID_PIECES: Final = 8
 #: The largest decompressed body where no route says one, in bytes.
@@ -49,6 +51,16 @@ class Verified(NamedTuple):
     age: float | None = None  #: of a timestamp in the body, in seconds; the claim has the age of any other
     url: bytes = b""  #: the URL that was signed; empty if none was
     message: int = 0  #: the one of the scheme's messages that was signed
+    member: int = 0  #: which of several combined schemes decided; see `composite.py`
+    also: tuple[str, ...] = ()  #: the secrets of further schemes that had to match, and did
+
+
+class ReplayKeys(NamedTuple):
+    """The fingerprints of a verified delivery: by each of them a copy may be known."""
+
+    own: bytes
+    items: Sequence[bytes] = ()  #: of its items, which count instead, each once and sorted
+    also: Sequence[bytes] = ()  #: by other schemes of the route, which accept it too
 
 
 class Verifier:
@@ -70,11 +82,13 @@ class Verifier:
         "_required",
         "_signed_headers",
         "decompresses",
+        "hides_path",
         "mismatch",
         "passes",
         "public_url",
         "reads_body",
         "scheme",
+        "schemes",
         "secrets",
     )
 
@@ -98,6 +112,9 @@ class Verifier:
             raise ValueError("a scheme that signs the URL needs the public URL")
         field = scheme.signature
         self.scheme = scheme
+        #: Whether a segment of the path is the secret, so that the path must not be shown.
+        self.hides_path = scheme.signature.path is not None
+        self.schemes = 1  #: how many a route combines
         self.secrets = tuple(secrets)
         self._matcher: Matcher = MATCHES_NOTHING
         keys = read_keys(scheme, self.secrets) if resolved else []
@@ -135,6 +152,37 @@ class Verifier:
             Reason.TOKEN_MISMATCH if field.kind.bearer else Reason.SIGNATURE_MISMATCH,
             f"no match with {len(self.secrets)} secret(s)",
         )
+
+    # -- what differs where several schemes are combined: composite.py --
+
+    def members(self) -> "tuple[Verifier, ...]":
+        """The verifiers of the schemes that a route combines; only this one unless it combines several."""
+        return (self,)
+
+    def headers(self) -> frozenset[bytes]:
+        """The headers that verification reads, as `Scheme.headers`."""
+        return frozenset(self.scheme.headers)
+
+    def attempted(self, head: RequestHead, body: Sequence[bytes], now: float | None) -> "Verifier":
+        """The verifier whose rejection counts, for a delivery that was rejected."""
+        return self
+
+    def proven_by(self, verified: Verified, claim: Claim, head: RequestHead) -> "tuple[Verifier, Claim]":
+        """The verifier whose scheme decided that a delivery is genuine, and its claim."""
+        return self, claim
+
+    def replay_keys(
+        self, verified: Verified, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str
+    ) -> ReplayKeys:
+        """For `replay:`, of a verified delivery."""
+        own, *items = self.fingerprints(claim, head, body, scope=scope, url=verified.url, message=verified.message)
+        return ReplayKeys(own, items)
+
+    def with_others(self, secrets: Sequence[Secret], public_url: str) -> "Verifier":
+        """The same scheme with these secrets and this URL in place of its own, if given. Raises `KeyFormError`."""
+        return Verifier(self.scheme, secrets or self.secrets, public_url or self.public_url)
+
+    # -- one scheme --
 
     def delivery_id(self, head: RequestHead) -> bytes:
         """The provider's id of this delivery, as sent, for the log; empty if there is none."""

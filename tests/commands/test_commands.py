@@ -1,5 +1,6 @@
 """`presets`, `sign`, `send` and `explain` as a user runs them: what they print, and their exit status."""
 
+import hmac
 import json
 import shlex
 import subprocess
@@ -576,3 +577,113 @@ def test_a_body_that_no_command_line_holds_must_be_a_file(run: Run, tmp_path: Pa
     file.write_bytes(b"\xff\x00")
     sign = ("sign", "--preset", "github", "--secret", "env:SECRET", "--curl")
     assert f"@{file}" in run(*sign, "--body", str(file)).out
+
+
+# -- as the provider of a route --
+
+
+@pytest.fixture
+def config(server: Any, tmp_path: Path) -> str:
+    """A configuration that listens where `server` is."""
+    port = server[0].partition("//")[2].partition("/")[0].rpartition(":")[2]
+    own = {"id": "own", "env": "OTHER"}
+    routes = [
+        {"name": "hub", "path": "/hub", "verify": "github", "secrets": [{"env": "SECRET"}]},
+        {"name": "below", "path": "/below/*", "verify": "github", "secrets": [{"env": "SECRET"}]},
+        {
+            "name": "token",
+            "path": "/token/*",
+            "verify": {"signature": {"path": "last", "kind": "token"}},
+            "secrets": [{"env": "OTHER"}],
+        },
+        {
+            "name": "all",
+            "path": "/all",
+            "verify": {"all_of": ["github", {"preset": "gitlab", "secrets": [own]}]},
+            "secrets": [{"env": "SECRET"}],
+        },
+        {"name": "square", "path": "/sq", "verify": "square", "secrets": [{"env": "SECRET"}]},
+        {"name": "discord", "path": "/discord", "verify": "discord", "secrets": [{"env": "PUBLIC"}]},
+        {"name": "open", "path": "/open", "open": True},
+    ]
+    file = tmp_path / "config.json"
+    file.write_text(
+        json.dumps(
+            {
+                "listen": f"0.0.0.0:{port}",
+                "upstream": "http://127.0.0.1:1",
+                "public_url": "https://hooks.example.com",
+                "routes": routes,
+            }
+        )
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("route", "target"),
+    [
+        ("hub", "/hub"),
+        ("below", "/below/sidecar-test"),
+        ("token", "/token/another-secret-of-some-length"),
+        ("all", "/all"),
+        ("square", "/sq"),
+    ],
+)
+def test_send_takes_scheme_secret_and_url_from_a_route(
+    run: Run, server: Any, config: str, tmp_path: Path, monkeypatch: Any, route: str, target: str
+) -> None:
+    _, seen = server
+    monkeypatch.setenv("PUBLIC", "11" * 32)
+    for more, status in (((), 0), (("--forged",), 1)):
+        seen.clear()
+        assert run("send", "--config", config, "--route", route, *more).out == "200 OK\nyes\n"
+        (tmp_path / "sent").write_bytes(seen[0])
+        assert more or seen[0].split(b" ")[1] == target.encode()
+        assert run("explain", "--config", config, str(tmp_path / "sent")).status == status
+
+
+def test_sign_takes_scheme_secret_and_url_from_a_route(
+    run: Run, server: Any, config: str, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PUBLIC", "11" * 32)
+    monkeypatch.setenv("SIDECAR_CONFIG", config)
+    signed = run("sign", "--route", "all")
+    assert {"X-Hub-Signature-256", "X-Gitlab-Token"} < {line.partition(":")[0] for line in signed.out.splitlines()}
+    line = run("sign", "--route", "hub", "--curl")
+    assert line.status == 0
+    assert line.out.rstrip().endswith("/hub")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("--route", "hub"), "needs --config"),
+        (("--config", "{}"), "give the URL to send to"),
+        (("--config", "{}", "--route", "nobody"), "there is no route 'nobody'; the configuration has hub, below"),
+        (("--config", "{}", "--route", "open"), "has no scheme"),
+        (("--config", "{}", "--route", "hub", "--preset", "github"), "exclude each other"),
+        (("--config", "/nowhere.yaml", "--route", "hub"), "is not valid"),
+        (("--config", "{}", "--route", "discord"), "has a public key, which only verifies; give a private key"),
+        (("http://127.0.0.1:9/", "--preset", "github"), "give --preset NAME and --secret REF"),
+    ],
+)
+def test_a_route_that_nothing_can_be_sent_for_is_unusable(
+    run: Run, config: str, monkeypatch: Any, capsys: Any, arguments: tuple[str, ...], remedy: str
+) -> None:
+    monkeypatch.setenv("PUBLIC", "11" * 32)
+    failed = run("send", *(config if each == "{}" else each for each in arguments))
+    assert failed.status == 2
+    assert remedy in failed.err
+
+
+def test_explain_with_a_preset_answers_a_test_that_the_published_secret_signs(
+    run: Run, explain_preset: Callable[..., Any], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("PUBLISHED", "test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G")
+    body = '{"type":"webhook.test"}'
+    signature = hmac.new(b"test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G", body.encode(), "sha256").hexdigest()
+    said, _ = explain_preset("mailersend", f"POST / HTTP/1.1\nSignature: {signature}\n\n{body}".encode())
+    assert (said["verdict"], said["handshake"]) == ("accepted", "answered")
+    said, _ = explain_preset("mailersend", f"POST / HTTP/1.1\nSignature: {signature}\n\n{body} ".encode())
+    assert (said["verdict"], said["reason"]) == ("rejected", "signature_mismatch")

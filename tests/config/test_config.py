@@ -449,7 +449,7 @@ ADJACENT = {
 def test_presets_that_sign_a_header_next_to_something_else_are_warned_about(load: Load) -> None:
     for preset in preset_names():
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
-        text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        text += f"  - {{path: /a/*, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "no text between" in warning]
         assert len(found) == (load_preset(preset).adjacent is not None), preset
         if preset in ADJACENT:
@@ -511,7 +511,10 @@ def test_a_preset_verifies_with_the_configured_secret(
     load: Load, preset: str, key_pair: Callable[[Scheme], tuple[bytes, bytes]]
 ) -> None:
     private, public = key_pair(load_preset(preset))
-    text = with_secret("{env: KEY}").replace("github", preset) + "public_url: https://hooks.example.com\n"
+    text = (
+        with_secret("{env: KEY}").replace("github", preset).replace("path: /hooks", "path: /hooks/*")
+        + "public_url: https://hooks.example.com\n"
+    )
     config = load(text, {"KEY": public.decode()})
     verifier = config.routes.routes[0].verifier
     assert verifier is not None
@@ -603,7 +606,7 @@ def test_a_second_hand_preset_is_warned_about_unless_it_only_watches(
 def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) -> None:
     for preset in preset_names():
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
-        text += f"  - {{path: /a, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        text += f"  - {{path: /a/*, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "is second-hand" in warning]
         assert len(found) == (load_preset(preset).evidence == Evidence.SECOND_HAND), preset
 
@@ -612,9 +615,7 @@ def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) 
 
 
 def rejection_of(load: Load, verify: str, more: str = "", file: str = "") -> RejectionResponse:
-    text = (
-        f"{file}upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n  - path: /a\n    verify: {verify}\n"
-    )
+    text = f"{file}upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n  - path: /a/*\n    verify: {verify}\n"
     secrets = "" if verify == "none" else "    secrets: [{env: GOOD}]\n"
     return load(text + secrets + more, {}, resolve_secrets=False).routes.routes[0].rejection
 

@@ -13,8 +13,9 @@ import yaml
 
 from sidecar.cli.main import main
 from sidecar.config.fields.mapping import Section
+from sidecar.config.handshake_keys import HANDSHAKE
 from sidecar.config.presets import preset_names
-from sidecar.config.scheme_keys import HANDSHAKE, SCHEME
+from sidecar.config.scheme_keys import SCHEME
 from sidecar.diagnosis.diagnose import REMEDIES
 from sidecar.outcomes import HandshakeResult, Hint
 from sidecar.verify.algorithms import Algorithm

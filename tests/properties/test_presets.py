@@ -151,6 +151,10 @@ def test_a_flipped_bit_of_signature_timestamp_or_a_signed_header_is_refused(
     counts = {scheme.signature.header.replace("{n}", "1").lower(), *(name.lower() for name, _ in scheme.require)}
     counts |= {part.name.decode() for part in scheme.places if isinstance(part, HeaderValue | ListedHeaders)}
     counts |= {scheme.timestamp.header.lower()} if scheme.timestamp else set()
+    if scheme.signature.in_target:
+        path, _, query = made.target.partition(b"?")
+        token = path.rpartition(b"/")[2] if scheme.signature.path else query.rpartition(b"=")[2]
+        made.refuses(target=made.target.replace(token, flipped(token, bit)))
     for index, (name, value) in enumerate(made.headers):
         changed = flipped(value, bit)
         if name.decode().lower() not in counts or changed.strip() != changed:
@@ -176,7 +180,7 @@ def test_arbitrary_bytes_anywhere_raise_nothing_but_a_refusal(
         ),
     )
     wild = [(name, data.draw(hostile)) for name, _ in made.headers]
-    if not made.verifier.scheme.signature.in_body:
+    if not made.verifier.scheme.signature.in_body and not made.verifier.scheme.signature.in_target:
         made.refuses(headers=wild)
         made.refuses(headers=[])
     made.refuses(headers=wild, body=data.draw(hostile), target=b"/?" + data.draw(hostile))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from sidecar.config.combination import NO_SCHEME, Entry, is_combination
 from sidecar.config.fields.address import (
     AllowedSender,
     FileMode,
@@ -68,9 +69,11 @@ from sidecar.config.fields.text import (
     Text,
 )
 from sidecar.config.fields.upstream import HostField, ServerName
+from sidecar.config.handshake_keys import HANDSHAKE
+from sidecar.config.handshakes import HandshakeName, RouteHandshake, SchemeHandshake
 from sidecar.config.keys import CONFIG, Rejection, Secrets
 from sidecar.config.message_keys import BODY_HASH
-from sidecar.config.presets import SigningScheme, Verify, apply_changes, preset_names, read_preset
+from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
 from sidecar.telemetry.log import Level
 
@@ -84,9 +87,9 @@ KINDS: dict[str, ValueType[Any]] = {
         RefusalRate(), RegularExpression(), Rejection(), RejectionStatus(), ReplayStore(), ResendStatus(), RoutePath(),
         Scalars(), SecretReference(), SecureURL(), Separator(), SignatureHeader(), SignatureKind(), Size(),
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
-        SocketPath(), HostPattern(), LogRate(), HostField(), ServerName(), FieldName(), PlainPlaces(),
-        RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(), HeaderSettings(), Secrets(),
-        TenantFileName(),
+        SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
+        FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
+        HeaderSettings(), Secrets(), TenantFileName(),
     )
 }  # fmt: skip
 
@@ -149,10 +152,14 @@ def is_excepted(kind: ValueType[Any], value: Any) -> bool:
     """Whether JSON Schema can't know that `value` is not valid."""
     if isinstance(kind, Section) and isinstance(value, dict):
         return any(is_excepted(key.type, value[name]) for name, key in kind.keys.items() if name in value)
-    if isinstance(kind, Verify | SigningScheme):
+    if isinstance(kind, Verify | OneScheme | SigningScheme | Entry):
+        if is_combination(value):
+            return is_excepted(Verify.several, value)
         return is_excepted(SCHEME, value) or _changes_what_is_not_there(value)
     if isinstance(kind, ShortOrSection):
         return is_excepted(kind.section if isinstance(value, dict) else kind.short, value)
+    if isinstance(kind, SchemeHandshake):
+        return is_excepted(HANDSHAKE, value)
     if isinstance(kind, Items) and isinstance(value, list):
         return any(is_excepted(kind.item, item) for item in value)
     return any(rule(value) for rule in EXCEPTIONS.get(type(kind), ()) if validator_of(kind).is_valid(value))
@@ -173,18 +180,43 @@ def form_of(kind: Any) -> Any:
         form._make = lambda value: value
     elif isinstance(kind, Items):
         form.item = form_of(kind.item)
-    elif isinstance(kind, Verify | SigningScheme):
-        form.read = read_verify if isinstance(kind, Verify) else read_signing_scheme
+    elif isinstance(kind, Verify):
+        form.read = read_verify
+    elif isinstance(kind, SigningScheme):
+        form.read = read_signing_scheme
+    elif isinstance(kind, OneScheme):
+        form.read = read_one_scheme
+    elif isinstance(kind, SchemeHandshake):
+        form.read = read_handshake
+    elif isinstance(kind, Entry):
+        form.read = read_entry
     return form
-
-
-FORM = form_of(SCHEME)
 
 
 def read_verify(value: Any) -> Any:
     """`Verify().read` for the form alone."""
+    return form_of(Verify.several).read(value) if is_combination(value) else read_one_scheme(value)
+
+
+def read_entry(value: Any) -> Any:
+    """`Entry.read` for the form alone."""
+    if value == NO_SCHEME:
+        raise InvalidValueError("can't be combined")
     if not isinstance(value, dict):
-        return Verify().read(value)
+        return read_one_scheme(value)
+    if "secrets" in value:
+        Entry.secrets.read(value["secrets"])
+    return read_one_scheme({key: item for key, item in value.items() if key != "secrets"})
+
+
+def read_handshake(value: Any) -> Any:
+    """`SchemeHandshake.read` for the form alone."""
+    return HandshakeName().read(value) if isinstance(value, str) else form_of(HANDSHAKE).read(value)
+
+
+def read_one_scheme(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return OneScheme().read(value)
     if "preset" not in value:
         return FORM.read(value)
     if value["preset"] not in preset_names():
@@ -195,7 +227,10 @@ def read_verify(value: Any) -> Any:
 def read_signing_scheme(value: Any) -> Any:
     if value == "none":
         raise InvalidValueError("is not a scheme")
-    return read_verify(value)
+    return read_one_scheme(value)
+
+
+FORM = form_of(SCHEME)
 
 
 def is_read(kind: ValueType[Any], value: Any) -> bool:
@@ -403,6 +438,8 @@ def test_every_kind_of_value_of_the_configuration_is_compared() -> None:
             yield from (*kinds_in(kind.short), *kinds_in(kind.section))
         elif isinstance(kind, Items):
             yield from kinds_in(kind.item)
+        elif isinstance(kind, SchemeHandshake):
+            yield from kinds_in(HANDSHAKE)
         elif not isinstance(kind, Verify | SigningScheme):
             yield kind
 

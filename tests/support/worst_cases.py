@@ -36,6 +36,7 @@ from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.telemetry.record import DeliveryRecord
 from sidecar.verify.claim import MAX_SIGNATURES, Claim
+from sidecar.verify.composite import Combine, Composite
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.template import Piece
@@ -298,8 +299,8 @@ def _different() -> list[str]:
         if made is not None:
             scheme, field = made.scheme, made.scheme.signature
             parts = tuple(part if isinstance(part, Piece) else type(part) for part in scheme.parts)
-            in_body = (bool(field.field), bool(field.form))
-            form = (field.kind.name, field.algorithm, field.encoding, field.list, in_body, parts)
+            place = bool(field.field), bool(field.form), bool(field.query), field.path
+            form = (field.kind.name, field.algorithm, field.encoding, field.list, place, parts)
             body = (
                 scheme.body_hash,
                 scheme.form_field,
@@ -353,10 +354,11 @@ def claims(draw: st.DrawFn) -> Case:
     made = verifier(preset, 1)
     assert made is not None
     fields = signed_fields(draw, preset, [64, 300, 5000, 8192, 60_000])
-    head = make_head("POST", b"/", fields, PEER)
+    target = b"/?" + draw(runs([b"&", b"%74", b"+", b"token=", b"%zz", b"=%41"], [1, 1000, MAX_TARGET - 2]))
+    head = make_head("POST", target, fields, PEER)
     return Case(
-        f"{preset}: {short(fields[-1][1])}",
-        sum(map(len, head.field_values)),
+        f"{preset}: {short(fields[-1][1])}, {short(target)}",
+        sum(map(len, head.field_values)) + len(target),
         lambda: partial(made.read_claim, head, NOW),
     )
 
@@ -390,7 +392,11 @@ def verifications(draw: st.DrawFn, *, on_loop: bool) -> Case:
     secrets = draw(st.sampled_from([1, MAX_SECRETS, MAX_SECRETS]))
     made = verifier(preset, secrets)
     assert made is not None
-    most = PARSED_ON_LOOP_BYTES if made.reads_body else max(PARSED_ON_LOOP_BYTES, ON_LOOP_BYTES // made.passes)
+    if draw(st.booleans()):
+        others = [verifier(name, secrets) for name in draw(st.lists(st.sampled_from(PARSING), min_size=1, max_size=3))]
+        made = Composite(draw(st.sampled_from(Combine)), [made, *(each for each in others if each is not None)])
+    shared = PARSED_ON_LOOP_BYTES // made.schemes
+    most = shared if made.reads_body else max(shared, ON_LOOP_BYTES // made.passes)
     if not on_loop:
         most = 5 * MEBIBYTE  # the default of `limits.body`
     body = draw(runs(BODIES, [100, most // 10, most, most, most]))
@@ -415,9 +421,8 @@ def verifications(draw: st.DrawFn, *, on_loop: bool) -> Case:
     head = make_head("POST", target, fields, PEER)
 
     claim = Claim((b"0" * draw(st.sampled_from([20, 32, 64])),) * MAX_SIGNATURES, b"1795579411", None, NOW)
-    return Case(
-        f"{preset}, {secrets} secret(s), {short(body)}", len(body), lambda: partial(made.match, claim, head, [body])
-    )
+    what = f"{preset} of {made.schemes}, {secrets} secret(s), {short(body)}"
+    return Case(what, len(body), lambda: partial(made.match, claim, head, [body]))
 
 
 @st.composite
@@ -498,12 +503,12 @@ def forwarded_heads(draw: st.DrawFn) -> Case:
     fields = fields[:MAX_FIELDS]
     head = make_head("POST", b"/" * 100, fields, PEER)
     client = resolve_client(PEER, head.values(b"x-forwarded-for"), INTERNAL)
-    scheme = load_preset(draw(st.sampled_from(["github", "docusign", "standard-webhooks"])))
+    read = frozenset(load_preset(draw(st.sampled_from(["github", "docusign", "standard-webhooks"]))).headers)
 
     def call() -> None:
         added = forwarding_lines(head, client)
         if not unchanged_head(head, 10, added):
-            filtered_head(head, 10, added, HeaderFilter(scheme=scheme, trusted_peer=client.trusted_peer))
+            filtered_head(head, 10, added, HeaderFilter(read=read, trusted_peer=client.trusted_peer))
 
     return Case(f"{len(fields)} fields such as {short(fields[-1][0])}", sum(map(len, head.field_values)), lambda: call)
 

@@ -47,6 +47,7 @@ REASONS = {
         "no-signature",
         "partial-signature",
         "prefix-only",
+        "repeated-token",
         "sha1-length-signature",
         "sha1-signature-under-sha256-settings",
         "sha1-value-in-sha256-header",
@@ -109,7 +110,7 @@ def selected(expected: str) -> list[Any]:
 
 def scheme_of(vector: Vector) -> Scheme:
     scheme = Verify().read(SETTINGS.get(vector["id"], vector["provider"]))
-    assert not isinstance(scheme, str)
+    assert isinstance(scheme, Scheme)
     return scheme
 
 
@@ -164,6 +165,7 @@ def resignable() -> list[Any]:
         for parameter in selected("valid")
         if (scheme := scheme_of(parameter.values[0])).signature.kind.read_private_key is None
         and not scheme.signature.field
+        and not scheme.signature.in_target
         and (scheme.timestamp is None or (scheme.timestamp.unit in ("s", "ms") and not scheme.timestamp.field))
         and len(parameter.values[0]["secrets"]) == 1
         and parameter.values[0]["case"] in ("valid", "valid-get", "valid-post", "valid-unicode-and-escapes")

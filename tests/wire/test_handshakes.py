@@ -56,6 +56,15 @@ CONFIG: Config = {
         route("trello"),
         route("mandrill"),
         route("begini"),
+        route("mailersend"),
+        route("mailersend-passed", "mailersend", handshake="pass"),
+        route("mailersend-shadow", "mailersend", mode="shadow"),
+        route("woocommerce"),
+        route("woocommerce-passed", "woocommerce", handshake="pass"),
+        route("woocommerce-shadow", "woocommerce", mode="shadow"),
+        route("added", "github", handshake=["cloudevents", "microsoft-graph", "websub"]),
+        route("own-scheme", {"signature": {"header": "X-Acme-Signature"}, "handshake": ["cloudevents"]}),
+        route("event-grid", {"signature": {"query": "code", "kind": "token"}}, handshake=["event-grid", "cloudevents"]),
     ],
 }
 
@@ -411,3 +420,175 @@ def test_what_a_challenge_had_signed_is_no_delivery(sidecar: Sidecar, receiver: 
     body = b'{"for_user_id":"1"}'
     made = b"sha256=" + base64.b64encode(mac(body, secret=ENV["X_SECRET"]).digest())
     assert sidecar.ask(post(craft, "x", body, [(b"x-twitter-webhooks-signature", made)])).status == 200
+
+
+# -- handshakes that a published secret signs, that nothing signs, and that a route adds --
+
+
+PUBLISHED = "test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G"
+PING = b'{"type":"webhook.test","message":"This is a ping test message","created_at":"2026-03-27T07:24:20.577080Z"}'
+
+
+def mailersend(craft: type[Craft], body: bytes, secret: str, name: str = "mailersend") -> bytes:
+    signature = hmac.new(secret.encode(), body, "sha256").hexdigest().encode()
+    return craft.request(f"/shake/{name}".encode(), [(b"Signature", signature)], body)
+
+
+@pytest.mark.parametrize("name", ["mailersend", "mailersend-passed", "mailersend-shadow"])
+def test_a_test_that_the_published_secret_signs_is_answered_and_never_forwarded(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str
+) -> None:
+    answer = answered(sidecar, receiver, name, mailersend(craft, PING, PUBLISHED, name), method="POST")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "secret"),
+    [
+        (b'{"type":"activity.sent"}', PUBLISHED),
+        (b'{"type":"activity.sent","data":{"type":"webhook.test"}}', PUBLISHED),
+        (b'[{"type":"webhook.test"}]', PUBLISHED),
+        (b'{"type":"webhook.test"', PUBLISHED),
+        (PING + b" " * 16_384, PUBLISHED),
+        (PING, "another"),
+    ],
+)
+def test_the_published_secret_signs_nothing_else(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes, secret: str
+) -> None:
+    raw = mailersend(craft, body, secret)
+    sidecar.refused(raw, 403, "signature_mismatch", route="mailersend", receiver=receiver)
+
+
+def test_a_test_that_the_routes_own_secret_signs_is_a_delivery(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    assert sidecar.ask(mailersend(craft, PING, ENV["SHAKE_SECRET"])).body == b"ok"
+    assert receiver.requests[-1].target == b"/shake/mailersend"
+
+
+def woocommerce(craft: type[Craft], body: bytes, name: str = "woocommerce", headers: Fields = ()) -> bytes:
+    form = (b"Content-Type", b"application/x-www-form-urlencoded")
+    return craft.request(f"/shake/{name}".encode(), [form, *headers], body)
+
+
+@pytest.mark.parametrize("name", ["woocommerce", "woocommerce-passed", "woocommerce-shadow"])
+def test_an_unsigned_ping_is_answered_and_never_forwarded(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], name: str
+) -> None:
+    answer = answered(sidecar, receiver, name, woocommerce(craft, b"webhook_id=17", name), method="POST")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (b"", [], "signature_missing"),
+        (b"webhook_id=", [], "signature_missing"),
+        (b"webhook_id=1&a=2", [], "signature_missing"),
+        (b"webhook_id=1\n", [], "signature_missing"),
+        (b'{"id":1}', [], "signature_missing"),
+        (b"webhook_id=1" + b"0" * 300, [], "signature_missing"),
+        (b"webhook_id=1", [(b"X-WC-Webhook-Signature", b"A" * 43 + b"=")], "signature_mismatch"),
+        (b"c\r\nwebhook_id=1\r\n0\r\n\r\n", [(b"Transfer-Encoding", b"chunked")], "signature_missing"),
+    ],
+)
+def test_any_other_unsigned_body_is_rejected(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], body: bytes, headers: Fields, reason: str
+) -> None:
+    raw = woocommerce(craft, body, headers=headers)
+    sidecar.refused(raw, 403, reason, route="woocommerce", receiver=receiver)
+
+
+def options(craft: type[Craft], name: str, origin: bytes, method: bytes = b"OPTIONS") -> bytes:
+    return craft.request(f"/shake/{name}".encode(), [(b"WebHook-Request-Origin", origin)], method=method)
+
+
+def test_a_cloudevents_sender_may_send_to_a_route_that_adds_the_handshake(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    for name in ("added", "own-scheme"):
+        answer = answered(sidecar, receiver, name, options(craft, name, b"eventgrid.azure.net"), method="OPTIONS")
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.values(b"webhook-allowed-origin") == [b"eventgrid.azure.net"]
+        assert answer.values(b"webhook-allowed-rate") == [b"*"]
+        assert answer.values(b"access-control-allow-origin") == []
+
+
+@pytest.mark.parametrize("origin", [b"<script>", b"a b", b"http://x/", b"x" * 254, b"a\x01b", b"*"])
+def test_an_origin_that_is_no_host_is_not_repeated(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft], origin: bytes
+) -> None:
+    answer = sidecar.ask(options(craft, "added", origin), method="OPTIONS")
+    assert (answer.status, receiver.bytes_seen) == (400, 0)
+    assert answer.values(b"webhook-allowed-origin") == []
+
+
+VALIDATION = [
+    {
+        "id": "2d1781af-3a4c-4d7c-bd0c-e34b19da4e66",
+        "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+        "data": {"validationCode": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6", "validationUrl": "https://x.example/"},
+    }
+]
+EVENT_GRID = (b"aeg-event-type", b"SubscriptionValidation")
+
+
+def event_grid(craft: type[Craft], document: Any, *headers: tuple[bytes, bytes], code: str = "") -> bytes:
+    target = f"/shake/event-grid?code={code or ENV['SHAKE_SECRET']}".encode()
+    return craft.request(target, headers, json.dumps(document).encode())
+
+
+def test_event_grid_gets_its_code_back_once_the_token_is_verified(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    answer = answered(sidecar, receiver, "event-grid", event_grid(craft, VALIDATION, EVENT_GRID), method="POST")
+    assert json.loads(answer.body) == {"validationResponse": VALIDATION[0]["data"]["validationCode"]}  # type: ignore[index]
+    assert answer.values(b"content-type") == [b"application/json"]
+    assert answer.values(b"x-content-type-options") == [b"nosniff"]
+    wrong = event_grid(craft, VALIDATION, EVENT_GRID, code="wrong")
+    sidecar.refused(wrong, 403, "token_mismatch", route="event-grid", receiver=receiver)
+
+
+def test_events_of_event_grid_are_deliveries(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    event = [VALIDATION[0] | {"eventType": "Microsoft.Storage.BlobCreated"}]
+    notification = (b"aeg-event-type", b"Notification")
+    for raw in (
+        event_grid(craft, event, notification),
+        event_grid(craft, event, EVENT_GRID),
+        event_grid(craft, VALIDATION, notification),
+        event_grid(craft, [], EVENT_GRID),
+    ):
+        assert sidecar.ask(raw).body == b"ok"
+
+
+def test_a_code_that_could_be_markup_is_not_repeated(sidecar: Sidecar, receiver: Receiver, craft: type[Craft]) -> None:
+    document = [VALIDATION[0] | {"data": {"validationCode": "<script>alert(1)</script>"}}]
+    answer = sidecar.ask(event_grid(craft, document, EVENT_GRID))
+    assert answer.status == 400
+    assert b"script" not in answer.body
+
+
+def test_microsoft_graph_and_websub_are_handshakes_of_any_route(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    raw = craft.request(b"/shake/added?validationToken=Validation%3A+Testing+1", body=b"")
+    answer = answered(sidecar, receiver, "added", raw, method="POST")
+    assert (answer.body, answer.values(b"content-type")) == (b"Validation: Testing 1", [b"text/plain; charset=utf-8"])
+    raw = get(craft, "added", b"?hub.mode=subscribe&hub.topic=x&hub.challenge=c123")
+    assert answered(sidecar, receiver, "added", raw).body == b"c123"
+    raw = get(craft, "added", b"?hub.mode=unsubscribe&hub.topic=x&hub.challenge=c123")
+    assert sidecar.ask(raw, method="GET").status == 405
+    raw = craft.request(b"/shake/added?validationToken=%3Cscript%3E", body=b"")
+    assert sidecar.ask(raw).status == 400
+
+
+def test_deliveries_of_a_route_that_adds_handshakes_are_verified(
+    sidecar: Sidecar, receiver: Receiver, craft: type[Craft]
+) -> None:
+    body = craft.json_body
+    signature = b"sha256=" + hmac.new(ENV["SHAKE_SECRET"].encode(), body, "sha256").hexdigest().encode()
+    signed = craft.request(b"/shake/added", [(b"X-Hub-Signature-256", signature)], body)
+    assert sidecar.ask(signed).body == b"ok"
+    unsigned = craft.request(b"/shake/added", [(b"WebHook-Request-Origin", b"eventgrid.azure.net")], body)
+    sidecar.refused(unsigned, 403, "signature_missing", route="added", receiver=receiver)

@@ -40,6 +40,8 @@ def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
     path = f"/v/{vector['id']}"
     if preset.uses_url and not url.query:
         path = url.path
+    if preset.signature.path:
+        path += "/*"
     verify = {"preset": vector["provider"]} | ({"require": REQUIRE[vector["id"]]} if vector["id"] in REQUIRE else {})
     clock = preset.timestamp
     about_age = vector["case"] in ABOUT_AGE or OUT_OF_TIME.search(vector["case"])
@@ -57,6 +59,8 @@ def _route(number: int, vector: Any, preset: Any) -> dict[str, Any]:
 
 def _raw(vector: dict[str, Any], path: str) -> tuple[bytes, bytes]:
     url = urlsplit(vector["url"])
+    if path.endswith("/*"):  # the token is the last segment
+        path = path[:-1] + url.path.rpartition("/")[2]
     target = path + ("?" + url.query if url.query else "")
     body = vector["body"].encode()
     fields = [*vector["headers"], ["Host", url.netloc]] + ([["Content-Length", str(len(body))]] if body else [])

@@ -7,6 +7,7 @@ import pytest
 from sidecar.config.presets import load_preset
 from sidecar.delivery.delivery import HASHER, ON_LOOP_BYTES, PARSED_ON_LOOP_BYTES, PARSER, thread_for
 from sidecar.secret import Secret
+from sidecar.verify.composite import Combine, Composite
 from sidecar.verify.verifier import Verifier
 
 KIBIBYTE = 1024
@@ -34,3 +35,16 @@ def test_the_loop_hashes_no_more_than_a_mebibyte(
     keys = [Secret(str(number), b"secret number %d" % number) for number in range(secrets)]
     verifier = Verifier(load_preset(preset), keys, "https://hooks.example.com") if preset else None
     assert thread_for(size, verifier) is thread
+
+
+def test_several_schemes_share_what_one_may_do_on_the_loop() -> None:
+    key = [Secret("key", b"a secret of the schemes")]
+    parsing = [Verifier(load_preset(name), key) for name in ("mailgun", "microsoft-graph", "mailgun", "mailgun")]
+    hashing = [Verifier(load_preset("github"), key) for _ in range(4)]
+    for count in (2, 4):
+        share = PARSED_ON_LOOP_BYTES // count
+        several = Composite(Combine.ANY, parsing[:count])
+        assert [thread_for(size, several) for size in (share, share + 1)] == [None, PARSER]
+        several = Composite(Combine.ALL, hashing[:count])
+        most = ON_LOOP_BYTES // count
+        assert [thread_for(size, several) for size in (most, most + 1)] == [None, HASHER]

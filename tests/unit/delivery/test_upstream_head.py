@@ -26,7 +26,8 @@ def forwarded(
 ) -> list[bytes]:
     """The lines of the forwarded head."""
     head = make_head(method, target, headers, "192.0.2.1")
-    added, rules = forwarding + proof, HeaderFilter(scheme=scheme, trusted_peer=trusted_peer)
+    read = frozenset(scheme.headers if scheme is not None else ())
+    added, rules = forwarding + proof, HeaderFilter(read=read, trusted_peer=trusted_peer)
     whole = unchanged_head(head, body_size, added) or filtered_head(head, body_size, added, rules)
     assert whole.endswith(b"\r\n\r\n")
     return whole[:-4].split(b"\r\n")
