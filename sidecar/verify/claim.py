@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_values
+from sidecar.verify.form import only_field
 from sidecar.verify.message import find_parameters
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, SignatureList
@@ -94,13 +95,10 @@ class SignatureReader:
         return (self._whole(texts[0]),)
 
     def _read_form(self, delivery: Delivery) -> Sequence[bytes]:
-        name = self.field.form.encode()
-        sent = [value for field, value in delivery.fields if field == name]
-        if not sent or not sent[0]:
+        sent = only_field(delivery.fields, self.field.form.encode(), "form field")
+        if not sent:
             raise Rejected(Reason.SIGNATURE_MISSING, f"the body's form has no field {self.field.form}")
-        if len(sent) > 1:
-            raise self._malformed(f"{len(sent)} form fields {self.field.form}; expected one")
-        return self._several(sent)[0] if self._split is not None else (self._whole(sent[0]),)
+        return self._several((sent,))[0] if self._split is not None else (self._whole(sent),)
 
     def _in_target(self, target: bytes) -> Sequence[bytes]:
         """The tokens in the target, without escapes: one, or none if it is absent or empty. Raises `Rejected` for several."""

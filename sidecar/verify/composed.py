@@ -15,7 +15,7 @@ from sidecar.verify.algorithms import hash_pieces
 from sidecar.verify.body_hash import check_body_hash, decompress
 from sidecar.verify.claim import Claim, SignatureReader
 from sidecar.verify.document import MAX_UNVERIFIED, find_items, find_value
-from sidecar.verify.form import malformed
+from sidecar.verify.form import malformed, only_field
 from sidecar.verify.keys import key_id
 from sidecar.verify.kinds.kind import Matcher
 from sidecar.verify.message import Message, PublicURL, compose, make_messages, most_variants
@@ -152,8 +152,8 @@ class Composer:
 
     def _check_required(self, delivery: Delivery) -> None:
         for name, wanted in self.scheme.require_form:
-            values = [value for field, value in delivery.fields if field == name.encode()]
-            if len(values) != 1 or (values[0] != wanted.encode() if wanted is not None else not values[0]):
+            sent = only_field(delivery.fields, name.encode(), "form field")
+            if sent != wanted.encode() if wanted is not None else not sent:
                 raise malformed(f"form field {name} is {_expected(wanted)}")
         for path, wanted in self.scheme.require_json:
             value = find_value(delivery.document, path)

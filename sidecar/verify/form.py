@@ -22,6 +22,7 @@ MULTIPART: Final = b"multipart/form-data"
 _SLICE = 16 * 1024
 
 _PLUS_IS_SPACE = bytes.maketrans(b"+", b" ")
+_PHP = bytes.maketrans(b" .[", b"___")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BOUNDARY = re.compile(rb';[ \t]*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _DISPOSITION = re.compile(
@@ -76,6 +77,33 @@ def sorted_form(head: RequestHead, body: Sequence[bytes], *, duplicates: bool = 
 def join_fields(fields: Fields, without: Collection[bytes] = ()) -> bytes:
     """`name=value` of each field, sorted and joined by `&`."""
     return b"&".join([b"%b=%b" % field for field in sorted(fields) if field[0] not in without])
+
+
+def only_field(fields: Fields, name: bytes, what: str) -> bytes | None:
+    """The value of the field `name`; None if there is none.
+
+    Raises `Rejected` if it appears twice, or beside a name that PHP and others take for it: they put `_` for a space, a dot or a
+    bracket, and let the last one win. A sender of a recording could add it, and the receiver would read what nobody signed.
+    """
+    found: list[bytes] = []
+    read_as = _read_as(name)
+    for field, value in fields:
+        if field == name:
+            found.append(value)
+        elif len(field) >= len(name) and _read_as(field) == read_as:
+            raise malformed(f"{what} {name.decode()} appears in another spelling as well")
+    if len(found) > 1:
+        raise malformed(f"{what} {name.decode()} appears {len(found)} times; expected exactly one")
+    return found[0] if found else None
+
+
+def _read_as(name: bytes) -> bytes:
+    """The variable that PHP makes of a field's name (php_register_variable_ex)."""
+    name = name.lstrip(b" ").partition(b"\0")[0]
+    before, bracket, rest = name[1:].partition(b"[")
+    if bracket and b"]" in rest:  # an element of an array
+        name = name[:1] + before
+    return name.translate(_PHP)
 
 
 def read_query(target: bytes) -> Fields:

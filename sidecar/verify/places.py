@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_value, read_document
-from sidecar.verify.form import Fields, join_fields, malformed, read_fields, read_query, sorted_form
+from sidecar.verify.form import Fields, join_fields, malformed, only_field, read_fields, read_query, sorted_form
 from sidecar.verify.scheme import TimestampField
 from sidecar.verify.template import (
     HEADER_NAME,
@@ -104,7 +104,7 @@ def make_reader(part: Part) -> Reader:
         return lambda delivery: _read_query(delivery, name, lower)
     if isinstance(part, FormValue):
         field = part.name.encode()
-        return lambda delivery: _only(delivery.fields, field, "form field")
+        return lambda delivery: only_field(delivery.fields, field, "form field")
     if isinstance(part, FormJoined):
         without = frozenset(name.encode() for name in part.without)
         return lambda delivery: _join_form(delivery, without)
@@ -142,22 +142,15 @@ def _read_json(delivery: Delivery, path: str) -> bytes | None:
 
 
 def _read_query(delivery: Delivery, name: bytes, lower: bool) -> bytes | None:
-    value = _only(delivery.query, name, "query parameter")
+    value = only_field(delivery.query, name, "query parameter")
     return value.lower() if value is not None and lower else value
 
 
 def clock_text(clock: TimestampField, delivery: Delivery) -> bytes | None:
     """The timestamp in a body; None if it is absent. Raises `Rejected`."""
     if clock.form:
-        return _only(delivery.fields, clock.form.encode(), "form field")
+        return only_field(delivery.fields, clock.form.encode(), "form field")
     return _read_json(delivery, clock.field)
-
-
-def _only(fields: Fields, name: bytes, what: str) -> bytes | None:
-    found = [value for field, value in fields if field == name]
-    if len(found) > 1:
-        raise malformed(f"{what} {name.decode()} appears {len(found)} times; expected exactly one")
-    return found[0] if found else None
 
 
 def _join_form(delivery: Delivery, without: frozenset[bytes]) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
-from sidecar.verify.form import MAX_FIELDS, MAX_PART_HEAD, Fields, join_fields, read_fields, read_query
+from sidecar.verify.form import MAX_FIELDS, MAX_PART_HEAD, Fields, join_fields, only_field, read_fields, read_query
 
 URLENCODED = b"application/x-www-form-urlencoded"
 MULTIPART = b"multipart/form-data; boundary=B"
@@ -101,6 +101,22 @@ def test_two_media_types_are_malformed() -> None:
 
 def test_fields_are_joined_in_order_without_some() -> None:
     assert join_fields([(b"b", b"2"), (b"a", b""), (b"sign", b"x")], [b"sign"]) == b"a=&b=2"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"data_id", b"data.id[]", b"data id", b" data.id", b"data[id", b"data.id\0x", b"data_id[0]", b"data.id[a][b]"],
+)
+def test_a_field_is_malformed_beside_one_that_php_takes_for_it(name: bytes) -> None:
+    for fields in ([(b"data.id", b"1"), (name, b"2")], [(name, b"2"), (b"data.id", b"1")]):
+        with pytest.raises(Rejected, match=r"form field data\.id appears in another spelling"):
+            only_field(fields, b"data.id", "form field")
+
+
+@pytest.mark.parametrize("name", [b"data", b"Data.id", b"data.id2", b"xdata.id", b"[data.id]", b"data-id", b""])
+def test_a_field_may_have_others_beside_it(name: bytes) -> None:
+    assert only_field([(b"data.id", b"1"), (name, b"2")], b"data.id", "form field") == b"1"
+    assert only_field([(name, b"2")], b"data.id", "form field") is None
 
 
 def test_a_query_is_read_like_a_form() -> None:
