@@ -8,7 +8,7 @@ import hashlib
 import re
 import zlib
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
@@ -39,7 +39,7 @@ _HEADER_NAME: Final = re.compile(HEADER_NAME.pattern.encode())
 class Delivery:
     """The values that fill a template."""
 
-    __slots__ = ("_document", "_fields", "_form", "_query", "body", "form_field", "head", "timestamp", "url")
+    __slots__ = ("_document", "_fields", "_form", "_query", "_twice", "body", "form_field", "head", "timestamp", "url")
 
     def __init__(self, head: RequestHead, body: Sequence[bytes], timestamp: bytes, url: bytes, form_field: str) -> None:
         self.head = head
@@ -51,6 +51,7 @@ class Delivery:
         self._form: bytes | None = None
         self._fields: Fields | None = None
         self._query: Fields | None = None
+        self._twice: dict[int, set[str]] = {}  #: by object: its names that differ from another one in letter case only
 
     @property
     def document(self) -> Any:
@@ -80,11 +81,37 @@ class Delivery:
             self._query = read_query(self.head.target)
         return self._query
 
+    def has_other_spelling(self, path: str) -> bool:
+        """Whether an object on the path (`a.b`) has the name twice, in different letter case.
+
+        Go's decoder takes either, and the last one wins: a sender of a recording could add one that nobody signed.
+        """
+        found = self.document
+        for name in path.split("."):
+            if not isinstance(found, dict):
+                return False
+            twice = self._twice.get(id(found))
+            if twice is None:
+                twice = _twice(map(str.casefold, found))
+                self._twice[id(found)] = twice
+            if name.casefold() in twice:
+                return True
+            found = found.get(name)
+        return False
+
     def of_item(self, document: Any) -> "Delivery":
         """The same delivery, with one item of its document as the document."""
         item = Delivery(self.head, self.body, self.timestamp, self.url, self.form_field)
         item._document = document
         return item
+
+
+def _twice(names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for name in names:
+        (twice if name in seen else seen).add(name)
+    return twice
 
 
 #: The value of a place; None if it is absent. Raises `Rejected` if it can't be read.
@@ -138,6 +165,8 @@ def _read_header(head: RequestHead, name: bytes) -> bytes | None:
 
 def _read_json(delivery: Delivery, path: str) -> bytes | None:
     text = find_value(delivery.document, path)
+    if text is not None and delivery.has_other_spelling(path):
+        raise malformed(f"the body's JSON has a name of {path} in another letter case as well")
     return None if text is None else text.encode("utf-8", "surrogatepass")
 
 

@@ -111,6 +111,23 @@ def test_a_place_has_only_the_characters_that_are_plain() -> None:
         assert made.rejects(b"", f"/p?a={value}&b=1", x_sig=mac(b"a;;1;")) is Reason.SIGNATURE_MALFORMED
 
 
+@pytest.mark.parametrize(
+    ("body", "accepted"),
+    [
+        (b'{"a":{"b":"1"}}', True),
+        (b'{"a":{"b":"1"},"c":1,"C":2,"b":3,"B":4}', True),
+        (b'{"a":{"b":"1","B":"2"}}', False),
+        (b'{"A":{"b":"2"},"a":{"b":"1"}}', False),
+    ],
+)
+def test_a_name_on_the_way_to_a_signed_value_has_one_spelling(body: bytes, accepted: bool) -> None:
+    made = Subject(signature=HEADER, signed="{json:a.b}", **UNBOUND)
+    if accepted:
+        assert made.verify(body, x_sig=mac(b"1"))
+    else:
+        assert made.rejects(body, x_sig=mac(b"1")) is Reason.SIGNATURE_MALFORMED
+
+
 # -- hashes and prehash --
 
 
