@@ -4,12 +4,14 @@ Each function checks one thing and reports it. Values with a mistake of their ow
 about one mistake.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from sidecar.config.combination import NO_SCHEME, Combination
 from sidecar.config.problems import Path, Report
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, RouteMode, RouteSettings
+from sidecar.config.tenant_files import PLACE
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
@@ -117,6 +119,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     """Everything that one route can have wrong, with the settings of the whole file."""
     _check_upstream(at, report)
     _check_purpose(at, route, report)
+    _check_path((*at, "path"), route, report)
     _check_public_url(at, route, file, report)
     _check_secret_ids(at, route, report)
     _check_combination(at, route, report)
@@ -135,6 +138,17 @@ def _check_upstream(at: Path, report: Report) -> None:
         report.add(
             at, "has no upstream; set `upstream` for all routes or for this one, for example http://127.0.0.1:3000"
         )
+
+
+def _check_path(at: Path, route: RouteSettings, report: Report) -> None:
+    """No path has what other programs take for a place: here it is text."""
+    for segment in route.path.split("/"):
+        if segment != PLACE and (re.fullmatch(r":[A-Za-z_]\w*|[{<][^{}<>]*[}>]", segment, re.ASCII)):
+            report.warn(
+                at,
+                f"has {segment}, which stands for itself and for nothing else; a final /* matches everything below, and "
+                f"{PLACE} one segment that names a tenant",
+            )
 
 
 def _check_purpose(at: Path, route: RouteSettings, report: Report) -> None:

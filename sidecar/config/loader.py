@@ -30,6 +30,7 @@ from sidecar.config.checks import (
 from sidecar.config.combination import Combination
 from sidecar.config.files import ReadFile, read_file
 from sidecar.config.keys import CONFIG, ROUTE
+from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.secrets import SecretRef, SecretResolver
@@ -122,6 +123,8 @@ class _Builder:
         check_proxies(settings, report)
         check_timeouts(settings, report)
         check_workers(settings, report)
+        if self.secrets.resolves:  # else this is not where it will run
+            check_machine(settings, this_machine(), report)
         routes = self._make_routes()
         self._check_tracing()
         store = settings.replay_store

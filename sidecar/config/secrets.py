@@ -62,6 +62,17 @@ def without_newline(value: bytes) -> bytes:
     return value.removesuffix(b"\n").removesuffix(b"\r") if value.endswith(b"\n") else value
 
 
+def describe_disguise(value: bytes) -> str:
+    """What an editor, a shell or Windows has put around a secret, with the remedy; empty if nothing shows."""
+    if value.startswith((b"\xff\xfe", b"\xfe\xff")) or value[1::2].count(0) * 2 >= len(value) > 4:
+        return "is UTF-16 text, as Windows writes it, and each second byte is a zero; save it as UTF-8 without a byte order mark"
+    if value.startswith(b"\xef\xbb\xbf"):
+        return "begins with a byte order mark (EF BB BF), which is part of it; save it as UTF-8 without one"
+    if len(value) > 2 and value[:1] in (b'"', b"'") and value[-1:] == value[:1]:
+        return "is in quotes, which are part of it; store it without them"
+    return ""
+
+
 class SecretResolver:
     """Resolves the references of one configuration, and reports those that can't be resolved."""
 
@@ -85,7 +96,9 @@ class SecretResolver:
         if not value.strip():
             self._report.add(at, f"the secret in {ref.where} is empty; anyone could sign with it")
             return None
-        if value != value.strip():
+        if problem := describe_disguise(value):
+            self._report.warn(at, f"the secret in {ref.where} {problem}")
+        elif value != value.strip():
             self._report.warn(
                 at, f"the secret in {ref.where} begins or ends with spaces or newlines; they are part of the secret"
             )

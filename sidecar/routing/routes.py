@@ -109,7 +109,7 @@ class RouteTable:
         if route is None and self._prefixes:
             route = self._below_prefix(path)
         if route is None:
-            raise Rejected(Reason.NO_ROUTE, "no route has this path")
+            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path))
         return route
 
     def shown_path(self, path: bytes) -> bytes:
@@ -133,6 +133,27 @@ class RouteTable:
                 # Only below a prefix can a path match here that a receiver reads as a different one.
                 return None if _AMBIGUOUS.search(path) else route
         return None
+
+    def _explain_miss(self, path: bytes) -> str:
+        """Why no route takes a path: a wildcard route may be above it, and a rule keeps the path out."""
+        for length in self._lengths:
+            route = self._prefixes.get(path[:length])
+            found = _AMBIGUOUS.search(path) if route is not None else None
+            if route is not None and found is not None:
+                return (
+                    f"{route.pattern} is above this path, but takes none with {_describe(found[0])}, which receivers read "
+                    "in different ways"
+                )
+        return "no route has this path"
+
+
+def _describe(text: bytes) -> str:
+    """What `_AMBIGUOUS` found."""
+    if text.startswith(b"%"):
+        return f"the escape {text.decode()}"
+    if text == b"\\":
+        return "a backslash"
+    return "an empty segment" if text == b"//" else "a dot segment"
 
 
 def _first_segment(path: bytes) -> bytes:

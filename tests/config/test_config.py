@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
+from sidecar.config.machine import Machine
 from sidecar.config.presets import load_preset, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
 from sidecar.config.secrets import MAX_SECRET_BYTES
@@ -414,6 +415,73 @@ def test_spaces_around_a_secret_are_kept_and_warned_about(load: Load, value: str
         "6: routes[0].secrets[0]: the secret in env:A begins or ends with spaces or newlines; they are part of the secret"
     ]
     assert secret_of(config) == value.format(ENV["GOOD"]).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b'"%b"', "is in quotes, which are part of it; store it without them"),
+        (b"'%b'\n", "is in quotes, which are part of it; store it without them"),
+        (
+            b"\xef\xbb\xbf%b",
+            "begins with a byte order mark (EF BB BF), which is part of it; save it as UTF-8 without one",
+        ),
+        (b'%b"', None),
+        (b"it's %b", None),
+    ],
+)
+def test_what_an_editor_or_a_shell_put_around_a_secret_is_warned_about(
+    load: Load, tmp_path: Path, value: bytes, said: str | None
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(value % ENV["GOOD"].encode())
+    expected = [f"6: routes[0].secrets[0]: the secret in file:{file} {said}"] if said else []
+    assert warnings(load(with_secret(f"{{file: {file}}}"))) == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_secret_in_utf_16_is_warned_about(load: Load, tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(ENV["GOOD"].encode(encoding))
+    (warning,) = warnings(load(with_secret(f"{{file: {file}}}")))
+    assert "is UTF-16 text, as Windows writes it" in warning
+
+
+@pytest.mark.parametrize(
+    ("path", "segment"),
+    [
+        ("/hooks/:id", ":id"), ("/hooks/{id}/github", "{id}"), ("/hooks/<id>", "<id>"), ("/hooks/a:b", ""),
+        ("/hooks/:8080", ""), ("/hooks/x{id}", ""), ("/hooks/*", ""),
+    ],
+)  # fmt: skip
+def test_a_place_that_a_path_does_not_have_is_warned_about(load: Load, path: str, segment: str) -> None:
+    text = f"upstream: http://127.0.0.1:3000\nroutes:\n  - {{path: '{path}', open: true}}\n"
+    found = warnings(load(text))
+    assert found == (
+        [
+            f"3: routes[0].path: has {segment}, which stands for itself and for nothing else; a final /* matches everything "  # noqa: ISC004
+            "below, and {tenant} one segment that names a tenant"
+        ]
+        if segment
+        else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (Machine(memory=0, files=0), []),
+        (Machine(memory=200 * 1024**2, files=4096), []),
+        (Machine(memory=100 * 1024**2, files=4096), ["1: limits.buffer: can't hold: with 64 MiB of bodies"]),
+        (Machine(memory=0, files=1024), ["1: limits.connections: can't hold: 1000 deliveries at a time need 2064"]),
+    ],
+)
+def test_limits_that_this_machine_can_not_hold_are_warned_about(
+    load: Load, monkeypatch: pytest.MonkeyPatch, machine: Machine, said: list[str]
+) -> None:
+    monkeypatch.setattr("sidecar.config.loader.this_machine", lambda: machine)
+    found = warnings(load("limits: {connections: 1000, buffer: 64MiB}\n" + with_secret("{env: GOOD}")))
+    assert [warning[: len(start)] for warning, start in zip(found, said, strict=True)] == said
 
 
 @pytest.mark.parametrize(("size", "warned"), [(1, True), (15, True), (16, False)])

@@ -30,6 +30,25 @@ def find(make_route: Any) -> Any:
     return find
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (b"/teams/a%2Fb", "/teams/* is above this path, but takes none with the escape %2F"),
+        (b"/teams/a%5cb", "/teams/* is above this path, but takes none with the escape %5c"),
+        (b"/teams/a\\b", "/teams/* is above this path, but takes none with a backslash"),
+        (b"/teams//b", "/teams/* is above this path, but takes none with an empty segment"),
+        (b"/teams/../b", "/teams/* is above this path, but takes none with a dot segment"),
+        (b"/other/../b", "no route has this path"),
+        (b"/teams", "no route has this path"),
+    ],
+)
+def test_the_rule_that_keeps_a_path_out_is_named(make_route: Any, path: bytes, why: str) -> None:
+    table = RouteTable(map(make_route, ["/hooks/acme", "/teams/*"]))
+    with pytest.raises(Rejected) as rejected:
+        table.find(path)
+    assert rejected.value.detail.startswith(why)
+
+
 def test_a_long_path_costs_little(make_route: Any) -> None:
     """A lookup at each of 16,000 slashes took 18 ms a path."""
     table = RouteTable(map(make_route, ["/hooks/*", "/teams/*", "/deep/er/*"]))
