@@ -41,6 +41,7 @@ MODULES = [
     "replay.once",
     "replay.store",
     "routing.access",
+    "routing.client_certificate",
     "routing.client_ip",
     "routing.networks",
     "routing.receiver_headers",

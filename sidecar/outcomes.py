@@ -57,6 +57,7 @@ class Reason(HashableStrEnum):
     UPSTREAM_BROKE = "upstream_broke"
     CLIENT_DISCONNECTED = "client_disconnected"
     INTERNAL_ERROR = "internal_error"
+    CLIENT_CERTIFICATE_MISMATCH = "client_certificate_mismatch"
 
 
 class Response(NamedTuple):
@@ -89,6 +90,7 @@ VERIFICATION: Final = frozenset(
         Reason.TIMESTAMP_TOO_OLD,
         Reason.TIMESTAMP_IN_FUTURE,
         Reason.TOKEN_MISMATCH,
+        Reason.CLIENT_CERTIFICATE_MISMATCH,
     }
 )
 

@@ -128,6 +128,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_unavailable(at, route, file, report)
     _check_headers((*at, "headers", "set"), route, file, report)
     _check_capture((*at, "capture"), route, report)
+    _check_certificate((*at, "client_certificate"), route, report)
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
@@ -323,6 +324,20 @@ def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, repo
             "so a wrong secret loses deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections "
             "(forgers are not affected)",
         )
+
+
+def _check_certificate(at: Path, route: RouteSettings, report: Report) -> None:
+    if route.client_certificate is None:
+        return
+    if not report.is_given(("trusted_proxies",)):
+        report.add(at, "is passed on by a trusted proxy, and none is; add `trusted_proxies: [its networks]`")
+    if route.open:
+        report.add(at, "can't be used with `open: true`; remove one of the two")
+    asked = route.client_certificate.asked
+    if not asked:
+        report.add(at, "compares nothing; add subject, san, issuer or fingerprint")
+    if list(asked) == ["issuer"]:
+        report.warn(at, "compares the issuer alone, so any certificate of that authority fits; add san or subject")
 
 
 def _check_capture(at: Path, route: RouteSettings, report: Report) -> None:

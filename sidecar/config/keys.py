@@ -27,7 +27,17 @@ from sidecar.config.fields.number import (
     Size,
 )
 from sidecar.config.fields.reference import ReplayStore, SecretReference
-from sidecar.config.fields.text import Choice, Flag, HeaderName, Label, Method, NonEmpty, RoutePath, TenantFileName
+from sidecar.config.fields.text import (
+    Choice,
+    Fingerprint,
+    Flag,
+    HeaderName,
+    Label,
+    Method,
+    NonEmpty,
+    RoutePath,
+    TenantFileName,
+)
 from sidecar.config.fields.upstream import UPSTREAM_OR_URL
 from sidecar.config.handshakes import RouteHandshake
 from sidecar.config.presets import SigningScheme, Verify
@@ -50,6 +60,7 @@ from sidecar.config.settings import (
 )
 from sidecar.config.tenant_files import TenantFileSettings
 from sidecar.http1.upstream import Timeouts
+from sidecar.routing.client_certificate import ClientCertificate
 from sidecar.routing.routes import Capture
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -106,6 +117,29 @@ class Secrets(ValueType[tuple[SecretRef, ...] | TenantFileSettings]):
         return {"title": self.title, "anyOf": [self.listed.json_schema(), TENANT_FILES.json_schema()]}
 
 
+CLIENT_CERTIFICATE = Section(
+    None,
+    {
+        "header": Key(
+            HeaderName(),
+            "the header with the certificate: X-Forwarded-Client-Cert (Envoy), Client-Cert (RFC 9440), or one that holds "
+            "the escaped PEM, such as nginx' X-SSL-Client-Cert",
+            ["X-Forwarded-Client-Cert"],
+            required=True,
+        ),
+        "subject": Key(
+            NonEmpty(), "its whole subject, as the proxy or RFC 4514 writes it", ["CN=pix.example.com,O=Bank"]
+        ),
+        "san": Key(NonEmpty(), "one of its alternative names: a DNS name or a URI", ["pix.example.com"]),
+        "issuer": Key(
+            NonEmpty(),
+            "its whole issuer, as RFC 4514 writes it; Envoy has it in the whole certificate only",
+            ["CN=CA"],
+        ),
+        "fingerprint": Key(Fingerprint(), "its SHA-256, in hex", ["ab" * 32]),
+    },
+    make=lambda given: ClientCertificate(**given),
+)
 #: Requests of one route that may be held.
 MAX_CAPTURES = 100
 CAPTURE = Section(
@@ -254,6 +288,10 @@ ROUTE = Section(
         "capture": Key(
             CAPTURE,
             "holds the last rejected requests in memory, bodies included, for sidecar explain; needs admin_token; default: off",
+        ),
+        "client_certificate": Key(
+            CLIENT_CERTIFICATE,
+            "what the sender's client certificate must be, besides the signature; a trusted proxy passes it on",
         ),
         "handshake": Key(
             RouteHandshake(),

@@ -214,6 +214,7 @@ class _Builder:
             shadow=route.mode is RouteMode.SHADOW,
             replay=self._make_replay(route),
             capture=route.capture,
+            client_certificate=route.client_certificate,
             tenants=tenants,
             segments=segments,
             headers=self._make_headers((*at, "headers"), route, signer),

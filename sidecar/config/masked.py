@@ -93,6 +93,7 @@ _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "capture": lambda route: (
         {"rejected": route.capture.rejected, "for": route.capture.seconds} if route.capture else None
     ),
+    "client_certificate": lambda route: route.client_certificate._asdict() if route.client_certificate else None,
     "sign": lambda route: route.upstream_signer.name if route.upstream_signer is not None else None,
     "replay": _replay,
     "reject": lambda route: {"status": route.rejection.status, "body": route.rejection.body.decode()},

@@ -20,6 +20,7 @@ from sidecar.config.tenant_files import TenantDirectory, TenantFileSettings
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts
 from sidecar.replay.store import StoreAddress
+from sidecar.routing.client_certificate import ClientCertificate
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.refusal_limit import Rate
@@ -131,6 +132,7 @@ class RouteSettings:
     sign: SignSettings | None = None
     replay: ReplaySettings | None = None
     capture: Capture | None = None
+    client_certificate: ClientCertificate | None = None
     replay_fail_open: bool | None = None
     handshake: HandshakeMode | tuple[NamedHandshake, ...] | None = None
     verify_token: SecretRef | None = None

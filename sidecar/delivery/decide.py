@@ -14,6 +14,7 @@ from dataclasses import replace
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import SHADOWED, Reason, Rejected
 from sidecar.routing.access import Waived, check_address, check_method, waive
+from sidecar.routing.client_certificate import check_certificate
 from sidecar.routing.client_ip import Client
 from sidecar.routing.routes import Route, RouteTable
 from sidecar.verify.claim import Claim
@@ -84,6 +85,8 @@ def admit(decisions: Decisions, now: float) -> Rejected | None:
             check_method(route, head.method)
         if decisions.client is not None:
             check_address(route, decisions.client)
+            if route.client_certificate is not None:
+                check_certificate(route.client_certificate, head, decisions.client)
         verifier = route.verifier
         if verifier is not None and handshake is None:
             unsigned = verifier.unsigned(head)

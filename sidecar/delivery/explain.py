@@ -39,6 +39,7 @@ _TRY = {
     Reason.MALFORMED_REQUEST: "have the sender, or the proxy in front, send plain HTTP/1.1",
     Reason.IP_NOT_ALLOWED: "add the address to `allow:`; if it is your load balancer's, add that to `trusted_proxies:`",
     Reason.CLIENT_IP_UNREADABLE: "check what your proxy writes into X-Forwarded-For",
+    Reason.CLIENT_CERTIFICATE_MISMATCH: "compare `client_certificate:` with what the proxy passes on, and `trusted_proxies:`",
     Reason.SIGNATURE_MISSING: "set the secret at the provider, and check that no proxy removes headers",
     Reason.TIMESTAMP_MISSING: "check that no proxy removes headers",
     Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
@@ -326,6 +327,13 @@ def _report_route(explanation: Explanation, decisions: decide.Decisions, rejecte
         explanation.skipped("allowlist", "not checked without --client-ip")
     elif route.allow is not None and client is not None:
         explanation.passed("allowlist", f"{client.text} is in a network of the route's allowlist")
+    if stage == "certificate":
+        return False
+    if route.client_certificate is not None and client is None:
+        explanation.skipped("certificate", "not checked without --client-ip, the address of the proxy")
+    elif route.client_certificate is not None:
+        compared = ", ".join(route.client_certificate.asked)
+        explanation.passed("certificate", f"{compared} of the certificate in {route.client_certificate.header} fit")
     return True
 
 
@@ -449,6 +457,8 @@ def _stage_of(rejected: Rejected) -> str:
         return "route"
     if reason in (Reason.IP_NOT_ALLOWED, Reason.CLIENT_IP_UNREADABLE):
         return "allowlist"
+    if reason is Reason.CLIENT_CERTIFICATE_MISMATCH:
+        return "certificate"
     if reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_MALFORMED):
         return "signature"
     return "timestamp" if reason.startswith("timestamp") else "verify"

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import Reason, Rejected, RejectionResponse
 from sidecar.replay.store import Replay
+from sidecar.routing.client_certificate import ClientCertificate
 from sidecar.routing.networks import Networks
 from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.secret import Secret
@@ -52,6 +53,7 @@ class Route:
     handshakes: Handshakes | None = None
     replay: Replay | None = None
     capture: Capture | None = None
+    client_certificate: ClientCertificate | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
     tenants: Tenants | None = None  #: whose secrets verify, in place of the verifier's own
     segments: tuple[bytes, ...] = ()  #: of a path with a tenant's place, which `PLACE` stands for

@@ -276,6 +276,31 @@ def test_explain_says_which_tenant_it_was_and_which_secret(run: Run, body: str, 
     assert "hint: secret_has_whitespace" in run(*explain, capture(tmp_path, signed, body, "/hooks/acme")).out
 
 
+def test_explain_says_which_part_of_a_client_certificate_was_checked(run: Run, body: str, tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.yaml"
+    routes = [
+        {
+            "path": "/hook",
+            "verify": "github",
+            "secrets": [{"env": "SECRET"}],
+            "client_certificate": {"header": "X-Forwarded-Client-Cert", "san": "pix.example.com"},
+        }
+    ]
+    upstream = {"upstream": "http://127.0.0.1:3000", "trusted_proxies": ["192.0.2.1/32"]}
+    config.write_text(json.dumps(upstream | {"routes": routes}))
+    signed = run("sign", "--preset", "github", "--secret", "env:SECRET", "--body", body).out
+    file = capture(tmp_path, f"{signed}X-Forwarded-Client-Cert: DNS=pix.example.com\n", body)
+    explain = ("explain", "--config", str(config))
+    assert "- certificate not checked without --client-ip, the address of the proxy" in run(*explain, file).out
+    fits = run(*explain, "--client-ip", "192.0.2.1", file)
+    assert fits.status == 0
+    assert "+ certificate san of the certificate in X-Forwarded-Client-Cert fit" in fits.out
+    stranger = run(*explain, "--client-ip", "192.0.2.2", file)
+    assert stranger.status == 1
+    assert "rejected: client_certificate_mismatch" in stranger.out
+    assert "x certificate the connection is not a trusted proxy's, whose header alone counts" in stranger.out
+
+
 def test_explain_with_a_preset_answers_an_unsigned_handshake(explain_preset: Callable[..., Any]) -> None:
     challenge = b"GET /hook?challenge=abc HTTP/1.1\nHost: hooks.test\n\n"
     said, text = explain_preset("dropbox", challenge)

@@ -52,6 +52,7 @@ from sidecar.config.fields.number import (
 from sidecar.config.fields.reference import ReplayStore, SecretReference
 from sidecar.config.fields.text import (
     Choice,
+    Fingerprint,
     Flag,
     HeaderName,
     HeaderValues,
@@ -89,7 +90,7 @@ KINDS: dict[str, ValueType[Any]] = {
         SuccessStatus(), Text(), Tolerance(), TrustedProxy(), UpstreamURL(), WebURL(), FileMode(), Group(),
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
-        HeaderSettings(), Secrets(), TenantFileName(),
+        HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
     )
 }  # fmt: skip
 

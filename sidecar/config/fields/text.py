@@ -111,6 +111,17 @@ class RoutePath(PatternText):
         )
 
 
+class Fingerprint(PatternText):
+    """The SHA-256 of a certificate, in hex; colons between the bytes and upper case are allowed."""
+
+    title = "fingerprint"
+    grammar = Grammar("([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
+    expected = "a valid fingerprint; use the 64 hex digits of: openssl x509 -noout -fingerprint -sha256 -in FILE"
+
+    def read(self, value: Any) -> str:
+        return super().read(value).replace(":", "").lower()
+
+
 class TenantFileName(PatternText):
     """The name of a tenant's file, with `{tenant}` in it."""
 

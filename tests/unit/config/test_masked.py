@@ -71,7 +71,8 @@ def test_the_view_is_json_of_a_fixed_shape(config: Config) -> None:
         "workers",
     ]  # fmt: skip
     assert sorted(shown["routes"][0]) == [
-        "allow", "body", "capture", "headers", "methods", "mode", "name", "path", "reject", "replay", "secrets", "sign",
+        "allow", "body", "capture", "client_certificate", "headers", "methods", "mode", "name", "path", "reject", "replay",
+        "secrets", "sign",
         "timeouts", "upstream", "verify",
     ]  # fmt: skip
     assert shown["limits"]["refusals"] == "60/m"
