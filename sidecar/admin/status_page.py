@@ -153,7 +153,7 @@ def draw_route(it: Route, counts: Block, rates: Sequence[float], secrets: Mappin
     return markup(
         '<h3>{name} <code>{path}</code></h3><p class="tags">{tags}</p><p class="to">to {upstream}</p>{counts}{secrets}',
         name=it.name,
-        path=it.pattern,
+        path=it.place,
         tags=join(markup('<span class="{kind}">{tag}</span> ', kind=kind, tag=tag) for tag, kind in tags),
         upstream=it.upstream,
         counts=_draw_counts(counts, rates),

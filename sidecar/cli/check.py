@@ -117,7 +117,7 @@ def describe_routes(config: Config) -> str:
         shadow = "; SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
         lines.append(
-            f"  {route.name}: {methods} {route.pattern} -> {route.upstream}: {how}{senders}{replay}{signed}{rejection}{shadow}"
+            f"  {route.name}: {methods} {route.place} -> {route.upstream}: {how}{senders}{replay}{signed}{rejection}{shadow}"
         )
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)

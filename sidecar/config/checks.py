@@ -427,9 +427,25 @@ def check_overlaps(routes: Sequence[Route], places: Sequence[int], report: Repor
     for first, second in find_overlaps(routes):
         report.add(
             ("routes", places[second], "path"),
-            f"'{routes[second].pattern}' overlaps '{routes[first].pattern}' of routes[{places[first]}]; "
+            f"'{routes[second].place}' overlaps '{routes[first].place}' of routes[{places[first]}]; "
             "change one, because receivers may read a path as another one and every path must have one route",
         )
+
+
+def check_open_hosts(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:
+    """An open route of one host is no way around a route of another: senders choose the Host that they send."""
+    for index, free in enumerate(routes):
+        if not free.open:
+            continue
+        for other, route in enumerate(routes):
+            apart = not (free.hosts == route.hosts or route.open) and free.upstream == route.upstream
+            if apart and (free.matches(route.path) or route.matches(free.path)):
+                report.warn(
+                    ("routes", places[index], "open"),
+                    f"forwards '{free.place}' unverified to the receiver that gets '{route.place}' of "
+                    f"routes[{places[other]}] verified, and senders choose the host; "
+                    "have the receiver check the host, or use different paths",
+                )
 
 
 def check_names(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:

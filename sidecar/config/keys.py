@@ -186,6 +186,12 @@ ROUTE = Section(
             ["/webhooks/acme", "/internal/*", "/hooks/{tenant}"],
             required=True,
         ),
+        "hosts": Key(
+            Items(HostPattern()),
+            "the hosts that the route is for, as in the request's Host header; *.example.com is every name below "
+            "example.com; default: any host",
+            [["hooks.example.com", "*.hooks.example.com"]],
+        ),
         "verify": Key(
             Verify(),
             "the name of a preset, a scheme, preset: NAME with changes, several of these under any_of or all_of, or none "

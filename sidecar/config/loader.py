@@ -20,6 +20,7 @@ from sidecar.config.checks import (
     check_limits,
     check_listeners,
     check_names,
+    check_open_hosts,
     check_overlaps,
     check_proxies,
     check_resend,
@@ -179,6 +180,7 @@ class _Builder:
                 places.append(index)
         check_overlaps(routes, places, self.report)
         check_names(routes, places, self.report)
+        check_open_hosts(routes, places, self.report)
         return routes
 
     def _make_route(self, at: Path, route: RouteSettings) -> Route:
@@ -201,6 +203,7 @@ class _Builder:
             name=route.name or _name_from_path(route.path),
             path=path.encode(),
             prefix=route.path.endswith("/*"),
+            hosts=tuple(dict.fromkeys(host.encode() for host in route.hosts)),
             methods=frozenset(route.methods or (("GET", "HEAD", "POST") if route.open else ("POST",))),
             upstream=pool.address,
             pool=pool,

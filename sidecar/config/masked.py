@@ -82,6 +82,7 @@ def _timeouts(route: Route) -> dict[str, float] | None:
 #: Keys of a route that are not fields of `Route`.
 _ROUTE_KEYS: Mapping[str, Callable[[Route], Any]] = {
     "path": lambda route: route.pattern,
+    "hosts": lambda route: [host.decode() for host in route.hosts],
     "verify": lambda route: "open" if route.open else route.preset or ("scheme" if route.verifier else "none"),
     "secrets": _secrets,
     "methods": lambda route: sorted(route.methods),

@@ -116,6 +116,7 @@ class RouteSettings:
 
     name: str = ""
     path: str = ""
+    hosts: tuple[str, ...] = ()
     verify: Scheme | Combination | str | None = None  #: the text `none` for a route without signatures
     secrets: tuple[SecretRef, ...] = ()
     tenant_files: TenantFileSettings | None = None  #: `secrets:` of a route with tenants

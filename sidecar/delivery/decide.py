@@ -16,7 +16,7 @@ from sidecar.outcomes import SHADOWED, Reason, Rejected
 from sidecar.routing.access import Waived, check_address, check_method, waive
 from sidecar.routing.client_certificate import check_certificate
 from sidecar.routing.client_ip import Client
-from sidecar.routing.routes import Route, RouteTable
+from sidecar.routing.routes import Route, RouteTable, host_name
 from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import key_problem
@@ -61,8 +61,10 @@ def with_secrets_of_tenant(decisions: Decisions) -> Route:
 
 def find_route(decisions: Decisions, routes: RouteTable) -> Rejected | None:
     """Stage 3: sets `route`, and the tenant with what checks its signatures."""
+    head = decisions.head
     try:
-        decisions.route = route = routes.find(decisions.head.path)
+        route = routes.find_on(host_name(head), head.path) if routes.by_host else routes.find(head.path)
+        decisions.route = route
     except Rejected as rejected:
         return rejected
     tenants = route.tenants

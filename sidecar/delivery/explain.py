@@ -320,7 +320,7 @@ def _report_route(explanation: Explanation, decisions: decide.Decisions, rejecte
     stage = _stage_of(rejected) if rejected is not None else ""
     if stage == "route":
         return False
-    explanation.passed("route", f"{route.name} ({route.pattern}) accepts {decisions.head.method}")
+    explanation.passed("route", f"{route.name} ({route.place}) accepts {decisions.head.method}")
     if stage == "allowlist":
         return False
     if route.allow is not None and client is None:

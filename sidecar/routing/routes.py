@@ -1,10 +1,11 @@
-"""Routes, and which of them handles a path."""
+"""Routes, and which of them handles a path on a host."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress, UpstreamSettings
 from sidecar.outcomes import Reason, Rejected, RejectionResponse
 from sidecar.replay.store import Replay
@@ -46,6 +47,7 @@ class Route:
     body_limit: int  #: bytes
     rejection: RejectionResponse
     verifier: Verifier | None  #: None for `verify: none` and `open: true`
+    hosts: tuple[bytes, ...] = ()  #: lower-case names, or `*.` and a domain for all names below it; empty: any host
     preset: str = ""
     open: bool = False
     allow: Networks | None = None
@@ -73,6 +75,11 @@ class Route:
         return self.verifier is not None and self.verifier.hides_path
 
     @property
+    def place(self) -> str:
+        """Hosts and path, for people."""
+        return f"{b'|'.join(self.hosts).decode()}{self.pattern}"
+
+    @property
     def secret_ids(self) -> list[str]:
         return [secret.id for secret in self.verifier.secrets] if self.verifier else []
 
@@ -87,46 +94,31 @@ class Route:
         return path.startswith(self.path) if self.prefix else path == self.path
 
 
-class RouteTable:
+class PathTable:
     """Finds a route by its exact raw path, otherwise by the prefix above it. Paths are never decoded or normalised."""
 
-    __slots__ = ("_exact", "_hides", "_lengths", "_prefixes", "_with_tenant", "routes")
+    __slots__ = ("_exact", "_lengths", "_prefixes", "_with_tenant")
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self.routes = tuple(routes)
-        self._exact = {route.path: route for route in self.routes if not route.prefix and not route.segments}
-        self._with_tenant = [route for route in self.routes if route.segments]
-        self._prefixes = {route.path: route for route in self.routes if route.prefix}
-        self._hides = any(route.hides_path for route in self.routes)
+        listed = list(routes)
+        self._exact = {route.path: route for route in listed if not route.prefix and not route.segments}
+        self._with_tenant = [route for route in listed if route.segments]
+        self._prefixes = {route.path: route for route in listed if route.prefix}
         #: Lengths of prefixes, longest first. Only these are tried, whatever the path: a sender may send 16 KiB of slashes.
         self._lengths = sorted({len(path) for path in self._prefixes}, reverse=True)
 
-    def find(self, path: bytes) -> Route:
-        """The route for a raw path. Raises `Rejected(no_route)`."""
+    def look_up(self, path: bytes) -> Route | None:
+        """The route for a raw path."""
         route = self._exact.get(path)
         if route is None and self._with_tenant:
-            for each in self._with_tenant:
-                if each.tenants is not None and each.tenants.takes(path):
-                    return each
-        if route is None and self._prefixes:
-            route = self._below_prefix(path)
-        if route is None:
-            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path))
-        return route
+            route = self._of_tenant(path)
+        return self._below_prefix(path) if route is None and self._prefixes else route
 
-    def shown_path(self, path: bytes) -> bytes:
-        """A raw path as log, traces and pages may show it: without a segment that is a secret.
-
-        As soon as one route has its secret in the path, a path that no route takes is shown up to its first segment, because
-        it may be that URL, mistyped.
-        """
-        if not self._hides:
-            return path
-        try:
-            route = self.find(path)
-        except Rejected:
-            return _first_segment(path) + HIDDEN
-        return route.path + HIDDEN if route.hides_path else path
+    def _of_tenant(self, path: bytes) -> Route | None:
+        for each in self._with_tenant:
+            if each.tenants is not None and each.tenants.takes(path):
+                return each
+        return None
 
     def _below_prefix(self, path: bytes) -> Route | None:
         for length in self._lengths:
@@ -164,31 +156,122 @@ def _first_segment(path: bytes) -> bytes:
     return b"/%b/" % first if first and rest.strip(b"/") else b"/"
 
 
+class RouteTable(PathTable):
+    """All routes. The paths of those without `hosts` are its own; each host has a table for the others."""
+
+    __slots__ = ("_anywhere", "_below", "_hiding", "_lengths_below", "_on", "by_host", "routes")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        super().__init__([route for route in self.routes if not route.hosts])
+        named: dict[bytes, list[Route]] = {}
+        for route in self.routes:
+            for host in route.hosts:
+                named.setdefault(host, []).append(route)
+        self.by_host = bool(named)  #: whether the host of a request matters
+        self._on = {host: PathTable(listed) for host, listed in named.items() if not host.startswith(b"*")}
+        self._below = {host[1:]: PathTable(listed) for host, listed in named.items() if host.startswith(b"*")}
+        #: Lengths of `.example.com`: only these ends of a host are tried, however many dots a sender writes.
+        self._lengths_below = sorted({len(domain) for domain in self._below})
+        hiding = [route for route in self.routes if route.hides_path]
+        #: Those with a secret in the path, and all, whatever their hosts; None if none has.
+        self._hiding = PathTable(hiding) if hiding else None
+        self._anywhere = PathTable(self.routes) if hiding else None
+
+    def shown_path(self, path: bytes) -> bytes:
+        """A raw path as log, traces and pages may show it: without a segment that is a secret.
+
+        As soon as one route has its secret in the path, a path that no route takes is shown up to its first segment, because
+        it may be that URL, mistyped.
+        """
+        if self._hiding is None or self._anywhere is None:
+            return path
+        route = self._hiding.look_up(path)
+        if route is not None:
+            return route.path + HIDDEN
+        return path if self._anywhere.look_up(path) is not None else _first_segment(path) + HIDDEN
+
+    def find(self, path: bytes) -> Route:
+        """The route for a raw path, among those without `hosts`. Raises `Rejected(no_route)`."""
+        route = self._exact.get(path)
+        if route is None and self._with_tenant:
+            route = self._of_tenant(path)
+        if route is None and self._prefixes:
+            route = self._below_prefix(path)
+        if route is None:
+            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path))
+        return route
+
+    def find_on(self, host: bytes, path: bytes) -> Route:
+        """The route for a raw path on a host, as `host_name` returns it. Raises `Rejected(no_route)`.
+
+        Routes don't overlap, so the order in which the tables are asked doesn't matter.
+        """
+        route = self.look_up(path)
+        if route is None and (named := self._on.get(host)) is not None:
+            route = named.look_up(path)
+        if route is not None:
+            return route
+        for length in self._lengths_below:
+            below = self._below.get(host[-length:]) if len(host) > length else None
+            if below is not None and (route := below.look_up(path)) is not None:
+                return route
+        raise Rejected(Reason.NO_ROUTE, "no route has this path on this host")
+
+
+def host_name(head: RequestHead) -> bytes:
+    """The host that a request is for: in lower case, without its port and a final dot; empty if it names none (HTTP/1.0)."""
+    values = head.values(b"host")
+    if not values:
+        return b""
+    name = values[0].lower()
+    name = name[: name.find(b"]") + 1] if name.startswith(b"[") else name.partition(b":")[0]
+    return name.removesuffix(b".")
+
+
 def find_overlaps(routes: Sequence[Route]) -> list[tuple[int, int]]:
-    """Pairs of indices of routes that can match the same path.
+    """Pairs of indices of routes that can match the same path on the same host.
 
     Overlaps are unsafe, because receivers unescape paths: `/hooks/begin%69` would be verified by the route `/hooks/*` and
     reach the receiver's handler that `/hooks/begini` protects.
     """
-    order = sorted(
-        (i for i in range(len(routes)) if not routes[i].segments), key=lambda i: (routes[i].path, not routes[i].prefix)
-    )
-    pairs: list[tuple[int, int]] = []
+    anywhere = [index for index, route in enumerate(routes) if not route.hosts]
+    pairs = _overlaps_of_paths(routes, anywhere)
+    named: dict[bytes, list[int]] = {}
+    for index, route in enumerate(routes):
+        for host in route.hosts:
+            named.setdefault(host, []).append(index)
+    for host in named:
+        # Of two hosts that overlap, one is the other or is below it.
+        together = {index for pattern in (host, *_domains_above(host)) for index in named.get(pattern, ())}
+        pairs |= _overlaps_of_paths(routes, sorted([*anywhere, *together]))
+    return sorted(pairs)
+
+
+def _domains_above(host: bytes) -> list[bytes]:
+    """`a.b.example`, or `*.a.b.example`, → `*.b.example`, `*.example`, and `*.a.b.example` for the latter."""
+    labels = host.split(b".")
+    return [b".".join((b"*", *labels[start:])) for start in range(1, len(labels))]
+
+
+def _overlaps_of_paths(routes: Sequence[Route], indices: Sequence[int]) -> set[tuple[int, int]]:
+    order = sorted((i for i in indices if not routes[i].segments), key=lambda i: (routes[i].path, not routes[i].prefix))
+    pairs: set[tuple[int, int]] = set()
     above: list[int] = []
     for i in order:
         while above and not routes[above[-1]].matches(routes[i].path):
             above.pop()
         if above:
-            pairs.append((min(above[-1], i), max(above[-1], i)))
+            pairs.add((min(above[-1], i), max(above[-1], i)))
         above.append(i)
-    pairs += [
+    pairs |= {
         (min(one, other), max(one, other))
-        for one, route in enumerate(routes)
-        if route.segments
-        for other in range(len(routes))
-        if other != one and (other < one or not routes[other].segments) and _meet(route, routes[other])
-    ]
-    return sorted(pairs)
+        for one in indices
+        if routes[one].segments
+        for other in indices
+        if other != one and (other < one or not routes[other].segments) and _meet(routes[one], routes[other])
+    }
+    return pairs
 
 
 def _meet(route: Route, other: Route) -> bool:

@@ -385,6 +385,8 @@ CONFIG = {
         {"path": "/shadow", "verify": "github", "secrets": [{"env": "SECRET"}], "mode": "shadow"},
         {"path": "/small", "verify": "github", "secrets": [{"env": "SECRET"}], "limits": {"body": 5}},
         {"path": "/open", "open": True, "methods": ["POST"]},
+        {"path": "/hosted", "hosts": ["a.example"], "open": True, "methods": ["POST"]},
+        {"path": "/hosted", "name": "other", "hosts": ["*.b.example"], "verify": "none", "allow": ["192.0.2.1/32"]},
         {"path": "/network", "verify": "none", "allow": ["203.0.113.0/24"]},
     ],
 }
@@ -440,6 +442,7 @@ def test_explain_refuses_whom_the_allowlist_refuses(explain: Callable[..., Any])
     [
         ("/nothing", "no_route"),
         ("/github/", "no_route"),
+        ("/hosted", "no_route"),
         ("/small", "body_too_large"),
         ("/github#x", "malformed_request"),
     ],
@@ -452,6 +455,16 @@ def test_explain_tells_what_passes_unverified(explain: Callable[..., Any]) -> No
     assert "everything passes" in why(explain("/open", signed=False), "verify")
     assert explain("/network", "--client-ip", "203.0.113.1", signed=False)["verdict"] == "accepted"
     assert explain("/network", "--client-ip", "203.0.114.1", signed=False)["reason"] == "ip_not_allowed"
+
+
+def test_explain_finds_the_route_of_a_host(run: Run, tmp_path: Path, explain: Callable[..., Any], body: str) -> None:
+    del explain  # it writes the configuration
+    for host, outcome in (("a.example", "accepted"), ("A.example:80", "accepted"), ("b.example", "rejected")):
+        file = tmp_path / "request"
+        file.write_bytes(b"POST /hosted HTTP/1.1\r\nHost: %b\r\nContent-Length: 0\r\n\r\n" % host.encode())
+        said = json.loads(run("explain", "--config", str(tmp_path / "sidecar.yaml"), "--json", str(file)).out)
+        assert said["verdict"] == outcome, said
+    assert why(said, "route") == "rejected: no route has this path on this host"
 
 
 def test_explain_says_that_shadow_mode_forwards_all_the_same(explain: Callable[..., Any]) -> None:
@@ -476,14 +489,16 @@ def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
         {"path": "/shadow", "verify": "github", "secrets": [{"env": "SECRET"}], "mode": "shadow"},
         {"path": "/network", "verify": "none", "allow": ["203.0.113.0/24"]},
         {"path": "/open", "open": True},
+        {"path": "/open", "name": "elsewhere", "hosts": ["a.example", "*.b.example"], "open": True},
     ]
+    routes[4]["hosts"] = ["c.example"]
     file = tmp_path / "sidecar.yaml"
     file.write_text(json.dumps({"upstream": "http://127.0.0.1:3000", "routes": routes}))
     checked = run("check", "--no-secrets", str(file))
     assert (checked.status, checked.err) == (0, "")
     lines = checked.out.splitlines()
     assert lines[:2] == [f"{file}: ok", "  listen [::]:8080, admin [::]:9090"]
-    assert [line.replace(" -> http://127.0.0.1:3000: ", " -> ") for line in lines[2:7]] == [
+    assert [line.replace(" -> http://127.0.0.1:3000: ", " -> ") for line in lines[2:8]] == [
         (
             "  github: POST /github -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets current, previous; "
             "from 203.0.113.0/24; at most once in 600 s"
@@ -494,7 +509,8 @@ def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
         ),
         "  shadow: POST /shadow -> github (HMAC-SHA256 in X-Hub-Signature-256); secrets SECRET; SHADOW: rejects nothing",
         "  network: POST /network -> no signature, address only; from 203.0.113.0/24",
-        "  open: GET/HEAD/POST /open -> OPEN: nothing is verified",
+        "  open: GET/HEAD/POST c.example/open -> OPEN: nothing is verified",
+        "  elsewhere: GET/HEAD/POST a.example|*.b.example/open -> OPEN: nothing is verified",
     ]
     file.write_text("upstream: x\nrouts: []\n")
     wrong = run("check", str(file))

@@ -524,6 +524,22 @@ def test_presets_that_sign_a_header_next_to_something_else_are_warned_about(load
             assert f" with no text between {ADJACENT[preset]}, so a recording verifies " in found[0]
 
 
+def test_an_open_route_on_another_host_of_the_same_receiver_is_warned_about(load: Load) -> None:
+    """Senders choose the Host, so it must be the receiver that tells the hosts apart."""
+    text = (
+        "upstream: http://127.0.0.1:3000\nroutes:\n"
+        "  - {name: a, path: /hooks/acme, hosts: [a.example], verify: github, secrets: [{env: GOOD}]}\n"
+        "  - {name: b, path: /hooks/*, hosts: [b.example], open: true%s}\n"
+    )
+    expected = (
+        "4: routes[1].open: forwards 'b.example/hooks/*' unverified to the receiver that gets 'a.example/hooks/acme' of "
+        "routes[0] verified, and senders choose the host; have the receiver check the host, or use different paths"
+    )
+    assert warnings(load(text % "")) == [expected]
+    elsewhere = warnings(load(text % ", upstream: 'http://127.0.0.1:3001'"))
+    assert elsewhere == []
+
+
 @pytest.mark.parametrize(
     ("preset", "mode", "warned"),
     [("asana", "pass", True), ("meta", "pass", True), ("slack", "pass", False), ("meta", "answer", False)],

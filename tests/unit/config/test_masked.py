@@ -71,7 +71,7 @@ def test_the_view_is_json_of_a_fixed_shape(config: Config) -> None:
         "workers",
     ]  # fmt: skip
     assert sorted(shown["routes"][0]) == [
-        "allow", "body", "capture", "client_certificate", "headers", "methods", "mode", "name", "path", "reject", "replay",
+        "allow", "body", "capture", "client_certificate", "headers", "hosts", "methods", "mode", "name", "path", "reject", "replay",
         "secrets", "sign",
         "timeouts", "upstream", "verify",
     ]  # fmt: skip
