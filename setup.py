@@ -13,6 +13,7 @@ from setuptools.errors import BaseError, CCompilerError
 
 #: Dotted names below `sidecar`. The Makefile reads these lines as well.
 MODULES = [
+    "delivery.authorize",
     "delivery.body",
     "delivery.decide",
     "delivery.delivery",
@@ -44,6 +45,7 @@ MODULES = [
     "routing.client_certificate",
     "routing.client_ip",
     "routing.networks",
+    "routing.question",
     "routing.receiver_headers",
     "routing.refusal_limit",
     "routing.routes",

@@ -24,6 +24,7 @@ class Outcome(HashableStrEnum):
     DUPLICATE = "duplicate"  # a copy of a delivery that the upstream accepted; the sender gets 200
     REJECTED = "rejected"  # rejected here, the upstream saw nothing
     FAILED = "failed"  # verified, but the upstream did not respond
+    ALLOWED = "allowed"  # on the authorize listener alone, beside `rejected`: the gateway may forward it
 
 
 class Reason(HashableStrEnum):
@@ -58,6 +59,7 @@ class Reason(HashableStrEnum):
     CLIENT_DISCONNECTED = "client_disconnected"
     INTERNAL_ERROR = "internal_error"
     CLIENT_CERTIFICATE_MISMATCH = "client_certificate_mismatch"
+    BODY_NOT_FORWARDED = "body_not_forwarded"  # of the authorize listener alone
 
 
 class Response(NamedTuple):
@@ -91,6 +93,7 @@ VERIFICATION: Final = frozenset(
         Reason.TIMESTAMP_IN_FUTURE,
         Reason.TOKEN_MISMATCH,
         Reason.CLIENT_CERTIFICATE_MISMATCH,
+        Reason.BODY_NOT_FORWARDED,
     }
 )
 
@@ -140,12 +143,21 @@ def outcome_of(reason: Reason) -> Outcome:
     return Outcome.FAILED if reason in _FAILED else Outcome.REJECTED
 
 
-#: Every pair of outcome and reason that a delivery can end with.
+#: Every pair of outcome and reason that a delivery can end with. Questions on the authorize listener have `QUESTION_ENDS`.
 ENDS: Final[tuple[tuple[Outcome, Reason | None], ...]] = (
     (Outcome.ACCEPTED, None),
-    *((outcome_of(reason), reason) for reason in Reason),
+    *((outcome_of(reason), reason) for reason in Reason if reason is not Reason.BODY_NOT_FORWARDED),
     (Outcome.REJECTED, Reason.REPLAYED),  # the first copy is still at the upstream: 409
     (Outcome.FAILED, Reason.DRAINING),  # cut off in flight at the end of `drain`
+)
+
+
+_OF_THE_UPSTREAM: Final = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_BROKE})
+
+#: The reasons with which a gateway's question can be rejected, and None for one that is allowed.
+QUESTION_ENDS: Final[tuple[Reason | None, ...]] = (
+    None,
+    *(reason for reason in Reason if reason not in _OF_THE_UPSTREAM),
 )
 
 

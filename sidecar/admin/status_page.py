@@ -19,7 +19,7 @@ from sidecar.config.problems import Problem
 from sidecar.config.settings import Config
 from sidecar.routing.routes import Route
 from sidecar.secret import mask_url
-from sidecar.telemetry.metrics import ACCEPTED_AT, END_AT, LAST_USED, MATCHES, SHADOW_AT, Block
+from sidecar.telemetry.metrics import ACCEPTED_AT, END_AT, LAST_USED, MATCHES, QUESTION_AT, SHADOW_AT, Block
 from sidecar.telemetry.recent_rejections import RecentRejection
 
 
@@ -155,7 +155,7 @@ def draw_route(it: Route, counts: Block, rates: Sequence[float], secrets: Mappin
         name=it.name,
         path=it.place,
         tags=join(markup('<span class="{kind}">{tag}</span> ', kind=kind, tag=tag) for tag, kind in tags),
-        upstream=it.upstream,
+        upstream=it.upstream if it.forwards else "gateways that ask about it",
         counts=_draw_counts(counts, rates),
         secrets=_draw_secrets(it, secrets),
     )
@@ -228,6 +228,10 @@ def _draw_counts(counts: Block, rates: Sequence[float]) -> Markup:
     for (outcome, reason), place in END_AT.items():
         if reason is not None and counts[place]:
             seen.append((counts[place], rates[place], outcome, reason))
+    for asked, place in QUESTION_AT.items():
+        if counts[place]:
+            kind = "rejected" if asked else "allowed"
+            seen.append((counts[place], rates[place], kind, f"{asked or ''} (asked by gateways)".strip()))
     for shadowed, place in SHADOW_AT.items():
         if counts[place]:
             seen.append((counts[place], rates[place], "shadow", shadowed))

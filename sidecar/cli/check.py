@@ -100,7 +100,7 @@ def _describe_replay(replay: Replay) -> str:
 
 def describe_routes(config: Config) -> str:
     """What each route will do, one line each."""
-    lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}"]
+    lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}{_describe_authorize(config)}"]
     for route in config.routes.routes:
         if route.open:
             how = "OPEN: nothing is verified"
@@ -116,8 +116,9 @@ def describe_routes(config: Config) -> str:
         rejection = f"; rejects with {route.rejection.status}" if route.rejection != DEFAULT_REJECTION else ""
         shadow = "; SHADOW: rejects nothing" if route.shadow else ""
         methods = "/".join(sorted(route.methods))
+        receiver = route.upstream if route.forwards else "(gateways only)"
         lines.append(
-            f"  {route.name}: {methods} {route.place} -> {route.upstream}: {how}{senders}{replay}{signed}{rejection}{shadow}"
+            f"  {route.name}: {methods} {route.place} -> {receiver}: {how}{senders}{replay}{signed}{rejection}{shadow}"
         )
     lines += [f"  warning: {warning}" for warning in config.warnings]
     return "\n".join(lines)
@@ -133,3 +134,11 @@ def describe_verifier(verifier: Verifier) -> str:
         for name, member in zip(verifier.names, verifier.members(), strict=True)
     ]
     return f"{'any' if verifier.combine is Combine.ANY else 'all'} of {f' {verifier.combine.word} '.join(each)}"
+
+
+def _describe_authorize(config: Config) -> str:
+    settings = config.authorize
+    if settings is None:
+        return ""
+    prefix = f" below {settings.path_prefix}" if settings.path_prefix else ""
+    return f", authorize {settings.listen}{prefix} ({settings.form})"

@@ -10,16 +10,20 @@ from collections.abc import Iterable, Sequence
 
 from sidecar.config.combination import NO_SCHEME, Combination
 from sidecar.config.problems import Path, Report
-from sidecar.config.settings import RESEND, FileSettings, ReplayBy, RouteMode, RouteSettings
+from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import UpstreamAddress
+from sidecar.routing.question import QuestionForm
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.composite import Combine, name_schemes
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Evidence, Scheme
 from sidecar.verify.template import describe_template
+
+#: The status of `reject: resend` unless the preset says otherwise: a temporary failure, after which most providers send again.
+RESEND_STATUS = 503
 
 # -- the whole file --
 
@@ -27,10 +31,17 @@ from sidecar.verify.template import describe_template
 def check_listeners(file: FileSettings, report: Report) -> None:
     """Each listener has its own address, and no upstream is one of them."""
     valid = {key: address for key, address in _listeners(file) if not report.is_wrong((key,))}
-    if len(valid) == 2 and _collide(file.listen, file.admin):
+    own = list(valid.values())
+    if "listen" in valid and "admin" in valid and _collide(file.listen, file.admin):
         report.add(("admin",), f"{file.admin} is also the data listener ({file.listen}); use different ports")
+    if file.authorize is not None:
+        address = file.authorize.listen
+        own.append(address)
+        for key, what in (("listen", "data"), ("admin", "admin")):
+            if key in valid and _collide(valid[key], address):
+                report.add(("authorize",), f"{address} is also the {what} listener ({valid[key]}); use different ports")
     for at, upstream in _upstreams(file):
-        for listener in valid.values():
+        for listener in own:
             if _is_ourselves(upstream, listener):
                 report.add(at, f"{upstream} is this sidecar's own listener ({listener}); use the receiver's address")
 
@@ -39,6 +50,11 @@ def check_proxies(file: FileSettings, report: Report) -> None:
     """What only trusted proxies can say needs trusted proxies."""
     if report.is_given(("trusted_proxies",)):
         return
+    if file.authorize is not None and file.authorize.form is QuestionForm.FORWARD_AUTH:
+        report.add(
+            ("authorize", "form"),
+            "is believed from trusted proxies only; add `trusted_proxies: [the gateways' networks]`",
+        )
     for key, used in (
         ("client_ip_header", report.is_given(("client_ip_header",))),
         ("proxy_protocol", file.proxy_protocol),
@@ -117,14 +133,14 @@ def _check_route_timeouts(at: Path, route: RouteSettings, report: Report) -> Non
 
 def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
     """Everything that one route can have wrong, with the settings of the whole file."""
-    _check_upstream(at, report)
+    _check_upstream(at, file, report)
     _check_purpose(at, route, report)
     _check_path((*at, "path"), route, report)
     _check_public_url(at, route, file, report)
     _check_secret_ids(at, route, report)
     _check_combination(at, route, report)
     _check_token_in_path(at, route, report)
-    _check_replay(at, route, report)
+    _check_replay(at, route, file, report)
     _check_unavailable(at, route, file, report)
     _check_headers((*at, "headers", "set"), route, file, report)
     _check_capture((*at, "capture"), route, report)
@@ -132,10 +148,14 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_evidence(at, route, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
+    if file.authorize is not None:
+        _check_question(at, route, report)
 
 
-def _check_upstream(at: Path, report: Report) -> None:
-    if not report.is_given((*at, "upstream")) and not report.is_given(("upstream",)):
+def _check_upstream(at: Path, file: FileSettings, report: Report) -> None:
+    """Only gateways can ask about a route without one."""
+    asked = file.authorize is not None or report.is_wrong(("authorize",))
+    if not report.is_given((*at, "upstream")) and not report.is_given(("upstream",)) and not asked:
         report.add(
             at, "has no upstream; set `upstream` for all routes or for this one, for example http://127.0.0.1:3000"
         )
@@ -241,7 +261,48 @@ def can_replay(route: RouteSettings) -> bool:
     return bool(route.weakest) and not any(scheme.signature.kind.bearer for scheme in route.weakest)
 
 
-def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
+def _check_question(at: Path, route: RouteSettings, report: Report) -> None:
+    """What a gateway that asks can't pass on."""
+    scheme = route.scheme
+    own = [shape for each in route.schemes for shape in each.handshake]
+    shapes = [*own, *route.added_handshakes] if route.handshake is not HandshakeMode.PASS else []
+    if any(not shape.signed or shape.computed is not None for shape in shapes):
+        report.warn(
+            at,
+            "gets no response to the provider's handshake through `authorize`, because gateways pass none on; let this "
+            "path pass through the data listener (`listen`), or set `handshake: pass` so that the receiver responds",
+        )
+    if route.reject == RESEND and resend_status(scheme) >= 500:
+        report.warn(
+            (*at, "reject"),
+            "has a status of 500 or more, which Envoy takes for a failure of the authorizer: it answers with its own "
+            "status_on_error, and with failure_mode_allow it forwards what was rejected; remove it, or set "
+            "status_on_error and never failure_mode_allow",
+        )
+
+
+def resend_status(scheme: Scheme | None) -> int:
+    """The status of `reject: resend`."""
+    if scheme is not None and scheme.delivery.resend_status is not None:
+        return scheme.delivery.resend_status
+    # A response that the provider requires stays: another one would fail its probes, and it counts this one as a failure too.
+    return scheme.reject.status if scheme is not None and scheme.reject is not None else RESEND_STATUS
+
+
+def _check_on_failure(at: Path, replay: ReplaySettings, file: FileSettings, report: Report) -> None:
+    asked = file.authorize is not None or report.is_wrong(("authorize",))
+    if asked and replay.on_failure is None:
+        report.add(
+            (*at, "replay"),
+            "needs `on_failure` beside `authorize`, because nobody reports what the receiver responded: {for: 10m, "
+            "on_failure: lost} rejects every copy of what was allowed, also if the receiver failed; allow_repeat rejects "
+            "copies only while the receiver may be at work",
+        )
+    elif not asked and replay.on_failure is not None:
+        report.add((*at, "replay", "on_failure"), "can't be used without `authorize`; remove it")
+
+
+def _check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
     if route.replay is None:
         if route.replay_fail_open is not None and not report.is_given((*at, "replay")):
             report.add((*at, "replay_fail_open"), "can't be used without `replay`; remove it, or add `replay: 10m`")
@@ -257,6 +318,7 @@ def _check_replay(at: Path, route: RouteSettings, report: Report) -> None:
                 else "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
             )
         return
+    _check_on_failure(at, route.replay, file, report)
     if route.replay.by is ReplayBy.DELIVERY_ID:
         return
     if isinstance(route.verify, Combination) and route.verify.combine is Combine.ANY:

@@ -35,6 +35,7 @@ from sidecar.config.fields.text import (
     Label,
     Method,
     NonEmpty,
+    PathPrefix,
     RoutePath,
     TenantFileName,
 )
@@ -46,6 +47,7 @@ from sidecar.config.secrets import SecretRef
 from sidecar.config.settings import (
     RESEND,
     AccountSettings,
+    AuthorizeSettings,
     FileSettings,
     Limits,
     RangesSettings,
@@ -60,7 +62,9 @@ from sidecar.config.settings import (
 )
 from sidecar.config.tenant_files import TenantFileSettings
 from sidecar.http1.upstream import Timeouts
+from sidecar.replay.store import OnFailure
 from sidecar.routing.client_certificate import ClientCertificate
+from sidecar.routing.question import QuestionForm
 from sidecar.routing.routes import Capture
 from sidecar.telemetry.log import Level, LogFormat, LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
@@ -164,8 +168,14 @@ REPLAY = Section(
             "recording can change if it is not signed",
             default=ReplayBy.MESSAGE,
         ),
+        "on_failure": Key(
+            Choice(OnFailure),
+            "only with authorize, and required there: what becomes of a delivery that was allowed and the receiver "
+            "failed at, which nobody reports: lost (copies are rejected all the same) or allow_repeat (copies are "
+            "rejected only while the receiver may be at work)",
+        ),
     },
-    make=lambda given: ReplaySettings(given["for"], given.get("by", ReplayBy.MESSAGE)),
+    make=lambda given: ReplaySettings(given["for"], given.get("by", ReplayBy.MESSAGE), given.get("on_failure")),
 )
 
 
@@ -284,7 +294,7 @@ ROUTE = Section(
         "replay": Key(
             ShortOrSection("duration or keys", Duration(), REPLAY, ReplaySettings),
             "for how long a delivery that the receiver accepted is not forwarded again; default: off",
-            ["10m"],
+            ["10m", {"for": "10m", "on_failure": "lost"}],
         ),
         "replay_fail_open": Key(
             Flag(),
@@ -315,6 +325,23 @@ ROUTE = Section(
         ),
     },
     make=_make_route,
+)
+
+AUTHORIZE = Section(
+    AuthorizeSettings,
+    {
+        "listen": Key(Listen(), "where gateways ask"),
+        "path_prefix": Key(
+            PathPrefix(),
+            "what Envoy puts before the path of each question (path_prefix, Istio pathPrefix)",
+            ["/authorize"],
+        ),
+        "form": Key(
+            Choice(QuestionForm),
+            "what a question is like: envoy (the delivery itself), forward-auth (X-Forwarded-Method and -Uri of a trusted "
+            "proxy), or any of both",
+        ),
+    },
 )
 
 LIMITS = Section(
@@ -413,6 +440,11 @@ CONFIG = Section(
         "admin": Key(
             Listen(),
             "the admin listener: probes, metrics, status page, delivery test; never expose it to the internet",
+        ),
+        "authorize": Key(
+            AUTHORIZE,
+            "a listener that judges by the same routes and never forwards, for gateways that ask: Envoy ext_authz over "
+            "HTTP, Traefik forwardAuth; default: off",
         ),
         "admin_hosts": Key(
             Items(HostPattern()),

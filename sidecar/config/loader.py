@@ -27,6 +27,7 @@ from sidecar.config.checks import (
     check_route,
     check_timeouts,
     check_workers,
+    resend_status,
 )
 from sidecar.config.combination import Combination
 from sidecar.config.files import ReadFile, read_file
@@ -61,8 +62,6 @@ from sidecar.verify.verifier import Verifier
 
 #: A route with a mistake in its upstream is checked all the same, with this one.
 _NO_UPSTREAM = UpstreamAddress("http", "", 0, "")
-#: The status of `reject: resend` unless the preset says otherwise: a temporary failure, after which most providers send again.
-_RESEND_STATUS = 503
 
 
 def load_config(
@@ -339,7 +338,8 @@ class _Builder:
         if route.replay is None or not can_replay(route):
             return None
         fail_open = self.settings.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
-        return Replay(route.replay.seconds, fail_open, route.replay.by is ReplayBy.DELIVERY_ID)
+        by_id = route.replay.by is ReplayBy.DELIVERY_ID
+        return Replay(route.replay.seconds, fail_open, by_id, route.replay.on_failure)
 
     def _make_headers(self, at: Path, route: RouteSettings, signer: UpstreamSigner | None) -> ReceiverHeaders | None:
         settings = route.headers
@@ -457,10 +457,7 @@ def _make_rejection(route: RouteSettings) -> RejectionResponse:
 def resend_response(scheme: Scheme | None) -> RejectionResponse:
     """The response of `reject: resend`."""
     required = scheme.reject if scheme is not None else None
-    if scheme is not None and scheme.delivery.resend_status is not None:
-        return (required or DEFAULT_REJECTION)._replace(status=scheme.delivery.resend_status)
-    # A response that the provider requires stays: another one would fail its probes, and it counts this one as a failure too.
-    return required or DEFAULT_REJECTION._replace(status=_RESEND_STATUS)
+    return (required or DEFAULT_REJECTION)._replace(status=resend_status(scheme))
 
 
 def _name_from_path(path: str) -> str:

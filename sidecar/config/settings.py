@@ -19,10 +19,11 @@ from sidecar.config.secrets import SecretRef
 from sidecar.config.tenant_files import TenantDirectory, TenantFileSettings
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts
-from sidecar.replay.store import StoreAddress
+from sidecar.replay.store import OnFailure, StoreAddress
 from sidecar.routing.client_certificate import ClientCertificate
 from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
+from sidecar.routing.question import QuestionForm
 from sidecar.routing.refusal_limit import Rate
 from sidecar.routing.routes import Capture, RouteTable
 from sidecar.secret import Secret
@@ -34,6 +35,7 @@ from sidecar.verify.scheme import Scheme
 
 DEFAULT_LISTEN = ListenAddress("::", 8080)
 DEFAULT_ADMIN = ListenAddress("::", 9090)
+DEFAULT_AUTHORIZE = ListenAddress("::", 8081)
 
 
 class RouteMode(StrEnum):
@@ -51,6 +53,15 @@ class Limits:
     header_timeout: float = 10.0
     body_timeout: float = 30.0
     refusals: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizeSettings:
+    """`authorize:`, the listener that gateways ask. `path_prefix` is empty or begins with a slash, and ends without one."""
+
+    listen: ListenAddress = DEFAULT_AUTHORIZE
+    path_prefix: str = ""
+    form: QuestionForm = QuestionForm.ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,7 @@ class ReplaySettings:
 
     seconds: float
     by: ReplayBy = ReplayBy.MESSAGE
+    on_failure: OnFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,7 @@ class CommonSettings:
 
     listen: ListenAddress = DEFAULT_LISTEN
     admin: ListenAddress = DEFAULT_ADMIN
+    authorize: AuthorizeSettings | None = None
     admin_hosts: tuple[str, ...] = ()
     proxy_protocol: bool = False
     ip_ranges: RangesSettings = RangesSettings()

@@ -10,6 +10,7 @@ from sidecar.delivery.decide import Decisions
 from sidecar.delivery.snapshot import Snapshot
 from sidecar.http1.incoming import Incoming
 from sidecar.replay.once import ReplayTurn
+from sidecar.routing.question import Question
 from sidecar.telemetry.record import DeliveryRecord
 from sidecar.verify.verifier import MAX_SCHEMES, Verifier
 
@@ -35,6 +36,7 @@ class Delivery(Decisions):
     """
 
     turn: ReplayTurn | None = None  #: on a route with `replay:`, from stage 7 on
+    question: Question | None = None  #: on the authorize listener: what a gateway asked about
 
     def __init__(self, incoming: Incoming, snapshot: Snapshot, record: DeliveryRecord, body: Body) -> None:
         self.head = incoming.head

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from sidecar.delivery import decide
@@ -16,7 +16,7 @@ from sidecar.replay.store import Store, StoreUnavailableError
 from sidecar.routing.access import Waived
 from sidecar.verify.standard_webhooks import message_id
 from sidecar.verify.upstream_request import UpstreamRequest
-from sidecar.verify.verifier import ReplayKeys, Verified
+from sidecar.verify.verifier import Verified
 
 #: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
 #: that is killed leaves its claims behind for that long.
@@ -31,9 +31,10 @@ class Forwarder:
         self._now = now
         self._monotonic = monotonic
 
-    async def claim_turn(self, delivery: Delivery) -> None:
+    async def claim_turn(self, delivery: Delivery, longest: float, *, wait: bool) -> None:
         """Stage 7, of a verified delivery on a route with `replay:`. Sets `turn`, which must be ended or abandoned.
 
+        `longest` is for how many seconds the delivery can be with its receiver. A copy waits for its end with `wait`.
         Raises `Rejected` for a copy. If the store can't be reached and the route says so, the delivery goes on unchecked.
         """
         route, claim = delivery.route, delivery.claim
@@ -48,7 +49,8 @@ class Forwarder:
             if not ident and deciding.scheme.signature.kind.bearer:
                 return  # nothing tells it from a similar one
             if ident:
-                await self._begin_turn(delivery, ReplayKeys(_fingerprint_of_id(delivery.scope, ident)))
+                turn = ReplayTurn(self._replays, _fingerprint_of_id(delivery.scope, ident), route.replay, route.name)
+                await _begin_turn(delivery, turn, longest, wait=wait)
                 return
         others = deciding.other_fingerprints(delivery.head, scope=delivery.scope)
         keys = await delivery.compute(
@@ -61,23 +63,8 @@ class Forwarder:
                 scope=delivery.scope,
             )
         )
-        await self._begin_turn(delivery, keys, others)
-
-    async def _begin_turn(self, delivery: Delivery, keys: ReplayKeys, others: Sequence[bytes] = ()) -> None:
-        """Claims the turn of a delivery, as `claim_turn` says."""
-        route = delivery.route
-        assert route.replay is not None
         turn = ReplayTurn(self._replays, keys.own, route.replay, route.name, others, items=keys.items, also=keys.also)
-        try:
-            longest = delivery.snapshot.upstreams[route].longest
-            await turn.begin(longest + PENDING_MARGIN, wait=not route.shadow)
-        except StoreUnavailableError as error:
-            if not route.replay.fail_open:
-                raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
-            delivery.record.unchecked = True
-            delivery.record.detail = f"forwarded unchecked: {error}"
-            return
-        delivery.turn = turn
+        await _begin_turn(delivery, turn, longest, wait=wait)
 
     async def forward(self, delivery: Delivery) -> None:
         """Stages 8 and 9. Raises `Rejected` before the response has begun, `Aborted` after."""
@@ -87,7 +74,7 @@ class Forwarder:
         began = self._monotonic()
         if record.trace is not None:
             record.trace.upstream_began = began
-        signed = await self._sign(delivery, permission) if delivery.route.upstream_signer is not None else b""
+        signed = await self.sign(delivery, permission) if delivery.route.upstream_signer is not None else b""
         upstream = delivery.snapshot.upstreams[delivery.route]
         head = upstream_head(delivery, permission, signed)
         connection = await upstream.send(head, body.pieces, body.size, no_body=record.method == "HEAD")
@@ -106,11 +93,25 @@ class Forwarder:
             upstream.finish(connection)
             record.upstream_seconds = self._monotonic() - began
 
-    async def _sign(self, delivery: Delivery, permission: Verified | Waived) -> bytes:
+    async def sign(self, delivery: Delivery, permission: Verified | Waived) -> bytes:
         """The header lines that sign a delivery for the receiver; none for one that nothing vouches for."""
         if isinstance(permission, Waived) and not permission.admitted:
             return b""
         return await delivery.compute(functools.partial(_signature_lines, delivery, self._now()))
+
+
+async def _begin_turn(delivery: Delivery, turn: ReplayTurn, longest: float, *, wait: bool) -> None:
+    """Claims a delivery's turn, as `claim_turn` says."""
+    replay = delivery.route.replay
+    try:
+        await turn.begin(longest + PENDING_MARGIN, wait=wait)
+    except StoreUnavailableError as error:
+        if replay is None or not replay.fail_open:
+            raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
+        delivery.record.unchecked = True
+        delivery.record.detail = f"forwarded unchecked: {error}"
+        return
+    delivery.turn = turn
 
 
 def _fingerprint_of_id(scope: str, ident: bytes) -> bytes:

@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
 
 from sidecar.delivery import decide
 from sidecar.delivery.body import Body, Budget
@@ -11,18 +12,21 @@ from sidecar.delivery.delivery import SMALL_BYTES, Delivery
 from sidecar.delivery.forward import Forwarder
 from sidecar.delivery.recorder import Recorder, note_end, place_of
 from sidecar.delivery.responses import answer_handshake, send_rejection, unparsed_rejection
-from sidecar.delivery.snapshot import CurrentSnapshot
+from sidecar.delivery.snapshot import CurrentSnapshot, Snapshot
 from sidecar.delivery.throttle import Throttle
 from sidecar.http1.incoming import Incoming
 from sidecar.outcomes import Aborted, HandshakeResult, Outcome, Reason, Rejected
 from sidecar.replay.store import Store
+from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 
 
 class Proxy:
-    """The application of the data listener."""
+    """The application of the data listener. `Authorizer` answers the questions of gateways by the same line."""
+
+    authorizes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -35,10 +39,14 @@ class Proxy:
         replays: Store,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder` is that of another listener, so that both count and log as one."""
         self.draining = False
         self.cut_off = 0  #: deliveries that were cut off at the end of the drain
-        self.recorder = Recorder(log=log, metrics=metrics, rejections=rejections, now=now, monotonic=monotonic)
+        self.recorder = recorder or Recorder(
+            log=log, metrics=metrics, rejections=rejections, now=now, monotonic=monotonic
+        )
         self._current = current
         self._budget = budget
         self._gauges = metrics.gauges
@@ -49,7 +57,7 @@ class Proxy:
 
     async def __call__(self, incoming: Incoming) -> None:
         """Takes one request to its end, and records it."""
-        delivery = Delivery(incoming, self._current.snapshot, self.recorder.begin(incoming.head), Body(self._budget))
+        delivery = self._begin(incoming)
         record = delivery.record
         self._gauges[IN_FLIGHT] += 1
         try:
@@ -83,6 +91,9 @@ class Proxy:
             # (10) record
             self.recorder.end(delivery)
 
+    def _begin(self, incoming: Incoming) -> Delivery:
+        return Delivery(incoming, self._current.snapshot, self.recorder.begin(incoming.head), Body(self._budget))
+
     async def _deliver(self, delivery: Delivery) -> Rejected | None:  # noqa: PLR0912 - one straight line
         """Returns or raises what ends the delivery early. Rejections that anybody can cause at any rate are returned."""
         # (1) head
@@ -96,7 +107,7 @@ class Proxy:
         delivery.client = snapshot.resolve_client(delivery.head)
 
         # (3) route
-        rejected = decide.find_route(delivery, snapshot.config.routes)
+        rejected = decide.find_route(delivery, self._routes(snapshot))
         if rejected is not None:
             return rejected
         record.route = route = delivery.route
@@ -121,25 +132,40 @@ class Proxy:
             if rejected is not None and not decide.tolerates(delivery, rejected):
                 return rejected
         if delivery.handshake is not None and delivery.tolerated is None:
-            rejected = answer_handshake(delivery)
+            rejected = self._answer_handshake(delivery)
             if rejected is not None or record.handshake is HandshakeResult.ANSWERED:
                 return rejected
 
         # (7) once
         if route.replay is not None and delivery.verified is not None and delivery.handshake is None:
             try:
-                await self._forwarder.claim_turn(delivery)
+                await self._claim_turn(delivery)
             except Rejected as copy:
                 if not decide.tolerates(delivery, copy):
                     return copy
 
         # (8) forward, (9) response
         try:
-            await self._forwarder.forward(delivery)
+            await self._pass(delivery)
         finally:
             if delivery.turn is not None:
                 delivery.turn.abandon()
         return None
+
+    def _routes(self, snapshot: Snapshot) -> RouteTable:
+        return snapshot.forwarding
+
+    def _answer_handshake(self, delivery: Delivery) -> Rejected | None:
+        return answer_handshake(delivery)
+
+    async def _claim_turn(self, delivery: Delivery) -> None:
+        """Stage 7. Raises `Rejected`."""
+        route = delivery.route
+        await self._forwarder.claim_turn(delivery, delivery.snapshot.upstreams[route].longest, wait=not route.shadow)
+
+    def _pass(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
+        """Stages 8 and 9."""
+        return self._forwarder.forward(delivery)
 
     async def _verify(self, delivery: Delivery) -> Rejected | None:
         """Stage 6, timed."""
@@ -162,6 +188,7 @@ class Proxy:
     def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
         """The whole response, as bytes, to what never became a request; counted under no route."""
         record = self.recorder.begin_unparsed(peer)
+        record.authorizes = self.authorizes
         note_end(record, rejected)
         record.status, response = unparsed_rejection(rejected)
         self.recorder.end_rejected(record)

@@ -10,7 +10,7 @@ from sidecar.delivery import decide
 from sidecar.delivery.delivery import Delivery
 from sidecar.diagnosis.live import Hints, LiveRejection
 from sidecar.http1.head import RequestHead
-from sidecar.outcomes import DeliveryEnd, Hint, Reason
+from sidecar.outcomes import DeliveryEnd, Hint, Outcome, Reason
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
@@ -137,7 +137,7 @@ class Recorder:
 def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
     """Notes why a delivery ended early."""
     record.reason = end.reason
-    record.outcome = end.outcome
+    record.outcome = Outcome.REJECTED if record.authorizes else end.outcome
     record.detail = end.detail
     # An exception that a request or a connection kept until it was raised leads back there by its frames: a circle.
     end.__traceback__ = None

@@ -9,7 +9,7 @@ from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import Upstream, UpstreamSettings
 from sidecar.routing.client_ip import Client, resolve_client
 from sidecar.routing.refusal_limit import RefusalLimit
-from sidecar.routing.routes import Route
+from sidecar.routing.routes import Route, RouteTable
 
 
 class Snapshot:
@@ -22,6 +22,13 @@ class Snapshot:
         self.upstreams: Mapping[Route, Upstream] = {
             route: pools[settings_of(route, config)] for route in config.routes.routes
         }
+        every = config.routes
+        #: The routes of the data listener; the authorize listener has those without a receiver as well.
+        self.forwarding = (
+            every
+            if all(route.forwards for route in every.routes)
+            else RouteTable(route for route in every.routes if route.forwards)
+        )
         self.refusal_limit = RefusalLimit(config.limits.refusals)
         self.warned: set[str] = set()  #: names of routes that a warning about proxies was logged for
         self.trusts_nobody = not (config.trusted_proxies.cidrs or config.trust_unix)

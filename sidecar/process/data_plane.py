@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.config.settings import Config
+from sidecar.delivery.authorize import Authorizer
 from sidecar.delivery.body import Budget
 from sidecar.delivery.captures import Captures
 from sidecar.delivery.proxy import Proxy
@@ -77,13 +78,27 @@ class DataPlane:
         if config.proxy_protocol:
             self.listener.wants_proxy_header = self.current.trusts_peer
         self.server = http_server(self.proxy, deadlines=self.deadlines, listener=self.listener)
+        self.authorizer: Authorizer | None = None
+        self.servers = [self.server]
+        if config.authorize is not None:
+            self.authorizer = Authorizer(
+                self.current,
+                budget=self.budget,
+                metrics=metrics,
+                log=log,
+                rejections=self.refusals,
+                replays=self.replays,
+                recorder=self.proxy.recorder,
+            )
+            self.servers.append(http_server(self.authorizer, deadlines=self.deadlines, listener=self.listener))
         self.ended: asyncio.Task[None]
         self._watching: asyncio.Task[None] | None = None
         self._configure(config)
 
-    def start(self, data_socket: socket.socket) -> None:
+    def start(self, sockets: Sequence[socket.socket]) -> None:
+        """`sockets` are the data listener's and, with `authorize:`, that listener's."""
         self.replays.start()
-        self.ended = asyncio.create_task(self.server.serve([data_socket]))
+        self.ended = asyncio.create_task(self._serve(sockets))
         alone = self.current.snapshot.config.workers == 1  # else the main process reports what is wrong with files
         watch = TenantWatch(lambda: self.current.snapshot.config.tenant_directories, self.log if alone else None)
         self._watching = asyncio.create_task(watch.run())
@@ -104,6 +119,16 @@ class DataPlane:
             return [found.about() | {"raw": b64encode(found.raw).decode()}] if found is not None else []
         raise ValueError(question)
 
+    async def _serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Returns when the listeners were stopped, or one of them ended by itself."""
+        serving = [
+            asyncio.create_task(server.serve([each])) for server, each in zip(self.servers, sockets, strict=True)
+        ]
+        await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+        for server in self.servers:
+            server.stopping.set()
+        await asyncio.gather(*serving)
+
     def apply(self, config: Config) -> None:
         """New requests are handled by this configuration from now on."""
         self.current.apply(config)
@@ -116,7 +141,9 @@ class DataPlane:
         self.deadlines.head.seconds = config.limits.header_timeout
         self.deadlines.body.seconds = config.limits.body_timeout
         self.deadlines.keep_alive.seconds = config.timeouts.keep_alive
-        self.metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
+        self.metrics.configure(
+            config.routes.routes, exemplars=config.tracing is not None, authorizes=config.authorize is not None
+        )
         self.captures.configure(config.routes.routes)
 
     def _replay_store(self, config: Config) -> Store:
@@ -155,16 +182,20 @@ class DataPlane:
             self._watching.cancel()
         await asyncio.sleep(accepting)
         self.proxy.draining = True
-        self.server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
+        if self.authorizer is not None:
+            self.authorizer.draining = True
+        for server in self.servers:
+            server.stop(max(until - self.loop.time() - CLOSING_SECONDS, 0.1))
         await self.ended
-        if late := self.server.server_state.tasks:  # cancelled; a few turns of the loop later they are recorded
-            await asyncio.wait(list(late), timeout=CLOSING_SECONDS / 2)
+        # Cancelled; a few turns of the loop later they are recorded.
+        if late := [task for server in self.servers for task in server.server_state.tasks]:
+            await asyncio.wait(late, timeout=CLOSING_SECONDS / 2)
         await self.proxy.recorder.finish()
         await self.replays.close()
         if self.proxy.recorder.tracing is not None:
             await self.proxy.recorder.tracing.close(until)
         self.current.close()
-        return self.proxy.cut_off
+        return self.proxy.cut_off + (self.authorizer.cut_off if self.authorizer is not None else 0)
 
 
 def tune_process() -> None:

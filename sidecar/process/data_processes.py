@@ -73,11 +73,13 @@ class SingleProcess:
     serving = 1
     pids: Sequence[int] = ()
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, data_socket: socket.socket) -> None:
+    def __init__(
+        self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, sockets: Sequence[socket.socket]
+    ) -> None:
         self.metrics = [Metrics()]
         self.ended: asyncio.Future[None]
         self._data_plane = DataPlane(config, loop, log=log, metrics=self.metrics[0])
-        self._data_socket = data_socket
+        self._sockets = sockets
 
     async def refusals(self) -> Sequence[RecentRejection]:
         return newest_first([self._data_plane.refusals.since(0)])
@@ -86,7 +88,7 @@ class SingleProcess:
         return [self._data_plane.answer(question)]
 
     async def start(self) -> None:
-        self._data_plane.start(self._data_socket)
+        self._data_plane.start(self._sockets)
         self.ended = self._data_plane.ended
 
     async def apply(self, config: Config, files: FileRecorder) -> None:

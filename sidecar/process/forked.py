@@ -52,13 +52,13 @@ class ForkedProcess:
 class Fleet(NamedTuple):
     """What workers have in common, and those that were forked."""
 
-    listeners: Sequence[socket.socket]  #: one for each worker
+    listeners: Sequence[Sequence[socket.socket]]  #: those of each worker: of data and, with `authorize:`, of questions
     counts: SharedCounts
     forked: Sequence[tuple[ForkedProcess, socket.socket]]  #: each with our end of its channel; empty if none was
 
 
-def fork_workers(config: Config, listeners: Sequence[socket.socket], admin: socket.socket) -> Fleet:
-    """Forks a worker for each listener.
+def fork_workers(config: Config, listeners: Sequence[Sequence[socket.socket]], admin: socket.socket) -> Fleet:
+    """Forks a worker for each of `listeners`.
 
     There are none where the system can't report the end of a process by a descriptor (before Linux 5.3, or in a sandbox). They
     are then started as new programs.
@@ -69,14 +69,15 @@ def fork_workers(config: Config, listeners: Sequence[socket.socket], admin: sock
     except OSError:
         return fleet
     forked: list[tuple[ForkedProcess, socket.socket]] = []
-    for number, listener in enumerate(listeners):
+    every = [each for of_worker in listeners for each in of_worker]
+    for number, own in enumerate(listeners):
         ours, its = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            others = [each for each in (*listeners, admin, ours, *(end for _, end in forked)) if each is not listener]
-            _be_worker(worker.Place(number, config.workers, its, listener, fleet.counts.fd), config, others)
+            others = [each for each in (*every, admin, ours, *(end for _, end in forked)) if each not in own]
+            _be_worker(worker.Place(number, config.workers, its, fleet.counts.fd, own), config, others)
         its.close()
         forked.append((ForkedProcess(pid), ours))
     return fleet._replace(forked=forked)

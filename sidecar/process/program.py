@@ -92,8 +92,11 @@ class Program:
         self._drain_listener: DrainListener | None = None
         self._unready_since: float | None = None  # loop time of the first `sidecar drain`
 
-    async def run(self, data_address: str, admin_socket: socket.socket) -> int:
-        """Serves until a signal says stop, then shuts down; returns the exit status."""
+    async def run(self, sockets: Sequence[socket.socket], admin_socket: socket.socket) -> int:
+        """Serves until a signal says stop, then shuts down; returns the exit status.
+
+        `sockets` are the data listener's and, with `authorize:`, that listener's.
+        """
         signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, signals.put_nowait, number)
@@ -115,12 +118,9 @@ class Program:
         self.ready = True
         self.log.event(
             "serving",
-            version=__version__,
-            listen=data_address,
-            admin=bound_address(self.config.admin, admin_socket),
-            pid=os.getpid(),
-            workers=self.config.workers,
-            compiled=is_compiled(),
+            **{"version": __version__}
+            | self._addresses(sockets, admin_socket)
+            | {"pid": os.getpid(), "workers": self.config.workers, "compiled": is_compiled()},
         )
         self._in_background(self._reloader.watch)
         self._in_background(self._refresher.run)
@@ -140,6 +140,14 @@ class Program:
         if cut_off := drained.result():
             return self._record_stop(1, Level.ERROR, f"cut off at the end of drain: {cut_off} in flight")
         return self._record_stop(0, Level.INFO, "all deliveries in flight are finished")
+
+    def _addresses(self, sockets: Sequence[socket.socket], admin_socket: socket.socket) -> dict[str, Any]:
+        """Where it listens, for the log."""
+        config = self.config
+        named = {"listen": bound_address(config.listen, sockets[0]), "admin": bound_address(config.admin, admin_socket)}
+        if config.authorize is not None:
+            named["authorize"] = bound_address(config.authorize.listen, sockets[1])
+        return named
 
     # Shown and used by the admin listener
 
@@ -243,6 +251,8 @@ class Program:
         self.log.event("stopped", level, detail=detail, in_flight=self.in_flight)
         self.log.flush()
         self._writer.close()
-        for address in (self.config.listen, self.config.admin):
-            remove(address)
+        remove(self.config.listen)
+        remove(self.config.admin)
+        if self.config.authorize is not None:
+            remove(self.config.authorize.listen)
         return status

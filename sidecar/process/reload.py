@@ -17,6 +17,7 @@ from sidecar.config.files import FileRecorder, ReadFile, RecordedFiles
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
+from sidecar.http1.sockets import ListenAddress
 from sidecar.process.data_processes import DataProcesses
 from sidecar.routing.networks import Networks
 from sidecar.secret import mask_url
@@ -149,6 +150,7 @@ def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[s
     fixed = (
         ("listen", old.listen, new.listen),
         ("admin", old.admin, new.admin),
+        ("authorize", _listens_for_questions(old), _listens_for_questions(new)),
         ("tracing", old.tracing or "off", new.tracing or "off"),
         ("workers", old.workers, new.workers),
         ("proxy_protocol", old.proxy_protocol, new.proxy_protocol),
@@ -167,6 +169,10 @@ def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[s
     if problems:
         raise ConfigError(problems)
     return new
+
+
+def _listens_for_questions(config: Config) -> ListenAddress | str:
+    return config.authorize.listen if config.authorize is not None else "off"
 
 
 async def wait_for_change(current: Callable[[], FileRecorder]) -> None:

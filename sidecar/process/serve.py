@@ -2,14 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from sidecar.config.files import FileRecorder
 from sidecar.config.settings import Config
-from sidecar.http1.sockets import ListenError, bind, bind_shared, bound_address, remove
+from sidecar.http1.sockets import ListenError, bind, bind_shared, remove
 from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.data_plane import tune_process
 from sidecar.process.data_processes import DataProcesses, SingleProcess
@@ -27,13 +27,16 @@ def serve(config: Config, files: FileRecorder, env: Mapping[str, str]) -> int:
 
     `files` are those that the configuration was read from.
     """
-    data_sockets = bind_shared(config.listen, config.workers)
+    addresses = [config.listen, *([config.authorize.listen] if config.authorize is not None else [])]
+    sockets: list[list[socket.socket]] = []
     try:
+        sockets += (bind_shared(address, config.workers) for address in addresses)
         admin_socket = bind(config.admin)
     except ListenError:
-        for data_socket in data_sockets:
-            data_socket.close()
-        remove(config.listen)
+        for address, listener in zip(addresses, sockets, strict=False):
+            for each in listener:
+                each.close()
+            remove(address)
         raise
     tune_process()
     quiet_uvicorn()
@@ -41,9 +44,9 @@ def serve(config: Config, files: FileRecorder, env: Mapping[str, str]) -> int:
     if config.workers > 1:
         from sidecar.process.forked import fork_workers  # noqa: PLC0415 - saves memory with one process
 
-        fleet = fork_workers(config, data_sockets, admin_socket)
+        fleet = fork_workers(config, list(zip(*sockets, strict=True)), admin_socket)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, files, env, admin_socket, fleet or data_sockets[0]))
+        return runner.run(_run(config, files, env, admin_socket, fleet or [listener[0] for listener in sockets]))
 
 
 async def _run(
@@ -51,17 +54,18 @@ async def _run(
     files: FileRecorder,
     env: Mapping[str, str],
     admin_socket: socket.socket,
-    data: "socket.socket | Fleet",
+    data: "list[socket.socket] | Fleet",
 ) -> int:
     loop = asyncio.get_running_loop()
     writer = LogWriter(shared=config.workers > 1)
     log = open_log(config.log, loop, writer)
     data_processes: DataProcesses
-    if isinstance(data, socket.socket):
-        data_processes, data_socket = SingleProcess(config, loop, log, data), data
+    sockets: Sequence[socket.socket]
+    if isinstance(data, list):
+        data_processes, sockets = SingleProcess(config, loop, log, data), data
     else:
         from sidecar.process.supervisor import Supervisor  # noqa: PLC0415 - saves memory with one process
 
-        data_processes, data_socket = Supervisor(config, files, loop, log, data), data.listeners[0]
+        data_processes, sockets = Supervisor(config, files, loop, log, data), data.listeners[0]
     program = Program(config, env, loop, files=files, log=log, writer=writer, data_processes=data_processes)
-    return await program.run(bound_address(config.listen, data_socket), admin_socket)
+    return await program.run(sockets, admin_socket)

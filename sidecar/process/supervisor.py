@@ -176,7 +176,7 @@ class Supervisor:
     ) -> None:
         self.loop = loop
         self.log = log
-        self.data_sockets = fleet.listeners
+        self.sockets = fleet.listeners  # of each worker
         self.exits = 0  #: workers that exited unexpectedly
         self.draining = False
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -236,8 +236,9 @@ class Supervisor:
     async def drain(self, *, accepting: float, until: float) -> int:
         """As `DataPlane.drain`, in every worker."""
         self.draining = True
-        for data_socket in self.data_sockets:  # the workers have their own copies
-            data_socket.close()
+        for listener in self.sockets:
+            for each in listener:  # the workers have their own copies
+                each.close()
         draining: list[Worker] = []
         for worker in self.workers:
             if worker.channel is not None:
@@ -292,7 +293,8 @@ class Supervisor:
         if number in self._forked:
             return self._forked.pop(number)
         ours, its = socket.socketpair()
-        fds = (its.fileno(), self.data_sockets[number].fileno(), self._shared_counts.fd)
+        listeners = [listener.fileno() for listener in self.sockets[number]]
+        fds = (its.fileno(), self._shared_counts.fd, *listeners)
         arguments, environment = _command(number, len(self.workers))
         process = await asyncio.create_subprocess_exec(
             *arguments,
@@ -308,7 +310,9 @@ class Supervisor:
     def _prepare(self, config: Config) -> None:
         try:
             for metrics in self.metrics:
-                metrics.configure(config.routes.routes, exemplars=config.tracing is not None)
+                metrics.configure(
+                    config.routes.routes, exemplars=config.tracing is not None, authorizes=config.authorize is not None
+                )
         except SharedCountsFullError:
             detail = "more routes since the start than there is room to count; restart to apply"
             raise ConfigError([Problem(config.file, 1, "routes", detail)]) from None

@@ -41,16 +41,17 @@ class Place(NamedTuple):
     number: int
     workers: int  #: how many there are
     channel: socket.socket
-    listener: socket.socket
     counts: int  #: the descriptor of the shared counts
+    listeners: Sequence[socket.socket]  #: of data and, with `authorize:`, of questions
 
 
 def main(arguments: Sequence[str]) -> int:
     """`arguments`: the fields of `Place`, with descriptors for sockets."""
-    number, workers, channel, listener, counts = map(int, arguments)
+    number, workers, channel, counts, *listeners = map(int, arguments)
     tune_process()
     quiet_uvicorn()
-    run(Place(number, workers, socket.socket(fileno=channel), socket.socket(fileno=listener), counts), None)
+    sockets = [socket.socket(fileno=listener) for listener in listeners]
+    run(Place(number, workers, socket.socket(fileno=channel), counts, sockets), None)
     return 0
 
 
@@ -79,7 +80,7 @@ async def _work(place: Place, forked_with: Config | None) -> None:
     data_plane = DataPlane(config, loop, log=log, metrics=metrics, gauges_of_others=others)
     if message["closing"]:
         data_plane.close_connections()
-    data_plane.start(place.listener)
+    data_plane.start(place.listeners)
     channel.send({"is": "serving"})
 
     drain = {"accepting": 0.0, "seconds": config.drain}

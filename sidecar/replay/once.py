@@ -123,6 +123,14 @@ class ReplayTurn:
             forgotten = await self._store.done(key, self._replay.seconds, self._share) or forgotten
         return forgotten
 
+    async def end_unknown(self, seconds: float) -> bool:
+        """Keeps copies out for `seconds`, because nobody will say how this delivery ended. Returns what `end` returns."""
+        self._over = True
+        forgotten = False
+        for key in self._claimed:
+            forgotten = await self._store.done(key, seconds, self._share) or forgotten
+        return forgotten
+
     def abandon(self) -> None:
         """Lets the next copy be forwarded, as it is unknown whether the receiver accepted this one. No effect after `end`."""
         if not self._over:

@@ -9,8 +9,15 @@
 So a delivery can be forwarded until the receiver has responded 2xx once: at least once, and exactly once if nothing fails.
 """
 
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import NamedTuple, Protocol
+
+
+class OnFailure(StrEnum):
+    """What becomes of a delivery that an authorizer allowed and the receiver did not accept, which nobody reports to us."""
+
+    LOST = "lost"  # it counts as accepted once it was allowed: at most once
+    ALLOW_REPEAT = "allow_repeat"  # copies are rejected only while the receiver may be at work: at least once
 
 
 class Replay(NamedTuple):
@@ -19,6 +26,7 @@ class Replay(NamedTuple):
     seconds: float  #: for how long an accepted delivery is remembered
     fail_open: bool  #: whether deliveries are forwarded unchecked while the store is unavailable
     by_id: bool = False  #: whether copies are known by the provider's delivery id, signed or not
+    on_failure: OnFailure | None = None  #: on the authorize listener, which needs one of them
 
 
 class StoreAddress(NamedTuple):

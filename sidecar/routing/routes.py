@@ -80,6 +80,11 @@ class Route:
         return f"{b'|'.join(self.hosts).decode()}{self.pattern}"
 
     @property
+    def forwards(self) -> bool:
+        """Whether it has a receiver. A route without one is for the authorize listener alone."""
+        return bool(self.upstream.host or self.upstream.path)
+
+    @property
     def secret_ids(self) -> list[str]:
         return [secret.id for secret in self.verifier.secrets] if self.verifier else []
 

@@ -49,6 +49,7 @@ _LEVELS: Final = {
     Outcome.DUPLICATE: Level.INFO,
     Outcome.REJECTED: Level.WARNING,
     Outcome.FAILED: Level.ERROR,
+    Outcome.ALLOWED: Level.INFO,
 }
 _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
 #: Lines that strangers cause are counted over this many seconds, or over those of the rate if that is longer: a burst is logged
@@ -87,7 +88,7 @@ class Log:
             self._log_handshake(record)
             return
         outcome = record.outcome
-        if outcome is Outcome.ACCEPTED and not self.settings.accepted:
+        if (outcome is Outcome.ACCEPTED or outcome is Outcome.ALLOWED) and not self.settings.accepted:
             return
         level = _LEVELS[outcome]
         if _RANKS[level] < _RANKS[self.settings.level]:
@@ -182,8 +183,9 @@ class Log:
         # configuration was read.
         outcome: str = e.outcome  # as a str: for an Enum mypyc would call __str__
         reason: str = e.reason or ""
+        kind = "authorization" if e.authorizes else "delivery"
         line = (
-            f'{{"time":"{self._time()}","level":"{level}","event":"delivery","id":"{self._process}-{hex(e.number)[2:]}",'
+            f'{{"time":"{self._time()}","level":"{level}","event":"{kind}","id":"{self._process}-{hex(e.number)[2:]}",'
             f'"route":"{e.route_name}","outcome":"{outcome}","reason":"{reason}","client":"{e.client}",'
             f'"peer":"{e.peer or "unix:"}","method":{_quote(e.method)},"path":{_quote(e.path[:MAX_LOGGED].decode("latin-1"))},'
             f'"status":{e.status},"upstream_status":{e.upstream_status},"secret":"{e.secret_id}",'
@@ -215,6 +217,8 @@ class Log:
         path = _word(e.path)
         parts = [f"{self._time()} {e.outcome.upper():8} {e.route_name or '-'} {e.method or '-'} {path}"]
         parts.append(f"from {e.client or e.peer or 'unix:'} {e.status} {e.request_bytes}B {e.seconds * 1000:.1f}ms")
+        if e.authorizes:
+            parts.append("asked by a gateway")
         if e.secret_id:
             parts.append(f"secret={e.secret_id}")
         if e.tenant:

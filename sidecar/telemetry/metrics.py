@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sidecar.outcomes import ENDS, SHADOWED, HandshakeResult, Hint, Outcome, Reason
+from sidecar.outcomes import ENDS, QUESTION_ENDS, SHADOWED, HandshakeResult, Hint, Outcome, Reason
 from sidecar.routing.routes import Route
 from sidecar.telemetry.record import DeliveryRecord
 
@@ -48,7 +48,11 @@ class Histogram(NamedTuple):
 END_AT: Final[dict[tuple[Outcome, Reason | None], int]] = {end: index for index, end in enumerate(ENDS)}
 ACCEPTED_AT: Final = 0
 SHADOW_AT: Final = {reason: len(END_AT) + index for index, reason in enumerate(sorted(SHADOWED))}
-CODES_AT: Final = len(END_AT) + len(SHADOW_AT)
+#: Questions on the authorize listener: a count for each reason, None for those that were allowed.
+QUESTION_AT: Final[dict[Reason | None, int]] = {
+    reason: len(END_AT) + len(SHADOW_AT) + index for index, reason in enumerate(QUESTION_ENDS)
+}
+CODES_AT: Final = len(END_AT) + len(SHADOW_AT) + len(QUESTION_AT)
 #: Hints on live traffic.
 LIVE_HINTS: Final[tuple[Hint, ...]] = tuple(hint for hint in Hint if hint is not Hint.OTHER_PROVIDER)
 HINT_AT: Final = {hint: CODES_AT + len(CODES) + index for index, hint in enumerate(LIVE_HINTS)}
@@ -108,7 +112,7 @@ LOG_SIZE: Final = 1
 class RouteCounts:
     """All numbers of one route, at 0 from the start."""
 
-    __slots__ = ("block", "captures", "exemplars", "handshakes", "hints", "replay", "secrets")
+    __slots__ = ("authorizes", "block", "captures", "exemplars", "handshakes", "hints", "replay", "secrets")
 
     def __init__(self, block: Block) -> None:
         self.block = block
@@ -116,6 +120,7 @@ class RouteCounts:
         self.handshakes = False
         self.replay = False
         self.captures = False
+        self.authorizes = False
         self.secrets: dict[str, Block] = {}
         self.exemplars: Block | None = None  #: where deliveries are traced
 
@@ -145,14 +150,16 @@ class Metrics:
         """The number of deliveries in progress."""
         return int(self.gauges[IN_FLIGHT])
 
-    def configure(self, routes: Iterable[Route], *, exemplars: bool = False) -> None:
-        """Creates every series of these routes; existing counts are kept."""
+    def configure(self, routes: Iterable[Route], *, exemplars: bool = False, authorizes: bool = False) -> None:
+        """Creates every series of these routes; existing counts are kept. `authorizes`: gateways ask about them."""
+        self.routes[""].authorizes = authorizes
         for route in routes:
             counts = self._add(route.name, route.secret_ids)
             counts.hints = counts.hints or route.verifier is not None
             counts.handshakes = counts.handshakes or route.handshakes is not None
             counts.replay = counts.replay or route.replay is not None
             counts.captures = counts.captures or route.capture is not None
+            counts.authorizes = authorizes
             if exemplars and counts.exemplars is None:
                 counts.exemplars = self._allocate(f"exemplars {route.name}", EXEMPLARS_SIZE)
 
@@ -175,8 +182,7 @@ class Metrics:
                 return  # not a delivery: the receiver doesn't see it
         if record.hint is not None:
             block[HINT_AT[record.hint]] += 1
-        reason = record.reason
-        block[ACCEPTED_AT if reason is None else END_AT[record.outcome, reason]] += 1
+        block[ACCEPTED_AT if record.outcome is Outcome.ACCEPTED else _place_of_end(record)] += 1
         if record.shadow_reason is not None:
             block[SHADOW_AT[record.shadow_reason]] += 1
         if record.unchecked:
@@ -233,6 +239,10 @@ class Metrics:
                 block[place + EXEMPLAR_SIZE - 1] = 0.0
                 for index, number in enumerate(numbers):
                     block[place + index] = float(number)
+
+
+def _place_of_end(record: DeliveryRecord) -> int:
+    return QUESTION_AT[record.reason] if record.authorizes else END_AT[record.outcome, record.reason]
 
 
 def exemplar_place(histogram: Histogram, bucket: int) -> int:

@@ -30,6 +30,7 @@ from sidecar.telemetry.metrics import (
     LAST_USED,
     LINES_DROPPED,
     MATCHES,
+    QUESTION_AT,
     SHADOW_AT,
     SIGNED_AGE,
     STORE_LOST,
@@ -62,6 +63,14 @@ class MetricInfo(NamedTuple):
 
 def _ends(counts: RouteCounts) -> Iterator[Sample]:
     return (((outcome, reason or ""), counts.block[place]) for (outcome, reason), place in END_AT.items())
+
+
+def _questions(counts: RouteCounts) -> Iterator[Sample]:
+    return (
+        (("rejected" if reason else "allowed", reason or ""), counts.block[place])
+        for reason, place in QUESTION_AT.items()
+        if counts.authorizes
+    )
 
 
 def _shadow_rejections(counts: RouteCounts) -> Iterator[Sample]:
@@ -108,6 +117,13 @@ METRICS: Final = (
         "Deliveries: the upstream responded (accepted), a copy that got 200 from the sidecar (duplicate), rejected by the "
         "sidecar (rejected), verified but without a response of the upstream (failed).",
         _ends,
+    ),
+    MetricInfo(
+        "webhook_sidecar_authorizations_total",
+        "counter",
+        ("route", "outcome", "reason"),
+        "Questions of gateways on the authorize listener: the delivery may be forwarded (allowed), or not (rejected).",
+        _questions,
     ),
     MetricInfo(
         "webhook_sidecar_shadow_rejections_total",

@@ -12,6 +12,7 @@ class DeliveryRecord:
     """
 
     route: Route | None = None
+    authorizes: bool = False  #: a gateway's question, which is not forwarded and not counted as a delivery
     client: str = ""
     reason: Reason | None = None
     detail: str = ""

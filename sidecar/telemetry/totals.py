@@ -33,6 +33,7 @@ class Totals:
         total.handshakes = any(counts.handshakes for counts in of_parts)
         total.captures = any(counts.captures for counts in of_parts)
         total.replay = any(counts.replay for counts in of_parts)
+        total.authorizes = any(counts.authorizes for counts in of_parts)
         total.exemplars = _newest_exemplars([counts.exemplars for counts in of_parts if counts.exemplars is not None])
         for secret_id in dict.fromkeys(secret_id for counts in of_parts for secret_id in counts.secrets):
             blocks = [counts.secrets[secret_id] for counts in of_parts if secret_id in counts.secrets]
@@ -41,7 +42,7 @@ class Totals:
         return total
 
     def ends(self, name: str) -> Block:
-        """The first counts of a route's block: how deliveries ended, then shadow rejections."""
+        """The first counts of a route's block: how deliveries ended, shadow rejections, how questions ended."""
         return sum_blocks([part.routes[name].block[:CODES_AT] for part in self._parts if name in part.routes])
 
     def gauges(self) -> Block:

@@ -488,10 +488,9 @@ def test_check_shows_what_each_route_will_do(run: Run, tmp_path: Path) -> None:
         {"path": "/acme/*", "verify": acme, "secrets": [{"env": "SECRET"}], "sign": {"secret": {"env": "KEY"}}},
         {"path": "/shadow", "verify": "github", "secrets": [{"env": "SECRET"}], "mode": "shadow"},
         {"path": "/network", "verify": "none", "allow": ["203.0.113.0/24"]},
-        {"path": "/open", "open": True},
+        {"path": "/open", "hosts": ["c.example"], "open": True},
         {"path": "/open", "name": "elsewhere", "hosts": ["a.example", "*.b.example"], "open": True},
     ]
-    routes[4]["hosts"] = ["c.example"]
     file = tmp_path / "sidecar.yaml"
     file.write_text(json.dumps({"upstream": "http://127.0.0.1:3000", "routes": routes}))
     checked = run("check", "--no-secrets", str(file))

@@ -524,6 +524,20 @@ def test_presets_that_sign_a_header_next_to_something_else_are_warned_about(load
             assert f" with no text between {ADJACENT[preset]}, so a recording verifies " in found[0]
 
 
+def test_what_gateways_can_not_pass_on_is_warned_about(load: Load) -> None:
+    text = (
+        "authorize: {listen: '[::]:8081'}\nroutes:\n"
+        "  - {path: /zoom, verify: zoom, secrets: [{env: GOOD}]}\n"
+        "  - {path: /passed, verify: zoom, secrets: [{env: GOOD}], handshake: pass}\n"
+        "  - {path: /again, verify: github, secrets: [{env: GOOD}], reject: resend}\n"
+        "  - {path: /plain, verify: stripe, secrets: [{env: GOOD}], reject: resend}\n"
+    )
+    found = [each for each in warnings(load(text)) if "handshake through" in each or "failure_mode_allow" in each]
+    assert [each.partition(":")[0] for each in found] == ["3", "5", "6"]
+    without = text.replace("authorize: {listen: '[::]:8081'}", "upstream: http://127.0.0.1:3000")
+    assert [each for each in warnings(load(without)) if "through `authorize`" in each or "failure_mode" in each] == []
+
+
 def test_an_open_route_on_another_host_of_the_same_receiver_is_warned_about(load: Load) -> None:
     """Senders choose the Host, so it must be the receiver that tells the hosts apart."""
     text = (
@@ -899,8 +913,8 @@ def test_every_shipped_example_loads(path: Path) -> None:
 #: How the names of files begin whose mistakes JSON Schema can't know: what several keys say together, host bits, and the
 #: secrets themselves.
 BEYOND_THE_SCHEMA = (
-    "account_key_missing", "admin_token_absent", "body_over_buffer",
-    "cidr_host_bits", "headers_fixed", "tenants.yaml", "name_twice", "open_with_", "overlap_", "ports_twice",
+    "account_key_missing", "admin_token_absent", "authorize_ports", "body_over_buffer",
+    "cidr_host_bits", "headers_fixed", "tenants.yaml", "name_twice", "open_with_", "overlap_", "ports_twice", "replay_on_",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",
     "places_", "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
     "scheme_port_without_url", "scheme_secret_without_hash", "scheme_signature_in_the_body_and_more",

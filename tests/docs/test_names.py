@@ -25,6 +25,7 @@ from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.reload import Reloader
+from sidecar.replay.store import OnFailure
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.process_metrics import ProcessMetrics
@@ -64,7 +65,7 @@ def families() -> list[Metric]:
     """Every family that the program can export, each with a sample."""
     config = load_config(str(ROOT / "config/full.yaml"), {}, resolve_secrets=False)
     metrics = Metrics()
-    metrics.configure(config.routes.routes)
+    metrics.configure(config.routes.routes, authorizes=True)
     scraper = Scraper(Totals([metrics]), shared_store=True)
     ranges, processes, log = PublishedRanges(time.time), cast(DataProcesses, Processes()), cast(Log, NoLog())
     reloader = Reloader(config, FileRecorder(), {}, networks={}, processes=processes, log=log)
@@ -222,9 +223,15 @@ KEYS = keys(json_schema())
 MODULES = {path.stem for path in (ROOT / "sidecar").glob("*.py")}
 #: prometheus-client's own.
 PROCESS = re.compile(r"process_\w+")
-WORDS = together(KEYS, Reason, Hint, Outcome, HandshakeResult, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
+WORDS = together(KEYS, Reason, Hint, Outcome, OnFailure, HandshakeResult, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
+#: Settings of gateways.
+OTHERS_WORDS = {
+    "allow_partial_message", "allowed_headers", "auth_request", "failure_mode_allow", "forward_auth",
+    "headers_with_underscores_action", "max_request_bytes", "retry_policy", "status_on_error", "use_remote_address",
+    "with_request_body",
+}  # fmt: skip
 #: `key:` in the text that are other programs' keys.
-OTHERS_KEYS = {"app", "components", "rule_files", "transformers"}
+OTHERS_KEYS = {"app", "components", "rule_files", "transformers", "with_request_body"}
 #: A place in Mailgun's JSON.
 OTHERS_PATHS = {"signature.signature"}
 CHART_KEYS = set(yaml.safe_load(read("helm/values.yaml")))
@@ -235,7 +242,7 @@ def unknown_words(text: str) -> set[str]:
     found = set()
     for word in code(text):
         if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word):
-            known = word in WORDS or word.startswith("webhook_sidecar_") or PROCESS.fullmatch(word)
+            known = word in WORDS | OTHERS_WORDS or word.startswith("webhook_sidecar_") or PROCESS.fullmatch(word)
             found |= set() if known else {word}
         elif match := re.match(r"([a-z_]+):(?: |$)", word):
             found |= {match[1]} - KEYS.keys() - CHART_KEYS - OTHERS_KEYS

@@ -33,6 +33,7 @@ ROUTES = {
 }
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_SERVING = re.compile(rb'"listen": "([^"]+)", "admin": "([^"]+)"(?:, "authorize": "([^"]+)")?')
 _LINE = re.compile(rb"POST (/[!-~]*) HTTP/1\.1")
 
 
@@ -173,15 +174,15 @@ class Sidecar:
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"HOSTILE": SECRET} | env,
             )
-        self.listen = self.admin = ("", 0)
+        self.listen = self.admin = self.authorize = ("", 0)
 
     async def wait_serving(self) -> None:
         async with asyncio.timeout(30):
-            while not (found := re.search(rb'"listen": "([^"]+)", "admin": "([^"]+)"', self.log.read_bytes())):
+            while not (found := re.search(_SERVING, self.log.read_bytes())):
                 assert self.process.poll() is None, self.log.read_bytes()
                 await asyncio.sleep(0.05)
-        self.listen, self.admin = (
-            (host, int(port)) for host, port in (text.decode().rsplit(":", 1) for text in found.groups())
+        self.listen, self.admin, self.authorize = (
+            (host, int(port)) for host, port in ((text or b":0").decode().rsplit(":", 1) for text in found.groups())
         )
 
     def descriptors(self) -> int:

@@ -17,6 +17,7 @@ import sidecar
 ROOT = Path(__file__).parents[2]
 #: Where to get what `make test` installs into .venv, by the folder below .venv.
 INSTALLED = {
+    "engines": "make .venv/engines/installed",
     "kubernetes": "make .venv/kubernetes/kubectl",
     "node": "make .venv/node/installed",
     "release": "make .venv/release/installed",

@@ -28,6 +28,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 from waiting import PATIENCE, until
 
+#: The counter of each event of the log that is counted.
+COUNTED = {"delivery": "deliveries_total", "authorization": "authorizations_total"}
+
 #: A configuration, or a part of one, as a test writes it.
 Config = dict[str, Any]
 
@@ -139,7 +142,7 @@ class Sidecar:
         self.readers = [threading.Thread(target=read, daemon=True) for read in (self._read_stdout, self._read_stderr)]
         for reader in self.readers:
             reader.start()
-        self.address = self.admin_address = ""
+        self.address = self.admin_address = self.authorize_address = ""
         self.stopped = False
         self.unsettled = False  # deliveries may be under way whose log line nobody waited for
         self.reconciles = bool(self.config) and not self.config.get("log")
@@ -170,6 +173,7 @@ class Sidecar:
         words = dict(word.split("=", 1) for word in text.split() if "=" in word)
         fields = json.loads(text) if text.startswith("{") else words
         self.address, self.admin_address = fields["listen"], fields["admin"]
+        self.authorize_address = fields.get("authorize", "")
 
     # Deliveries
 
@@ -369,17 +373,17 @@ class Sidecar:
 
         def agree() -> bool:
             logged = Counter(
-                (line["route"], line["outcome"], line["reason"])
+                (COUNTED[line["event"]], line["route"], line["outcome"], line["reason"])
                 for line in list(self.lines)
-                if line.get("event") == "delivery"
+                if line.get("event") in COUNTED
             )
-            counted: Counter[tuple[str, str, str]] = Counter()
-            for (name, labels), value in self.samples("deliveries").items():
-                if name == "deliveries_total" and value:
+            counted: Counter[tuple[str, str, str, str]] = Counter()
+            for (name, labels), value in self.samples().items():
+                if name in COUNTED.values() and value:
                     of = dict(labels)
-                    counted[of["route"], of["outcome"], of["reason"]] = int(value)
+                    counted[name, of["route"], of["outcome"], of["reason"]] = int(value)
             # Of rejections of one kind, `log.rejected` leaves out those beyond a thousand in ten seconds.
-            sampled = {kind for kind in counted if kind[1] == "rejected" and 1000 <= logged[kind] < counted[kind]}
+            sampled = {kind for kind in counted if kind[2] == "rejected" and 1000 <= logged[kind] < counted[kind]}
             return all(logged[kind] == counted[kind] for kind in (logged.keys() | counted.keys()) - sampled)
 
         until(agree, "the agreement of log and metrics", 3)

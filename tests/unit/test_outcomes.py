@@ -10,7 +10,7 @@ no_route method_not_allowed malformed_request ip_not_allowed client_ip_unreadabl
 signature_mismatch timestamp_missing timestamp_malformed timestamp_too_old timestamp_in_future token_mismatch replayed
 body_too_large body_timeout body_incomplete headers_too_large header_timeout overloaded draining rate_limited
 replay_store_unavailable upstream_unreachable upstream_timeout upstream_broke client_disconnected internal_error
-client_certificate_mismatch
+client_certificate_mismatch body_not_forwarded
 """
 
 

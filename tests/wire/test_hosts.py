@@ -3,9 +3,9 @@
 import pytest
 from craft import Craft
 from receiver import Receiver
-from sidecar_process import Sidecar
+from sidecar_process import Config, Sidecar
 
-CONFIG = {
+CONFIG: Config = {
     "routes": [
         {
             "name": name,

@@ -130,6 +130,17 @@ class TenantFileName(PatternText):
     expected = "a valid file name; use {tenant} once, with letters, digits, '.', '_' and '-' around it"
 
 
+class PathPrefix(PatternText):
+    """Nothing, or a path without a final slash."""
+
+    title = "path"
+    grammar = Grammar(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+    expected = "a valid prefix; begin with '/' and end without one, for example /authorize"
+
+    def read(self, value: Any) -> str:
+        return super().read(str(value))
+
+
 class Method(PatternText):
     title = "method"
     grammar = Grammar("[A-Z][A-Z-]{0,31}", excluded="^CONNECT$")

@@ -66,14 +66,13 @@ def test_the_view_is_json_of_a_fixed_shape(config: Config) -> None:
     assert "nobody may see this" not in json.dumps(shown)
     assert shown["admin_token"] == MASK
     assert sorted(shown) == [
-        "admin", "admin_hosts", "admin_token", "client_ip_header", "delivery_test", "drain", "file", "ip_ranges", "limits",
-        "listen", "log", "proxy_protocol", "replay_store", "routes", "timeouts", "tracing", "trusted_proxies", "warnings",
-        "workers",
+        "admin", "admin_hosts", "admin_token", "authorize", "client_ip_header", "delivery_test", "drain", "file", "ip_ranges",
+        "limits", "listen", "log", "proxy_protocol", "replay_store", "routes", "timeouts", "tracing", "trusted_proxies",
+        "warnings", "workers",
     ]  # fmt: skip
     assert sorted(shown["routes"][0]) == [
-        "allow", "body", "capture", "client_certificate", "headers", "hosts", "methods", "mode", "name", "path", "reject", "replay",
-        "secrets", "sign",
-        "timeouts", "upstream", "verify",
+        "allow", "body", "capture", "client_certificate", "headers", "hosts", "methods", "mode", "name", "path", "reject",
+        "replay", "secrets", "sign", "timeouts", "upstream", "verify",
     ]  # fmt: skip
     assert shown["limits"]["refusals"] == "60/m"
     assert shown["routes"][0]["secrets"] == [{"id": "current", "value": MASK}, {"id": "previous", "value": MASK}]

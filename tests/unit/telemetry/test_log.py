@@ -266,8 +266,8 @@ def test_the_detail_is_escaped_too(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("level", "outcomes"),
     [
-        (Level.DEBUG, ["accepted", "duplicate", "rejected", "failed"]),
-        (Level.INFO, ["accepted", "duplicate", "rejected", "failed"]),
+        (Level.DEBUG, ["accepted", "duplicate", "rejected", "failed", "allowed"]),
+        (Level.INFO, ["accepted", "duplicate", "rejected", "failed", "allowed"]),
         (Level.WARNING, ["rejected", "failed"]),
         (Level.ERROR, ["failed"]),
     ],
