@@ -11,8 +11,9 @@
      (9) response  streamed back as it comes                                      forward
     (10) record    once, whatever happened                                        recorder; telemetry/
 
-`proxy.py` is this line. `delivery.py` is the value that it hands from stage to stage, `decide.py` what the stages decide,
-which `explain.py` asks as well. A delivery keeps the `snapshot.py` of the configuration that it began with.
+`proxy.py` is this line, and `authorize.py` the same without (8) and (9), for gateways that ask and forward by themselves.
+`delivery.py` is the value that it hands from stage to stage, `decide.py` what the stages decide, which `explain.py` asks as
+well. A delivery keeps the `snapshot.py` of the configuration that it began with.
 Any stage ends the delivery by returning or raising `Rejected` (we respond) or, once a response has begun, by raising
 `Aborted` (the connection closes). Each reason, and the response to it, is in `sidecar/outcomes.py`.
 """

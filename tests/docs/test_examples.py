@@ -12,8 +12,8 @@ from sidecar.config.keys import CONFIG
 from sidecar.config.keys import ROUTE as ROUTE_SECTION
 from sidecar.config.scheme_keys import SCHEME
 
-#: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values.
-OTHERS = ("values", "from ci/")
+#: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values, `tests/wire/test_gateways.py` runs gateways.
+OTHERS = ("values", "from ci/", "gateway ")
 KUBERNETES = {"apiVersion", "kind", "metadata", "spec", "data", "resources", "transformers"}
 ROUTE = {"path": "/webhooks/example", "verify": "github", "secrets": [{"env": "EXAMPLE_SECRET"}]}
 WHOLE = {"upstream": "http://127.0.0.1:3000", "public_url": "https://hooks.example.com", "routes": [ROUTE]}

@@ -231,7 +231,7 @@ OTHERS_WORDS = {
     "with_request_body",
 }  # fmt: skip
 #: `key:` in the text that are other programs' keys.
-OTHERS_KEYS = {"app", "components", "rule_files", "transformers", "with_request_body"}
+OTHERS_KEYS = {"app", "components", "rule_files", "transformers", "with_request_body", "failure_mode_allow"}
 #: A place in Mailgun's JSON.
 OTHERS_PATHS = {"signature.signature"}
 CHART_KEYS = set(yaml.safe_load(read("helm/values.yaml")))

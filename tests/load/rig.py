@@ -111,7 +111,7 @@ class Sidecar:
     def __init__(self, receiver_port: int, *, listen: str = "127.0.0.1:0", **changes: Any) -> None:
         route = {"verify": "begini", "secrets": [{"id": "current", "env": "LOAD_KEY"}]}
         self.directory = tempfile.TemporaryDirectory()
-        config = {
+        self.config = config = {
             "listen": listen,
             "admin": "127.0.0.1:0",
             "upstream": f"http://127.0.0.1:{receiver_port}",

@@ -64,9 +64,11 @@ class Gateway:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.name = ""  #: of the program
 
     def run(self, *command: str, env: Settings | None = None) -> "Gateway":
         self.log = self.directory / "gateway.log"
+        self.name = Path(command[0]).name
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -100,9 +102,17 @@ class Gateway:
 
 
 def envoy(
-    directory: Path, authorizers: Sequence[str], receiver: str, *, filter_: Settings | None = None, **of_cluster: Any
+    directory: Path,
+    authorizers: Sequence[str],
+    receiver: str,
+    *,
+    filter_: Settings | None = None,
+    asks: bool = True,
+    **of_cluster: Any,
 ) -> Gateway:
-    """`filter_` is the ext_authz filter's configuration; `of_cluster` that of the authorizers' cluster."""
+    """`filter_` is the ext_authz filter's configuration; `of_cluster` that of the authorizers' cluster. There is no
+    filter without `asks`.
+    """
     program = needs(ENGINES / "envoy")
     gateway = Gateway(directory)
     router = {"@type": f"{ENVOY_TYPES}.http.router.v3.Router"}
@@ -118,7 +128,7 @@ def envoy(
             ]
         },
         "http_filters": [
-            {"name": "authorize", "typed_config": filter_ or ext_authz()},
+            *([{"name": "authorize", "typed_config": filter_ or ext_authz()}] if asks else []),
             {"name": "router", "typed_config": router},
         ],
     }
@@ -132,14 +142,19 @@ def envoy(
     return gateway.run(program, *options, "-c", str(file)) if program else gateway
 
 
-def traefik(directory: Path, authorizer: str, receiver: str, *, body: bool = True) -> Gateway:
+def traefik(
+    directory: Path, authorizer: str, receiver: str, *, body: bool = True, middleware: Settings | None = None
+) -> Gateway:
+    """`middleware` is forwardAuth's, without its address."""
     program = needs(ENGINES / "traefik")
     gateway = Gateway(directory)
     forward: Settings = {
         "address": f"http://{authorizer}/question",
         "authResponseHeadersRegex": "(?i)^(x-webhook-|webhook-)",
     }
-    if body:
+    if middleware is not None:
+        forward = middleware | {"address": forward["address"]}
+    elif body:
         forward |= {"forwardBody": True, "maxBodySize": BUFFER}
     servers = {"receiver": {"loadBalancer": {"servers": [{"url": f"http://{receiver}"}]}}}
     router = {
