@@ -174,6 +174,17 @@ def test_the_data_listener_knows_no_route_without_a_receiver(sidecar: Sidecar, c
     assert (answer.status, answer.body) == (404, b'{"detail":"Not Found"}')
 
 
+def test_a_delivery_is_judged_by_its_tenants_secret(start: Start, craft: type[Craft], tmp_path: Path) -> None:
+    (tmp_path / "acme").write_text(SECRETS["ACME_SECRET"])
+    files = {"dir": str(tmp_path), "name": "{tenant}"}
+    route = {"name": "tenants", "path": "/tenants/{tenant}", "verify": "begini", "secrets": files}
+    sidecar = start(CONFIG | {"routes": [route]}, env=ENV)
+    answer = allowed(sidecar, craft.begini(path=b"/tenants/acme", secret="ACME_SECRET"), route="tenants")
+    assert answer.values(b"x-webhook-tenant") == [b"acme"]
+    rejected(sidecar, craft.begini(path=b"/tenants/acme"), 403, "signature_mismatch", route="tenants")
+    rejected(sidecar, craft.begini(path=b"/tenants/other"), 403, "signature_mismatch", route="tenants")
+
+
 def test_both_listeners_work_side_by_side(start: Start, receiver: Receiver, craft: type[Craft]) -> None:
     sidecar = start({"authorize": {"listen": "127.0.0.1:0"}})
     allowed(sidecar, craft.begini())

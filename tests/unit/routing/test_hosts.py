@@ -8,6 +8,7 @@ import pytest
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.routing.routes import Route, RouteTable, find_overlaps, host_name
+from sidecar.verify.tenants import PLACE
 
 
 def named(make_route: Any, *given: str) -> list[Route]:
@@ -140,6 +141,15 @@ def test_routes_overlap_where_both_hosts_and_paths_do(
     make_route: Any, given: list[str], pairs: list[tuple[int, int]]
 ) -> None:
     assert find_overlaps(named(make_route, *given)) == pairs
+
+
+def test_paths_with_a_tenant_overlap_only_on_a_common_host(make_route: Any) -> None:
+    segments = (b"", b"hooks", PLACE)
+    one, other = (make_route("/hooks", segments=segments, hosts=(host,)) for host in (b"a.example", b"b.example"))
+    anywhere = make_route("/hooks", segments=segments)
+    assert find_overlaps([one, other]) == []
+    assert find_overlaps([one, other, one]) == [(0, 2)]
+    assert find_overlaps([one, other, anywhere]) == [(0, 2), (1, 2)]
 
 
 def test_a_thousand_domains_with_one_path_are_checked_in_no_time(make_route: Any) -> None:
