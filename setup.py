@@ -42,7 +42,6 @@ MODULES = [
     "replay.once",
     "replay.store",
     "routing.access",
-    "routing.client_certificate",
     "routing.client_ip",
     "routing.networks",
     "routing.question",
