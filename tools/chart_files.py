@@ -13,19 +13,12 @@ from typing import Any
 import yaml
 
 from sidecar.config.keys import json_schema
-from sidecar.verify.composite import Combine
 
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
-#: Keys, and keys below them, whose patterns are left out because the program has a better message.
-CHECKED_BY_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "listen": (), "admin": (), "upstream": (), "public_url": (), "path": (), "name": (), "drain": (), "replay": (),
-    "allow": (), "trusted_proxies": (),
-    "limits": ("body", "buffer", "header_timeout", "body_timeout", "refusals"),
-    "timeouts": ("connect", "response", "total", "idle"),
-    "ip_ranges": ("refresh",),
-}  # fmt: skip
+#: A longer list of words is one of presets, which the program knows.
+MANY = 50
 
 
 def generate() -> dict[Path, str]:
@@ -42,44 +35,44 @@ def generate() -> dict[Path, str]:
 
 
 def config_schema() -> dict[str, Any]:
-    """The configuration's schema, without the parts for which the program has better messages."""
+    """The form of the configuration: its keys and types. The program judges the rest, with better messages.
+
+    Patterns are left out, because Helm shows the value that does not match, which may hold a password; so is the form of
+    references to secrets. Of several alternatives one is left, so that an error names the key and not every alternative.
+    """
     schema = {key: value for key, value in json_schema().items() if key not in ("$schema", "title", "required")}
-    route = schema["properties"]["routes"]["items"]
     schema["properties"]["routes"].pop("minItems", None)
-    for keys in (schema["properties"], route["properties"]):
-        for key, inner in CHECKED_BY_TEMPLATES.items():
-            checked = keys.get(key, {})
-            below = (checked.get("properties", {}).get(name, {}) for name in inner)
-            either = checked.get("anyOf", [])
-            urls = [each["properties"]["url"] for each in either if "url" in each.get("properties", {})]
-            for each in (checked, checked.get("items", {}), *below, *either, *urls):
-                each.pop("pattern", None)
-                each.pop("not", None)
     schema["properties"]["replay_store"] = {"description": schema["properties"]["replay_store"]["description"]}
-    _open_secrets(schema)
-    # One alternative instead of three (a preset's name, a scheme, a preset with changes), so that errors name the wrong key.
-    sign = route["properties"]["sign"]["properties"]
-    for keys, name in ((route["properties"], "verify"), (sign, "scheme")):
-        *combined, changed = keys[name]["anyOf"]
-        changed["properties"]["preset"].pop("enum", None)
-        # The program checks what the entries hold: three times the size of everything else otherwise.
-        changed["properties"] |= {
-            key: {"description": below["description"], "type": "array", "minItems": 2, "maxItems": below["maxItems"]}
-            for each in combined
-            for key, below in each.get("properties", {}).items()
-            if key in tuple(Combine)
-        }
-        keys[name] = changed | {"type": ["string", "object"], "required": [], "description": keys[name]["description"]}
+    _simplify(schema)
     return schema
 
 
-def _open_secrets(schema: Any) -> None:
-    """Lets references to secrets be anything: the templates check them, without repeating what may be the secret itself."""
+def _simplify(schema: Any) -> None:
     for key, below in list(schema.items() if isinstance(schema, dict) else enumerate(schema)):
-        if isinstance(below, dict) and {"env", "file"} <= set(below.get("properties", ())):
-            schema[key] = {"description": "a reference to a secret: {file: ...} or {env: ...}"}
-        elif isinstance(below, dict | list):
-            _open_secrets(below)
+        if not isinstance(below, dict | list):
+            continue
+        if isinstance(below, dict):
+            _take_one(below)
+            if {"env", "file"} <= set(below.get("properties", ())):
+                schema[key] = {"description": "a reference to a secret: {file: ...} or {env: ...}"}
+                continue
+            if isinstance(below.get("pattern"), str):  # not a property of this name
+                del below["pattern"]
+            below.pop("not", None)
+            if len(below.get("enum", ())) > MANY:
+                del below["enum"]
+        _simplify(below)
+
+
+def _take_one(schema: dict[str, Any]) -> None:
+    """Text or a mapping with keys, instead of alternatives; of several mappings the last, which has every key."""
+    mappings = [each for each in schema.get("anyOf", ()) if "properties" in each]
+    if mappings:
+        kinds = {
+            each.get("type", "string") for each in schema.pop("anyOf") if isinstance(each.get("type", "string"), str)
+        }
+        schema |= mappings[-1] | {"type": sorted(kinds | {"string"}, reverse=True)}
+        schema.pop("required", None)
 
 
 def values_table(text: str) -> str:
