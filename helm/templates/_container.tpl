@@ -93,7 +93,7 @@ volumeMounts:
 {{- $config := (index . 0).Values.config -}}
 {{- $references := list -}}
 {{- range $config.routes -}}
-{{- $references = concat $references (default list .secrets) -}}
+{{- $references = concat $references (kindIs "slice" .secrets | ternary .secrets list) -}}
 {{- with dig "sign" "secret" "" . }}{{ $references = concat $references (ternary . (list .) (kindIs "slice" .)) }}{{ end -}}
 {{- with .verify_token }}{{ $references = append $references . }}{{ end -}}
 {{- end -}}

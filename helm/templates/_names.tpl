@@ -143,7 +143,7 @@ annotations:
 {{- define "sidecar.publicPaths" -}}
 {{- range .Values.config.routes -}}
 {{- if not .open -}}
-{{ dict "path" (trimSuffix "*" .path) "prefix" (hasSuffix "/*" .path) | toJson }}
+{{ dict "path" (regexReplaceAll "[{*].*" .path "") "prefix" (or (hasSuffix "/*" .path) (contains "{" .path)) | toJson }}
 {{ end -}}
 {{- end -}}
 {{- end }}

@@ -5,9 +5,9 @@
 {{- .name | default (regexReplaceAll "[^A-Za-z0-9._-]+" (toString .path) "-" | trimAll "-._" | trunc 63 | trimSuffix "-" | default "root") -}}
 {{- end }}
 
-{{- /* "true" for a route with a signed POST at a path of its own. Whether a sender can sign for it is known to the program. */ -}}
+{{- /* "true" for a route with a signed POST at one path and any host. Whether a sender can sign for it is known to the program. */ -}}
 {{- define "sidecar.tests.signed" -}}
-{{- if and (not .open) .verify (ne (toString .verify) "none") .secrets (has "POST" (default (list "POST") .methods)) (not (contains "{" (toString .path))) }}true{{ end -}}
+{{- if and (not .open) .verify (ne (toString .verify) "none") (kindIs "slice" .secrets) (not .hosts) (not .client_certificate) (has "POST" (default (list "POST") .methods)) (not (contains "{" (toString .path))) }}true{{ end -}}
 {{- end }}
 
 {{- /* The route that gets a signed and a forged delivery, as JSON; empty if there is none. By name, otherwise the first one in enforce
@@ -20,7 +20,10 @@ mode without `allow`. */ -}}
 {{- $found = $route -}}
 {{- end -}}
 {{- end -}}
-{{- with $found }}{{ dict "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path) | toJson }}{{ end -}}
+{{- /* The status of a rejection. Only the program knows the preset's: some 4xx, after the signed delivery got 2xx at the same URL. */ -}}
+{{- $rejects := dig "status" (kindIs "map" $found.verify | ternary (dig "reject" "status" "4xx" (kindIs "map" $found.verify | ternary $found.verify dict)) "4xx") (kindIs "map" $found.reject | ternary $found.reject dict) -}}
+{{- if eq (kindIs "string" $found.reject | ternary $found.reject "") "resend" }}{{ $rejects = "" }}{{ end -}}
+{{- with $found }}{{ dict "rejects" (toString $rejects) "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path) | toJson }}{{ end -}}
 {{- end }}
 
 {{- /* A secret as an argument of a command. */ -}}

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, CI, HELMS, containers, helm, objects, of_kind, template
+from chart import CHART, CI, HELMS, HelmError, containers, helm, objects, of_kind, template
 from stub_api import stub_api
 
 from sidecar.config.loader import load_config
+from sidecar.config.settings import Config
 
 ROUTE = {"path": "/hooks", "verify": "github", "secrets": [{"file": "/run/secrets/hooks/current"}]}
 GATEWAY: dict[str, Any] = {
@@ -180,7 +181,7 @@ def test_what_helm_test_sends() -> None:
     pods = "http://release-webhook-sidecar-test-pods.hooks:3000/"
     assert arguments == {
         "signed": [*signed, "--expect=2xx"],
-        "forged": [*signed, "--forged"],
+        "forged": [*signed, "--forged", "--expect=4xx"],
         "bypass": ["send", pods, "--preset=github", "--secret=env:NONE", "--expect=none"],
     }
     assert all(each["metadata"]["annotations"]["helm.sh/hook"] == "test" for each in made if each["kind"] == "Pod")
@@ -227,6 +228,62 @@ def test_helm_test_has_the_configuration_and_the_secrets_of_the_pods() -> None:
         assert of_kind(made, "ConfigMap", "-test")["data"].keys() <= {"api-key.yaml", "body"}
 
 
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        ({}, "4xx"),
+        ({"verify": "shopify"}, "4xx"),
+        ({"verify": "xero", "reject": {"body": "no"}}, "4xx"),
+        ({"verify": "xero", "reject": {"status": 404}}, "404"),
+        ({"verify": {"preset": "begini", "reject": {"status": 400}}}, "400"),
+        ({"verify": {"preset": "begini", "reject": {"status": 400}}, "reject": {"status": 401}}, "401"),
+        ({"verify": "xero", "reject": "resend"}, None),
+        ({"verify": "begini", "reject": "resend"}, None),
+    ],
+)
+def test_the_test_expects_the_status_with_which_the_program_rejects(
+    route: dict[str, Any], expected: str | None
+) -> None:
+    """With `reject: resend` only the program knows it, and nothing forged is sent."""
+    made = template(GATEWAY | {"config": GATEWAY["config"] | {"routes": [ROUTE | route]}})
+    pods = {each["metadata"]["name"].partition("-test-")[2]: each for each in made if each["kind"] == "Pod"}
+    assert "signed" in pods
+    assert ("forged" in pods) is (expected is not None)
+    if expected is not None:
+        assert f"--expect={expected}" in containers(pods["forged"])[0]["args"]
+        (found,) = config_of(made).routes.routes
+        assert str(found.rejection.status).startswith(expected.rstrip("x"))
+
+
+def config_of(made: list[dict[str, Any]]) -> Config:
+    """The release's configuration, as the program reads it."""
+    text = of_kind(made, "ConfigMap", "-webhook-sidecar")["data"]["config.yaml"].encode()
+    return load_config("config.yaml", {}, resolve_secrets=False, read=lambda name, size: text[:size])
+
+
+def test_a_route_with_tenants_is_rendered_and_an_ingress_leads_to_all_of_them() -> None:
+    tenants = {
+        "path": "/hooks/github/{tenant}",
+        "verify": "github",
+        "secrets": {"dir": "/run/secrets/tenants", "name": "{tenant}"},
+    }
+    values = GATEWAY | {
+        "config": GATEWAY["config"] | {"routes": [tenants, ROUTE | {"path": "/x"}]},
+        "existingSecrets": ["tenants", "hooks"],
+        "ingress": {"enabled": True, "hosts": ["a.example"]},
+    }
+    made = template(values)
+    paths = of_kind(made, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert [(each["path"], each["pathType"]) for each in paths] == [("/hooks/github/", "Prefix"), ("/x", "Exact")]
+    assert "--route=x" in containers(of_kind(made, "Pod", "-signed"))[0]["args"]
+    assert len(config_of(made).routes.routes) == 2
+    with pytest.raises(
+        HelmError,
+        match="'/run/secrets/tenants' is in a Secret that is not mounted; add its name: existingSecrets: \\[tenants\\]",
+    ):
+        template(values | {"existingSecrets": ["hooks"]})
+
+
 def test_a_red_bypass_keeps_no_other_test_from_running() -> None:
     """Helm runs tests by weight, and stops at the first one that fails."""
     values = ci("begini")
@@ -268,9 +325,7 @@ def test_the_route_that_is_tried(routes: list[dict[str, Any]], tests: dict[str, 
         return
     for name in ("signed", "forged"):
         assert f"--route={tried}" in containers(pods[name])[0]["args"]
-    text = of_kind(made, "ConfigMap", "-webhook-sidecar")["data"]["config.yaml"].encode()
-    config = load_config("config.yaml", {}, resolve_secrets=False, read=lambda name, size: text[:size])
-    assert tried in [route.name for route in config.routes.routes]
+    assert tried in [route.name for route in config_of(made).routes.routes]
 
 
 @pytest.mark.parametrize("values", CI, ids=lambda path: path.stem.removesuffix("-values"))

@@ -110,7 +110,12 @@ def test_helm_test_is_green_but_for_a_receiver_that_can_be_gone_around(running: 
             for name, content in each["data"].items():
                 (tmp_path / name).write_text(content)
     tmp_path.chmod(0o755)
-    mounts = {"/etc/sidecar-test": tmp_path, f"/run/secrets/{running.secret}": mounted(running.secret)}
+    config = mounted(running.secret.removesuffix("-secret"))
+    mounts = {
+        "/etc/sidecar-test": tmp_path,
+        "/etc/sidecar": config,
+        f"/run/secrets/{running.secret}": mounted(running.secret),
+    }
     results = {}
     for each in running.objects:
         if each["kind"] == "Pod":

@@ -18,6 +18,7 @@ from deliveries import BODY, deliver, load, load_while_ready, taken, wait_for
 from pods import Pod, mounted, played, put
 
 from sidecar.cli.main import main
+from sidecar.inject.objects import PROGRAM
 
 pytestmark = pytest.mark.image
 
@@ -127,9 +128,12 @@ def test_it_runs_under_the_restricted_profile_with_a_limit_of_memory(pod: Pod) -
 
 
 def test_a_deleted_pod_loses_nothing(pod: Pod) -> None:
-    """In a kubelet's order: senders hear of it a second late, the receiver waits and is stopped, then the sidecar."""
+    """In a kubelet's order: preStop of the sidecar, senders hear of it a second late, the receiver waits and is stopped,
+    then the sidecar. The hook's command works in the container as it is: read-only, and with a PID namespace of its own."""
     before, goes_on = taken(pod), threading.Event()
     with load(pod, OLD, goes_on) as answers:
+        assert "is draining" in pod.pre_stop("webhook-sidecar", [PROGRAM, "drain"])
+        assert pod.status("/readyz") == 503
         time.sleep(1)
         goes_on.clear()
         time.sleep(1)

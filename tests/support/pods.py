@@ -112,6 +112,10 @@ class Pod:
     def inspect(self, container: str) -> str:
         return run("podman", "inspect", f"{self.name}-{container}")
 
+    def pre_stop(self, container: str, command: list[str]) -> str:
+        """Runs the command of a preStop hook, which podman doesn't, in the container."""
+        return run("podman", "exec", f"{self.name}-{container}", *command)
+
     def stop(self, container: str) -> int:
         """SIGTERM, and its exit status."""
         run("podman", "stop", "-t", "30", f"{self.name}-{container}")
