@@ -43,6 +43,8 @@ class Reason(HashableStrEnum):
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     TOKEN_MISMATCH = "token_mismatch"
+    CLAIM_MISMATCH = "claim_mismatch"
+    KEY_UNKNOWN = "key_unknown"
     REPLAYED = "replayed"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
@@ -53,6 +55,7 @@ class Reason(HashableStrEnum):
     DRAINING = "draining"
     RATE_LIMITED = "rate_limited"
     REPLAY_STORE_UNAVAILABLE = "replay_store_unavailable"
+    KEY_UNAVAILABLE = "key_unavailable"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     UPSTREAM_BROKE = "upstream_broke"
@@ -94,11 +97,13 @@ VERIFICATION: Final = frozenset(
         Reason.TOKEN_MISMATCH,
         Reason.CLIENT_CERTIFICATE_MISMATCH,
         Reason.BODY_NOT_FORWARDED,
+        Reason.CLAIM_MISMATCH,
+        Reason.KEY_UNKNOWN,
     }
 )
 
 #: Reasons that a route in shadow mode only counts, and forwards the delivery.
-SHADOWED: Final = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE}
+SHADOWED: Final = VERIFICATION | {Reason.REPLAYED, Reason.REPLAY_STORE_UNAVAILABLE, Reason.KEY_UNAVAILABLE}
 
 #: The responses to all others.
 RESPONSES: Final = {
@@ -115,6 +120,7 @@ RESPONSES: Final = {
     Reason.DRAINING: Response(503, "Service Unavailable", retry_after=1),
     Reason.RATE_LIMITED: Response(429, "Too Many Requests", retry_after=60),
     Reason.REPLAY_STORE_UNAVAILABLE: Response(503, "Service Unavailable", retry_after=5),
+    Reason.KEY_UNAVAILABLE: Response(503, "Service Unavailable", retry_after=5),
     Reason.UPSTREAM_UNREACHABLE: Response(502, "Bad Gateway"),
     Reason.UPSTREAM_TIMEOUT: Response(504, "Gateway Timeout"),
     Reason.UPSTREAM_BROKE: Response(502, "Bad Gateway"),
@@ -210,5 +216,8 @@ class Hint(StrEnum):
     BODY_EMPTY = "body_empty"
     TIMESTAMP_UNIT = "timestamp_unit"
     URL_MISMATCH = "url_mismatch"
+    WRONG_AUDIENCE = "wrong_audience"
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_SETTING = "wrong_setting"
     OTHER_PROVIDER = "other_provider"  # of `explain` alone
     UNKNOWN = "unknown"

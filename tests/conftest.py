@@ -17,6 +17,7 @@ from sidecar.verify.kinds import Kind
 from sidecar.verify.kinds.basic import BASIC
 from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
+from sidecar.verify.kinds.jwt import JWT
 
 # Asserts in these explain themselves as those of tests do.
 pytest.register_assert_rewrite("client", "receiver", "sidecar_process")
@@ -33,13 +34,15 @@ KeyPair = tuple[bytes, bytes]
 @pytest.fixture(scope="session")
 def key_pair() -> Callable[..., KeyPair]:
     """`key_pair(scheme, seed)`: a key in the scheme's form, another one for each seed."""
-    return lambda scheme, seed=0: _key_pair(scheme.signature.kind, scheme.key, seed)
+    return lambda scheme, seed=0: _key_pair(
+        scheme.signature.kind, scheme.key, seed, (*scheme.signature.algorithms, "")[0]
+    )
 
 
 @functools.cache
-def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
-    if kind.read_private_key is not None:
-        return _public(kind, form, seed)
+def _key_pair(kind: Kind, form: KeyForm, seed: int, algorithm: str = "") -> KeyPair:
+    if kind.read_private_key is not None and (kind is not JWT or form is KeyForm.PEM):
+        return _public(kind, form, seed, algorithm)
     raw = hashlib.sha256(b"%d" % seed).hexdigest().encode()
     texts = {
         KeyForm.HEX: raw.hex().encode(),
@@ -52,15 +55,15 @@ def _key_pair(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
     return text, text
 
 
-def _public(kind: Kind, form: KeyForm, seed: int) -> KeyPair:
+def _public(kind: Kind, form: KeyForm, seed: int, algorithm: str) -> KeyPair:
     private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    if kind is ED25519:
+    if kind is ED25519 or algorithm in ("EdDSA", "Ed25519"):
         private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
         if form is not KeyForm.PEM:
             write = bytes.hex if form is KeyForm.HEX else lambda raw: base64.b64encode(raw).decode()
             pair = (private.private_bytes_raw(), private.public_key().public_bytes_raw())
             return write(pair[0]).encode(), write(pair[1]).encode()
-    elif kind is ECDSA:
+    elif kind is ECDSA or algorithm == "ES256":
         private = ec.derive_private_key(1000 + seed, ec.SECP256R1())
     else:
         private = rsa.generate_private_key(65537, 2048)

@@ -5,10 +5,12 @@ import difflib
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from sidecar.cli.errors import unusable
+from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.reference import SecretReference
-from sidecar.config.presets import load_preset, load_scheme, preset_aliases, preset_names
+from sidecar.config.presets import Verify, load_preset, load_scheme, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
 from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
 from sidecar.secret import Secret
@@ -37,12 +39,31 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
         help="instead of --preset: as the provider of this route of --config signs, with the route's first secret",
     )
     parser.add_argument("--config", metavar="FILE", help="the configuration of --route; default: $SIDECAR_CONFIG")
-    parser.add_argument(
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
         "--secret",
         metavar="REF",
         help="the secret to sign with, as env:NAME or file:PATH; with --route only for a private key",
     )
+    key.add_argument(
+        "--private-key",
+        metavar="FILE",
+        dest="secret",
+        type=lambda file: f"file:{file}",
+        help="for senders that publish their keys: the private key in PEM; for tests",
+    )
+    add_settings(parser)
     parser.add_argument("--body", metavar="FILE", help="the body; - for standard input; default: a small test document")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the preset, for example audience=https://hooks.example.com; may be repeated",
+    )
 
 
 def unix_time(text: str) -> float:
@@ -61,17 +82,34 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def read_scheme(preset: str) -> Scheme:
-    """A preset by name, or a custom scheme from a file."""
+def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
+    """A preset by name, with its settings (`name=value`), or a custom scheme from a file."""
+    settings: dict[str, Any] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            unusable(f"--setting {each!r} is not NAME=VALUE")
+        settings[name] = [*settings[name], value] if name in settings else [value]
     if "/" in preset or preset.endswith((".yaml", ".yml")):
         try:
             return load_scheme(preset)
         except ConfigError as error:
             unusable(f"the scheme is not valid:\n{error}")
     try:
-        return load_preset(preset)
+        declared = {each.name: each for each in load_preset(preset).settings}
     except KeyError:
         unusable(describe_unknown_preset(preset))
+    made: dict[str, Any] = {"preset": preset}
+    for name, texts in settings.items():
+        example = declared[name].example if name in declared else ""
+        values = [int(text) if isinstance(example, int) and text.isdecimal() else text for text in texts]
+        made[name] = values if len(values) > 1 else values[0]
+    try:
+        scheme = Verify().read(made if settings else preset)
+    except InvalidValueError as error:
+        unusable(f"{preset}: {'; '.join(message for _, message in error.mistakes)}; add --setting NAME=VALUE")
+    assert isinstance(scheme, Scheme)
+    return scheme
 
 
 def describe_unknown_preset(name: str) -> str:

@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from sidecar.cli.arguments import read_scheme, read_secrets, unix_time
+from sidecar.cli.arguments import add_settings, read_scheme, read_secrets, unix_time
 from sidecar.cli.captured import list_captures, take_capture
 from sidecar.cli.errors import unusable
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.delivery.explain import Subject, explain
 from sidecar.diagnosis.capture import MAX_CAPTURE, Capture, UnusableCaptureError, read_capture
+from sidecar.diagnosis.keys_file import KeysFile, KeysFileError
 from sidecar.routing.networks import IPAddress, parse_address
 from sidecar.secret import Secret
 from sidecar.verify.keys import key_problem
@@ -57,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client-ip", metavar="IP", help="the address that the connection came from, for allow: and trusted_proxies:"
     )
+    parser.add_argument(
+        "--keys", metavar="FILE", help="published keys from a file (JSON of URLs and documents); nothing is fetched"
+    )
+    add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -81,6 +86,18 @@ def _read_capture(
         unusable(f"{name}: {error}")
 
 
+def read_keys_file(file: str | None) -> KeysFile:
+    """The published keys of a file; none without one."""
+    if file is None:
+        return KeysFile(b"{}")
+    try:
+        return KeysFile(Path(file).read_bytes())
+    except OSError as error:
+        unusable(f"{file}: can't be read: {error.strerror}")
+    except KeysFileError as error:
+        unusable(f"{file} {error}")
+
+
 def run(arguments: argparse.Namespace) -> int:
     peer = None
     if (arguments.request is None) == (arguments.admin is None):
@@ -94,22 +111,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.preset is None and not config_file:
         unusable("nothing to verify with; give --preset NAME and --secret REF, or --config FILE")
     secrets = read_secrets(arguments.secret)
+    keys = read_keys_file(arguments.keys)
     config = verifier = None
     unusable_secrets: list[tuple[Secret, str]] = []
     if arguments.preset is None:
         try:
-            config = load_config(str(config_file), os.environ, resolve_secrets=not secrets)
+            config = load_config(str(config_file), os.environ, resolve_secrets=not secrets, published=keys)
         except ConfigError as error:
             unusable(f"the configuration is not valid:\n{error}")
     else:
-        scheme = read_scheme(arguments.preset)
-        if not secrets:
+        scheme = read_scheme(arguments.preset, arguments.setting)
+        if not secrets and not scheme.published:
             unusable("--preset needs a secret to verify with; add --secret env:NAME or --secret file:PATH")
         if scheme.needs_url and not arguments.public_url:
             unusable("this scheme signs the URL that the sender calls; add --public-url https://your.host")
+        if scheme.published:
+            secrets = []
         unusable_secrets = [(secret, problem) for secret in secrets if (problem := key_problem(scheme, secret))]
         usable = [secret for secret in secrets if not key_problem(scheme, secret)]
-        verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=bool(usable))
+        resolved = bool(usable) or scheme.published
+        verifier = Verifier(scheme, usable or secrets, arguments.public_url, resolved=resolved, published=keys)
     capture, peer, now = _read_capture(arguments, peer, needs_host=config is not None)
     subject = Subject(
         config=config,

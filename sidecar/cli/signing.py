@@ -104,7 +104,7 @@ def make_sender(
         return _sender_of_route(arguments, url, public_url, delivery_id=delivery_id, forged=forged)
     if arguments.preset is None or arguments.secret is None:
         unusable("nothing to sign with; give --preset NAME and --secret REF, or --config FILE and --route NAME")
-    scheme = read_scheme(arguments.preset)
+    scheme = read_scheme(arguments.preset, arguments.setting)
     return Sender(
         signers=[Signer(scheme, read_secret_ref(arguments.secret))],
         body=_body(arguments.body, [scheme]),
@@ -140,7 +140,11 @@ def _sender_of_route(
     several = isinstance(verifier, Composite) and verifier.combine is Combine.ALL
     members = verifier.members() if several else verifier.members()[:1]
     given = read_secret_ref(arguments.secret) if arguments.secret is not None else None
-    public = [member.scheme for member in members if member.scheme.signature.kind.read_private_key is not None]
+    public = [
+        member.scheme
+        for member in members
+        if member.scheme.published or member.scheme.signature.kind.read_private_key is not None
+    ]
     if public and given is None:
         # The bytes of some public keys could be read as a private one, which signs something else.
         unusable(f"the route {route.name} has a public key, which only verifies; give a private key with --secret REF")

@@ -6,9 +6,10 @@ about one mistake.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sidecar.config.combination import NO_SCHEME, Combination
+from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.problems import Path, Report
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
@@ -192,8 +193,33 @@ def _check_purpose(at: Path, route: RouteSettings, report: Report) -> None:
     elif isinstance(route.verify, Combination) and all(member.secrets for member in route.verify.members):
         if report.is_given((*at, "secrets")):
             report.add((*at, "secrets"), "are not used, because each entry of `verify` has its own; remove them")
-    elif not report.is_given((*at, "secrets")):
+    elif route.scheme is not None and route.scheme.published:
+        _check_published(at, route.scheme, report)
+    elif not report.is_given((*at, "secrets")) and not _names_published_keys((*at, "verify"), report):
         report.add(at, "has no secrets; add `secrets: [{env: NAME}]` or `secrets: [{file: /path}]`")
+
+
+def _names_published_keys(at: Path, report: Report) -> bool:
+    """Whether `verify` has a mistake, but names a preset that needs no secrets."""
+    value = report.value_at(at)
+    if isinstance(value, Mapping) and "keys" in value:
+        return True
+    name = value.get("preset") if isinstance(value, Mapping) else value
+    return isinstance(name, str) and name in preset_names() and load_preset(name).published
+
+
+def _check_published(at: Path, scheme: Scheme, report: Report) -> None:
+    """The provider publishes the keys. A secret is needed only to ask for them."""
+    asks = scheme.keys is not None and any("{secret}" in value for _, value in scheme.keys.post)
+    if asks and not report.is_given((*at, "secrets")):
+        report.add(
+            at,
+            f"has no secrets; {_provider(scheme)} wants one from whoever asks for its keys: add `secrets: [{{env: NAME}}]`",
+        )
+    if not asks and report.is_given((*at, "secrets")):
+        report.add(
+            (*at, "secrets"), f"are not used, because {_provider(scheme)} publishes the keys that verify; remove them"
+        )
 
 
 def _check_public_url(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:

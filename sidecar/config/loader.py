@@ -52,6 +52,7 @@ from sidecar.secret import Secret
 from sidecar.verify.composite import Composite, name_schemes
 from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, key_problem
+from sidecar.verify.published import PublishedKeys
 from sidecar.verify.route_handshakes import list_shapes, make_handshakes
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import SigningError
@@ -71,8 +72,10 @@ def load_config(
     resolve_secrets: bool = True,
     read: ReadFile = read_file,
     ranges: Mapping[str, Networks] = MappingProxyType({}),
+    published: PublishedKeys | None = None,
 ) -> Config:
     """Reads and checks `file`. Raises `ConfigError` with every mistake. `ranges` replace the package's lists, by preset.
+    `published` has the keys that providers publish.
 
     With `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not available. The
     result then verifies nothing real and must not be served.
@@ -91,7 +94,7 @@ def load_config(
     secrets = SecretResolver(env, read, report, resolves=resolve_secrets)
     tls = TlsLoader(read, report, resolves=resolve_secrets)
     tenants = TenantLoader(report, resolves=resolve_secrets)
-    return _Builder(settings, report, secrets, tls, tenants, ranges).build(file)
+    return _Builder(settings, report, secrets, tls, tenants, ranges, published).build(file)
 
 
 def _read_settings(value: dict[str, object], report: Report) -> FileSettings:
@@ -114,6 +117,7 @@ class _Builder:
     tls: TlsLoader
     tenants: TenantLoader
     fetched: Mapping[str, Networks]
+    published: PublishedKeys | None = None
     ranges: dict[str, Networks] = field(default_factory=dict)  #: the published networks that are used, by preset
 
     def build(self, file: str) -> Config:
@@ -234,9 +238,20 @@ class _Builder:
         if tenants and route.scheme is not None:
             # Nobody knows these; they are what a delivery of an unknown tenant is checked against.
             secrets = list(decoy_secrets(route.scheme, os.urandom(64)))
-        if route.scheme is None or not secrets or (route.scheme.needs_url and not public_url):
+        scheme = route.scheme
+        if scheme is None or not (secrets or scheme.published) or (scheme.needs_url and not public_url):
             return None
-        return Verifier(route.scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
+        return self._verify_with(scheme, secrets, public_url, body_limit)
+
+    def _verify_with(self, scheme: Scheme, secrets: Sequence[Secret], public_url: str, body_limit: int) -> Verifier:
+        return Verifier(
+            scheme,
+            secrets,
+            public_url,
+            resolved=self.secrets.resolves,
+            body_limit=body_limit,
+            published=self.published,
+        )
 
     def _make_composite(
         self, at: Path, route: RouteSettings, combination: Combination, public_url: str, body_limit: int
@@ -255,7 +270,7 @@ class _Builder:
                 secrets = self._make_secrets((*here, "secrets"), member.secrets, member.scheme)
             elif self.secrets.resolves:
                 secrets = [secret for secret in shared if not key_problem(member.scheme, secret)]
-                if shared and not secrets:
+                if shared and not secrets and not member.scheme.published:
                     self.report.add(
                         here,
                         f"none of the route's secrets is in the form of {name}: the first one "
@@ -263,10 +278,8 @@ class _Builder:
                     )
             else:
                 secrets = shared
-            if secrets and (public_url or not member.scheme.needs_url):
-                verifiers.append(
-                    Verifier(member.scheme, secrets, public_url, resolved=self.secrets.resolves, body_limit=body_limit)
-                )
+            if (secrets or member.scheme.published) and (public_url or not member.scheme.needs_url):
+                verifiers.append(self._verify_with(member.scheme, secrets, public_url, body_limit))
         return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
 
     def _check_shared(self, at: Path, secret: Secret, schemes: Sequence[Scheme]) -> None:
@@ -306,7 +319,8 @@ class _Builder:
             secret = self._resolve((*at, index), ref)
             if secret is None:
                 continue
-            problem = key_problem(scheme, secret) if scheme is not None and self.secrets.resolves else ""
+            is_key = scheme is not None and not scheme.published
+            problem = key_problem(scheme, secret) if scheme is not None and is_key and self.secrets.resolves else ""
             if problem:
                 self.report.add((*at, index), f"the secret in {ref.where} {problem}")
                 wrong = True

@@ -11,6 +11,7 @@ from sidecar.config.combination import NO_SCHEME, Combination, combination_secti
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import find_close
 from sidecar.config.files import read_file
+from sidecar.config.preset_settings import SettingValue, check_own_scheme, fill_settings, required_settings
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.scheme_keys import SCHEME
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
@@ -51,8 +52,11 @@ def preset_aliases() -> Mapping[str, str]:
 
 @cache
 def load_preset(name: str) -> Scheme:
-    """The preset `name`, read like a user's custom scheme. Raises `KeyError` for an unknown name."""
-    return replace(SCHEME.read(read_preset(name)), name=name)
+    """The preset `name`, read like a user's custom scheme. Raises `KeyError` for an unknown name.
+
+    Settings without a default have the value of their example: such a scheme can be described, and verifies nothing.
+    """
+    return replace(SCHEME.read(fill_settings(read_preset(name), {}, examples=True)), name=name)
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -67,14 +71,16 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 #: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
-_PLACES = ("header", "field", "form", "query", "path", "tag", "first")
+_PLACES = ("header", "field", "form", "query", "path", "tag", "first", "body", "each", "claim")
 #: Sections of a preset that are changed key by key. Others are replaced.
-_MERGED = ("signature", "timestamp")
+_MERGED = ("signature", "timestamp", "claims")
 
 
 def apply_changes(preset: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a preset with those of `{preset: NAME, ...}`."""
-    return _merge(preset, {key: item for key, item in value.items() if key != "preset"})
+    """The values of a preset with those of `{preset: NAME, ...}`: its settings, then changes. Raises `InvalidValueError`."""
+    declared = preset.get("settings", {})
+    filled = fill_settings(preset, {key: item for key, item in value.items() if key in declared})
+    return _merge(filled, {key: item for key, item in value.items() if key != "preset" and key not in declared})
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,8 +90,12 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        nested = key in _MERGED and isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(below, value) if nested and below is not None else value
+        if key in _MERGED and isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        elif key == "claims" and isinstance(below, list) and isinstance(value, Mapping):
+            merged[key] = [{**each, **value} for each in below]  # they hold whatever is chosen
+        else:
+            merged[key] = value
     return merged
 
 
@@ -105,10 +115,14 @@ class OneScheme(ValueType[Scheme | str]):
             name = value["preset"]
             return replace(SCHEME.read(apply_changes(self._load(name, read_preset), value)), name=name)
         if isinstance(value, Mapping):
+            check_own_scheme(value)
             return SCHEME.read(value)
         if value == NO_SCHEME:
             return NO_SCHEME
-        return self._load(value, load_preset)
+        preset = self._load(value, load_preset)
+        if preset.settings:
+            return replace(SCHEME.read(apply_changes(read_preset(value), {})), name=value)
+        return preset
 
     def _load(self, name: Any, load: Callable[[str], Loaded]) -> Loaded:
         if not isinstance(name, str):
@@ -120,19 +134,54 @@ class OneScheme(ValueType[Scheme | str]):
 
     def json_schema(self) -> JSONSchema:
         scheme = SCHEME.json_schema()
+        presets = {name: read_preset(name) for name in preset_names()}
+        settings = {name: preset["settings"] for name, preset in presets.items() if "settings" in preset}
+        names = [name for name, preset in presets.items() if not required_settings(preset)]
         preset = {
             "preset": {
                 "title": "preset",
-                "enum": list(preset_names()),
-                "description": "the preset that the other keys change; none of them is then required",
+                "enum": list(presets),
+                "description": "the preset that the other keys change; none of them is then required, but its settings",
                 "examples": ["stripe"],
             }
         }
         changes = {
             key: _partial(section) if key in _MERGED else section for key, section in scheme["properties"].items()
         }
-        changed = scheme | {"properties": preset | changes, "required": ["preset"]}
-        return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *preset_names()]}, scheme, changed]}
+        # A setting is a key of the presets that declare it, and of no other.
+        others = {name: list(settings) for name in sorted({name for each in settings.values() for name in each})}
+        for name, declaring in others.items():
+            declaring[:] = [each for each in declaring if name in settings[each]]
+        of_settings = [
+            {"if": {"required": [name]}, "then": {"properties": {"preset": {"enum": declaring}}}}
+            for name, declaring in others.items()
+        ]
+        of_settings += [
+            {
+                "if": {"properties": {"preset": {"const": name}}},
+                "then": {
+                    "required": required_settings(presets[name]),
+                    "properties": {key: SettingValue(setting).json_schema() for key, setting in declared.items()},
+                },
+            }
+            for name, declared in settings.items()
+        ]
+        described = {
+            name: {
+                "title": "setting",
+                "type": ["string", "integer", "array"],
+                "items": {"title": "setting", "type": ["string", "integer"]},
+                "description": f"a setting of {', '.join(declaring)}",
+                "examples": [settings[declaring[0]][name]["example"]],
+            }
+            for name, declaring in others.items()
+        }
+        changed = scheme | {
+            "properties": preset | described | changes,
+            "required": ["preset"],
+            "allOf": of_settings,
+        }
+        return {"title": self.title, "anyOf": [{"enum": [NO_SCHEME, *names]}, scheme, changed]}
 
 
 class Verify(ValueType[Scheme | Combination | str]):
@@ -181,6 +230,8 @@ def _remedy(name: str) -> str:
 
 def _partial(section: JSONSchema) -> JSONSchema:
     """A section of changes: at most one of the keys of which the whole section needs exactly one."""
+    if "oneOf" not in section:
+        return section
     pairs = [{"required": [*one["required"], *other["required"]]} for one, other in combinations(section["oneOf"], 2)]
     return {key: value for key, value in section.items() if key not in ("oneOf", "required")} | {
         "not": {"anyOf": pairs}

@@ -1,8 +1,10 @@
 """What the keys of a scheme must not say together."""
 
+import re
 from typing import Any
 
 from sidecar.config.fields.base import InvalidValueError
+from sidecar.config.token_checks import check_token, check_token_binding
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import KEY_ID, Scheme
 from sidecar.verify.template import (
@@ -24,6 +26,18 @@ from sidecar.verify.template import (
 
 def check_scheme(scheme: Scheme, given: dict[str, Any]) -> None:
     """Raises `InvalidValueError` for keys that contradict each other. `given` are the keys that were written."""
+    for name, pattern in scheme.match_json:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InvalidValueError(f"is not a valid regular expression: {error}", "match_json", name) from None
+        if JsonValue(name) not in scheme.places:
+            raise InvalidValueError("is not in `signed`, so it could be anything; remove it", "match_json", name)
+    check_token(scheme, given)
+    if scheme.signature.kind.claims:
+        check_token_binding(scheme, claims_to_bind=given.get("binds_body", True))
+        _check_key(scheme)
+        return
     _check_items(scheme)
     _check_binding(scheme, given)
     for message in scheme.messages:

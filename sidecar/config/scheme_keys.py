@@ -7,7 +7,7 @@ from sidecar.config.fields.address import WebURL
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.message import FieldName, SignedText
-from sidecar.config.fields.number import Duration, RejectionStatus, ResendStatus, Tolerance
+from sidecar.config.fields.number import Count, Duration, RejectionStatus, ResendStatus, Tolerance
 from sidecar.config.fields.text import (
     Choice,
     Flag,
@@ -22,10 +22,25 @@ from sidecar.config.fields.text import (
 )
 from sidecar.config.handshakes import SchemeHandshake
 from sidecar.config.message_keys import MESSAGE_KEYS
+from sidecar.config.preset_settings import Settings
 from sidecar.config.scheme_checks import check_scheme
+from sidecar.config.token_checks import NOT_FIELDS, check_token_field, default_key, make_token
+from sidecar.config.token_keys import (
+    ALGORITHM_BY,
+    COVERS,
+    DELIVERY_ID,
+    KEYS,
+    WRAPPED,
+    Algorithms,
+    Claims,
+    Expiry,
+    Names,
+    Skew,
+)
 from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.secret import Secret
 from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.claim_rules import TokenRules
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.kinds import KINDS, Kind
@@ -73,6 +88,7 @@ def _check_signature(signature: SignatureField) -> None:
     for key in ("also", "list", "repeated"):
         if signature.field and getattr(signature, key):
             raise InvalidValueError("can't be used with `field`; remove one of the two", key)
+    check_token_field(signature)
     for key in ("also", "repeated"):
         if signature.form and getattr(signature, key):
             raise InvalidValueError("can't be used with `form`; remove one of the two", key)
@@ -153,8 +169,18 @@ SIGNATURE = Section(
             "the header that names the key, where a secret is ID:KEY; a secret without an ID fits every name",
             ["X-Acme-Key-Id"],
         ),
+        "body": Key(OnlyTrue(), "instead of header: true if the body is the token, for `kind: jwt`", [True]),
+        "each": Key(
+            JsonPath(),
+            "instead of header: the list of tokens in the body's JSON, for `kind: jwt`",
+            ["validationTokens"],
+        ),
+        "most": Key(Count(16), "of each: the most tokens of the list"),
+        "algorithm_by": Key(ALGORITHM_BY, "instead of algorithm: a value of the body's JSON that chooses it"),
+        "wrapped": Key(WRAPPED, "the header is base64 of a JSON object that holds the signature and the key's id"),
+        "algorithms": Key(Algorithms(), "the algorithms that a token may have, for `kind: jwt`", [["RS256"]]),
     },
-    one_of=("header", "field", "form", "query", "path"),
+    one_of=("header", "field", "form", "query", "path", "body", "each"),
     example="{header: X-Signature}",
     make=_make_signature,
     check=_check_signature,
@@ -176,10 +202,12 @@ TIMESTAMP_SECTION = Section(
             ["webhookTimestamp"],
         ),
         "form": Key(FieldName(), "instead of header: the field of the form in the body", ["timestamp"]),
+        "claim": Key(NonEmpty(), "instead of header: the claim of the token, for `kind: jwt`", ["iat"]),
         "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
         "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
+        "future": Key(Duration(), "how far it may be ahead of our clock; default: the tolerance", ["5m"]),
     },
-    one_of=("header", "tag", "first", "field", "form"),
+    one_of=("header", "tag", "first", "field", "form", "claim"),
     example="{header: X-Timestamp}",
 )
 
@@ -220,7 +248,8 @@ def _make_rejection(given: dict[str, Any]) -> RejectionResponse:
 def _make_scheme(given: dict[str, Any]) -> Scheme:
     signed: tuple[SignedText, ...] = given.get("signed", (SignedText("{body}"),))
     messages = tuple(_make_message(given, index, each) for index, each in enumerate(signed))
-    made = {"key": given["signature"].kind.key_forms[0]} | given
+    identity: dict[str, str] = given.get("delivery_id", {})
+    made = {"key": default_key(given["signature"])} | given
     made |= {
         "signed": " or ".join(each.text for each in signed),
         "parts": messages[0].parts,
@@ -230,10 +259,14 @@ def _make_scheme(given: dict[str, Any]) -> Scheme:
         "require_form": tuple(given.get("require_form", {}).items()),
         "require_json": tuple(given.get("require_json", {}).items()),
         "plain": tuple(given.get("plain", {}).items()),
+        "match_json": tuple(given.get("match_json", {}).items()),
         "binds_form": given.get("binds_body", False),
+        "delivery_id": identity.get("header"),
+        "delivery_claim": identity.get("claim", ""),
     }
     made["handshake"] = tuple(shape for each in given.get("handshake", ()) for shape in each)
-    scheme = Scheme(**{key: value for key, value in made.items() if key != "binds_body"})
+    made |= make_token(given)
+    scheme = Scheme(**{key: value for key, value in made.items() if key not in NOT_FIELDS})
     check_scheme(scheme, given)
     _check_published_secrets(scheme)
     return scheme
@@ -250,7 +283,7 @@ def _check_published_secrets(scheme: Scheme) -> None:
 def _make_message(given: dict[str, Any], index: int, signed: SignedText) -> Alternative:
     clock: TimestampField | None = given.get("timestamp")
     try:
-        parts = parse_template(signed.text, given.get("delivery_id"))
+        parts = parse_template(signed.text, given.get("delivery_id", {}).get("header"))
     except TemplateError as error:
         raise InvalidValueError(str(error), "signed") from None
     body_hash: BodyHash | None = given.get("body_hash")
@@ -305,14 +338,23 @@ SCHEME = Section(
             "headers that must have this value, besides the signature",
             [{"X-Acme-Version": "1"}],
         ),
-        "delivery_id": Key(
-            _only(
-                "header",
-                HeaderName(),
-                "the header that holds the provider's id of the delivery; logged",
-                "X-Acme-Delivery",
-            ),
-            "the provider's id of a delivery",
+        "delivery_id": Key(DELIVERY_ID, "the provider's id of a delivery"),
+        "match_json": Key(
+            Names(),
+            "values of the body's JSON in `signed`, and a regular expression for the whole of each",
+            [{"account.url": "https://api\\.acme\\.example/.+"}],
+        ),
+        "keys": Key(KEYS, "where the provider publishes its keys; default: the route's secrets"),
+        "claims": Key(Claims(), "what the claims of a token must be", [{"iss": "https://acme.example"}]),
+        "expiry": Key(
+            Expiry(), "required: a token must have exp; otherwise it counts where it is present", ["required"]
+        ),
+        "skew": Key(Skew(), "how far the clocks may differ, for exp, nbf and iat", default=TokenRules().skew),
+        "covers": Key(COVERS, "values of the body that must each be a claim of one of the tokens"),
+        "settings": Key(
+            Settings(),
+            "of a preset: what a route must add, {setting:NAME} elsewhere",
+            [{"audience": {"about": "the audience, in the console under Webhooks", "example": "acme"}}],
         ),
         "ip_ranges": Key(
             _only(

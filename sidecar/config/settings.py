@@ -31,6 +31,7 @@ from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.composite import weakest
 from sidecar.verify.handshake import HandshakeMode, Shape
+from sidecar.verify.published import KeySource
 from sidecar.verify.scheme import Scheme
 
 DEFAULT_LISTEN = ListenAddress("::", 8080)
@@ -253,3 +254,9 @@ class Config(CommonSettings):
     accounts: tuple[Account, ...]
     tenant_directories: tuple[TenantDirectory, ...]
     warnings: tuple[Problem, ...]
+
+    @property
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """The listed documents of published keys that routes need, each once."""
+        verifiers = [route.verifier for route in self.routes.routes if route.verifier is not None]
+        return tuple(dict.fromkeys(source for verifier in verifiers for source in verifier.key_sources))

@@ -16,6 +16,7 @@ from sidecar.diagnosis.capture import MAX_CAPTURE, Capture
 from sidecar.diagnosis.diagnose import DIAGNOSABLE, REMEDIES, Finding, diagnose
 from sidecar.diagnosis.effort import THOROUGH
 from sidecar.diagnosis.other_provider import find_other_provider
+from sidecar.diagnosis.token import read_parts
 from sidecar.http1.head import RequestHead
 from sidecar.http1.upstream import UpstreamAddress
 from sidecar.outcomes import DEFAULT_REJECTION, Hint, Reason, Rejected
@@ -27,6 +28,7 @@ from sidecar.verify.claim import Claim
 from sidecar.verify.composite import Combine, Composite
 from sidecar.verify.handshake import Handshakes, Shape
 from sidecar.verify.message import PublicURL
+from sidecar.verify.published import KeyNeeded
 from sidecar.verify.route_handshakes import make_handshakes
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.template import Piece, describe_template
@@ -44,6 +46,9 @@ _TRY = {
     Reason.TIMESTAMP_MISSING: "check that no proxy removes headers",
     Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
     Reason.TIMESTAMP_IN_FUTURE: "compare the clocks of sender and sidecar (NTP); for a capture, give --now",
+    Reason.CLAIM_MISMATCH: "compare the settings of the route with what the token holds, above",
+    Reason.KEY_UNKNOWN: "compare the key's id with those that the provider publishes: another environment has other keys",
+    Reason.KEY_UNAVAILABLE: "give --keys FILE with that document: explain fetches nothing",
     Reason.TOKEN_MISMATCH: "compare the token at the provider with the one configured here",
     Reason.BODY_TOO_LARGE: "raise `limits: {body: ...}` of the route",
 }
@@ -71,6 +76,8 @@ class Explanation:
     finding: Finding | None = None
     shadow: bool = False
     handshake: str | None = None
+    key: str | None = None  #: the URL of the published key that is not at hand
+    token: dict[str, dict[str, Any]] | None = None  #: what a token holds: header and claims
 
     def passed(self, stage: str, why: str) -> None:
         self.stages.append(Stage(stage, "passed", why))
@@ -111,6 +118,8 @@ class Explanation:
             "client": self.client,
             "handshake": self.handshake,
             "shadow": self.shadow,
+            "key": self.key,
+            "token": self.token,
             "stages": [stage._asdict() for stage in self.stages],
             "remarks": list(self.remarks),
         }
@@ -188,9 +197,10 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
     if route.verifier is not None and (rejected is not None or decisions.claim is not None):
         if rejected is None:
             _report_claim(explanation, capture, route.verifier, decisions.claim, now)
-            rejected = decide.verify(decisions, [body])
+            rejected = _verify(explanation, decisions, body)
         else:
             _report_claim(explanation, capture, route.verifier, None, now)
+        _report_token(explanation, capture, route.verifier)
         if rejected is not None:
             return _diagnose(explanation, capture, decisions, rejected, _Diagnosis(subject.unusable, others, now))
         _report_verified(explanation, decisions)
@@ -230,6 +240,44 @@ def _path_to_show(head: RequestHead, subject: Subject) -> bytes:
     return b"/" + HIDDEN if subject.verifier is not None and subject.verifier.hides_path else head.path
 
 
+def _verify(explanation: Explanation, decisions: decide.Decisions, body: bytes) -> Rejected | None:
+    """Stage 6. A key that isn't at hand ends it, because nothing is fetched here."""
+    try:
+        return decide.verify(decisions, [body])
+    except KeyNeeded as needed:
+        explanation.key = needed.source.url
+        asks = f" (key id {needed.source.id})" if needed.source.id else ""
+        return Rejected(needed.reason, f"{needed.detail}: {needed.source.url}{asks}")
+
+
+def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
+    """What the first token holds, and which key it names. Never its signature."""
+    if not verifier.scheme.signature.kind.claims:
+        return
+    parts = read_parts(verifier, capture.head, capture.body)
+    if parts is None:
+        return
+    head, claims = ({name: _shown_claim(name, value) for name, value in each.items()} for each in parts)
+    explanation.token = {"header": head, "claims": claims}
+    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in head.items())
+    explanation.passed("token", f"header: {listed}")
+    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in claims.items())
+    explanation.passed("claims", listed)
+
+
+def _shown_claim(name: str, value: Any) -> Any:
+    """A claim as the operator may read it: short, and without the credentials that some senders put into tokens."""
+    if any(word in name.lower() for word in ("token", "secret", "password", "x5c")):
+        return "(not shown)"
+    if isinstance(value, str):
+        return "(a token)" if value.startswith("eyJ") else value[:100] + ("..." if len(value) > 100 else "")
+    if isinstance(value, list) and len(value) <= 5 and all(isinstance(each, str) for each in value):
+        return [_shown_claim(name, each) for each in value]
+    if isinstance(value, list):
+        return f"(a list of {len(value)})"
+    return f"(an object with {len(value)} members)" if isinstance(value, dict) else value
+
+
 def _route_of(verifier: Verifier, head: RequestHead) -> Route:
     """A route that takes the request, whatever it is, and verifies it."""
     return Route(
@@ -251,7 +299,7 @@ def _handshakes_of(verifier: Verifier, head: RequestHead) -> Handshakes | None:
     A route's verify_token and perhaps the URL are unknown here. `Handshakes` would leave out those that need them, so other
     values are given in their place, and `_unknown_to_preset` keeps them from being used.
     """
-    secret = verifier.secrets[0]
+    secret = verifier.secrets[0] if verifier.secrets else None
     url = PublicURL(verifier.public_url).of(head.target).partition(b"?")[0] if verifier.public_url else head.path
     return make_handshakes(verifier, None, token=secret, url=url.decode("latin-1"))
 
@@ -376,7 +424,7 @@ def _report_claim(
     explanation.passed("signature", f"well-formed: {_expected(scheme)}")
     if claim.age is not None:
         explanation.passed("timestamp", _age(scheme, claim.age))
-    if not scheme.signature.kind.bearer:
+    if not (scheme.signature.kind.bearer or scheme.signature.kind.claims):
         explanation.passed("signed", _signed(verifier, capture))
 
 
@@ -390,7 +438,8 @@ def _report_verified(explanation: Explanation, decisions: decide.Decisions) -> N
     if verified.age is not None:
         explanation.passed("timestamp", _age(deciding.scheme, verified.age))
     also = f", and {' and '.join(verified.also)}" if verified.also else ""
-    explanation.passed("verify", f"the secret {verified.secret_id} matches{also}")
+    matching = "the provider's key matches" if deciding.scheme.published else f"the secret {verified.secret_id} matches"
+    explanation.passed("verify", f"{matching}{also}")
 
 
 def _report_handshake(explanation: Explanation, capture: Capture, decisions: decide.Decisions) -> Explanation:

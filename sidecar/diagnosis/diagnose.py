@@ -31,6 +31,7 @@ from sidecar.diagnosis.other_secrets import (
     without_base64_of_line,
     without_extra_text,
 )
+from sidecar.diagnosis.token import diagnose_token
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
@@ -62,6 +63,9 @@ REMEDIES = {
     Hint.BODY_EMPTY: "find out whether the sender signs before it has a body, or something adds the body on the way",
     Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
     Hint.URL_MISMATCH: "set `public_url` to exactly the URL registered at the provider: scheme, host, port, path and query",
+    Hint.WRONG_AUDIENCE: "set the audience of the route to the one that the provider was told, character for character",
+    Hint.WRONG_ISSUER: "compare the environment: a sandbox, another cloud or another tenant has its own issuer",
+    Hint.WRONG_SETTING: "compare the route's settings with those at the provider: each app and environment has its own",
     Hint.OTHER_PROVIDER: "choose that provider's preset for this route, or correct the URL at the provider",
     Hint.UNKNOWN: "compare the secret at the provider with the one here; then find what changes the body on the way",
 }
@@ -72,6 +76,7 @@ DIAGNOSABLE = frozenset(
         Reason.SIGNATURE_MISMATCH,
         Reason.SIGNATURE_MALFORMED,
         Reason.TOKEN_MISMATCH,
+        Reason.CLAIM_MISMATCH,
         Reason.TIMESTAMP_MALFORMED,
         Reason.TIMESTAMP_TOO_OLD,
         Reason.TIMESTAMP_IN_FUTURE,
@@ -120,6 +125,13 @@ def diagnose(
         if verifier.reads_body and (len(body) > effort.document or body.count(b"&") >= effort.fields):
             return Finding(Hint.UNKNOWN)
         verifier = verifier.attempted(head, [body], now)
+    if verifier.scheme.signature.kind.claims:
+        found = diagnose_token(reason, verifier, head, body, effort=effort, others=others, check=check)
+        if found is not None:
+            return Finding(*found)
+        return _diagnose_form(verifier.scheme, head, check) if reason is Reason.SIGNATURE_MALFORMED else None
+    if verifier.scheme.published and reason is Reason.SIGNATURE_MISMATCH:
+        return _diagnose_published(verifier, head, body)
     if reason in _TIMESTAMPS:
         return _diagnose_timestamp(verifier.scheme, head, body, now, effort)
     if reason is Reason.SIGNATURE_MALFORMED:
@@ -138,6 +150,15 @@ def diagnose(
             continue
         return Finding(each.hint, each.because or matched.secret_id, matches=True)
     return _diagnose_body(verifier, head, body)
+
+
+def _diagnose_published(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
+    """The key is the provider's, so something else was signed than what arrived, or than what the settings say."""
+    found = _diagnose_body(verifier, head, body)
+    settings = [each.name for each in verifier.scheme.settings if each.signed]
+    if found.hint is not Hint.UNKNOWN or not settings:
+        return found
+    return Finding(Hint.WRONG_SETTING, f"the provider's key signed something else; perhaps for another {settings[0]}")
 
 
 # -- by form: the head or the body is not as the scheme expects --
@@ -226,7 +247,7 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     # The signature is right, but what the scheme expects before it is missing.
     if tagged:
         yield Hint.PREFIX_MISSING, f"without {_before(field)!r} before it", bare
-    if field.kind.bearer:
+    if field.kind.bearer or field.kind.claims:
         return
     for encoding in encodings:
         yield Hint.WRONG_ENCODING, _describe_encoding(encoding, field), replace(field, encoding=encoding)

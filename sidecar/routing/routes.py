@@ -86,7 +86,7 @@ class Route:
 
     @property
     def secret_ids(self) -> list[str]:
-        return [secret.id for secret in self.verifier.secrets] if self.verifier else []
+        return list(self.verifier.secret_ids) if self.verifier else []
 
     @property
     def allow_header(self) -> bytes:

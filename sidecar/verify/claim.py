@@ -12,10 +12,11 @@ from urllib.parse import unquote_to_bytes
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.document import find_values
+from sidecar.verify.encoding import Decoder
 from sidecar.verify.form import only_field
 from sidecar.verify.message import find_parameters
 from sidecar.verify.places import Delivery
-from sidecar.verify.scheme import Scheme, SignatureList
+from sidecar.verify.scheme import Scheme, SignatureList, Wrapping
 
 #: Bytes of one signature field. Ten RSA-4096 signatures in base64 fit.
 MAX_FIELD: Final = 8192
@@ -44,6 +45,8 @@ class SignatureReader:
     def __init__(self, scheme: Scheme) -> None:
         self.field = scheme.signature
         self._decode = self.field.kind.decoder(self.field)
+        if self.field.wrapped is not None:
+            self._decode = _unwrapping(self.field.wrapped, self._decode)
         self._prefix = self.field.prefix.encode()
         self._target = self.field.in_target
         where = f"no {self.field.place}" if self._target else f"no {self.field.header} header"
@@ -153,7 +156,8 @@ class SignatureReader:
         if text.startswith(self._prefix):
             return True
         # The scheme word of an Authorization field is case-insensitive (RFC 9110, 11.1).
-        return self.field.kind.bearer and text[: len(self._prefix)].lower() == self._prefix.lower()
+        kind = self.field.kind
+        return (kind.bearer or kind.claims) and text[: len(self._prefix)].lower() == self._prefix.lower()
 
     def _malformed(self, detail: str) -> Rejected:
         return Rejected(Reason.SIGNATURE_MALFORMED, detail)
@@ -169,6 +173,13 @@ class SignatureReader:
         assert self.field.list is not None
         tags = self.field.list.versions or (self.field.list.tag,)
         return f"no item of {self.field.place} starts with {' or '.join(map(repr, tags))}"
+
+
+def _unwrapping(wrapping: Wrapping, decode: Decoder) -> Decoder:
+    """A decoder of signatures that are in a JSON object. It raises `Rejected` for a value that isn't one."""
+    from sidecar.verify.wrapped import unwrap  # noqa: PLC0415 - few schemes need it
+
+    return lambda text: decode(unwrap(wrapping, text).signature)
 
 
 def _splitter(scheme: Scheme) -> Callable[[bytes, list[bytes], list[bytes]], None]:

@@ -4,6 +4,7 @@ A `Composer` has everything of a scheme that is not the signature itself: which 
 must be. Most schemes have one message; a delivery verifies if any of several matches. With `items:` every item of a list must.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,7 @@ from sidecar.verify.kinds.kind import Matcher
 from sidecar.verify.message import Message, PublicURL, compose, make_messages, most_variants
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import KEY_ID, Scheme
+from sidecar.verify.template import JsonValue, walk
 
 #: Items of one delivery, each with its own signature.
 MAX_ITEMS: Final = 100
@@ -57,7 +59,17 @@ class KeyedReader:
 class Composer:
     """The messages that a scheme may sign, ready to be filled."""
 
-    __slots__ = ("_decompresses", "_limit", "_messages", "_required", "_url", "passes", "reads_document", "scheme")
+    __slots__ = (
+        "_decompresses",
+        "_limit",
+        "_messages",
+        "_patterns",
+        "_required",
+        "_url",
+        "passes",
+        "reads_document",
+        "scheme",
+    )
 
     def __init__(self, scheme: Scheme, url: PublicURL | None, limit: int) -> None:
         """`limit` is the largest decompressed body, in bytes."""
@@ -70,6 +82,15 @@ class Composer:
         self.reads_document = scheme.reads_document
         self._decompresses = scheme.decompressed
         self._required = bool(scheme.require_form or scheme.require_json)
+        #: For each message, patterns of the JSON values in it.
+        self._patterns = [
+            [
+                (path, re.compile(pattern, re.ASCII))
+                for path, pattern in scheme.match_json
+                if JsonValue(path) in set(walk(message.parts))
+            ]
+            for message in scheme.messages
+        ]
 
     def read(self, claim: Claim, head: RequestHead, body: Sequence[bytes], url: bytes = b"") -> Delivery:
         """The values that fill the messages, with the body as it is signed. Raises `Rejected`."""
@@ -133,6 +154,10 @@ class Composer:
                 try:
                     if message.conditions and not message.applies_to(delivery):
                         continue
+                    for path, pattern in self._patterns[number]:
+                        value = find_value(delivery.document, path)
+                        if value is not None and not pattern.fullmatch(value):
+                            raise malformed(f"the body's JSON value {path} is not in the provider's form")
                     pieces = self._compose(message, delivery)
                 except Rejected as rejected:
                     absent = rejected

@@ -17,6 +17,7 @@ from sidecar.secret import Secret
 from sidecar.verify.claim import Claim
 from sidecar.verify.keys import KeyFormError, key_problem
 from sidecar.verify.kinds.kind import Matcher
+from sidecar.verify.published import KeyNeeded
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.verifier import MAX_SCHEMES, ReplayKeys, Verified, Verifier
 
@@ -43,6 +44,7 @@ class Verdict(NamedTuple):
     claim: Claim | None  #: None if the head was rejected
     verified: Verified | None
     rejected: Rejected | None
+    needed: KeyNeeded | None = None  #: why it was rejected, if only a key is missing
 
 
 def strongest(schemes: Sequence[Scheme]) -> int:
@@ -82,6 +84,9 @@ class Composite(Verifier):
         self.scheme = schemes[self._strongest]
         unique = {secret.id: secret for member in members for secret in member.secrets}
         self.secrets = tuple(unique.values())
+        self.secret_ids = list(dict.fromkeys([name for member in members for name in member.secret_ids]))
+        self.key_sources = tuple(dict.fromkeys([source for member in members for source in member.key_sources]))
+        self.tokens = None
         self.hides_path = any(member.hides_path for member in members)
         self.public_url = members[0].public_url
         self.schemes = len(members)
@@ -139,6 +144,9 @@ class Composite(Verifier):
             try:
                 claim = member.read_claim(head, now)
                 verified = member.verify(claim, head, body)
+            except KeyNeeded as needed:
+                verdicts.append(Verdict(name, member, claim, None, Rejected(needed.reason, needed.detail), needed))
+                continue
             except Rejected as rejected:
                 verdicts.append(Verdict(name, member, claim, None, rejected))
                 continue
@@ -156,11 +164,16 @@ class Composite(Verifier):
         verdicts = self.judge(head, body, claim.now)
         if self._all:
             if any(verdict.rejected is not None for verdict in verdicts):
-                raise self._rejection(verdicts)
+                # A key is worth waiting for only if nothing else is wrong.
+                if all(verdict.needed is not None for verdict in verdicts if verdict.rejected is not None):
+                    raise _first_needed(verdicts)
+                raise self._rejection([verdict for verdict in verdicts if verdict.needed is None])
             decisive = self._strongest
         else:
             decisive = len(verdicts) - 1
             if verdicts[decisive].verified is None:
+                if any(verdict.needed is not None for verdict in verdicts):
+                    raise _first_needed(verdicts)
                 raise self._rejection(verdicts)
         deciding = verdicts[decisive]
         verified, own = deciding.verified, deciding.claim
@@ -194,7 +207,7 @@ class Composite(Verifier):
             try:
                 own_claim = member.read_claim(head, claim.now)
                 accepted = member.match(own_claim, head, body)
-            except Rejected:
+            except (Rejected, KeyNeeded):
                 continue
             if accepted is not None:
                 key = member.replay_keys(accepted, own_claim, head, body, scope=scope).own
@@ -207,7 +220,7 @@ class Composite(Verifier):
         made = []
         for name, member in zip(self.names, self._members):
             fitting = [secret for secret in secrets if not key_problem(member.scheme, secret)]
-            if secrets and not fitting:
+            if secrets and not fitting and not member.scheme.published:
                 raise KeyFormError(f"is not in the form of {name}; it {key_problem(member.scheme, secrets[0])}")
             made.append(member.with_others(fitting, public_url))
         return Composite(self.combine, made)
@@ -228,6 +241,10 @@ class Composite(Verifier):
         return Rejected(found.rejected.reason, f"{found.name}: {found.rejected.detail}")
 
 
+def _first_needed(verdicts: Sequence[Verdict]) -> KeyNeeded:
+    return next(verdict.needed for verdict in verdicts if verdict.needed is not None)
+
+
 def _says_more(one: Verdict, other: Verdict) -> bool:
     """Of two rejections."""
     assert one.rejected is not None
@@ -243,6 +260,9 @@ _PROGRESS: Final[dict[Reason, int]] = {
     Reason.TIMESTAMP_MALFORMED: 3,
     Reason.TIMESTAMP_TOO_OLD: 4,
     Reason.TIMESTAMP_IN_FUTURE: 4,
+    Reason.KEY_UNAVAILABLE: 5,
+    Reason.KEY_UNKNOWN: 5,
     Reason.TOKEN_MISMATCH: 5,
     Reason.SIGNATURE_MISMATCH: 6,
+    Reason.CLAIM_MISMATCH: 7,
 }

@@ -60,6 +60,13 @@ def find_value(document: Any, path: str) -> str | None:
     return found[0] if found else None
 
 
+def find_item(document: Any, path: str) -> Any:
+    """Whatever is at `path` (`a.b`); None if it is absent."""
+    for step in path.split("."):
+        document = document.get(step) if isinstance(document, dict) else None
+    return document
+
+
 def find_values(document: Any, path: str) -> list[str]:
     """All strings and integers at `path`, as text; `a[]` is each element of a list. Empty if any of them is absent."""
     found = find_items(document, path)

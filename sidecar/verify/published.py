@@ -4,10 +4,12 @@ Nothing here does I/O. A verifier asks a `PublishedKeys` for documents that were
 `KeyNeeded`; the delivery may then wait a short time for `PublishedKeys.refresh`, and verify once more.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from sidecar.outcomes import Reason
+from sidecar.verify.document import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +21,12 @@ class KeySource:
     name: str
     keep: float = 86400.0  #: seconds for which the last good document counts while it can't be fetched again
     listed: bool = True  #: False: a document for one key id or certificate, fetched when a delivery names it
-    post: bytes = b""  #: the body of a POST that asks for it; empty: GET
-    headers: tuple[tuple[str, str], ...] = ()  #: sent with it
+    id: str = ""  #: the key's id that the URL or the POST names; empty for a listed document
+    post: bytes = field(default=b"", repr=False)  #: the body of a POST that asks for it; empty: GET
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  #: sent with it
     roots: str = ""  #: the certificate authorities of the TLS connection; empty: the system's
+    form: str = "jwks"  #: what the document is: `jwks`, `x509`, `discovery`, `jwk`, `pem` or `certificate`
+    hosts: tuple[str, ...] = ()  #: of a discovery document: further hosts that its `jwks_uri` may have
 
 
 class Document(NamedTuple):
@@ -32,11 +37,35 @@ class Document(NamedTuple):
     content_type: str = ""
 
 
+#: A URL that every parser reads alike: a host in lower case without user, port, query or fragment.
+_PLAIN_URL = re.compile(r"https://([a-z0-9-]+(?:\.[a-z0-9-]+)+)(/[A-Za-z0-9._~%/-]*)?")
+
+
+def linked_source(source: KeySource, document: Document) -> KeySource | None:
+    """The document of keys that a discovery document names (OpenID Connect Discovery 1.0, 3: `jwks_uri`).
+
+    None if it names none whose host is the document's own or one of `hosts`.
+    """
+    try:
+        metadata = parse_json(document.content)
+    except ValueError:
+        return None
+    uri = metadata.get("jwks_uri") if isinstance(metadata, dict) else None
+    named = _PLAIN_URL.fullmatch(uri) if isinstance(uri, str) and len(uri) <= 1024 else None
+    own = source.url.partition("://")[2].partition("/")[0]
+    if named is None or named[1] not in (own, *source.hosts):
+        return None
+    return replace(source, url=named[0], form="jwks", hosts=())
+
+
 class PublishedKeys(Protocol):
     """The documents at hand."""
 
     def get(self, source: KeySource) -> Document | None:
         """The last good document; None if there is none, or if it is older than `keep`. Never waits."""
+
+    def used(self, source: KeySource) -> None:
+        """Notes that the document of one key (not a listed one) has verified a delivery. Never waits; fit for any thread."""
 
     async def refresh(self, source: KeySource) -> bool:
         """Asks for a newer document, at most once an interval, and waits for a short, bounded time.

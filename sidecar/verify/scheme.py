@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from sidecar.outcomes import RejectionResponse
 from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.claim_rules import KeyPlace, TokenRules
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import KeyForm
@@ -93,6 +94,21 @@ class SignatureList:
     first: bool = False  #: whether only the first signature counts
 
 
+class AlgorithmChoice(NamedTuple):
+    """The hash function, by a value of the body's JSON document that is no secret: Amazon's SignatureVersion."""
+
+    json: str
+    values: tuple[tuple[str, Algorithm], ...]
+
+
+class Wrapping(NamedTuple):
+    """A JSON object in base64 around the signature: its members for the signature and the key's id, and fixed ones."""
+
+    signature: str
+    id: str
+    members: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureField:
     """Where the signature is and how it is written."""
@@ -111,11 +127,17 @@ class SignatureField:
     list: SignatureList | None = None
     prehash: Algorithm | None = None  #: the hash of the message is signed, as if it were the message
     key_id: str = ""  #: the header that names the key, where a secret is `ID:KEY`
+    body: bool = False  #: of a token: it is the whole body
+    each: str = ""  #: of tokens: the place of their list in the body's JSON document
+    most: int = 16  #: tokens of that list
+    algorithms: tuple[str, ...] = ()  #: of a token: the closed list of JWS algorithms
+    algorithm_by: AlgorithmChoice | None = None  #: in place of `algorithm`
+    wrapped: Wrapping | None = None
 
     @property
     def in_body(self) -> bool:
         """Whether it is in the body, and not in the head."""
-        return bool(self.field or self.form)
+        return bool(self.field or self.form or self.each or self.body)
 
     @property
     def in_target(self) -> bool:
@@ -136,7 +158,9 @@ class SignatureField:
             return f"query parameter {self.query}"
         if self.path is not None:
             return f"the {self.path} segment of the path"
-        return f"body field {self.field}" if self.field else self.header
+        if self.body:
+            return "the body"
+        return f"body field {self.field or self.each}" if self.field or self.each else self.header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +172,10 @@ class TimestampField:
     first: bool = False  #: the first item of the signature's list
     field: str = ""
     form: str = ""
+    claim: str = ""  #: a claim of the token
     unit: Unit = Unit.SECONDS
     tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is accepted
+    future: float | None = None  #: seconds that it may be ahead of our clock; None: the tolerance
 
     @property
     def in_body(self) -> bool:
@@ -161,6 +187,8 @@ class TimestampField:
         """For people."""
         if self.form:
             return f"form field {self.form}"
+        if self.claim:
+            return f"claim {self.claim}"
         if self.field:
             return f"body field {self.field}"
         return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")
@@ -217,6 +245,21 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a route must say beside `preset:`, because only the operator knows it."""
+
+    name: str
+    about: str  #: what it is, and where it is found at the provider
+    example: str | int | tuple[str | int, ...]
+    signed: bool = False  #: whether it is part of the signed message
+    lines: bool = False  #: whether it is text of several lines
+    many: bool = False  #: whether it may be a list, of which any may match
+    optional: bool = False
+    default: str | int | tuple[str | int, ...] | None = None
+    pattern: str = ""  #: a regular expression for the whole text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
     """A provider's signature scheme. `title`, `docs`, `evidence`, `source` and `notes` are for people."""
 
@@ -239,6 +282,11 @@ class Scheme:
     any_port: bool = False  #: whether the URL is tried with and without its scheme's default port
     url_unescaped: str = ""  #: characters that may be unescaped in the signed URL
     delivery_id: str | None = None
+    delivery_claim: str = ""  #: instead: the claim of the token that is the delivery's id
+    token: TokenRules | None = None  #: what a token must say, and how it is signed
+    match_json: tuple[tuple[str, str], ...] = ()  #: values of the body's JSON document, and a pattern for each
+    keys: KeyPlace | None = None  #: where the provider publishes its keys; None: the route's secrets
+    settings: tuple[Setting, ...] = ()  #: of a preset: what a route must add
     name: str = ""  #: the preset's name; empty for a scheme written in the configuration
     title: str = ""
     docs: str = ""
@@ -281,6 +329,8 @@ class Scheme:
     @property
     def binds_body(self) -> bool:
         """Whether the signature covers the body."""
+        if self.token is not None and self.signature.kind.claims:
+            return self.signature.body or bool(self.signature.field) or self.token.binds_body
         if self.signature.kind.bearer or self.items:
             return False
         return self.body_hash is not None or all(self._binds(message.parts) for message in self.messages)
@@ -297,6 +347,12 @@ class Scheme:
         return False
 
     @property
+    def published(self) -> bool:
+        """Whether the provider publishes the keys, so that a route needs no secrets."""
+        places = [self.keys, *(each.keys for each in self.token.claims)] if self.token is not None else [self.keys]
+        return any(place is not None and not place.configured for place in places)
+
+    @property
     def headers(self) -> list[bytes]:
         """The headers that verification reads, in lower case; one that ends in `{n}` has numbered copies."""
         field = self.signature
@@ -309,6 +365,8 @@ class Scheme:
     @property
     def needs_url(self) -> bool:
         """Whether the public URL must be known."""
+        if self.token is not None and self.token.needs_url:
+            return True
         return not URL_PIECES.isdisjoint(self.places)
 
     @property
@@ -320,7 +378,10 @@ class Scheme:
     def reads_document(self) -> bool:
         """Whether it needs the body's JSON document before anything is verified."""
         in_document = any(isinstance(part, JsonValue) for part in self.places)
-        return bool(self.signature.field or self.require_json or self.items) or in_document
+        in_token = self.token is not None and (bool(self.signature.each) or self.token.reads_document)
+        in_keys = self.keys is not None and self.keys.certificate is not None and bool(self.keys.certificate.json)
+        by_document = self.signature.field or self.signature.algorithm_by or self.require_json or self.match_json
+        return bool(by_document or self.items) or in_document or in_token or in_keys
 
     @property
     def reads_form(self) -> bool:

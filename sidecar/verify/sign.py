@@ -6,6 +6,7 @@ For a public-key scheme the secret is the private key: in PEM, or for Ed25519 al
 import hashlib
 import json
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import KEY_ID, Alternative, Scheme, Unit
 from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue, walk
 from sidecar.verify.timestamp import format_timestamp
+
+#: The key id of what we sign with a private key; a UUID, because some senders' are.
+SIGNING_KEY_ID = "00000000-0000-4000-8000-000000000000"
 
 
 class SigningError(ValueError):
@@ -60,16 +64,20 @@ def sign_delivery(
     headers: Sequence[tuple[str, str]] = (),
     delivery_id: str = "",
     forged: bool = False,
+    public_url: str = "",
 ) -> Signed:
     """A valid delivery at `now` (unix seconds). Only schemes that sign the URL need `url`.
 
-    With `forged` the signature is well-formed, but wrong.
-
+    With `forged` the signature is well-formed, but wrong. `public_url` is the route's, without the request's target; only
+    Atlassian's hash of a request needs it.
     `headers` will be sent too; signed headers that are not among them get a made-up value. Raises `SigningError`, and
     `KeyFormError` for a secret that is not in the scheme's form.
     """
-    if scheme.needs_url and not url:
-        raise SigningError("this scheme signs the URL; give the URL that is called")
+    _check_signable(scheme, url)
+    if scheme.signature.kind.claims:
+        return _sign_token(
+            scheme, secret, body=body, now=now, method=method, url=url, headers=headers, public_url=public_url
+        )
     if scheme.signature.in_target:
         url = with_token(scheme, secret, url, forged=forged)
     if scheme.when and scheme.reads_document:
@@ -134,6 +142,13 @@ def _compose(scheme: Scheme, messages: Sequence[Message], delivery: Delivery) ->
     raise SigningError(f"this scheme can't sign that: {problem}")
 
 
+def _check_signable(scheme: Scheme, url: str) -> None:
+    if scheme.needs_url and not url:
+        raise SigningError("this scheme signs the URL; give the URL that is called")
+    if scheme.keys is not None and (scheme.keys.certificate is not None or scheme.keys.x5c is not None):
+        raise SigningError("deliveries of this sender come with a certificate that only the sender has")
+
+
 def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False) -> str:
     """`url` with the token that the scheme wants in it, unless it is there. Raises `SigningError` without a URL."""
     if not url:
@@ -157,13 +172,38 @@ def _forge(signature: bytes, *, text: bool) -> bytes:
     return signature[:-1] + ((b"1" if last == b"0" else b"0") if text else bytes([last[0] ^ 1]))
 
 
+def _sign_token(
+    scheme: Scheme,
+    secret: Secret,
+    *,
+    body: bytes,
+    now: float,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    public_url: str,
+) -> Signed:
+    """Imports what signs tokens, which no other scheme needs."""
+    from sidecar.verify.sign_token import delivery_to_sign, sign_with_token  # noqa: PLC0415
+
+    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
+    base = public_url or "/".join(url.split("/", 3)[:3])
+    delivery = delivery_to_sign(scheme, method, url, headers, body)
+    value, body = sign_with_token(scheme, secret, delivery, now=now, made_up=made_up, base=base)
+    return Signed(url, [(scheme.signature.header, value)] if value else [], body)
+
+
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes], *, forged: bool) -> str:
     """The signature as text, with its prefix."""
     field = scheme.signature
     signature = field.kind.sign(field.algorithm, read_signing_key(scheme, secret), message)
     if forged:
         signature = _forge(signature, text=field.kind.bearer)
-    return field.prefix + (signature.decode() if field.kind.bearer else encode(field.encoding, signature))
+    text = signature.decode() if field.kind.bearer else encode(field.encoding, signature)
+    if field.wrapped is not None:
+        members = {**dict(field.wrapped.members), field.wrapped.id: SIGNING_KEY_ID, field.wrapped.signature: text}
+        text = b64encode(json.dumps(members).encode()).decode()
+    return field.prefix + text
 
 
 def _list_item(scheme: Scheme, secret: Secret, signature: str, timestamp: str) -> str:
@@ -184,6 +224,8 @@ def _added_headers(
     hashed = scheme.body_hash.header.lower() if scheme.body_hash is not None else ""
     given = {name.lower() for name, _ in headers} | {hashed}
     added = [(name, value) for name, value in scheme.require if name.lower() not in given]
+    if scheme.keys is not None and scheme.keys.id_header and scheme.keys.id_header.lower() not in given:
+        added.append((scheme.keys.id_header, SIGNING_KEY_ID))
     if scheme.delivery_id and scheme.delivery_id.lower() not in given:
         added.append((scheme.delivery_id, delivery_id))
     given |= {name.lower() for name, _ in added}

@@ -83,13 +83,11 @@ def age_of(clock: TimestampField, text: bytes, now: float | None) -> float | Non
         return None
     age = now - signed_at
     tolerance = clock.tolerance
-    if tolerance is not None:
-        if age > tolerance:
-            raise Rejected(Reason.TIMESTAMP_TOO_OLD, f"signed {age:.0f} s ago, tolerance is {tolerance:g} s")
-        if age < -tolerance:
-            raise Rejected(
-                Reason.TIMESTAMP_IN_FUTURE, f"signed {-age:.0f} s in the future, tolerance is {tolerance:g} s"
-            )
+    if tolerance is not None and age > tolerance:
+        raise Rejected(Reason.TIMESTAMP_TOO_OLD, f"signed {age:.0f} s ago, tolerance is {tolerance:g} s")
+    ahead = tolerance if clock.future is None else clock.future
+    if ahead is not None and age < -ahead:
+        raise Rejected(Reason.TIMESTAMP_IN_FUTURE, f"signed {-age:.0f} s in the future, tolerance is {ahead:g} s")
     return age
 
 

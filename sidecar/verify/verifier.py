@@ -19,7 +19,7 @@ differs in one option. The counterpart is `sign.py`.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
@@ -30,10 +30,13 @@ from sidecar.verify.keys import read_keys
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
 from sidecar.verify.message import PublicURL, compose_plain, plain_parts
 from sidecar.verify.places import Delivery, clock_text, signed_header
+from sidecar.verify.published import KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue
 from sidecar.verify.timestamp import age_of, describe_malformed
 
+#: The id of a key that the provider publishes, in logs and metrics. Key ids are the provider's, and no closed list.
+PUBLISHED: Final = "published"
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
 #: Schemes on one route (`composite.py`). The same.
@@ -68,6 +71,7 @@ class Verifier:
 
     __slots__ = (
         "_body_clock",
+        "_body_limit",
         "_clock",
         "_clock_header",
         "_composer",
@@ -75,24 +79,29 @@ class Verifier:
         "_id_bound",
         "_in_body",
         "_keyed",
+        "_keys",
         "_matcher",
         "_only_body",
         "_plain",
+        "_published",
         "_reader",
         "_required",
         "_signed_headers",
         "decompresses",
         "hides_path",
+        "key_sources",
         "mismatch",
         "passes",
         "public_url",
         "reads_body",
         "scheme",
         "schemes",
+        "secret_ids",
         "secrets",
+        "tokens",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - an attribute each
         self,
         scheme: Scheme,
         secrets: Sequence[Secret],
@@ -100,13 +109,15 @@ class Verifier:
         *,
         resolved: bool = True,
         body_limit: int = DEFAULT_LIMIT,
+        published: PublishedKeys | None = None,
     ) -> None:
         """Raises `KeyFormError` for a secret that is not in the scheme's form.
 
         With `resolved=False` the secrets are not used, and nothing verifies. `body_limit` is that of the route, in bytes; a
-        body is not decompressed beyond it.
+        body is not decompressed beyond it. `published` has the documents of a scheme with published keys; without it every
+        delivery of such a scheme raises `KeyNeeded`.
         """
-        if not secrets:
+        if not secrets and not scheme.published:
             raise ValueError("a verifier needs at least one secret")
         if scheme.needs_url and not public_url:
             raise ValueError("a scheme that signs the URL needs the public URL")
@@ -117,7 +128,7 @@ class Verifier:
         self.schemes = 1  #: how many a route combines
         self.secrets = tuple(secrets)
         self._matcher: Matcher = MATCHES_NOTHING
-        keys = read_keys(scheme, self.secrets) if resolved else []
+        keys = read_keys(scheme, self.secrets) if resolved and not field.kind.claims and not scheme.published else []
         if keys:
             self._matcher = field.kind.make_matcher(field.algorithm, keys)
         self._reader = SignatureReader(scheme)
@@ -126,18 +137,38 @@ class Verifier:
         if field.names_key:
             self._keyed = [KeyedReader(scheme, secret, key) for secret, key in zip(self.secrets, keys)]
         self.public_url = public_url
+        #: The ids of `Verified.secret_id`: those of the secrets, or the one word for keys that the provider publishes.
+        self.secret_ids = [PUBLISHED] if scheme.published else [secret.id for secret in self.secrets]
+        #: The documents of keys to fetch at the start.
+        self.key_sources: tuple[KeySource, ...] = ()
         url = PublicURL(public_url) if public_url and scheme.uses_url else None
+        #: What verifies tokens; None for every other kind.
+        self.tokens: Any = None
+        self._published = published
+        self._body_limit = body_limit
+        if field.kind.claims:
+            # Only now: it needs `cryptography`, which no route without published keys should load.
+            from sidecar.verify.token_verifier import TokenVerifier  # noqa: PLC0415
+
+            self.tokens = TokenVerifier(scheme, self.secrets, public_url, url, published, resolved=resolved)
+            self.key_sources = self.tokens.sources
+        self._keys: Any = None
+        if scheme.published and not field.kind.claims:
+            from sidecar.verify.published_matcher import PublishedMatcher  # noqa: PLC0415 - as above
+
+            self._keys = PublishedMatcher(scheme, self.secrets, published)
+            self.key_sources = self._keys.sources
         self._composer = Composer(scheme, url, body_limit)
         #: How often a body is hashed at most: for each secret, each spelling of the URL, and each message.
-        self.passes = len(self.secrets) * self._composer.passes
-        self._plain = plain_parts(scheme)
+        self.passes = max(len(self.secrets), 1) * self._composer.passes
+        self._plain = () if field.kind.claims or scheme.published else plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
         clock = scheme.timestamp
-        self._clock = clock if clock is not None and not clock.in_body else None
+        self._clock = clock if clock is not None and not clock.in_body and not clock.claim else None
         self._body_clock = clock if clock is not None and clock.in_body else None
         self._in_body = field.in_body
         #: Whether it parses the body, and does not only hash it.
-        self.reads_body = scheme.reads_document or scheme.reads_form or self._body_clock is not None
+        self.reads_body = scheme.reads_document or scheme.reads_form or field.body or self._body_clock is not None
         #: Whether it decompresses a body that has a Content-Encoding.
         self.decompresses = scheme.decompressed
         self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
@@ -180,7 +211,7 @@ class Verifier:
 
     def with_others(self, secrets: Sequence[Secret], public_url: str) -> "Verifier":
         """The same scheme with these secrets and this URL in place of its own, if given. Raises `KeyFormError`."""
-        return Verifier(self.scheme, secrets or self.secrets, public_url or self.public_url)
+        return self.with_scheme(self.scheme, secrets=secrets or None, public_url=public_url)
 
     # -- one scheme --
 
@@ -266,7 +297,10 @@ class Verifier:
         """
         digest = hashlib.sha256(scope.encode() + b"\0")
         pieces: Sequence[bytes]
-        if self._id_bound is not None:
+        if self.tokens is not None:
+            texts = self.token_texts(claim, Delivery(head, body, b"", b"", self.scheme.form_field))
+            pieces = self.tokens.identity(texts, body, self.scheme.delivery_claim)
+        elif self._id_bound is not None:
             pieces = (self.delivery_id(head),)
         elif self._only_body or self.scheme.signature.kind.bearer:
             pieces = body
@@ -313,8 +347,13 @@ class Verifier:
         composer = self._composer
         # (4)
         delivery = composer.read(claim, head, body)
+        if self.tokens is not None:
+            token = self.tokens.match(self.token_texts(claim, delivery), delivery, claim.now)
+            return None if token is None else Verified(token.secret_id, token.age, token.url)
         composer.check(delivery)
         # (5), (6)
+        if self._keys is not None:
+            matcher = self._keys.for_delivery(delivery, claim.now)
         keyed = bool(self._keyed)
         match = self._match_keyed(claim, delivery) if keyed else composer.match(claim, delivery, self._reader, matcher)
         if match is None:
@@ -341,6 +380,25 @@ class Verifier:
         if unreadable is not None and not named:
             raise unreadable
         return None
+
+    def with_scheme(
+        self, scheme: Scheme, *, secrets: Sequence[Secret] | None = None, public_url: str = ""
+    ) -> "Verifier":
+        """A verifier of `scheme` that is like this one otherwise, unless something else is given. Raises `KeyFormError`."""
+        return Verifier(
+            scheme,
+            self.secrets if secrets is None else secrets,
+            public_url or self.public_url,
+            body_limit=self._body_limit,
+            published=self._published,
+        )
+
+    def token_texts(self, claim: Claim, delivery: Delivery) -> Sequence[bytes]:
+        """The tokens of a delivery, of a scheme with tokens. Raises `Rejected`."""
+        if not self.scheme.signature.in_body:
+            return claim.signatures
+        texts: Sequence[bytes] = self.tokens.read_body(delivery)
+        return texts
 
     def _age_in_body(self, clock: TimestampField, delivery: Delivery, now: float | None) -> float | None:
         try:

@@ -15,8 +15,10 @@ import leak_watch
 import pytest
 import yaml
 from needs import needs
+from published_store import with_examples
 
 from sidecar.cli.main import main
+from sidecar.config.preset_settings import fill_settings
 from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.scheme_keys import SCHEME
 
@@ -79,7 +81,7 @@ def test_presets_lists_every_preset_with_its_scheme(run: Run) -> None:
 def test_a_printed_preset_is_a_scheme_that_verify_takes(run: Run, name: str) -> None:
     printed = run("presets", name)
     assert printed.status == 0
-    scheme = replace(SCHEME.read(yaml.safe_load(printed.out)), name=name)
+    scheme = replace(SCHEME.read(fill_settings(yaml.safe_load(printed.out), {}, examples=True)), name=name)
     assert scheme == load_preset(name)
 
 
@@ -186,12 +188,21 @@ def test_a_secret_of_any_kind_and_garbage_for_a_signature_end_in_a_verdict(
 ) -> None:
     """Whatever stands in the secret and in the signature's place, `explain` says no and not more than that."""
     scheme = load_preset(preset)
+    value = with_examples(preset)
+    given = value if isinstance(value, dict) else {}
+    settings = [
+        part
+        for name, each in given.items()
+        if name != "preset"
+        for item in (each if isinstance(each, list) else [each])
+        for part in ("--setting", f"{name}={item}")
+    ]
     names = [scheme.signature.header.replace("{n}", "1") or "X-None", *(name for name, _ in scheme.require)]
     clock = [scheme.timestamp.header] if scheme.timestamp is not None and scheme.timestamp.header else []
     head = "".join(f"{name}: t=1,v1={'ab' * 32}\n" for name in dict.fromkeys([*names, *clock]))
     (tmp_path / "request.http").write_bytes(f"POST /a?b=c HTTP/1.1\n{head}\n".encode() + b'{"a":1}')
     refused = run(
-        "explain", "--preset", preset, "--secret", "env:SECRET", "--public-url", "https://a.test", "--json",
+        "explain", "--preset", preset, *settings, "--secret", "env:SECRET", "--public-url", "https://a.test", "--json",
         str(tmp_path / "request.http"),
     )  # fmt: skip
     said = json.loads(refused.out)

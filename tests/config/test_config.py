@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from published_store import brings_certificates, route_of, store_for
 
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
@@ -37,7 +38,7 @@ from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.scheme import DeliveryFacts, Evidence, Scheme, Unit
-from sidecar.verify.sign import sign_delivery
+from sidecar.verify.sign import SigningError, sign_delivery
 from sidecar.verify.template import HeaderValue
 
 HERE = Path(__file__).parent
@@ -517,7 +518,7 @@ ADJACENT = {
 def test_presets_that_sign_a_header_next_to_something_else_are_warned_about(load: Load) -> None:
     for preset in preset_names():
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
-        text += f"  - {{path: /a/*, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        text += route_of(preset, path="/a/*")
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "no text between" in warning]
         assert len(found) == (load_preset(preset).adjacent is not None), preset
         if preset in ADJACENT:
@@ -604,24 +605,33 @@ def test_no_dump_of_a_configuration_shows_a_secret() -> None:
     assert isinstance(config.trusted_proxies, Networks)
 
 
-@pytest.mark.parametrize("preset", preset_names())
+SIGNABLE = [name for name in preset_names() if not brings_certificates(load_preset(name))]
+
+
+@pytest.mark.parametrize("name", sorted(set(preset_names()) - set(SIGNABLE)))
+def test_a_delivery_that_comes_with_a_certificate_can_not_be_signed_here(name: str) -> None:
+    with pytest.raises(SigningError, match="a certificate that only the sender has"):
+        sign_delivery(load_preset(name), Secret("s", b"k"), body=b"{}", now=0, url="https://hooks.example.com/")
+
+
+@pytest.mark.parametrize("preset", SIGNABLE)
 def test_a_preset_verifies_with_the_configured_secret(
     load: Load, preset: str, key_pair: Callable[[Scheme], tuple[bytes, bytes]]
 ) -> None:
     private, public = key_pair(load_preset(preset))
-    text = (
-        with_secret("{env: KEY}").replace("github", preset).replace("path: /hooks", "path: /hooks/*")
-        + "public_url: https://hooks.example.com\n"
-    )
-    config = load(text, {"KEY": public.decode()})
+    text = "upstream: http://127.0.0.1:1\npublic_url: https://hooks.example.com\nroutes:\n"
+    scheme = load_preset(preset)
+    store = store_for(scheme, private)
+    config = load(text + route_of(preset, path="/hooks/*", secret="KEY"), {"KEY": public.decode()}, published=store)
     verifier = config.routes.routes[0].verifier
     assert verifier is not None
+    assert bool(verifier.key_sources) == (config.key_sources != ())
     form = verifier.scheme.reads_form
     kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
     signed = sign_delivery(
         verifier.scheme,
         Secret("signs", private),
-        body=b"b=2&a=1" if form else b"{}",
+        body=b"b=2&a=1" if form else b'{"channelId":"msteams"}',
         now=1_700_000_000,
         url="https://hooks.example.com/hooks",
         headers=[kind, ("Host", "hooks.example.com")],
@@ -630,7 +640,7 @@ def test_a_preset_verifies_with_the_configured_secret(
     target = signed.url.removeprefix("https://hooks.example.com").encode()
     head = make_head("POST", target, headers, None)
     claim = verifier.read_claim(head, 1_700_000_000)
-    assert verifier.verify(claim, head, [signed.body]).secret_id == "KEY"
+    assert verifier.verify(claim, head, [signed.body]).secret_id == ("published" if scheme.published else "KEY")
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "GitHub", "../github", "github.yaml", "__init__"])
@@ -704,7 +714,7 @@ def test_a_second_hand_preset_is_warned_about_unless_it_only_watches(
 def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) -> None:
     for preset in preset_names():
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
-        text += f"  - {{path: /a/*, verify: {preset}, secrets: [{{env: GOOD}}]}}\n"
+        text += route_of(preset, path="/a/*")
         found = [warning for warning in warnings(load(text, {}, resolve_secrets=False)) if "is second-hand" in warning]
         assert len(found) == (load_preset(preset).evidence == Evidence.SECOND_HAND), preset
 
@@ -751,12 +761,16 @@ def test_a_rejection_is_the_routes_else_the_presets_else_the_common_one(
 
 
 #: Presets whose providers require a certain response to a wrong signature.
-REQUIRED = {"xero": RejectionResponse(401, b""), "shopify": (401, OURS), "discord": (401, OURS)}
+REQUIRED = {"xero": RejectionResponse(401, b"")} | dict.fromkeys(
+    ("shopify", "discord", "google-chat", "google-chat-endpoint"), (401, OURS)
+)
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_other_preset_has_the_common_rejection(load: Load, name: str) -> None:
-    assert rejection_of(load, name) == REQUIRED.get(name, DEFAULT_REJECTION)
+    text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n" + route_of(name)
+    found = load(text, {}, resolve_secrets=False).routes.routes[0].rejection
+    assert found == REQUIRED.get(name, DEFAULT_REJECTION)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -913,6 +927,7 @@ def test_every_shipped_example_loads(path: Path) -> None:
 #: How the names of files begin whose mistakes JSON Schema can't know: what several keys say together, host bits, and the
 #: secrets themselves.
 BEYOND_THE_SCHEMA = (
+    "published_keys", "setting_in", "token_binds", "token_keys", "token_mixed", "token_without",
     "account_key_missing", "admin_token_absent", "authorize_ports", "body_over_buffer",
     "cidr_host_bits", "headers_fixed", "tenants.yaml", "name_twice", "open_with_", "overlap_", "ports_twice", "replay_on_",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",

@@ -1,7 +1,9 @@
 """What the pages say is what the program has."""
 
 import base64
+import hashlib
 import hmac
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -133,8 +135,8 @@ def signed(run: Callable[..., str], tmp_path: Path, name: str, *url: str) -> dic
     return dict(line.split(": ", 1) for line in headers.splitlines())
 
 
-def test_there_are_three_worked_examples() -> None:
-    assert list(EXAMPLES) == ["acme", "bolt", "crane"]
+def test_every_worked_example_is_tried() -> None:
+    assert list(EXAMPLES) == ["acme", "bolt", "crane", "dune"]
 
 
 def test_the_first_example_signs_as_its_provider_says(run: Callable[..., str], tmp_path: Path) -> None:
@@ -172,6 +174,18 @@ def test_the_third_example_signs_and_answers_as_its_provider_says(
         assert main(["explain", "--config", str(tmp_path / "sidecar.yaml"), str(tmp_path / "asked")]) == status
         shown = capsys.readouterr().out
         assert ("handshake answered" in shown, "token_mismatch" in shown) == (status == 0, status == 1)
+
+
+def test_the_token_of_the_fourth_example_says_what_its_provider_says(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(BODY)
+    sent = run("dune", "sign", "--body", str(tmp_path / "body"), "--timestamp", str(NOW))
+    payload = sent.removeprefix("Dune-Signature: ").split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert (claims["iss"], claims["iat"]) == ("dune", NOW)
+    assert claims["request_body_sha256"] == hashlib.sha256(BODY).hexdigest()
+    for body, status, word in ((BODY, 0, "accepted"), (BODY.replace(b"7", b"8"), 1, "claim_mismatch")):
+        (tmp_path / "request").write_bytes(b"POST / HTTP/1.1\nHost: a\n" + sent.encode() + b"\n" + body)
+        assert word in run("dune", "explain", "--now", str(NOW + 60), str(tmp_path / "request"), expect=status)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,10 @@ from sidecar.config.handshake_keys import HANDSHAKE
 from sidecar.config.handshakes import HandshakeName, RouteHandshake, SchemeHandshake
 from sidecar.config.keys import CONFIG, Rejection, Secrets
 from sidecar.config.message_keys import BODY_HASH
+from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
+from sidecar.config.token_keys import Algorithms, Claims, Expiry, JwsAlgorithm, Names, Skew
 from sidecar.telemetry.log import Level
 
 AGREES = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -91,6 +93,7 @@ KINDS: dict[str, ValueType[Any]] = {
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
+        JwsAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(),
     )
 }  # fmt: skip
 
@@ -133,6 +136,19 @@ def _is_no_class(value: Any) -> bool:
     return any(map(_is_not_python_syntax, value.values()))
 
 
+def _has_bad_pattern(value: Any) -> bool:
+    """The same inside claims and settings."""
+    if isinstance(value, dict):
+        bad = isinstance(value.get("pattern"), str) and _is_not_python_syntax(value["pattern"])
+        return bad or any(map(_has_bad_pattern, value.values()))
+    return isinstance(value, list) and any(map(_has_bad_pattern, value))
+
+
+def _has_keys(value: Any) -> bool:
+    """`keys` of a choice of claims have rules for several keys together, as those of a scheme have."""
+    return isinstance(value, list) and any(isinstance(each, dict) and "keys" in each for each in value)
+
+
 def _changes_what_is_not_there(value: Any) -> bool:
     """A preset without a timestamp needs a whole section, not a change. The schema does not know what presets contain."""
     if not isinstance(value, dict) or value.get("preset") not in preset_names():
@@ -146,6 +162,8 @@ EXCEPTIONS: dict[type[ValueType[Any]], tuple[Callable[[Any], bool], ...]] = {
     TrustedProxy: (_has_host_bits, _is_mapped),
     RegularExpression: (_is_not_python_syntax,),
     PlainPlaces: (_is_no_class,),
+    Claims: (_has_bad_pattern, _has_keys),
+    Settings: (_has_bad_pattern,),
 }
 
 

@@ -7,9 +7,9 @@ from sidecar.outcomes import RESPONSES, VERIFICATION, Aborted, DeliveryEnd, Outc
 #: The contract's list, word for word. A change here is a change of dashboards and alerts.
 PUBLISHED = """
 no_route method_not_allowed malformed_request ip_not_allowed client_ip_unreadable signature_missing signature_malformed
-signature_mismatch timestamp_missing timestamp_malformed timestamp_too_old timestamp_in_future token_mismatch replayed
-body_too_large body_timeout body_incomplete headers_too_large header_timeout overloaded draining rate_limited
-replay_store_unavailable upstream_unreachable upstream_timeout upstream_broke client_disconnected internal_error
+signature_mismatch timestamp_missing timestamp_malformed timestamp_too_old timestamp_in_future token_mismatch claim_mismatch
+key_unknown replayed body_too_large body_timeout body_incomplete headers_too_large header_timeout overloaded draining rate_limited
+replay_store_unavailable key_unavailable upstream_unreachable upstream_timeout upstream_broke client_disconnected internal_error
 client_certificate_mismatch body_not_forwarded
 """
 
@@ -39,6 +39,7 @@ def test_every_reason_has_exactly_one_answer() -> None:
         (Reason.DRAINING, 503, True),
         (Reason.RATE_LIMITED, 429, True),
         (Reason.REPLAY_STORE_UNAVAILABLE, 503, True),
+        (Reason.KEY_UNAVAILABLE, 503, True),
         (Reason.UPSTREAM_UNREACHABLE, 502, False),
         (Reason.UPSTREAM_TIMEOUT, 504, False),
         (Reason.UPSTREAM_BROKE, 502, False),

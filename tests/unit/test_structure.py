@@ -8,6 +8,7 @@ SIDECAR = Path(__file__).parents[2] / "sidecar"
 REVEALING = {
     "routing/receiver_headers.py",  # writes credentials for the receiver into its request
     "verify/keys.py",  # makes keys of secrets
+    "verify/key_finder.py",  # asks a provider for a key with the credential that it wants
     "verify/handshake.py",  # computes the responses to handshakes
     "diagnosis/other_secrets.py",  # changes secrets as senders may have
     "replay/redis_store.py",  # sends the password to Redis

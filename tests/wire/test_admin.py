@@ -25,6 +25,8 @@ REASONS = [
     "timestamp_too_old",
     "timestamp_in_future",
     "token_mismatch",
+    "claim_mismatch",
+    "key_unknown",
     "replayed",
     "body_too_large",
     "body_timeout",
@@ -35,13 +37,14 @@ REASONS = [
     "draining",
     "rate_limited",
     "replay_store_unavailable",
+    "key_unavailable",
     "upstream_unreachable",
     "upstream_timeout",
     "upstream_broke",
     "client_disconnected",
     "internal_error",
 ]
-VERIFICATION = REASONS[3:13]
+VERIFICATION = REASONS[3:15]
 FAILED = ("upstream_unreachable", "upstream_timeout", "upstream_broke", "client_disconnected", "internal_error")
 ENDS = [
     *(("failed" if reason in FAILED else "rejected", reason) for reason in REASONS),

@@ -157,3 +157,27 @@ def test_cryptography_is_imported_only_by_a_route_that_needs_it() -> None:
     text = script % ED25519_KEY.public_key().public_bytes_raw().hex()
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+#: Modules that only schemes with tokens or published keys need.
+OF_TOKENS = (
+    "jose",
+    "token",
+    "token_claims",
+    "token_verifier",
+    "key_finder",
+    "key_documents",
+    "certificates",
+    "chain_finder",
+)
+
+
+def test_a_route_with_a_shared_secret_imports_nothing_of_tokens_certificates_and_published_keys() -> None:
+    script = (
+        "import sys; from sidecar.config.presets import load_preset, preset_names; from sidecar.secret import Secret;"
+        "from sidecar.verify.verifier import Verifier; [load_preset(name) for name in ('github', 'stripe', 'slack')]\n"
+        "Verifier(load_preset('github'), [Secret('a', b'b')])\n"
+        f"print([name for name in {OF_TOKENS} if 'sidecar.verify.' + name in sys.modules], 'cryptography' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] False\n"

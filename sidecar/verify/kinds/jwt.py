@@ -1,0 +1,52 @@
+"""`kind: jwt`: a JSON Web Token, whose claims say what is signed (RFC 7519). `verify/token_verifier.py` verifies it."""
+
+from typing import Any
+
+from sidecar.verify.algorithms import Algorithm
+from sidecar.verify.keys import SHARED_FORMS, KeyForm, key_bytes
+from sidecar.verify.kinds.kind import MATCHES_NOTHING, Keys, Kind, Matcher, Pieces
+
+
+def _read_key(form: KeyForm, text: bytes) -> Any:
+    """The secret of an HMAC as it is, or a public key."""
+    if form is not KeyForm.PEM:
+        return key_bytes(form, text)
+    from sidecar.verify.kinds.public_key import not_the_public_key  # noqa: PLC0415
+
+    wrong = not_the_public_key("jwt")
+    try:
+        from sidecar.verify.jose import read_public_key  # noqa: PLC0415
+
+        return read_public_key(text.decode("ascii", "replace"))
+    except ValueError:
+        raise wrong from None
+
+
+def _read_private_key(form: KeyForm, text: bytes) -> Any:
+    if form is not KeyForm.PEM:
+        return key_bytes(form, text)
+    from sidecar.verify.kinds.public_key import not_a_private_key, read_private_pem  # noqa: PLC0415
+
+    return read_private_pem(text, lambda key: hasattr(key, "sign"), not_a_private_key("jwt"))
+
+
+def _make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
+    """A token is its own message: nothing matches a composed one."""
+    return MATCHES_NOTHING
+
+
+def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
+    raise NotImplementedError("verify/sign_token.py signs tokens")
+
+
+JWT = Kind(
+    name="jwt",
+    title="JWT ({algorithm})",
+    key_forms=(*SHARED_FORMS, KeyForm.PEM),
+    read_key=_read_key,
+    read_private_key=_read_private_key,
+    make_matcher=_make_matcher,
+    sign=_sign,
+    claims=True,
+    shown_as="a JSON Web Token, three parts of base64url",
+)

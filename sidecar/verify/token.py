@@ -1,0 +1,126 @@
+"""Compact JWS (RFC 7515, 3.1): from text to head, payload and signature, strictly. Nothing is verified here.
+
+Two parsers must never read a token differently, so everything that has several spellings is rejected: padding, unused bits,
+further parts, a member twice, NaN, nesting. Everything is bounded by the length of the text, which is checked first.
+"""
+
+import json
+import re
+from base64 import urlsafe_b64encode
+from binascii import Error, a2b_base64
+from typing import Any, Final, NamedTuple, NoReturn
+
+#: Bytes of a token in a header. Microsoft's with many groups have 6 KiB.
+MAX_TOKEN: Final = 16 * 1024
+#: Bytes of a token that is a body, or one field of it. Apple's hold two more tokens, each with its chain of certificates: 19 KiB.
+MAX_BODY_TOKEN: Final = 256 * 1024
+#: Nesting of a head or payload, counted before the parser sees it.
+MAX_DEPTH: Final = 32
+#: Objects and lists of a head or payload, those in strings included.
+MAX_BRACKETS: Final = 5000
+
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_BASE64URL: Final = re.compile(rb"[A-Za-z0-9_-]*")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+class TokenError(ValueError):
+    """Text that is not a token; the message says why, and quotes nothing."""
+
+
+class Token(NamedTuple):
+    """The parts of a token."""
+
+    head: dict[str, Any]
+    payload: bytes  #: decoded
+    signed: bytes  #: what the signature is over
+    signature: bytes
+
+
+def read_token(text: bytes, payload: bytes | None = None, most: int = MAX_TOKEN) -> Token:
+    """The parts of a compact JWS; `payload` is that of a detached one (RFC 7515, appendix F). Raises `TokenError`.
+
+    `most` is how many bytes the text may have.
+    """
+    if len(text) > most:
+        raise TokenError(f"longer than {most} bytes")
+    parts = text.split(b".", 3)
+    if len(parts) != 3:
+        raise TokenError("not three parts, separated by '.'")
+    head, middle, end = parts
+    signature = decode_base64url(end)
+    if not signature and payload is None and head:
+        raise TokenError("without a signature")
+    if payload is not None:
+        if middle:
+            raise TokenError("not detached: its second part isn't empty")
+    else:
+        payload = decode_base64url(middle)
+    return Token(read_object(decode_base64url(head), "head"), payload, b"%b.%b" % (head, middle), signature)
+
+
+def decode_base64url(text: bytes) -> bytes:
+    """Canonical base64url without padding (RFC 7515, 2). Raises `TokenError`."""
+    if not _BASE64URL.fullmatch(text):
+        raise TokenError("not base64url without padding")
+    try:
+        decoded = a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4))
+    except Error:
+        raise TokenError("not base64url without padding") from None
+    if encode_base64url(decoded) != text:
+        raise TokenError("not the shortest base64url")
+    return decoded
+
+
+def encode_base64url(data: bytes) -> bytes:
+    """Base64url without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def read_object(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object in UTF-8: no member twice, no NaN, no number beyond a float, nested at most `MAX_DEPTH` deep.
+
+    Raises `TokenError`, which names `what`.
+    """
+    if _is_too_deep(text):
+        raise TokenError(f"its {what} is nested more than {MAX_DEPTH} deep")
+    try:
+        value = json.loads(
+            text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
+    except (ValueError, RecursionError):
+        raise TokenError(f"its {what} is not one JSON object without duplicate members") from None
+    if not isinstance(value, dict):
+        raise TokenError(f"its {what} is not a JSON object")
+    return value
+
+
+def _is_too_deep(text: bytes) -> bool:
+    brackets = text.count(b"{") + text.count(b"[")
+    if brackets <= MAX_DEPTH or brackets > MAX_BRACKETS:
+        return brackets > MAX_BRACKETS
+    depth = 0
+    for bracket in _STRING.sub(b"", text).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # 1e400 is infinite
+        raise ValueError
+    return value

@@ -1,0 +1,238 @@
+"""Verifies tokens: `kind: jwt`. `Verifier` asks this for the message of such a scheme, after the head was checked.
+
+    (a) the form: three parts, strict base64url and JSON, nothing twice, no `crit`
+    (b) `alg` is one of the scheme's closed list
+    (c) times: exp, nbf, iat, and the scheme's own clock
+    (d) the key that the token names, among the provider's; or the route's secrets
+    (e) the signature
+    (f) the claims, those that bind the body and the URL included
+
+What a token's head says about where its key is (`jku`, `x5u`, `jwk`, and `x5c` without a pinned root) is never read.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from sidecar.outcomes import Reason, Rejected
+from sidecar.secret import Secret
+from sidecar.verify.chain_finder import ChainFinder
+from sidecar.verify.claim_rules import ClaimSet, KeyPlace, TokenRules
+from sidecar.verify.document import find_item, find_values
+from sidecar.verify.jose import PublishedKey, verify_hmac, verify_signature
+from sidecar.verify.key_finder import KeyFinder, agrees
+from sidecar.verify.keys import read_keys
+from sidecar.verify.message import PublicURL
+from sidecar.verify.places import Delivery
+from sidecar.verify.published import KeySource, PublishedKeys
+from sidecar.verify.scheme import Scheme
+from sidecar.verify.token import MAX_BODY_TOKEN, MAX_TOKEN, Token, TokenError, read_object, read_token
+from sidecar.verify.token_claims import (
+    age_of_claim,
+    body_sha256,
+    check_claims,
+    check_times,
+    choose,
+    find_claim,
+    resolve_value,
+)
+
+#: The same word as in `verifier.py`, which imports this module.
+PUBLISHED: Final = "published"
+_EVERY: Final = ClaimSet()
+
+
+class VerifiedToken(NamedTuple):
+    """A token whose signature and claims were verified."""
+
+    secret_id: str
+    age: float | None
+    payload: dict[str, Any]
+    url: bytes  #: that was signed; empty if none was
+
+
+class ReadToken(NamedTuple):
+    """A token that is well-formed, with its claims and an algorithm of the scheme's list."""
+
+    token: Token
+    payload: dict[str, Any]
+    algorithm: str
+
+
+class TokenVerifier:
+    """A scheme's rules for tokens, with the keys."""
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        secrets: Sequence[Secret],
+        public_url: str,
+        url: PublicURL | None,
+        published: PublishedKeys | None,
+        *,
+        resolved: bool = True,
+    ) -> None:
+        """Raises `KeyFormError` for a secret that is not in the scheme's form."""
+        assert scheme.token is not None
+        self._scheme = scheme
+        self._rules: TokenRules = scheme.token
+        self._sets = self._rules.claims or (_EVERY,)
+        self._clock = scheme.timestamp if scheme.timestamp is not None and scheme.timestamp.claim else None
+        self._url = url if scheme.needs_url else None
+        self._base = public_url.encode()
+        self._most = MAX_BODY_TOKEN if scheme.signature.body or scheme.signature.field else MAX_TOKEN
+        self._finders: dict[int, KeyFinder] = {}
+        self._chains: dict[int, ChainFinder] = {}
+        for place in {id(each): each for each in [scheme.keys, *(each.keys for each in self._sets)] if each}.values():
+            if place.x5c is not None:
+                self._chains[id(place)] = ChainFinder(place.x5c)
+            elif not place.configured:
+                self._finders[id(place)] = KeyFinder(place, scheme.name or "scheme", published, secrets=secrets)
+        configured = scheme.keys is None or scheme.keys.configured
+        self._secrets = read_keys(scheme, secrets) if resolved and configured else []
+        self.sources: tuple[KeySource, ...] = tuple(
+            dict.fromkeys(source for finder in self._finders.values() for source in finder.sources)
+        )
+
+    def match(self, texts: Sequence[bytes], delivery: Delivery, now: float | None) -> VerifiedToken | None:
+        """The one token, or the last of several, all of which must verify; None if a signature doesn't match.
+
+        Raises `Rejected`, `KeyNeeded`.
+        """
+        verified: VerifiedToken | None = None
+        covered: set[str] = set()
+        for text in texts:
+            verified = self._match(text, delivery, now)
+            if verified is None:
+                return None
+            claim = find_claim(verified.payload, self._rules.covers_claim) if self._rules.covers_claim else None
+            if isinstance(claim, str):
+                covered.add(claim)
+        if self._rules.covers_json:
+            named = find_values(delivery.document, self._rules.covers_json)
+            if not named or not covered.issuperset(named):
+                raise Rejected(
+                    Reason.CLAIM_MISMATCH,
+                    f"no token's {self._rules.covers_claim} is that of every {self._rules.covers_json} of the body",
+                )
+        return verified
+
+    def read_body(self, delivery: Delivery) -> Sequence[bytes]:
+        """The tokens of a body. Raises `Rejected`."""
+        field = self._scheme.signature
+        if field.body:
+            if sum(map(len, delivery.body)) > MAX_BODY_TOKEN:
+                raise Rejected(
+                    Reason.SIGNATURE_MALFORMED, f"the body is longer than {MAX_BODY_TOKEN} bytes, too long for a token"
+                )
+            text = b"".join(delivery.body)
+            if not text:
+                raise Rejected(Reason.SIGNATURE_MISSING, "the body is empty; expected a token")
+            return (text,)
+        found = find_item(delivery.document, field.each or field.field)
+        if field.field:
+            found = None if found is None else [found]
+        if found is None:
+            raise Rejected(Reason.SIGNATURE_MISSING, f"the body's JSON has no {field.each or field.field}")
+        if not isinstance(found, list) or not found or len(found) > field.most:
+            raise Rejected(
+                Reason.SIGNATURE_MALFORMED, f"the body's {field.each} is not a list of 1 to {field.most} tokens"
+            )
+        if not all(isinstance(each, str) and each.isascii() for each in found):
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the body's {field.each or field.field} is not a token")
+        return [each.encode() for each in found]
+
+    def read(self, text: bytes) -> ReadToken:
+        """(a) and (b). Raises `Rejected`."""
+        try:
+            token = read_token(text, most=self._most)
+            payload = read_object(token.payload, "payload")
+        except TokenError as error:
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token is {error}") from None
+        algorithm = token.head.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
+            allowed = " or ".join(self._rules.algorithms)
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's alg is not {allowed}")
+        if "crit" in token.head or "b64" in token.head:
+            raise Rejected(
+                Reason.SIGNATURE_MALFORMED, "the token's head has crit or b64, which nothing here understands"
+            )
+        return ReadToken(token, payload, algorithm)
+
+    def _match(self, text: bytes, delivery: Delivery, now: float | None) -> VerifiedToken | None:
+        read = self.read(text)
+        payload = read.payload
+        # (c)
+        check_times(payload, self._rules, now)
+        age = age_of_claim(self._clock, payload, now) if self._clock is not None else None
+        # (d), (e)
+        chosen = choose(payload, self._sets)
+        secret_id = self._verify(read, chosen, delivery, now)
+        if secret_id is None:
+            return None
+        # (f)
+        urls: Sequence[bytes] = (b"",)
+        if self._url is not None:
+            urls = self._url.variants(delivery.head.target, self._scheme)
+        for index, delivery.url in enumerate(urls):
+            try:
+                check_claims(payload, chosen.rules, delivery, self._base)
+            except Rejected:
+                if index + 1 == len(urls):
+                    raise
+                continue
+            break
+        return VerifiedToken(secret_id, age, payload, delivery.url)
+
+    def _verify(self, read: ReadToken, chosen: ClaimSet, delivery: Delivery, now: float | None) -> str | None:
+        token, payload, algorithm = read
+        place = chosen.keys or self._scheme.keys
+        if place is not None and place.x5c is not None:
+            key = self._chains[id(place)].find(token.head.get("x5c"), self._signed_at(payload, now))
+            fits = PublishedKey(key).fits(algorithm)
+            return PUBLISHED if fits and verify_signature(algorithm, key, token.signature, token.signed) else None
+        if place is None or place.configured:
+            return self._verify_configured(token, algorithm, place)
+        for key in self._published(place, token, algorithm, now):
+            for member, value in place.fits:
+                expected = resolve_value(value, payload, delivery)
+                if not isinstance(expected, str) or not agrees(key, member, expected):
+                    raise Rejected(Reason.CLAIM_MISMATCH, f"the key that the token names is for another {member}")
+            if verify_signature(algorithm, key.key, token.signature, token.signed):
+                self._finders[id(place)].verified(token.head.get("kid"))
+                return PUBLISHED
+        return None
+
+    def _signed_at(self, payload: dict[str, Any], now: float | None) -> float | None:
+        """When a token was signed, by itself; certificates in it are judged by that. Without such a claim, now."""
+        age = age_of_claim(self._clock, payload, now) if self._clock is not None else None
+        return now if age is None or now is None else now - age
+
+    def _published(self, place: KeyPlace, token: Token, algorithm: str, now: float | None) -> list[PublishedKey]:
+        return self._finders[id(place)].find(token.head.get("kid"), algorithm, now)
+
+    def _verify_configured(self, token: Token, algorithm: str, place: KeyPlace | None) -> str | None:
+        for secret_id, key in self._secrets:
+            if place is not None and token.head.get("kid") != secret_id:
+                continue
+            if isinstance(key, bytes):
+                matches = verify_hmac(algorithm, key, token.signature, token.signed)
+            else:
+                matches = PublishedKey(key).fits(algorithm) and verify_signature(
+                    algorithm, key, token.signature, token.signed
+                )
+            if matches:
+                return secret_id
+        return None
+
+    def identity(self, texts: Sequence[bytes], body: Sequence[bytes], claim: str) -> list[bytes]:
+        """What two copies of a verified delivery have in common, never a signature.
+
+        The claim that is the delivery's id, or the signed part of each token; with the body where no claim binds it, because
+        senders use one token for several deliveries.
+        """
+        signed = [text.rpartition(b".")[0] for text in texts]
+        if claim and len(texts) == 1:
+            found = find_claim(self.read(texts[0]).payload, claim)
+            if isinstance(found, str) and found:
+                return [claim.encode(), b"\0", found.encode("utf-8", "surrogatepass")]
+        return signed if self._scheme.binds_body else [*signed, b"\0", body_sha256(body)]
