@@ -58,7 +58,8 @@ def _simplify(schema: Any) -> None:
                 continue
             if isinstance(below.get("pattern"), str):  # not a property of this name
                 del below["pattern"]
-            below.pop("not", None)
+            for word in ("not", "allOf", "examples"):  # what keys say together is the program's to judge
+                below.pop(word, None)
             if len(below.get("enum", ())) > MANY:
                 del below["enum"]
         _simplify(below)

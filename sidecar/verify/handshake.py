@@ -172,7 +172,7 @@ class Handshakes:
         mode: HandshakeMode | None,
         *,
         secret: Secret | None = None,
-        secrets: Sequence[Secret] = (),
+        secrets: Sequence[Secret | None] = (),
         published: Sequence[tuple[Shape, Verify]] = (),
         token: Secret | None,
         url: str = "",

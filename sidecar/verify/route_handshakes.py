@@ -34,7 +34,7 @@ def make_handshakes(
     made = Handshakes(
         [shape for shape, _ in listed],
         mode,
-        secrets=[member.secrets[0] for _, member in listed],
+        secrets=[member.secrets[0] if member.secrets else None for _, member in listed],
         published=[
             (shape, _PublishedSecret(shape, member).verify) for shape, member in listed if shape.published_secret
         ],

@@ -768,7 +768,7 @@ REQUIRED = {"xero": RejectionResponse(401, b"")} | dict.fromkeys(
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_other_preset_has_the_common_rejection(load: Load, name: str) -> None:
-    text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n" + route_of(name)
+    text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n" + route_of(name, path="/a/*")
     found = load(text, {}, resolve_secrets=False).routes.routes[0].rejection
     assert found == REQUIRED.get(name, DEFAULT_REJECTION)
 
