@@ -15,6 +15,7 @@ from sidecar.admin import status_page
 from sidecar.admin.markup import Markup
 from sidecar.config.problems import ConfigError
 from sidecar.config.settings import Config
+from sidecar.telemetry.keys_view import KeysView
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import BUFFERED, CONNECTIONS, IN_FLIGHT
 from sidecar.telemetry.rates import Rates
@@ -56,6 +57,11 @@ class ProgramView(Protocol):
     def draining(self) -> bool: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def published_keys(self) -> Sequence[KeysView]:
+        """The documents of keys that providers publish."""
+        ...
+
     async def recent_rejections(self) -> Sequence[RecentRejection]: ...
 
 
@@ -158,6 +164,7 @@ class LivePage:
                 error.problems if error is not None else (), config.warnings, program.loaded_at
             ),
             "refusals": status_page.draw_rejections(rejections),
+            "keys": status_page.draw_keys(program.published_keys),
             "accounts": status_page.draw_accounts(config),
         }
         for number, route in enumerate(config.routes.routes):

@@ -101,7 +101,8 @@ class StatusPage:
         }
         about = {"name": "webhook-sidecar", "version": __version__, "ready": program.serving, "config": config}
         rejections = await program.recent_rejections()
-        return JSONResponse(about | {"refusals": [rejection._asdict() for rejection in rejections]})
+        keys = [document._asdict() for document in program.published_keys]
+        return JSONResponse(about | {"refusals": [rejection._asdict() for rejection in rejections], "keys": keys})
 
     async def tenants(self, request: Request) -> Response:
         """Tenants in rotation: a page for browsers, and JSON for all other clients."""

@@ -4,6 +4,7 @@
     problems    why the last reload failed, and warnings; empty if there are none
     route-N     one route: its settings, its counts with rates, its secrets
     refusals    recent rejections and failures
+    keys        the keys that providers publish; empty if no route needs any
     accounts    the accounts whose webhook the form can test
 
 Pure functions from values to `Markup`. No secret, signature or body is among the values.
@@ -19,6 +20,7 @@ from sidecar.config.problems import Problem
 from sidecar.config.settings import Config
 from sidecar.routing.routes import Route
 from sidecar.secret import mask_url
+from sidecar.telemetry.keys_view import KeysView
 from sidecar.telemetry.metrics import ACCEPTED_AT, END_AT, LAST_USED, MATCHES, QUESTION_AT, SHADOW_AT, Block
 from sidecar.telemetry.recent_rejections import RecentRejection
 
@@ -65,6 +67,7 @@ def draw_page(parts: Mapping[str, Markup], *, version: int, assets: str, form: M
 <h2>Recent rejections and failures</h2>
 <div id="refusals">{refusals}</div>
 </section>
+<div id="keys">{keys}</div>
 <section id="test">
 <h2>Delivery test</h2>
 {result}
@@ -83,6 +86,7 @@ def draw_page(parts: Mapping[str, Markup], *, version: int, assets: str, form: M
         problems=parts["problems"],
         routes=draw_routes(parts),
         refusals=parts["refusals"],
+        keys=parts["keys"],
         form=form,
         result=result or Markup(),
     )
@@ -173,6 +177,28 @@ def draw_rejections(rejections: Sequence[RecentRejection]) -> Markup:
         '<table class="stack"><thead><tr><th>Time, UTC</th><th>Route</th><th>Reason</th><th>Client</th><th>Request</th>'
         "<th>Body</th><th>Response</th></tr></thead><tbody>{rows}</tbody></table>",
         rows=join(map(_draw_rejection, rejections)),
+    )
+
+
+def draw_keys(documents: Sequence[KeysView]) -> Markup:
+    """The documents of published keys. Readiness does not depend on them, so what is missing is said here."""
+    if not documents:
+        return Markup()
+    missing = sorted({it.source for it in documents if not it.usable})
+    warning = (
+        markup(
+            '<p class="warning">Deliveries that need the keys of {sources} get 503 until they can be fetched.</p>',
+            sources=", ".join(missing),
+        )
+        if missing
+        else Markup()
+    )
+    return markup(
+        '<section><h2>Published keys</h2>{warning}<table class="stack"><thead><tr><th>Source</th><th>Document</th>'
+        "<th>Keys</th><th>Fetched, UTC</th><th>Next fetch, UTC</th><th>Last result</th></tr></thead>"
+        "<tbody>{rows}</tbody></table></section>",
+        warning=warning,
+        rows=join(map(_draw_keys, documents)),
     )
 
 
@@ -302,6 +328,35 @@ def _draw_rejection(it: RecentRejection) -> Markup:
         body=_size(it.request_bytes),
         status=it.status or "none",
     )
+
+
+def _draw_keys(it: KeysView) -> Markup:
+    mood = "bad" if not it.usable else ""
+    failures = markup("<br><small>failures in a row: {count}</small>", count=it.failures) if it.failures else Markup()
+    return markup(
+        '<tr><td data-is="Source">{source}</td><td data-is="Document" class="long"><code>{url}</code></td>'
+        '<td data-is="Keys" class="n">{keys}</td><td data-is="Fetched" class="{mood}">{fetched}</td>'
+        '<td data-is="Next fetch">{next}</td><td data-is="Last result">{result}{failures}</td></tr>',
+        source=it.source,
+        url=it.url,
+        keys=it.keys,
+        mood=mood,
+        fetched=markup("{time} ({age})", time=_time(it.fetched), age=_age(time.time() - it.fetched))
+        if it.fetched is not None
+        else "never",
+        next=_time(it.next_fetch) if it.next_fetch is not None else "when a delivery needs it",
+        result=it.result or "being fetched",
+        failures=failures,
+    )
+
+
+def _age(seconds: float) -> str:
+    """In steps of minutes, so that the page's part changes only then."""
+    minutes = int(max(seconds, 0) // 60)
+    if minutes < 120:
+        return f"{minutes} min ago"
+    hours = minutes // 60
+    return f"{hours} h ago" if hours < 72 else f"{hours // 24} days ago"
 
 
 def _list_problems(problems: Iterable[Problem]) -> Markup:

@@ -7,6 +7,7 @@ import sys
 from sidecar.cli.arguments import add_config, config_file
 from sidecar.config.files import FileRecorder
 from sidecar.config.loader import load_config
+from sidecar.process.key_store import KeyStore
 from sidecar.process.serve import ListenError, serve
 
 
@@ -16,9 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     files = FileRecorder()
-    config = load_config(config_file(arguments), os.environ, read=files)
+    keys = KeyStore()
+    config = load_config(config_file(arguments), os.environ, read=files, published=keys)
     try:
-        return serve(config, files, os.environ)
+        return serve(config, files, os.environ, keys)
     except ListenError as error:
         print(f"sidecar serve: {error}", file=sys.stderr)
         return 1

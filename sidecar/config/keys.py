@@ -9,6 +9,7 @@ from typing import Any
 from sidecar.config.fields.address import (
     AllowedSender,
     HostPattern,
+    KeyMirrors,
     Listen,
     RangeSources,
     TrustedProxy,
@@ -49,6 +50,7 @@ from sidecar.config.settings import (
     AccountSettings,
     AuthorizeSettings,
     FileSettings,
+    KeysSettings,
     Limits,
     RangesSettings,
     RejectSettings,
@@ -433,6 +435,22 @@ IP_RANGES = Section(
     },
 )
 
+KEYS = Section(
+    KeysSettings,
+    {
+        "mirrors": Key(
+            KeyMirrors(),
+            "where to fetch documents instead, by their URL; a URL that ends with / stands for everything below it",
+            [{"https://www.googleapis.com/oauth2/v3/certs": "https://mirror.example/google"}],
+        ),
+        "ca": Key(
+            NonEmpty(),
+            "a file of certificate authorities (PEM) to trust besides the system's when keys are fetched",
+            ["/etc/ssl/internal-ca.pem"],
+        ),
+    },
+)
+
 CONFIG = Section(
     FileSettings,
     {
@@ -484,6 +502,7 @@ CONFIG = Section(
             "and the address in it replaces the connection's",
         ),
         "ip_ranges": Key(IP_RANGES, "the networks that providers publish (preset:NAME in allow)"),
+        "keys": Key(KEYS, "how the keys that providers publish are fetched; default: from the providers"),
         "limits": Key(LIMITS, "limits for senders"),
         "timeouts": Key(TIMEOUTS, "time limits for the receiver (the upstream), and keep_alive for senders"),
         "drain": Key(Duration(), "on SIGTERM, the time to finish deliveries in flight"),

@@ -117,7 +117,7 @@ class _Builder:
     tls: TlsLoader
     tenants: TenantLoader
     fetched: Mapping[str, Networks]
-    published: PublishedKeys | None = None
+    published: PublishedKeys | None
     ranges: dict[str, Networks] = field(default_factory=dict)  #: the published networks that are used, by preset
 
     def build(self, file: str) -> Config:
@@ -135,6 +135,7 @@ class _Builder:
         password = self._resolve(("replay_store", "password"), store.password)
         admin_token = self._resolve(("admin_token",), settings.admin_token)
         accounts = self._make_accounts()
+        authorities = self.tls.load_authorities(("keys", "ca"), settings.keys.ca)
         report.raise_if_wrong()
         trusted = settings.trusted_proxies
         return Config(
@@ -150,6 +151,7 @@ class _Builder:
             routes=RouteTable(routes),
             accounts=accounts,
             tenant_directories=self.tenants.directories,
+            key_authorities=authorities,
             warnings=tuple(report.warnings),
         )
 
@@ -202,8 +204,9 @@ class _Builder:
         path = path.partition(PLACE)[0] if in_path else path
         pool, host = self._make_pool(at, route)
         signer = self._make_signer((*at, "sign", "secret"), route)
+        name = route.name or _name_from_path(route.path)
         return Route(
-            name=route.name or _name_from_path(route.path),
+            name=name,
             path=path.encode(),
             prefix=route.path.endswith("/*"),
             hosts=tuple(dict.fromkeys(host.encode() for host in route.hosts)),
@@ -241,9 +244,11 @@ class _Builder:
         scheme = route.scheme
         if scheme is None or not (secrets or scheme.published) or (scheme.needs_url and not public_url):
             return None
-        return self._verify_with(scheme, secrets, public_url, body_limit)
+        return self._verify_with(scheme, secrets, public_url, body_limit, _name_of_keys(route))
 
-    def _verify_with(self, scheme: Scheme, secrets: Sequence[Secret], public_url: str, body_limit: int) -> Verifier:
+    def _verify_with(
+        self, scheme: Scheme, secrets: Sequence[Secret], public_url: str, body_limit: int, keys_name: str
+    ) -> Verifier:
         return Verifier(
             scheme,
             secrets,
@@ -251,6 +256,7 @@ class _Builder:
             resolved=self.secrets.resolves,
             body_limit=body_limit,
             published=self.published,
+            keys_name=keys_name,
         )
 
     def _make_composite(
@@ -279,7 +285,9 @@ class _Builder:
             else:
                 secrets = shared
             if (secrets or member.scheme.published) and (public_url or not member.scheme.needs_url):
-                verifiers.append(self._verify_with(member.scheme, secrets, public_url, body_limit))
+                verifiers.append(
+                    self._verify_with(member.scheme, secrets, public_url, body_limit, _name_of_keys(route))
+                )
         return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
 
     def _check_shared(self, at: Path, secret: Secret, schemes: Sequence[Scheme]) -> None:
@@ -447,6 +455,11 @@ class _Builder:
                 )
             url = ""
         return make_handshakes(verifier, route.handshake_mode, token=token, url=url, added=route.added_handshakes)
+
+
+def _name_of_keys(route: RouteSettings) -> str:
+    """What metrics call the published keys of a scheme that is no preset."""
+    return route.name or _name_from_path(route.path)
 
 
 def _name_of(route: RouteSettings) -> str:

@@ -30,7 +30,17 @@ _FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
     "warnings": lambda config: [str(warning) for warning in config.warnings],
 }
 #: Fields of `Config` that the keys above show, or that are no settings.
-_FILE_REST = frozenset({"client_header", "trust_unix", "replay_password", "ranges", "accounts", "tenant_directories"})
+_FILE_REST = frozenset(
+    {
+        "client_header",
+        "trust_unix",
+        "replay_password",
+        "ranges",
+        "accounts",
+        "tenant_directories",
+        "key_authorities",
+    }
+)
 
 
 def _upstream(route: Route) -> Any:

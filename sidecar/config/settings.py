@@ -74,6 +74,14 @@ class RangesSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysSettings:
+    """Where the keys that providers publish are fetched. `mirrors` are URLs by URL."""
+
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+    ca: str = ""  #: a file of certificate authorities
+
+
+@dataclass(frozen=True, slots=True)
 class RouteLimits:
     body: int | None = None
 
@@ -202,6 +210,7 @@ class CommonSettings:
     admin_hosts: tuple[str, ...] = ()
     proxy_protocol: bool = False
     ip_ranges: RangesSettings = RangesSettings()
+    keys: KeysSettings = KeysSettings()
     limits: Limits = Limits()
     timeouts: Timeouts = field(default_factory=Timeouts)
     drain: float = 20.0
@@ -253,7 +262,14 @@ class Config(CommonSettings):
     routes: RouteTable
     accounts: tuple[Account, ...]
     tenant_directories: tuple[TenantDirectory, ...]
+    key_authorities: str  #: the content of `keys.ca`, PEM
     warnings: tuple[Problem, ...]
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """What metrics call the published keys that routes need, each name once."""
+        verifiers = [route.verifier for route in self.routes.routes if route.verifier is not None]
+        return tuple(dict.fromkeys(name for verifier in verifiers for name in verifier.key_names))
 
     @property
     def key_sources(self) -> tuple[KeySource, ...]:

@@ -1,5 +1,6 @@
 """The certificates and keys of `upstream: {tls: ...}`: read, checked, and made into what connections use."""
 
+import ssl
 from datetime import UTC, datetime
 from typing import Final
 
@@ -29,6 +30,21 @@ class TlsLoader:
         if settings not in self._loaded:
             self._loaded[settings] = self._load(at, settings)
         return self._loaded[settings]
+
+    def load_authorities(self, at: Path, file: str) -> str:
+        """The certificates in `file` (PEM). Empty without a file, or if a mistake was reported."""
+        if not file or not self._resolves:
+            return ""
+        content = self._content(at, file)
+        if content is None:
+            return ""
+        try:
+            text = content.decode("ascii")
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        except (ValueError, ssl.SSLError):
+            self._report.add(at, f"the file {file} holds no certificates in PEM; use the authority's own certificate")
+            return ""
+        return text
 
     def _load(self, at: Path, settings: UpstreamTlsSettings) -> ClientTls | None:
         contents: dict[str, bytes] = {}

@@ -10,6 +10,7 @@ from sidecar.delivery import decide
 from sidecar.delivery.body import Body, Budget
 from sidecar.delivery.delivery import SMALL_BYTES, Delivery
 from sidecar.delivery.forward import Forwarder
+from sidecar.delivery.missing_key import RefreshableKeys, verify_with_new_keys
 from sidecar.delivery.recorder import Recorder, note_end, place_of
 from sidecar.delivery.responses import answer_handshake, send_rejection, unparsed_rejection
 from sidecar.delivery.snapshot import CurrentSnapshot, Snapshot
@@ -21,6 +22,7 @@ from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
+from sidecar.verify.published import KeyNeeded
 
 
 class Proxy:
@@ -37,6 +39,7 @@ class Proxy:
         log: Log,
         rejections: RecentRejections,
         replays: Store,
+        keys: RefreshableKeys | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.perf_counter,
         recorder: Recorder | None = None,
@@ -52,6 +55,7 @@ class Proxy:
         self._gauges = metrics.gauges
         self._throttle = Throttle(log, monotonic)
         self._forwarder = Forwarder(replays, now=now, monotonic=monotonic)
+        self._keys = keys
         self._now = now
         self._monotonic = monotonic
 
@@ -168,17 +172,25 @@ class Proxy:
         return self._forwarder.forward(delivery)
 
     async def _verify(self, delivery: Delivery) -> Rejected | None:
-        """Stage 6, timed."""
+        """Stage 6, timed, with the wait for a key that the provider publishes."""
         record, body = delivery.record, delivery.body
         began = self._monotonic()
         if record.trace is not None:
             record.trace.verify_began = began
         try:
-            if body.size <= SMALL_BYTES and not delivery.expands:  # most are
-                return decide.verify(delivery, body.pieces)
-            return await delivery.compute(functools.partial(decide.verify, delivery, body.pieces))
+            try:
+                if body.size <= SMALL_BYTES and not delivery.expands:  # most are
+                    return decide.verify(delivery, body.pieces)
+                return await self._verify_large(delivery)
+            except KeyNeeded as missing:
+                needed = missing
+            return await verify_with_new_keys(needed, self._keys, functools.partial(self._verify_large, delivery))
         finally:
             record.verify_seconds = self._monotonic() - began
+
+    async def _verify_large(self, delivery: Delivery) -> Rejected | None:
+        """Stage 6 of a body of any size."""
+        return await delivery.compute(functools.partial(decide.verify, delivery, delivery.body.pieces))
 
     def _reject(self, delivery: Delivery, rejected: Rejected) -> None:
         note_end(delivery.record, rejected)

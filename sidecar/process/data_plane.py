@@ -15,6 +15,7 @@ from sidecar.config.settings import Config
 from sidecar.delivery.authorize import Authorizer
 from sidecar.delivery.body import Budget
 from sidecar.delivery.captures import Captures
+from sidecar.delivery.missing_key import RefreshableKeys
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
@@ -43,6 +44,7 @@ class DataPlane:
         *,
         log: Log,
         metrics: Metrics,
+        keys: RefreshableKeys | None = None,
         gauges_of_others: Sequence[Block] = (),
     ) -> None:
         """With the gauges of the other processes in `gauges_of_others`, the limits hold for all processes together."""
@@ -66,6 +68,7 @@ class DataPlane:
             log=log,
             rejections=self.refusals,
             replays=self.replays,
+            keys=keys,
         )
         self.captures = Captures(metrics, loop, time.time)
         self.proxy.recorder.captures = self.captures
@@ -88,6 +91,7 @@ class DataPlane:
                 log=log,
                 rejections=self.refusals,
                 replays=self.replays,
+                keys=keys,
                 recorder=self.proxy.recorder,
             )
             self.servers.append(http_server(self.authorizer, deadlines=self.deadlines, listener=self.listener))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sidecar.config.files import FileRecorder
 from sidecar.config.settings import Config
 from sidecar.process.data_plane import DataPlane
+from sidecar.process.key_store import KeyStore
 from sidecar.telemetry.log import Log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejection, newest_first
@@ -74,11 +75,16 @@ class SingleProcess:
     pids: Sequence[int] = ()
 
     def __init__(
-        self, config: Config, loop: asyncio.AbstractEventLoop, log: Log, sockets: Sequence[socket.socket]
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        sockets: Sequence[socket.socket],
+        keys: KeyStore,
     ) -> None:
         self.metrics = [Metrics()]
         self.ended: asyncio.Future[None]
-        self._data_plane = DataPlane(config, loop, log=log, metrics=self.metrics[0])
+        self._data_plane = DataPlane(config, loop, log=log, metrics=self.metrics[0], keys=keys)
         self._sockets = sockets
 
     async def refusals(self) -> Sequence[RecentRejection]:

@@ -35,8 +35,10 @@ from sidecar.process.data_processes import DataProcesses
 from sidecar.process.drain_listener import DrainListener
 from sidecar.process.drain_socket import open_drain_socket
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
+from sidecar.process.key_store import KeyStore
 from sidecar.process.reload import Reloader
 from sidecar.process.tenant_watch import TenantWatch
+from sidecar.telemetry.keys_view import KeysView
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.process_metrics import ProcessMetrics, memory_limit
@@ -64,11 +66,13 @@ class Program:
         log: Log,
         writer: LogWriter,
         data_processes: DataProcesses,
+        keys: KeyStore,
     ) -> None:
-        """`files` are those that the configuration was read from."""
+        """`files` are those that the configuration was read from, and `keys` are those that its routes verify with."""
         self.loop = loop
         self.log = log
         self._writer = writer
+        self.keys = keys
         self.data_processes = data_processes
         self.ready = self.draining = False
         ranges = PublishedRanges(time.time)
@@ -77,6 +81,7 @@ class Program:
             files,
             env,
             networks=ranges.networks,
+            keys=keys,
             processes=data_processes,
             log=log,
         )
@@ -84,7 +89,8 @@ class Program:
         self.totals = Totals(data_processes.metrics)
         self.scraper = Scraper(self.totals, shared_store=config.replay_store is not None)
         log_metrics = LogMetrics([writer.dropped, *(metrics.log for metrics in data_processes.metrics)])
-        for owner in (self._reloader, self._refresher, ProcessMetrics(data_processes, memory_limit()), log_metrics):
+        processes = ProcessMetrics(data_processes, memory_limit())
+        for owner in (self._reloader, self._refresher, processes, log_metrics, keys):
             self.scraper.registry.register(owner)
         self.live_page = LivePage(self)
         self.admin = asgi_server(admin_app(self), loop)
@@ -105,6 +111,7 @@ class Program:
         # The admin listener first: a probe must never find the data listener open and this one not.
         admin = asyncio.create_task(self.admin.serve([admin_socket]))
         stop = asyncio.create_task(signals.get())
+        self.keys.apply(self.config, self.log)
         start = asyncio.create_task(self.data_processes.start())
         await asyncio.wait([start, stop], return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
@@ -115,6 +122,11 @@ class Program:
         if (drain_socket := open_drain_socket()) is not None:
             self._drain_listener = DrainListener(drain_socket, self.begin_drain)
             await self._drain_listener.serve()
+        # Ready without keys after that: a provider that is down must take nothing but its own routes with it.
+        keys = asyncio.create_task(self.keys.wait_first())
+        ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
+        await asyncio.wait([*ends, keys], return_when=asyncio.FIRST_COMPLETED)
+        keys.cancel()
         self.ready = True
         self.log.event(
             "serving",
@@ -126,8 +138,8 @@ class Program:
         self._in_background(self._refresher.run)
         if self.config.workers > 1:  # each worker watches for itself; this is for what is shown here, and for the log
             self._in_background(TenantWatch(lambda: self.config.tenant_directories, self.log).run)
+        self._in_background(self.keys.run)
         self._in_background(self.live_page.rates.keep)
-        ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             return self._end_at_once(1, Level.ERROR, "a listener stopped unexpectedly")
@@ -164,6 +176,11 @@ class Program:
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes, and the error is returned."""
         return await self._reloader.reload(cause)
+
+    @property
+    def published_keys(self) -> Sequence[KeysView]:
+        """The documents of keys that providers publish."""
+        return self.keys.view()
 
     @property
     def serving(self) -> bool:

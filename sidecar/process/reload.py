@@ -19,10 +19,12 @@ from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.http1.sockets import ListenAddress
 from sidecar.process.data_processes import DataProcesses
+from sidecar.process.key_store import KeyStore
 from sidecar.routing.networks import Networks
 from sidecar.secret import mask_url
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
+from sidecar.verify.published import PublishedKeys
 
 #: How often a configuration is read again because a file changed while it was being read.
 MAX_READS: Final = 5
@@ -42,14 +44,19 @@ class Reloader(Collector):
         env: Mapping[str, str],
         *,
         networks: Mapping[str, Networks],
+        keys: KeyStore,
         processes: DataProcesses,
         log: Log,
     ) -> None:
-        """`files` are those that the configuration was read from; `networks` are the fetched lists, by preset."""
+        """`files` are those that the configuration was read from; `networks` are the fetched lists, by preset.
+
+        `keys` are the keys that providers publish.
+        """
         self.config = config
         self.loaded_at = 0.0  #: unix time
         self.error: ConfigError | None = None  #: of the last reload, if it failed
         self._networks = networks
+        self._keys = keys
         self._files = files  # as last read, valid or not
         self._valid_files = files  # those that `config` was read from
         self._env = env
@@ -61,7 +68,7 @@ class Reloader(Collector):
     async def reload(self, cause: str) -> ConfigError | None:
         """Reads the configuration again. On any mistake nothing changes, and the error is returned."""
         async with self._lock:
-            read, self._files = await asyncio.to_thread(read_again, self.config, self._env, self._networks)
+            read, self._files = await asyncio.to_thread(read_again, self.config, self._env, self._networks, self._keys)
             try:
                 if isinstance(read, ConfigError):
                     raise read
@@ -70,6 +77,7 @@ class Reloader(Collector):
                 self._record_failure(error, cause)
                 return error
             self.config, self._valid_files = read, self._files
+            self._keys.apply(read, self._log)
             self._record_success(cause)
             return None
 
@@ -86,7 +94,9 @@ class Reloader(Collector):
         """Applies the current configuration with the fetched lists. Its files are not read: they may be half written."""
         async with self._lock:
             read, ranges = RecordedFiles(self._valid_files.texts), dict(self._networks)
-            config = await asyncio.to_thread(load_config, self.config.file, self._env, read=read, ranges=ranges)
+            config = await asyncio.to_thread(
+                load_config, self.config.file, self._env, read=read, ranges=ranges, published=self._keys
+            )
             await self._processes.apply(config, self._valid_files)
             self.config = config
 
@@ -119,7 +129,7 @@ class Reloader(Collector):
 
 
 def read_again(
-    old: Config, env: Mapping[str, str], ranges: Mapping[str, Networks]
+    old: Config, env: Mapping[str, str], ranges: Mapping[str, Networks], published: PublishedKeys | None = None
 ) -> tuple[Config | ConfigError, FileRecorder]:
     """The configuration as its files are now, or the mistakes in it, and the files that were read. Call it in a thread.
 
@@ -127,26 +137,36 @@ def read_again(
     """
     for _ in range(MAX_READS):
         files = FileRecorder()
-        read = _read(old, env, files, ranges)
+        read = _read(old, env, files, ranges, published)
         if files.current_states() == files.states:
             break
     return read, files
 
 
 def _read(
-    old: Config, env: Mapping[str, str], files: FileRecorder, ranges: Mapping[str, Networks]
+    old: Config,
+    env: Mapping[str, str],
+    files: FileRecorder,
+    ranges: Mapping[str, Networks],
+    published: PublishedKeys | None,
 ) -> Config | ConfigError:
     try:
-        return _load(old, env, files, ranges)
+        return _load(old, env, files, ranges, published)
     except ConfigError as error:
         return error
     except Exception as bug:  # whatever a file may hold, the current configuration stays in use
         return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug in this program")])
 
 
-def _load(old: Config, env: Mapping[str, str], read: ReadFile, ranges: Mapping[str, Networks]) -> Config:
+def _load(
+    old: Config,
+    env: Mapping[str, str],
+    read: ReadFile,
+    ranges: Mapping[str, Networks],
+    published: PublishedKeys | None,
+) -> Config:
     """Raises `ConfigError`, also for settings that can't change while the program runs."""
-    new = load_config(old.file, env, read=read, ranges=ranges)
+    new = load_config(old.file, env, read=read, ranges=ranges, published=published)
     fixed = (
         ("listen", old.listen, new.listen),
         ("admin", old.admin, new.admin),

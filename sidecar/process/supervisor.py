@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sidecar.config.files import FileRecorder
@@ -24,6 +25,8 @@ from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.process.channel import Channel
 from sidecar.process.forked import Fleet
+from sidecar.process.key_channel import KeyRelay
+from sidecar.process.key_store import KeyStore
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.metrics import CAPTURES_AT, Metrics
 from sidecar.telemetry.recent_rejections import KEPT, RecentRejection, newest_first
@@ -54,8 +57,9 @@ class Process(Protocol):
 class Worker:
     """A worker's number, and the process that currently has it."""
 
-    def __init__(self, number: int, metrics: Metrics) -> None:
+    def __init__(self, number: int, metrics: Metrics, keys: KeyRelay) -> None:
         self.number = number
+        self._keys = keys
         self.metrics = metrics
         self.process: Process | None = None
         self.channel: Channel | None = None
@@ -76,7 +80,7 @@ class Worker:
         self.process = process
         self.cut_off = 0
         self.channel = channel = await Channel.open(end)
-        channel.send(setup())
+        channel.send(setup() | {"keys": self._keys.everything()})
         while (message := await channel.receive()) is not None:
             if message["is"] == "serving":
                 self.serving = True
@@ -88,6 +92,8 @@ class Worker:
             elif message["is"] == "answer":
                 if (asked := self._questions.pop(message["number"], None)) is not None:
                     asked.set_result(message["answer"])
+            elif message["is"] in ("keys wanted", "keys used"):
+                self._keys.receive(message, channel.send)
             else:
                 self._reconfigured.pop(message["number"]).set_result(None)
         self.serving = False
@@ -173,6 +179,8 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         log: Log,
         fleet: Fleet,
+        *,
+        keys: KeyStore,
     ) -> None:
         self.loop = loop
         self.log = log
@@ -183,7 +191,8 @@ class Supervisor:
         self._shared_counts = fleet.counts
         self._forked = dict(enumerate(fleet.forked))
         self.metrics = [Metrics(self._shared_counts.allocator(number)) for number in range(config.workers)]
-        self.workers = [Worker(number, metrics) for number, metrics in enumerate(self.metrics)]
+        self._keys = KeyRelay(keys, self._send_to_all)
+        self.workers = [Worker(number, metrics, self._keys) for number, metrics in enumerate(self.metrics)]
         self._number = 0
         self._closing = False  # whether responses close their connections
         self._prepare(config)
@@ -306,6 +315,11 @@ class Supervisor:
         )
         its.close()
         return process, ours
+
+    def _send_to_all(self, message: Mapping[str, object]) -> None:
+        for worker in self.workers:
+            if worker.channel is not None:
+                worker.channel.send(message)
 
     def _prepare(self, config: Config) -> None:
         try:

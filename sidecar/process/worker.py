@@ -22,7 +22,9 @@ from sidecar.config.settings import Config
 from sidecar.http1.uvicorn_server import quiet_uvicorn
 from sidecar.process.channel import Channel
 from sidecar.process.data_plane import DataPlane, tune_process
+from sidecar.process.key_channel import WorkerKeys
 from sidecar.routing.networks import Networks
+from sidecar.telemetry.log import Log
 from sidecar.telemetry.log_writer import LogWriter, open_log
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.shared_counts import SharedCounts
@@ -72,18 +74,21 @@ async def _work(place: Place, forked_with: Config | None) -> None:
     if message is None:
         return
     shared_counts = SharedCounts(place.counts, place.workers, message["places"])
-    config = forked_with if forked_with is not None and message["number"] == FORKED_WITH else _load(message)
+    keys = WorkerKeys()
+    keys.receive(message["keys"])
+    config = _first_config(forked_with, message, keys)
     metrics = Metrics(shared_counts.allocator(place.number))
     writer = LogWriter(shared=True, dropped=metrics.log)
     log = open_log(config.log, loop, writer)
     others = shared_counts.gauges_of_others(place.number)
-    data_plane = DataPlane(config, loop, log=log, metrics=metrics, gauges_of_others=others)
+    data_plane = DataPlane(config, loop, log=log, metrics=metrics, keys=keys, gauges_of_others=others)
     if message["closing"]:
         data_plane.close_connections()
     data_plane.start(place.listeners)
     channel.send({"is": "serving"})
 
     drain = {"accepting": 0.0, "seconds": config.drain}
+    keys.start(channel)
     asked_to_end = asyncio.create_task(ended.wait())
     while True:
         receiving = asyncio.create_task(channel.receive())
@@ -97,13 +102,26 @@ async def _work(place: Place, forked_with: Config | None) -> None:
         if (answer := _answer(data_plane, message)) is not None:
             channel.send(answer)
             continue
+        if message["do"] == "keys":
+            keys.receive(message)
+            continue
         shared_counts.places.update(message["places"])
-        data_plane.apply(await asyncio.to_thread(_load, message))
+        data_plane.apply(await asyncio.to_thread(_load, message, keys))
         channel.send({"is": "configured", "number": message["number"]})
     receiving.cancel()
+    keys.stop()
     asked_to_end.cancel()
     cut_off = await data_plane.drain(accepting=drain["accepting"], until=loop.time() + drain["seconds"])
     channel.send({"is": "drained", "cut_off": cut_off})
+    _close(log, writer, channel)
+
+
+def _send_refusals(channel: Channel, data_plane: DataPlane, since: int) -> None:
+    refusals = data_plane.refusals
+    channel.send({"is": "refusals", "count": refusals.count, "refusals": refusals.since(since)})
+
+
+def _close(log: Log, writer: LogWriter, channel: Channel) -> None:
     log.end_window()
     log.flush()
     writer.close()
@@ -123,9 +141,17 @@ def _answer(data_plane: DataPlane, message: dict[str, Any]) -> dict[str, Any] | 
     return None
 
 
-def _load(message: dict[str, Any]) -> Config:
+def _first_config(forked_with: Config | None, message: dict[str, Any], keys: WorkerKeys) -> Config:
+    """The configuration that this process was forked with, if it is still the one to use."""
+    if forked_with is None or message["number"] != FORKED_WITH:
+        return _load(message, keys)
+    # One with published keys looks for them in the parent's store, of which a fork has nothing but a copy.
+    return _load(message, keys) if forked_with.key_names else forked_with
+
+
+def _load(message: dict[str, Any], keys: WorkerKeys) -> Config:
     ranges = {name: Networks(map(ip_network, cidrs)) for name, cidrs in message["ranges"].items()}
-    return load_config(message["file"], os.environ, read=RecordedFiles(message["texts"]), ranges=ranges)
+    return load_config(message["file"], os.environ, read=RecordedFiles(message["texts"]), ranges=ranges, published=keys)
 
 
 if __name__ == "__main__":

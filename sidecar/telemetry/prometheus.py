@@ -276,6 +276,18 @@ METRICS: Final = (
         "Failed attempts to fetch or read a provider's list of networks; the last good list was kept.",
     ),
     MetricInfo(
+        "webhook_sidecar_keys_age_seconds",
+        "gauge",
+        ("source",),
+        "Time since the oldest document of a provider's published keys was fetched; +Inf if one never was.",
+    ),
+    MetricInfo(
+        "webhook_sidecar_key_fetches_total",
+        "counter",
+        ("source", "result"),
+        "Attempts to fetch a document of a provider's published keys.",
+    ),
+    MetricInfo(
         "webhook_sidecar_build_info",
         "gauge",
         ("version", "python"),

@@ -120,9 +120,10 @@ def _window(chain: Sequence[x509.Certificate]) -> tuple[float, float]:
 class PublishedMatcher:
     """A scheme's published keys, ready to check signatures."""
 
-    def __init__(self, scheme: Scheme, secrets: Sequence[Secret], published: PublishedKeys | None) -> None:
+    def __init__(self, scheme: Scheme, secrets: Sequence[Secret], published: PublishedKeys | None, name: str) -> None:
+        """`name` is that of the keys in metrics."""
         assert scheme.keys is not None
-        place, name = scheme.keys, scheme.name or "scheme"
+        place = scheme.keys
         self.scheme = scheme
         self.certificates = (
             CertificateFinder(place.certificate, name, published, place.keep) if place.certificate is not None else None

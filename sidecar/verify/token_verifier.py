@@ -70,6 +70,7 @@ class TokenVerifier:
         published: PublishedKeys | None,
         *,
         resolved: bool = True,
+        keys_name: str = "scheme",
     ) -> None:
         """Raises `KeyFormError` for a secret that is not in the scheme's form."""
         assert scheme.token is not None
@@ -86,7 +87,7 @@ class TokenVerifier:
             if place.x5c is not None:
                 self._chains[id(place)] = ChainFinder(place.x5c)
             elif not place.configured:
-                self._finders[id(place)] = KeyFinder(place, scheme.name or "scheme", published, secrets=secrets)
+                self._finders[id(place)] = KeyFinder(place, keys_name, published, secrets=secrets)
         configured = scheme.keys is None or scheme.keys.configured
         self._secrets = read_keys(scheme, secrets) if resolved and configured else []
         self.sources: tuple[KeySource, ...] = tuple(

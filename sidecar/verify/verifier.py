@@ -89,6 +89,7 @@ class Verifier:
         "_signed_headers",
         "decompresses",
         "hides_path",
+        "key_names",
         "key_sources",
         "mismatch",
         "passes",
@@ -110,12 +111,14 @@ class Verifier:
         resolved: bool = True,
         body_limit: int = DEFAULT_LIMIT,
         published: PublishedKeys | None = None,
+        keys_name: str = "",
     ) -> None:
         """Raises `KeyFormError` for a secret that is not in the scheme's form.
 
         With `resolved=False` the secrets are not used, and nothing verifies. `body_limit` is that of the route, in bytes; a
         body is not decompressed beyond it. `published` has the documents of a scheme with published keys; without it every
-        delivery of such a scheme raises `KeyNeeded`.
+        delivery of such a scheme raises `KeyNeeded`. `keys_name` is what metrics call those of a scheme that is no preset:
+        the route's name.
         """
         if not secrets and not scheme.published:
             raise ValueError("a verifier needs at least one secret")
@@ -141,6 +144,9 @@ class Verifier:
         self.secret_ids = [PUBLISHED] if scheme.published else [secret.id for secret in self.secrets]
         #: The documents of keys to fetch at the start.
         self.key_sources: tuple[KeySource, ...] = ()
+        #: The names of all its documents of keys, those that are fetched by id included.
+        name = scheme.name or keys_name or "scheme"
+        self.key_names: tuple[str, ...] = (name,) if scheme.published else ()
         url = PublicURL(public_url) if public_url and scheme.uses_url else None
         #: What verifies tokens; None for every other kind.
         self.tokens: Any = None
@@ -150,13 +156,15 @@ class Verifier:
             # Only now: it needs `cryptography`, which no route without published keys should load.
             from sidecar.verify.token_verifier import TokenVerifier  # noqa: PLC0415
 
-            self.tokens = TokenVerifier(scheme, self.secrets, public_url, url, published, resolved=resolved)
+            self.tokens = TokenVerifier(
+                scheme, self.secrets, public_url, url, published, resolved=resolved, keys_name=name
+            )
             self.key_sources = self.tokens.sources
         self._keys: Any = None
         if scheme.published and not field.kind.claims:
             from sidecar.verify.published_matcher import PublishedMatcher  # noqa: PLC0415 - as above
 
-            self._keys = PublishedMatcher(scheme, self.secrets, published)
+            self._keys = PublishedMatcher(scheme, self.secrets, published, name)
             self.key_sources = self._keys.sources
         self._composer = Composer(scheme, url, body_limit)
         #: How often a body is hashed at most: for each secret, each spelling of the URL, and each message.
@@ -391,6 +399,7 @@ class Verifier:
             public_url or self.public_url,
             body_limit=self._body_limit,
             published=self._published,
+            keys_name=self.key_names[0] if self.key_names else "",
         )
 
     def token_texts(self, claim: Claim, delivery: Delivery) -> Sequence[bytes]:

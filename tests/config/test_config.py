@@ -929,7 +929,8 @@ def test_every_shipped_example_loads(path: Path) -> None:
 BEYOND_THE_SCHEMA = (
     "published_keys", "setting_in", "token_binds", "token_keys", "token_mixed", "token_without",
     "account_key_missing", "admin_token_absent", "authorize_ports", "body_over_buffer",
-    "cidr_host_bits", "headers_fixed", "tenants.yaml", "name_twice", "open_with_", "overlap_", "ports_twice", "replay_on_",
+    "cidr_host_bits", "headers_fixed", "keys_ca", "tenants.yaml", "name_twice", "open_with_", "overlap_",
+    "ports_twice", "replay_on_",
     "preset_changed_to_nonsense", "proxies_untrusted", "replay_without_a_signature", "replay_workers", "scheme_body_",
     "places_", "scheme_brace", "scheme_hash_without_secret", "scheme_id_without_a_place", "scheme_key_of_", "scheme_placeholder",
     "scheme_port_without_url", "scheme_secret_without_hash", "scheme_signature_in_the_body_and_more",

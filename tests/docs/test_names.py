@@ -24,6 +24,8 @@ from sidecar.config.ranges import range_names
 from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
+from sidecar.process.key_fetch import Result
+from sidecar.process.key_store import KeyStore
 from sidecar.process.reload import Reloader
 from sidecar.replay.store import OnFailure
 from sidecar.telemetry.log import Log
@@ -68,12 +70,15 @@ def families() -> list[Metric]:
     metrics.configure(config.routes.routes, authorizes=True)
     scraper = Scraper(Totals([metrics]), shared_store=True)
     ranges, processes, log = PublishedRanges(time.time), cast(DataProcesses, Processes()), cast(Log, NoLog())
-    reloader = Reloader(config, FileRecorder(), {}, networks={}, processes=processes, log=log)
+    reloader = Reloader(config, FileRecorder(), {}, networks={}, keys=KeyStore(), processes=processes, log=log)
+    keys = KeyStore()
+    keys.counts_of("oidc")
     for owner in (
         reloader,
         RangesRefresher(ranges, reloader, log),
         ProcessMetrics(processes, 1),
         LogMetrics([metrics.log]),
+        keys,
     ):
         scraper.registry.register(owner)
     return [family for family in scraper.collect() if family.name.startswith("webhook_sidecar_")]
@@ -223,7 +228,9 @@ KEYS = keys(json_schema())
 MODULES = {path.stem for path in (ROOT / "sidecar").glob("*.py")}
 #: prometheus-client's own.
 PROCESS = re.compile(r"process_\w+")
-WORDS = together(KEYS, Reason, Hint, Outcome, OnFailure, HandshakeResult, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES)
+WORDS = together(
+    KEYS, Reason, Hint, Outcome, OnFailure, HandshakeResult, Result, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES
+)
 #: Settings of gateways.
 OTHERS_WORDS = {
     "allow_partial_message", "allowed_headers", "auth_request", "failure_mode_allow", "forward_auth",
@@ -250,7 +257,7 @@ def unknown_words(text: str) -> set[str]:
             path = word.split(".")
             steps = pairwise(path)
             function = path[0] in MODULES and path[-1] in NAMES_IN_CODE | {"py"}
-            other = function or path[0] in CHART_KEYS or path[-1] == "http" or word in OTHERS_PATHS
+            other = function or path[0] in CHART_KEYS or path[-1] in ("http", "py") or word in OTHERS_PATHS
             if KEYS.get(path[0]) and not other and any(b not in KEYS.get(a, ()) for a, b in steps):
                 found.add(word)
     return found

@@ -22,7 +22,9 @@ from sidecar.config.fields.address import (
     FileMode,
     Group,
     HostPattern,
+    KeyMirrors,
     Listen,
+    MirrorURL,
     Network,
     RangeSources,
     SecureURL,
@@ -93,7 +95,7 @@ KINDS: dict[str, ValueType[Any]] = {
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
-        JwsAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(),
+        JwsAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
     )
 }  # fmt: skip
 
@@ -477,6 +479,9 @@ ONCE_DIFFERENT: list[tuple[str, Any]] = [
     ("UpstreamURL", "http://a b"), ("UpstreamURL", "http://user@host"), ("UpstreamURL", "http://host:0"),
     ("WebURL", "http://"), ("WebURL", "https://host/a b"), ("WebURL", "https://host:99999"), ("NonEmpty", " \t"),
     ("Separator", "é"), ("HeaderValues", {"a b": "c"}), ("HeaderValues", {"A": " "}), ("HeaderValues", {"A": "é"}),
+    ("KeyMirrors", {"https://a.example/x": "http://m.example/x"}), ("KeyMirrors", {"https://a.example/x/": "https://m.example/x"}),
+    ("KeyMirrors", {"https://a.example/x": "https://m.example/x/"}), ("KeyMirrors", {"http://a.example/x": "https://m.example/x"}),
+    ("KeyMirrors", {"https://u@a.example/x": "https://m.example/x"}), ("MirrorURL", "http://localhost.evil.example/"),
     ("RangeSources", {"nobody": "https://a.example"}), ("RangeSources", {"github": "https://"}), ("Label", "a\n"),
     ("ReplayStore", "redis://host:70000"), ("ReplayStore", "redis://-"),
 ]  # fmt: skip

@@ -341,7 +341,7 @@ def test_a_listener_gets_only_changes(
     sidecar = start({"workers": workers})
     stream = listen(sidecar)
     whole = stream.until(lambda parts: "refusals" in parts)
-    assert set(whole) == {"state", "problems", "routes", "refusals", "accounts"}
+    assert set(whole) == {"state", "problems", "routes", "refusals", "keys", "accounts"}
     stream.parts = {}
     assert sidecar.ask(craft.request(HOSTILE)).status == 404
     parts = stream.until(lambda parts: {"refusals", "route-none"} <= set(parts))

@@ -52,11 +52,11 @@ def security() -> Dashboard:
         ),
         number(
             "Turned away",
-            "Deliveries that got 503 or 429 unverified: overloaded, draining, rate_limited, or the replay store is unavailable. Real "
-            "deliveries may be among them; see the runbook.",
+            "Deliveries that got 503 or 429 unverified: overloaded, draining, rate_limited, or the replay store or the provider's keys "
+            "are unavailable. Real deliveries may be among them; see the runbook.",
             count(
                 DELIVERIES,
-                'outcome="rejected", reason=~"overloaded|draining|rate_limited|replay_store_unavailable"',
+                'outcome="rejected", reason=~"overloaded|draining|rate_limited|replay_store_unavailable|key_unavailable"',
             ),
             levels=[(1, "orange")],
         ),
@@ -128,6 +128,23 @@ def security() -> Dashboard:
             (
                 f"sum by (preset) (rate(webhook_sidecar_ip_ranges_fetch_failures_total{{{SELECTED}}}[$__rate_interval]))",
                 "{{preset}}",
+            ),
+            unit="ops",
+        ),
+        lines(
+            "Age of published keys",
+            "Time since each provider's keys were fetched. It should be a sawtooth below an hour, or the provider's own Cache-Control. A "
+            "line that only rises is a key server that can't be reached; a gap, keys that never were fetched: deliveries get 503.",
+            (gauge("webhook_sidecar_keys_age_seconds", function="max", by="source"), "{{source}}"),
+            unit="s",
+        ),
+        lines(
+            "Fetches of published keys",
+            "Per second, by result. absent: strangers name keys that don't exist. Any other result than ok, again and again: see "
+            "WebhookSidecarKeysStale in the runbook; the log event keys_failed has the cause.",
+            (
+                f"sum by (source, result) (rate(webhook_sidecar_key_fetches_total{{{SELECTED}}}[$__rate_interval])) > 0",
+                "{{source}} {{result}}",
             ),
             unit="ops",
         ),

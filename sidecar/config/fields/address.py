@@ -270,6 +270,48 @@ class TrustedProxy(Network):
         return {"title": self.title} | grammar.json_schema() | {"examples": [*self.examples, "unix:"]}
 
 
+class MirrorURL(WebURL):
+    """Where a document of keys is fetched: nobody can change it on its way, or the way is inside this machine."""
+
+    schemes = "https"
+    expected = (
+        "a valid URL of a mirror; use https, or http on 127.0.0.1, because anyone who can change keys in transit can forge "
+        "deliveries"
+    )
+
+    @property
+    def grammar(self) -> Grammar:
+        secure = f"https://{HOST}(:{PORT})?/[!-~]*"
+        return Grammar(rf"{secure}|http://(localhost|127\.0\.0\.1|\[::1\])(:{PORT})?/[!-~]*", excluded="@|#")
+
+
+class KeyMirrors(NamedValues[str]):
+    """Where to fetch the keys that providers publish, instead of from the providers."""
+
+    title = "URLs and URLs"
+    expected = "URLs to URLs, for example {https://www.googleapis.com/oauth2/v3/certs: https://mirror.example/google}"
+    _names = Grammar(f"https://{HOST}(:{PORT})?/[!-~]*", excluded="@|#")
+
+    def read_one(self, name: str, value: Any) -> str:
+        if self._names.match(name) is None:
+            raise InvalidValueError("is not the https URL of a document of keys; see `sidecar presets NAME` for it")
+        mirror = MirrorURL().read(value)
+        if name.endswith("/") != mirror.endswith("/"):
+            raise InvalidValueError(
+                "stands for everything below, and the mirror does not; end both with / or neither"
+                if name.endswith("/")
+                else "is one document, and the mirror ends with /; end both with / or neither"
+            )
+        return mirror
+
+    def json_schema(self) -> JSONSchema:
+        names, urls = self._names.json_schema(), MirrorURL().json_schema()
+        ends = {"pattern": "/$"}
+        patterns = {"/$": {"allOf": [urls, ends]}, "[^/]$": {"allOf": [urls, {"not": ends}]}}
+        mapping = {"propertyNames": names, "additionalProperties": urls, "patternProperties": patterns}
+        return super().json_schema() | mapping
+
+
 class RangeSources(NamedValues[str]):
     """Where to fetch published lists of networks from, instead of from the providers."""
 

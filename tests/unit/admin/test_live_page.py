@@ -30,6 +30,7 @@ class Program:
     workers = 1
     loaded_at = 0.0
     reload_error: ConfigError | None = None
+    published_keys = ()
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -124,7 +125,14 @@ def test_a_stream_without_news_says_that_it_is_there(program: Program, monkeypat
 
     head, first, *rest, end = asyncio.run(run())
     assert (head, end) == (b"", b"")
-    assert set(json.loads(first.partition(b"data: ")[2])) == {"state", "problems", "routes", "refusals", "accounts"}
+    assert set(json.loads(first.partition(b"data: ")[2])) == {
+        "state",
+        "problems",
+        "routes",
+        "refusals",
+        "keys",
+        "accounts",
+    }
     assert set(rest) == {b":\n\n"}
 
 

@@ -67,7 +67,7 @@ def test_the_view_is_json_of_a_fixed_shape(config: Config) -> None:
     assert shown["admin_token"] == MASK
     assert sorted(shown) == [
         "admin", "admin_hosts", "admin_token", "authorize", "client_ip_header", "delivery_test", "drain", "file", "ip_ranges",
-        "limits", "listen", "log", "proxy_protocol", "replay_store", "routes", "timeouts", "tracing", "trusted_proxies",
+        "keys", "limits", "listen", "log", "proxy_protocol", "replay_store", "routes", "timeouts", "tracing", "trusted_proxies",
         "warnings", "workers",
     ]  # fmt: skip
     assert sorted(shown["routes"][0]) == [

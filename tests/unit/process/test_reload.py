@@ -14,6 +14,7 @@ from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.settings import Config
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
+from sidecar.process.key_store import KeyStore
 from sidecar.process.reload import Reloader
 from sidecar.routing.networks import Networks
 from sidecar.telemetry.log import Log
@@ -55,6 +56,7 @@ class Setup:
             files,
             {},
             networks=networks,
+            keys=KeyStore(),
             processes=self.processes,  # type: ignore[arg-type]
             log=self.log,
         )

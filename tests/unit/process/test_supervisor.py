@@ -11,6 +11,7 @@ from sidecar.config.files import FileRecorder
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
 from sidecar.process.forked import Fleet
+from sidecar.process.key_store import KeyStore
 from sidecar.process.supervisor import Supervisor
 from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
@@ -27,7 +28,9 @@ def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_r
     async def reloads() -> None:
         loop = asyncio.get_running_loop()
         fleet = Fleet([], SharedCounts.create(2), [])
-        workers = Supervisor(config, FileRecorder(), loop, Log(config.log, loop, lambda text: None), fleet)
+        workers = Supervisor(
+            config, FileRecorder(), loop, Log(config.log, loop, lambda text: None), fleet, keys=KeyStore()
+        )
         await workers.apply(replace(config, routes=RouteTable(made[:15_000])), FileRecorder())
         with pytest.raises(ConfigError) as refused:
             await workers.apply(replace(config, routes=RouteTable(made[15_000:])), FileRecorder())

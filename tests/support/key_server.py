@@ -1,0 +1,132 @@
+"""A provider's key server, over https with an authority of the test's own, that does as each path of it is told.
+
+server.serve("/jwks", content)                 from now on
+server.serve("/jwks", content, hangs=True)     what it does instead of an ordinary response: see `Page`
+server.requests("/jwks")                       how often that was asked for
+"""
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trustme
+
+
+@dataclass
+class Page:
+    """A path's response."""
+
+    content: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0  #: seconds before the response begins
+    hangs: bool = False  #: sends nothing
+    endless: bool = False  #: sends a body without an end
+    drips: float = 0.0  #: one byte of head and body every so many seconds
+    raw: bytes = b""  #: sent instead of a response
+
+
+class KeyServer:
+    """Listens on a port of loopback until `stop`."""
+
+    def __init__(self, directory: Path, *, tls: bool = True) -> None:
+        self.pages: dict[str, Page] = {}
+        self.heads: list[bytes] = []  #: of the requests, with the body of a POST
+        self.counts: Counter[str] = Counter()
+        self.sent = 0  #: bytes of the bodies of all responses
+        self._context: ssl.SSLContext | None = None
+        self.ca_file = directory / "key-server-ca.pem"
+        if tls:
+            authority = trustme.CA()
+            authority.cert_pem.write_to_path(str(self.ca_file))
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("127.0.0.1").configure_cert(self._context)
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def serve(self, path: str, content: bytes = b"", **how: object) -> None:
+        self.pages[path] = Page(content, **how)  # type: ignore[arg-type]
+
+    def requests(self, path: str) -> int:
+        return self.counts[path]
+
+    def stop(self) -> None:
+        """Connections are refused from now on; those that are open end."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def restart(self) -> None:
+        """Listens again, on the same port."""
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while True:
+            try:
+                raw, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._handle, args=(raw,), daemon=True).start()
+
+    def _handle(self, raw: socket.socket) -> None:
+        try:
+            raw.settimeout(60)
+            connection = raw if self._context is None else self._context.wrap_socket(raw, server_side=True)
+            with connection:
+                self._respond(connection)
+        except OSError:
+            raw.close()
+
+    def _respond(self, connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            request += piece
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", request)
+        while length is not None and len(request.partition(b"\r\n\r\n")[2]) < int(length[1]):
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            request += piece
+        path = request.split(b" ", 2)[1].decode()
+        self.heads.append(request)
+        self.counts[path] += 1
+        page = self.pages.get(path, Page(status=404))
+        self._stopped.wait(page.delay)
+        if page.hangs:
+            self._stopped.wait(60)
+            return
+        if page.raw:
+            connection.sendall(page.raw)
+            return
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(page.content))} | page.headers
+        if page.endless:
+            del headers["Content-Length"]
+        head = f"HTTP/1.1 {page.status} Some\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        data = head.encode() + b"Connection: close\r\n\r\n" + page.content
+        if page.drips:
+            for at in range(len(data)):
+                connection.sendall(data[at : at + 1])
+                if self._stopped.wait(page.drips):
+                    return
+            return
+        connection.sendall(data)
+        began = time.monotonic()
+        while page.endless and time.monotonic() - began < 60 and not self._stopped.is_set():
+            connection.sendall(b"x" * 65536)
+            self.sent += 65536
