@@ -27,6 +27,7 @@ REASONS = [
     "token_mismatch",
     "claim_mismatch",
     "key_unknown",
+    "client_certificate_mismatch",
     "replayed",
     "body_too_large",
     "body_timeout",
@@ -44,7 +45,7 @@ REASONS = [
     "client_disconnected",
     "internal_error",
 ]
-VERIFICATION = REASONS[3:15]
+VERIFICATION = REASONS[3:16]
 FAILED = ("upstream_unreachable", "upstream_timeout", "upstream_broke", "client_disconnected", "internal_error")
 ENDS = [
     *(("failed" if reason in FAILED else "rejected", reason) for reason in REASONS),

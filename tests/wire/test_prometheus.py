@@ -4,12 +4,14 @@ The routes here have everything that a metric needs: handshakes, shadow mode, re
 Prometheus scrapes twice a second, and the variables of the dashboards are set to seconds.
 """
 
+import base64
 import contextlib
 import http.client
 import itertools
 import json
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ import promql
 import pytest
 import yaml
 from craft import Craft
+from cryptography.hazmat.primitives.asymmetric import ec
+from key_server import KeyServer
 from needs import needs
 from ports import free_port
 from receiver import Receiver
@@ -37,12 +41,41 @@ def route(name: str, verify: str = "begini", env: str = "BEGINI_API_KEY", **more
     return {"name": name, "path": f"/webhooks/{name}", "verify": verify, "secrets": [{"env": env}]} | more
 
 
+def published(name: str) -> dict[str, Any]:
+    """A route whose keys are published at ISSUER/NAME."""
+    signature = {"kind": "jwt", "header": "Authorization", "prefix": "Bearer ", "algorithms": ["ES256"]}
+    verify = {
+        "signature": signature,
+        "claims": {"iss": ISSUER},
+        "binds_body": False,
+        "keys": {"jwks": f"{ISSUER}/{name}"},
+    }
+    return {"name": name, "path": f"/webhooks/{name}", "verify": verify | {"expiry": "required"}}
+
+
+def jwks() -> bytes:
+    point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+    x, y = (base64.urlsafe_b64encode(number.to_bytes(32)).rstrip(b"=").decode() for number in (point.x, point.y))
+    return json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "x": x, "y": y}]}).encode()
+
+
+#: A token whose key nobody knows: it causes a fetch.
+UNKNOWN_KEY = b"%b.%b.%b" % tuple(
+    base64.urlsafe_b64encode(text).rstrip(b"=") for text in (b'{"alg":"ES256","kid":"new"}', b"{}", b"x" * 64)
+)
 STORE = free_port()
+ISSUER = "https://keys.example"
+#: Serves one of two documents; fetching the other one fails.
+KEY_SERVER = KeyServer(Path(tempfile.gettempdir()), tls=False)
+KEY_SERVER.serve("/fetched", jwks())
 CONFIG = {
     "replay_store": f"redis://127.0.0.1:{STORE}/0",
     # Nobody is there, so the package's list stays, and the failures are counted.
     "ip_ranges": {"refresh": "1h", "sources": {"github": f"https://127.0.0.1:{free_port()}/meta"}},
+    "keys": {"mirrors": {f"{ISSUER}/": f"{KEY_SERVER.url}/"}},
     "routes": [
+        published("fetched"),
+        published("failing"),
         route(
             "begini",
             secrets=[
@@ -187,6 +220,7 @@ def everything_happens(process: Sidecar, receiver: Receiver, craft: type[Craft],
         craft.begini(body, path=b"/webhooks/shadow", secret="SLACK_SECRET"),
         craft.request(b"/nowhere", body=body),
         craft.request(version=b"HTTP/9.9"),
+        craft.request(b"/webhooks/fetched", [(b"Authorization", b"Bearer " + UNKNOWN_KEY)], body),
     ):
         process.ask(raw)
     receiver.then(SERVER_ERROR)
