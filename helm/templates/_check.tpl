@@ -5,7 +5,7 @@ runs `sidecar check` before an install or upgrade changes anything (checkjob.yam
 `helm template` renders. Each template writes one problem per line; `sidecar.check` fails with all of them at once. */ -}}
 
 {{- define "sidecar.check" -}}
-{{- $problems := list (include "sidecar.check.removed" .) (include "sidecar.check.mode" .) (include "sidecar.check.listeners" .) (include "sidecar.check.upstreams" .) (include "sidecar.check.secrets" (list . "config" .Values.config "")) (include "sidecar.check.objects" .) (include "sidecar.check.tests" .) -}}
+{{- $problems := list (include "sidecar.check.removed" .) (include "sidecar.check.mode" .) (include "sidecar.check.listeners" .) (include "sidecar.check.upstreams" .) (include "sidecar.check.secrets" (list . "config" .Values.config "")) (include "sidecar.check.objects" .) (include "sidecar.check.tests" .) (include "sidecar.check.authorizer" .) -}}
 {{- with join "\n" $problems | splitList "\n" | compact -}}
 {{- fail (printf "\n\n%s\n" (join "\n" .)) -}}
 {{- end -}}

@@ -32,6 +32,9 @@ envFrom:
 ports:
   - {name: hooks, containerPort: {{ include "sidecar.dataPort" . | int }}, protocol: TCP}
   - {name: hooks-admin, containerPort: {{ $admin }}, protocol: TCP}
+{{- if eq .Values.mode "authorizer" }}
+  - {name: hooks-authorize, containerPort: {{ include "sidecar.authorizePort" . | int }}, protocol: TCP}
+{{- end }}
 {{- if has .Values.mode (list "sidecar" "library") }}
 # A native sidecar gets SIGTERM after the receiver has ended: this says before that the pod is ending.
 lifecycle: {preStop: {exec: {command: [/opt/sidecar/bin/sidecar, drain]}}}
@@ -59,7 +62,7 @@ volumeMounts:
 
 {{- /* "true" for a native sidecar, which starts before the receiver and stops after it. */ -}}
 {{- define "sidecar.native" -}}
-{{- if and (ne .Values.mode "gateway") .Values.nativeSidecar }}true{{ end -}}
+{{- if and (has .Values.mode (list "sidecar" "library")) .Values.nativeSidecar }}true{{ end -}}
 {{- end }}
 
 {{- /* A list of volumes: whole directories, because files mounted by subPath are never updated. */ -}}

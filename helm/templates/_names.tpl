@@ -77,15 +77,22 @@ annotations:
 {{- if and (eq .Values.mode "sidecar") (not (hasKey $config "upstream")) -}}
 {{- $_ := set $config "upstream" (printf "http://127.0.0.1:%v" .Values.receiver.port) -}}
 {{- end -}}
+{{- if eq .Values.mode "authorizer" -}}
+{{- $_ := set $config "authorize" (merge (deepCopy (default dict $config.authorize)) (dict "listen" "[::]:8081")) -}}
+{{- end -}}
 {{- toYaml $config -}}
 {{- end }}
 
-{{- /* The port numbers of the two listeners. */ -}}
+{{- /* The port numbers of the listeners. */ -}}
 {{- define "sidecar.dataPort" -}}
 {{- default "[::]:8080" .Values.config.listen | toString | splitList ":" | last -}}
 {{- end }}
 {{- define "sidecar.adminPort" -}}
 {{- default "[::]:9090" .Values.config.admin | toString | splitList ":" | last -}}
+{{- end }}
+
+{{- define "sidecar.authorizePort" -}}
+{{- dig "listen" "[::]:8081" (default dict .Values.config.authorize) | toString | splitList ":" | last -}}
 {{- end }}
 
 {{- /* The address of an `upstream:`, which is text or a mapping: (a mapping with the key). */ -}}
@@ -101,6 +108,10 @@ annotations:
 {{- end }}
 {{- define "sidecar.dataTarget" -}}
 {{- include "sidecar.target" (list . "hooks" (include "sidecar.dataPort" .)) -}}
+{{- end }}
+{{- /* Of the listener that others may reach: the data listener, or in an authorizer the one that gateways ask. */ -}}
+{{- define "sidecar.servedTarget" -}}
+{{- if eq .Values.mode "authorizer" }}"hooks-authorize"{{ else }}{{ include "sidecar.dataTarget" . }}{{ end -}}
 {{- end }}
 {{- define "sidecar.adminTarget" -}}
 {{- include "sidecar.target" (list . "hooks-admin" (include "sidecar.adminPort" .)) -}}
@@ -132,7 +143,7 @@ annotations:
 {{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int -}}
 {{- if .Values.terminationGracePeriodSeconds -}}
 {{- .Values.terminationGracePeriodSeconds | int -}}
-{{- else if eq .Values.mode "gateway" -}}
+{{- else if has .Values.mode (list "gateway" "authorizer") -}}
 {{- add $drain 10 -}}
 {{- else -}}
 {{- add $drain .Values.receiver.preStopSeconds .Values.receiver.stopSeconds 10 -}}

@@ -23,7 +23,10 @@ mode without `allow`. */ -}}
 {{- /* The status of a rejection. Only the program knows the preset's: some 4xx, after the signed delivery got 2xx at the same URL. */ -}}
 {{- $rejects := dig "status" (kindIs "map" $found.verify | ternary (dig "reject" "status" "4xx" (kindIs "map" $found.verify | ternary $found.verify dict)) "4xx") (kindIs "map" $found.reject | ternary $found.reject dict) -}}
 {{- if eq (kindIs "string" $found.reject | ternary $found.reject "") "resend" }}{{ $rejects = "" }}{{ end -}}
-{{- with $found }}{{ dict "rejects" (toString $rejects) "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path) | toJson }}{{ end -}}
+{{- /* A gateway's question: `send` asks as Envoy does, and only a trusted proxy can ask as Traefik does. */ -}}
+{{- $asked := eq .Values.mode "authorizer" | ternary (default dict .Values.config.authorize) dict -}}
+{{- if eq (dig "form" "any" $asked) "forward-auth" }}{{ $found = dict }}{{ end -}}
+{{- with $found }}{{ dict "rejects" (toString $rejects) "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path | printf "%s%s" (dig "path_prefix" "" $asked)) | toJson }}{{ end -}}
 {{- end }}
 
 {{- /* A secret as an argument of a command. */ -}}

@@ -23,7 +23,7 @@ def test_the_templates_check_only_what_the_chart_knows() -> None:
     assert len((CHART / "templates/_check.tpl").read_text().splitlines()) <= 200
     every = "".join(file.read_text() for file in (CHART / "templates").rglob("*.*"))
     named = [name for name in preset_names() if re.search(rf"\b{re.escape(name)}\b", every)]
-    assert set(named) <= {"github", "line", "make", "merge", "resend"}  # an example, and words
+    assert set(named) <= {"github", "line", "make", "merge", "resend", "x"}  # an example, and words
     assert not (CHART / "files").exists()
 
 
@@ -42,7 +42,14 @@ def test_every_value_is_documented_and_the_schema_has_the_same_ones() -> None:
     }
     assert set(values) == set(properties) - guards - {"enabled", "global"}
     for name, value in values.items():
-        if "properties" in properties[name]:
-            assert set(value) == set(properties[name]["properties"]), name
-        if (name,) not in documented:
-            assert {path for path in documented if path[0] == name} == {(name, key) for key in value}
+        assert_agree((name,), value, properties[name], documented)
+
+
+def assert_agree(at: tuple[str, ...], value: Any, schema: Any, documented: set[tuple[str, ...]]) -> None:
+    """Each value has a comment, or each below it has."""
+    if "properties" in schema and (len(at) == 1 or at not in documented):
+        assert set(value) == set(schema["properties"]), at
+    if at not in documented:
+        assert {path[: len(at) + 1] for path in documented if path[: len(at)] == at} == {(*at, key) for key in value}
+        for key, below in value.items():
+            assert_agree((*at, key), below, schema.get("properties", {}).get(key, {}), documented)

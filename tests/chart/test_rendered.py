@@ -15,6 +15,8 @@ from sidecar.config.loader import load_config
 
 #: Not Kubernetes' own; their schemas come with their operators.
 FOREIGN = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
+#: Gateways' own, which test_authorizer.py validates.
+FOREIGN |= {"AuthorizationPolicy", "Middleware", "ReferenceGrant", "SecurityPolicy"}
 #: Longer than any identifier, and nothing that a name or an address is made of.
 SECRETS = re.compile(r"whsec_|-----BEGIN|(?i:password|api[-_]?key|token)\s*[:=]\s*['\"]?[A-Za-z0-9+/]{12}")
 
@@ -119,7 +121,8 @@ def test_ports_that_lead_to_pods_are_numbers_in_native_sidecars_and_names_elsewh
     gateway = any(
         each["kind"] == "Deployment" and "initContainers" not in each["spec"]["template"]["spec"] for each in newest
     )
-    named = {"hooks", "hooks-admin"} if gateway else set()
+    served = "hooks-authorize" if any(each["kind"] == "SecurityPolicy" for each in newest) else "hooks"
+    named = {served, "hooks-admin"} if gateway else set()
     found = set()
     for each in newest:
         if each["kind"] == "Service" and not each["metadata"]["name"].endswith("-test-pods"):

@@ -1,0 +1,54 @@
+"""A rendered configuration on this machine, asked by `sidecar send` as a test pod does."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ports import free_port
+
+Ask = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+COMMAND = (sys.executable, "-m", "sidecar")
+
+
+@contextmanager
+def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
+    """An authorizer with the configuration of a ConfigMap; what it yields runs the arguments of a test's container against it.
+
+    Every key below /run/secrets is the same secret.
+    """
+    asked, admin = free_port(), free_port()
+    here = config | {"listen": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{admin}"}
+    here["authorize"] = config["authorize"] | {"listen": f"127.0.0.1:{asked}"}
+    secrets = folder / "secrets"
+    text = yaml.safe_dump(here)
+    for path in set(re.findall(r"/run/secrets/(\S+)", text)):
+        (secrets / path).parent.mkdir(parents=True, exist_ok=True)
+        (secrets / path).write_text("a-secret-that-nobody-guesses")
+    file = folder / "config.yaml"
+    file.write_text(text.replace("/run/secrets", str(secrets)))
+
+    def ask(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        words = [re.sub("^http://[^/]+", f"http://127.0.0.1:{asked}", word) for word in arguments]
+        words = [word.replace("/etc/sidecar/config.yaml", str(file)) for word in words]
+        return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
+
+    with subprocess.Popen([*COMMAND, "serve", "--config", file], stdout=subprocess.DEVNULL, env=os.environ) as sidecar:
+        try:
+            for _ in range(200):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=2).close()
+                    break
+                except OSError:
+                    assert sidecar.poll() is None
+                    time.sleep(0.05)
+            yield ask
+        finally:
+            sidecar.terminate()
