@@ -12,6 +12,7 @@ import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, HelmError, containers, helm, of_kind, template
 from needs import needs
+from pages import fences, read
 from running import trial
 
 from sidecar.config.loader import load_config
@@ -22,11 +23,15 @@ PLAIN: dict[str, Any] = {"mode": "authorizer", "config": {"routes": [ROUTE]}, "e
 OURS = ["x-webhook-verified", "x-webhook-secret-id", "x-webhook-client", "x-webhook-tenant"]
 #: The modules of npm's packages that know each kind.
 MODULES = {
+    "HTTPRoute": "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1",
+    "IngressRoute": "@kubernetes-models/traefik/traefik.io/v1alpha1",
+    "NetworkPolicy": "kubernetes-models/networking.k8s.io/v1",
     "AuthorizationPolicy": "@kubernetes-models/istio/security.istio.io/v1",
     "Middleware": "@kubernetes-models/traefik/traefik.io/v1alpha1",
     "ReferenceGrant": "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1beta1",
     "SecurityPolicy": "@kubernetes-models/envoy-gateway/gateway.envoyproxy.io/v1alpha1",
 }
+POINTING = {"AuthorizationPolicy", "Middleware", "ReferenceGrant", "SecurityPolicy"}
 #: Younger than these packages.
 UNKNOWN = {("SecurityPolicy", "spec.extAuth.statusOnError")}
 #: Prints for each object of standard input whether its schema takes it.
@@ -99,8 +104,8 @@ def spoilt(value: dict[str, Any], at: tuple[str | int, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize("tool", HELMS)
 def test_the_gateways_own_schemas_take_the_objects_and_know_each_of_their_fields(tool: str) -> None:
     """A schema says nothing of a field that it does not know: one that is known does not take another type."""
-    made = [each for each in template(VALUES, tool=tool) if each["kind"] in MODULES]
-    assert sorted(each["kind"] for each in made) == sorted(MODULES)
+    made = [each for each in template(VALUES, tool=tool) if each["kind"] in POINTING]
+    assert {each["kind"] for each in made} == POINTING
     assert judge(made) == [None] * len(made)
     fields = [(each, at) for each in made for at in leaves(each["spec"], ("spec",))]
     assert len(fields) > 30
@@ -294,6 +299,43 @@ def test_alerts_count_questions_and_fire_as_they_do_for_deliveries(tmp_path: Pat
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert ran > 20
+
+
+def test_what_the_pages_show_is_what_the_gateways_schemas_know() -> None:
+    shown = [
+        yaml.safe_load(fence.text)
+        for page in ("docs/authorizer.md", "docs/scale.md")
+        for fence in fences(read(page))
+        if fence.kind == "yaml" and "\nkind: " in fence.text
+    ]
+    assert sorted(each["kind"] for each in shown) == [
+        "AuthorizationPolicy", "HTTPRoute", "IngressRoute", "Middleware", "NetworkPolicy", "SecurityPolicy"
+    ]  # fmt: skip
+    assert judge(shown) == [None] * len(shown)
+    fields = [(each, at) for each in shown for at in leaves(each["spec"], ("spec",))]
+    said = judge([spoilt(each, at) for each, at in fields])
+    assert [at for (_, at), what in zip(fields, said, strict=True) if not what] == []
+
+
+@pytest.mark.parametrize("tool", HELMS)
+def test_the_values_of_the_page_point_each_gateway_at_the_route_of_the_page(tool: str) -> None:
+    page = read("docs/authorizer.md")
+    objects = {each["kind"]: each for each in (yaml.safe_load(f.text) for f in fences(page) if f.mark == "object")}
+    values = {f.mark: yaml.safe_load(f.text) for f in fences(page) if f.mark.startswith("values ")}
+    assert set(values) == {"values envoy-gateway", "values traefik"}
+    made = template(values["values envoy-gateway"], "--namespace", "webhooks", tool=tool, name="hooks")
+    policy, route = of_kind(made, "SecurityPolicy"), objects["HTTPRoute"]
+    assert policy["spec"]["targetRefs"] == [
+        {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": route["metadata"]["name"]}
+    ]
+    assert policy["metadata"]["namespace"] == route["metadata"]["namespace"]
+    assert of_kind(made, "ReferenceGrant")["metadata"]["namespace"] == "webhooks"
+    assert len([each for each in made if each["kind"] == "Pod"]) == 2
+    middleware = of_kind(template(values["values traefik"], tool=tool, name="hooks"), "Middleware")
+    (rule,) = objects["IngressRoute"]["spec"]["routes"]
+    assert [each["name"] for each in rule["middlewares"]] == [middleware["metadata"]["name"]]
+    assert middleware["metadata"]["namespace"] == objects["IngressRoute"]["metadata"]["namespace"]
+    assert len(page.splitlines()) <= 150
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from sidecar.cli.main import main
 from sidecar.inject.injection import inject
 from sidecar.inject.options import Options
 
-PAGES = ("docs/kubernetes.md", "docs/inject.md", "helm/README.md")
+PAGES = ("docs/authorizer.md", "docs/kubernetes.md", "docs/inject.md", "helm/README.md")
 CONTAINER = "webhook-sidecar"
 Objects = list[dict[str, Any]]
 
@@ -63,7 +63,8 @@ def applied(page_or_values: str | Path) -> Objects:
     """What is in the cluster when the commands are run: a release `hooks`, and an injected application `shop`."""
     options = Options(config=CONFIG, config_file="hooks.yaml", secret=["stripe"])
     injected = objects(inject(written(workload(), service()), options, "shop.yaml").text)
-    values = page_or_values if isinstance(page_or_values, Path) else CHART / "ci/gateway-values.yaml"
+    name = "authorizer" if page_or_values == "docs/authorizer.md" else "gateway"
+    values = page_or_values if isinstance(page_or_values, Path) else CHART / f"ci/{name}-values.yaml"
     return [*template(values, name="hooks"), *injected]
 
 
@@ -197,7 +198,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_secrets_of_a_page_are_made_as_they_are_written(page: str, folder: Path) -> None:
-    lines = [words for words in of_page(page) if words[0] == "kubectl" and "create" in words]
+    lines = [words for words in of_page(page) if words[0] == "kubectl" and {"create", "secret"} <= set(words)]
     assert lines
     for words in lines:
         made = subprocess.run(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chart import of_kind, template
 from client import Client, Response
 from craft import Craft
 from gateways import BUFFER, Gateway, caddy, envoy, ext_authz, nginx, traefik
@@ -190,6 +191,43 @@ def test_what_the_page_shows_lets_signed_deliveries_through_and_no_forged_ones(
     assert through(gateway, craft.begini(craft.body_mark * 1000)).status == 200
     assert receiver.requests[0].values(b"X-Webhook-Verified") == [b"begini"]
     assert receiver.requests[0].values(b"X-Webhook-Secret-Id") == [b"current"]
+
+
+@pytest.mark.parametrize("kind", ["envoyGateway", "traefik"])
+def test_what_the_chart_makes_lets_signed_deliveries_through_and_no_forged_ones(
+    make: Make, authorizer: Sidecar, receiver: Receiver, craft: type[Craft], kind: str
+) -> None:
+    """Traefik reads a Middleware's settings as they are. Of a SecurityPolicy Envoy Gateway makes a filter, as we do here."""
+    targets = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "shop"}]
+    asks = {"enabled": True} | ({"targetRefs": targets} if kind == "envoyGateway" else {})
+    route = {"path": "/webhooks/begini", "verify": "begini", "secrets": [{"file": "/run/secrets/begini/key"}]}
+    config = {"trusted_proxies": ["10.0.0.0/8"], "limits": {"body": "1MiB"}, "routes": [route]}
+    values = {"mode": "authorizer", "config": config, "existingSecrets": ["begini"]}
+    made = template(values | {"authorizer": {"requestHeaders": ["x-signature"], kind: asks}})
+    if kind == "traefik":
+        shown = of_kind(made, "Middleware")["spec"]["forwardAuth"]
+        gateway = make(traefik, authorizer.authorize_address, receiver, middleware=shown)
+    else:
+        shown = of_kind(made, "SecurityPolicy")["spec"]["extAuth"]
+        service = ext_authz()["http_service"]
+        for part, key, names in (
+            ("authorization_request", "allowed_headers", shown["headersToExtAuth"]),
+            ("authorization_response", "allowed_upstream_headers", shown["http"]["headersToBackend"]),
+        ):
+            service[part] = {key: {"patterns": [{"exact": name, "ignore_case": True} for name in names]}}
+        body = {"max_request_bytes": shown["bodyToExtAuth"]["maxRequestBytes"]}
+        filter_ = ext_authz(with_request_body=body, http_service=service, failure_mode_allow=shown["failOpen"])
+        gateway = make(envoy, [authorizer.authorize_address], receiver, filter_=filter_)
+    lied = ((b"X-Webhook-Verified", b"me"), (b"X-Webhook-Client", b"192.0.2.1"), (b"X-Webhook-Tenant", b"me"))
+    assert through(gateway, craft.begini(secret="wrong", headers=lied)).status == 403
+    assert through(gateway, craft.begini(bytes(1024 * 1024 + 1))).status == (401 if kind == "traefik" else 413)
+    assert receiver.bytes_seen == 0
+    assert through(gateway, craft.begini(craft.body_mark * 1000, headers=lied)).status == 200
+    (request,) = receiver.requests
+    assert request.values(b"X-Webhook-Verified") == [b"begini"]
+    assert request.values(b"X-Webhook-Secret-Id") == [b"current"]
+    assert b"192.0.2.1" not in request.values(b"X-Webhook-Client")
+    assert request.values(b"X-Webhook-Tenant") == []
 
 
 @pytest.mark.parametrize("kind", ["envoy", "traefik"])
