@@ -132,9 +132,10 @@ EXCEPTIONS = {
     "$grace",
     "$preStop",  # CEL of a whole number
     *(
-        f'include "sidecar.{name}Target" {root}' for name in ("data", "admin") for root in (".", "$")
+        f'include "sidecar.{name}Target" {root}' for name in ("data", "admin", "served") for root in (".", "$")
     ),  # a number, or a constant
     "$admin",
+    'include "sidecar.authorizer.headers" $',  # JSON
     "$key",  # of a list in the template
     "$outcome",  # accepted or refused
     'join ", " $items',  # of CEL
