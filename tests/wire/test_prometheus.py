@@ -60,8 +60,9 @@ def jwks() -> bytes:
 
 
 #: A token whose key nobody knows: it causes a fetch.
-UNKNOWN_KEY = b"%b.%b.%b" % tuple(
-    base64.urlsafe_b64encode(text).rstrip(b"=") for text in (b'{"alg":"ES256","kid":"new"}', b"{}", b"x" * 64)
+UNKNOWN_KEY = b".".join(
+    base64.urlsafe_b64encode(part).rstrip(b"=")
+    for part in (b'{"alg":"ES256","kid":"new"}', b'{"iss":"https://keys.example","exp":9999999999}', b"x" * 64)
 )
 STORE = free_port()
 ISSUER = "https://keys.example"
