@@ -124,13 +124,18 @@ def describe_routes(config: Config) -> str:
     return "\n".join(lines)
 
 
+def _describe_keys(verifier: Verifier) -> str:
+    if verifier.scheme.published:
+        return "keys published by the provider"
+    return f"secrets {', '.join(secret.id for secret in verifier.secrets)}"
+
+
 def describe_verifier(verifier: Verifier) -> str:
     """`github (HMAC-SHA256 in X-Hub-Signature-256); secrets current`; of several schemes each with its secrets."""
     if not isinstance(verifier, Composite):
-        name, ids = verifier.scheme.name or "custom scheme", ", ".join(secret.id for secret in verifier.secrets)
-        return f"{name} ({verifier.scheme.summary}); secrets {ids}"
+        return f"{verifier.scheme.name or 'custom scheme'} ({verifier.scheme.summary}); {_describe_keys(verifier)}"
     each = [
-        f"{name} ({member.scheme.summary}; secrets {', '.join(secret.id for secret in member.secrets)})"
+        f"{name} ({member.scheme.summary}; {_describe_keys(member)})"
         for name, member in zip(verifier.names, verifier.members(), strict=True)
     ]
     return f"{'any' if verifier.combine is Combine.ANY else 'all'} of {f' {verifier.combine.word} '.join(each)}"

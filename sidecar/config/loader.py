@@ -264,7 +264,7 @@ class _Builder:
     ) -> Verifier | None:
         """A verifier for each scheme. The route's secrets serve those without their own, each where it is in the form."""
         shared = self._make_secrets((*at, "secrets"), route.secrets, None)
-        sharing = [member.scheme for member in combination.members if not member.secrets]
+        sharing = [each.scheme for each in combination.members if not (each.secrets or each.scheme.published)]
         places = {ref.id: index for index, ref in enumerate(route.secrets)}
         for secret in shared if self.secrets.resolves else ():
             self._check_shared((*at, "secrets", places[secret.id]), secret, sharing)
