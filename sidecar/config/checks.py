@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sidecar.config.combination import NO_SCHEME, Combination
 from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.problems import Path, Report
-from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
+from sidecar.config.repeat_checks import can_replay, check_question, check_replay, check_unavailable, provider_name
+from sidecar.config.settings import FileSettings, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
 from sidecar.http1.admission import RESERVED
 from sidecar.http1.sockets import ListenAddress
@@ -22,9 +23,6 @@ from sidecar.verify.composite import Combine, name_schemes
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Evidence, Scheme
 from sidecar.verify.template import describe_template
-
-#: The status of `reject: resend` unless the preset says otherwise: a temporary failure, after which most providers send again.
-RESEND_STATUS = 503
 
 # -- the whole file --
 
@@ -125,7 +123,8 @@ def _check_route_timeouts(at: Path, route: RouteSettings, report: Report) -> Non
     if allowed is not None and wait is not None and wait < allowed:
         report.warn(
             (*at, key),
-            f"gives the receiver {allowed:g} s, but {_provider(route.scheme)} gives up after {wait:g} s; use at most {wait:g}s",
+            f"gives the receiver {allowed:g} s, but {provider_name(route.scheme)} gives up after {wait:g} s; "
+            f"use at most {wait:g}s",
         )
 
 
@@ -141,8 +140,8 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_secret_ids(at, route, report)
     _check_combination(at, route, report)
     _check_token_in_path(at, route, report)
-    _check_replay(at, route, file, report)
-    _check_unavailable(at, route, file, report)
+    check_replay(at, route, file, report)
+    check_unavailable(at, route, file, report)
     _check_headers((*at, "headers", "set"), route, file, report)
     _check_capture((*at, "capture"), route, report)
     _check_certificate((*at, "client_certificate"), route, report)
@@ -150,7 +149,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_template(at, route, report)
     _check_handshake(at, route, report)
     if file.authorize is not None:
-        _check_question(at, route, report)
+        check_question(at, route, report)
 
 
 def _check_upstream(at: Path, file: FileSettings, report: Report) -> None:
@@ -214,11 +213,12 @@ def _check_published(at: Path, scheme: Scheme, report: Report) -> None:
     if asks and not report.is_given((*at, "secrets")):
         report.add(
             at,
-            f"has no secrets; {_provider(scheme)} wants one from whoever asks for its keys: add `secrets: [{{env: NAME}}]`",
+            f"has no secrets; {provider_name(scheme)} wants one from whoever asks for its keys: add `secrets: [{{env: NAME}}]`",
         )
     if not asks and report.is_given((*at, "secrets")):
         report.add(
-            (*at, "secrets"), f"are not used, because {_provider(scheme)} publishes the keys that verify; remove them"
+            (*at, "secrets"),
+            f"are not used, because {provider_name(scheme)} publishes the keys that verify; remove them",
         )
 
 
@@ -280,140 +280,6 @@ def _check_token_in_path(at: Path, route: RouteSettings, report: Report) -> None
         )
 
 
-def can_replay(route: RouteSettings) -> bool:
-    """Whether deliveries can be told apart: only a signature differs between any two of them, or the provider's id."""
-    if route.replay is not None and route.replay.by is ReplayBy.DELIVERY_ID:
-        return any(scheme.delivery_id is not None for scheme in route.schemes)
-    return bool(route.weakest) and not any(scheme.signature.kind.bearer for scheme in route.weakest)
-
-
-def _check_question(at: Path, route: RouteSettings, report: Report) -> None:
-    """What a gateway that asks can't pass on."""
-    scheme = route.scheme
-    own = [shape for each in route.schemes for shape in each.handshake]
-    shapes = [*own, *route.added_handshakes] if route.handshake is not HandshakeMode.PASS else []
-    if any(not shape.signed or shape.computed is not None for shape in shapes):
-        report.warn(
-            at,
-            "gets no response to the provider's handshake through `authorize`, because gateways pass none on; let this "
-            "path pass through the data listener (`listen`), or set `handshake: pass` so that the receiver responds",
-        )
-    if route.reject == RESEND and resend_status(scheme) >= 500:
-        report.warn(
-            (*at, "reject"),
-            "has a status of 500 or more, which Envoy takes for a failure of the authorizer: it answers with its own "
-            "status_on_error, and with failure_mode_allow it forwards what was rejected; remove it, or set "
-            "status_on_error and never failure_mode_allow",
-        )
-
-
-def resend_status(scheme: Scheme | None) -> int:
-    """The status of `reject: resend`."""
-    if scheme is not None and scheme.delivery.resend_status is not None:
-        return scheme.delivery.resend_status
-    # A response that the provider requires stays: another one would fail its probes, and it counts this one as a failure too.
-    return scheme.reject.status if scheme is not None and scheme.reject is not None else RESEND_STATUS
-
-
-def _check_on_failure(at: Path, replay: ReplaySettings, file: FileSettings, report: Report) -> None:
-    asked = file.authorize is not None or report.is_wrong(("authorize",))
-    if asked and replay.on_failure is None:
-        report.add(
-            (*at, "replay"),
-            "needs `on_failure` beside `authorize`, because nobody reports what the receiver responded: {for: 10m, "
-            "on_failure: lost} rejects every copy of what was allowed, also if the receiver failed; allow_repeat rejects "
-            "copies only while the receiver may be at work",
-        )
-    elif not asked and replay.on_failure is not None:
-        report.add((*at, "replay", "on_failure"), "can't be used without `authorize`; remove it")
-
-
-def _check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
-    if route.replay is None:
-        if route.replay_fail_open is not None and not report.is_given((*at, "replay")):
-            report.add((*at, "replay_fail_open"), "can't be used without `replay`; remove it, or add `replay: 10m`")
-        return
-    scheme = route.scheme
-    if not can_replay(route):
-        if not report.is_wrong((*at, "verify")):
-            by_id = scheme is not None and route.replay.by is ReplayBy.DELIVERY_ID
-            report.add(
-                (*at, "replay"),
-                f"goes by the delivery id, but {_provider(scheme)} has none that is known; use `replay: 10m`"
-                if by_id
-                else "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
-            )
-        return
-    _check_on_failure(at, route.replay, file, report)
-    if route.replay.by is ReplayBy.DELIVERY_ID:
-        return
-    if isinstance(route.verify, Combination) and route.verify.combine is Combine.ANY:
-        for name, scheme in zip(name_schemes(route.schemes), route.schemes, strict=True):
-            if scheme.items:
-                report.add(
-                    (*at, "replay"),
-                    f"can't be used with several schemes of which one must accept, if one of them signs items ({name}): a copy "
-                    "could not be recognized by another scheme; remove one of the two",
-                )
-    tolerances = [scheme.timestamp.tolerance for scheme in route.weakest if scheme.timestamp is not None]
-    tolerance = max((each for each in tolerances if each is not None), default=None)
-    if tolerance is not None and route.replay.seconds < 2 * tolerance:
-        # No error: it still stops what a provider sends twice, and a sidecar that doesn't start loses every delivery.
-        report.warn(
-            (*at, "replay"),
-            f"forgets a delivery after {route.replay.seconds:g} s, but its signature is valid for up to {2 * tolerance:g} s, "
-            f"the timestamp's tolerance in both directions; use at least {2 * tolerance:g}s to reject every replay",
-        )
-    for scheme in route.weakest:
-        if not scheme.binds_body:
-            # A signed id that ends at literal text is all that two copies must have in common.
-            same = "{id}" if scheme.id_bound is not None else scheme.signed
-            report.warn(
-                (*at, "replay"),
-                f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
-            )
-
-
-def _check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
-    """A provider sends again what it gets 503 for while the shared replay store is unavailable."""
-    scheme, shared = route.scheme, file.replay_store.address is not None
-    fail_open = file.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
-    if scheme is None or route.replay is None or not can_replay(route) or not shared or fail_open:
-        return
-    facts = scheme.delivery
-    if not facts.resends:
-        lost = "never resends"
-    elif facts.resend_status is not None and facts.resend_status < 500:
-        lost = f"is only known to resend after {facts.resend_status}"
-    else:
-        return
-    report.warn(
-        (*at, "replay"),
-        f"responds 503 while the replay store is unavailable, and {_provider(scheme)} {lost}, so these deliveries are "
-        "lost; add `replay_fail_open: true` to forward them unchecked",
-    )
-
-
-def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, report: Report) -> None:
-    """`reject: resend` where it helps: in a rotation, before a provider that isn't known to resend after our `status`.
-
-    `secrets` is how many are available. An optional one is absent outside of rotations, and then nothing is recommended.
-    """
-    scheme = route.scheme
-    if scheme is None or route.mode is RouteMode.SHADOW:
-        return
-    facts = scheme.delivery
-    if route.reject == RESEND and not facts.resends:
-        report.warn((*at, "reject"), f"has no effect, because {_provider(scheme)} never resends; remove it")
-    elif secrets > 1 and facts.resend_status not in (None, status) and not report.is_given((*at, "reject")):
-        report.warn(
-            (*at, "secrets"),
-            f"are in rotation, and {_provider(scheme)} is only known to resend after {facts.resend_status}, not {status}, "
-            "so a wrong secret loses deliveries; add `reject: resend` meanwhile, at the cost of repeated rejections "
-            "(forgers are not affected)",
-        )
-
-
 def _check_certificate(at: Path, route: RouteSettings, report: Report) -> None:
     if route.client_certificate is None:
         return
@@ -448,11 +314,6 @@ def _check_headers(at: Path, route: RouteSettings, file: FileSettings, report: R
             report.add((*at, name), "is written by `tracing`; remove one of the two")
         if route.open and value.secret is not None:
             report.add((*at, name), "can't be sent with `open: true`, because anyone could use it; remove it")
-
-
-def _provider(scheme: Scheme | None) -> str:
-    """For messages."""
-    return (scheme.name if scheme is not None else "") or "the provider"
 
 
 def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:

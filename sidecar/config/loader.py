@@ -16,18 +16,15 @@ from importlib.util import find_spec
 from types import MappingProxyType
 
 from sidecar.config.checks import (
-    can_replay,
     check_limits,
     check_listeners,
     check_names,
     check_open_hosts,
     check_overlaps,
     check_proxies,
-    check_resend,
     check_route,
     check_timeouts,
     check_workers,
-    resend_status,
 )
 from sidecar.config.combination import Combination
 from sidecar.config.files import ReadFile, read_file
@@ -35,6 +32,7 @@ from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
+from sidecar.config.repeat_checks import can_replay, check_resend, resend_status
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
