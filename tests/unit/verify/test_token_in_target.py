@@ -82,8 +82,9 @@ def test_a_secret_that_no_path_can_hold_is_no_key(secret: bytes) -> None:
         Verifier(PATH, [Secret("s", secret)])
 
 
-def route(path: str, scheme: Any = None) -> Route:
+def route(path: str, scheme: Any = None, *hosts: bytes) -> Route:
     return Route(
+        hosts=hosts,
         name=path,
         path=path.removesuffix("*").encode(),
         prefix=path.endswith("*"),
@@ -115,3 +116,18 @@ def test_other_paths_are_shown_as_they_are() -> None:
     assert table.shown_path(b"/hook/acr/x") == b"/hook/***"
     assert table.shown_path(b"/x") == b"/***"
     assert RouteTable([route("/plain/*")]).shown_path(b"/nowhere/x") == b"/nowhere/x"
+
+
+def test_a_token_in_the_path_is_hidden_on_whatever_host_its_route_is() -> None:
+    """A mistyped Host must not bring it into the log."""
+    table = RouteTable(
+        [
+            route("/hooks/acr/*", PATH, b"a.example"),
+            route("/hooks/quay/*", PATH, b"*.b.example"),
+            route("/plain/*", None, b"a.example"),
+        ]
+    )
+    assert table.shown_path(b"/hooks/acr/secret") == b"/hooks/acr/***"
+    assert table.shown_path(b"/hooks/quay/secret") == b"/hooks/quay/***"
+    assert table.shown_path(b"/hook/quay/secret") == b"/hook/***"
+    assert table.shown_path(b"/plain/a") == b"/plain/a"
