@@ -4,7 +4,6 @@ docs/scale.md says how each is set up; tests/support/gateways.py sets them up so
 """
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -334,7 +333,9 @@ def test_deliveries_pass_while_two_authorizers_are_restarted_in_turn(
     make: Make, start: Start, receiver: Receiver, craft: type[Craft]
 ) -> None:
     """Envoy watches `/readyz`, as Kubernetes does: an authorizer that ends has no new questions by then."""
-    config = CONFIG | {"log": {"rejected": "off"}}  # more are rejected in a second than the log takes by default
+    # A quarter of `drain` is for gateways to notice: a busy Envoy may need more than the half second of the other tests. And
+    # more is rejected in a second than the log takes by default.
+    config = CONFIG | {"drain": "8s", "log": {"rejected": "off"}}
     authorizers = [start(config), start(config)]
     checks = [
         {"timeout": "1s", "interval": "0.1s", "unhealthy_threshold": 1, "healthy_threshold": 1}
@@ -373,18 +374,22 @@ def test_deliveries_pass_while_two_authorizers_are_restarted_in_turn(
     for sender in senders:
         sender.start()
     for index, old in enumerate(authorizers):
-        time.sleep(0.5)
+        until(lambda: all(is_asked(one) for one in authorizers), "both authorizers are asked")
         addresses = {"listen": old.address, "admin": old.admin_address, "authorize": {"listen": old.authorize_address}}
         old.stop()
         authorizers[index] = start(config | addresses)
-        time.sleep(0.5)
+    until(lambda: all(is_asked(one) for one in authorizers), "both authorizers are asked")
     ended.set()
     for sender in senders:
         sender.join()
     assert set(statuses) == {(True, 200), (False, 403)}, statuses
     assert len(receiver.requests) == statuses[True, 200]
     assert statuses[True, 200] > 200
-    assert all(any(line.get("outcome") == "allowed" for line in one.lines) for one in authorizers)
+    assert all(is_asked(one) for one in authorizers)
+
+
+def is_asked(authorizer: Sidecar) -> bool:
+    return any(line.get("outcome") == "allowed" for line in authorizer.lines)
 
 
 def port(address: str) -> int:
