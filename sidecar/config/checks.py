@@ -213,7 +213,7 @@ def _check_published(at: Path, scheme: Scheme, report: Report) -> None:
     if asks and not report.is_given((*at, "secrets")):
         report.add(
             at,
-            f"has no secrets; {provider_name(scheme)} wants one from whoever asks for its keys: add `secrets: [{{env: NAME}}]`",
+            f"has no secrets; {provider_name(scheme)} requires one to send its keys: add `secrets: [{{env: NAME}}]`",
         )
     if not asks and report.is_given((*at, "secrets")):
         report.add(

@@ -1,7 +1,7 @@
 """The secrets of tenants: a directory with a file for each, read once at the start and again when a file changes.
 
 Every pass looks at each file's state (a system call), and reads those that changed. Files of a volume that Kubernetes or the CSI
-driver swaps as a whole (`..data`) are looked at only after a swap. A file that was changed a moment ago may be half written,
+driver swaps as a whole (`..data`) are checked only after a swap. A file that was changed a moment ago may be half written,
 so it is left for the next pass.
 
 No name leads out of the directory: names are those of directory entries that match `TENANT`, and a symbolic link counts only
@@ -72,7 +72,7 @@ class TenantDirectory:
         self._begin, self._end = settings.name.split(PLACE)
         self._known: dict[str, _Known] = {}
         self._number = 0  # of the pass
-        self._swapped: str | None = None  # what `..data` pointed to when everything was last looked at
+        self._swapped: str | None = None  # the target of `..data` when everything was last checked
 
     def load(self) -> None:
         """Reads everything, however recent."""
@@ -144,7 +144,7 @@ class TenantDirectory:
         return tenant if TENANT.fullmatch(os.fsencode(tenant)) else ""
 
     def _look(self, entry: "os.DirEntry[str]", tenant: str, root: str, known: _Known, settle: int) -> bool:
-        """Brings `known` up to date. Returns False if it must be looked at again even if nothing changes."""
+        """Brings `known` up to date. Returns False if it must be checked again even if nothing changes."""
         try:
             state = entry.stat()
         except OSError as error:  # a link to nowhere, or gone since

@@ -36,7 +36,7 @@ _SETTINGS: Final = (
     "Envoy with_request_body, Istio includeRequestBodyInCheck, Envoy Gateway bodyToExtAuth, Traefik forwardBody; "
     "nginx auth_request and Caddy forward_auth can't send bodies: there let the deliveries pass through the data listener"
 )
-#: Signatures are looked for in headers that Envoy leaves out unless it is told to send them.
+#: Some signatures are in headers that Envoy sends only if it is configured to.
 _HEADER_SETTINGS: Final = (
     "if the sender sent one, the gateway left it out: Envoy allowed_headers, Istio includeRequestHeadersInCheck, "
     "Envoy Gateway headersToExtAuth, Traefik authRequestHeaders (empty: all)"

@@ -3,7 +3,7 @@
     envoy         the question is the delivery itself, with a prefix before its path (ext_authz over HTTP of Envoy)
     forward-auth  X-Forwarded-Method, -Uri and -Host say what the delivery is (Traefik, Caddy, nginx's auth_request)
 
-The second form lets whoever writes these fields choose the route that judges, so they are believed only from a trusted proxy,
+In the second form these fields choose the route that judges, so they are believed only from a trusted proxy,
 and never from Envoy: Envoy passes fields of the sender on, and asks about another path than they say. It marks its questions
 with a field that it removes from senders' requests.
 """

@@ -56,7 +56,7 @@ class ChainFinder:
     def _trust(self, x5c: list[str]) -> tuple[Any, float, float]:
         """Everything but the dates. Raises `CertificateError`.
 
-        With pinned roots the last certificate is never needed: whatever stands there proves nothing.
+        With pinned roots the last certificate is never needed, and proves nothing.
         """
         wanted = x5c[:-1] if len(x5c) > 1 else x5c
         leaf, *between = [read_der(_decode(each)) for each in wanted]

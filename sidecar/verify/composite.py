@@ -235,7 +235,7 @@ class Composite(Verifier):
         return found
 
     def _rejection(self, verdicts: Sequence[Verdict]) -> Rejected:
-        """Made anew for each delivery, because an exception keeps the frames that it was raised through."""
+        """A new one for each delivery, because an exception keeps the frames that it was raised through."""
         found = self._most_useful(verdicts)
         assert found is not None
         assert found.rejected is not None

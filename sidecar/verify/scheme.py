@@ -321,7 +321,7 @@ class Scheme:
 
     @property
     def is_direct(self) -> bool:
-        """Whether there is one message, over the body as it was sent, and nothing else of the body is looked at."""
+        """Whether there is one message, over the body as it was sent, and nothing else in the body is read."""
         field = self.signature
         indirect = field.in_body or field.prehash or field.names_key or self.body_hash or self.when
         return not (indirect or self.alternatives or self.decompressed or self.require_form or self.require_json)

@@ -1,6 +1,6 @@
 """Real gateways before an authorizer and a receiver: Envoy, Traefik, Caddy, nginx.
 
-Each is told what docs/scale.md tells its users. Envoy, Traefik and Caddy come from PyPI (.venv/engines), nginx from Debian.
+Each has the configuration that docs/scale.md shows. Envoy, Traefik and Caddy come from PyPI (.venv/engines), nginx from Debian.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A provider's key server, over https with an authority of the test's own, that does as each path of it is told.
+"""A provider's key server, over https with an authority of the test's own, whose paths behave as a test configures them.
 
 server.serve("/jwks", content)                 from now on
 server.serve("/jwks", content, hangs=True)     what it does instead of an ordinary response: see `Page`

@@ -149,7 +149,7 @@ def verify_of(name: str, vector: Vector) -> dict[str, Any]:
 def secrets_of(name: str, vector: Vector) -> list[str]:
     given = vector.get("secret")
     if name == "plaid":
-        return ["the secret that Plaid wants from whoever asks for a key"]
+        return ["the secret that Plaid requires to send a key"]
     return given if isinstance(given, list) else [given] if given else []
 
 
