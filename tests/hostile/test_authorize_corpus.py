@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 from compiled import BOTH
-from hostile_cases import CASES, Case
-from hostile_wire import PATIENCE, Got, Receiver, config, running, send
+from corpus import shoot_corpus
+from hostile_cases import Case
+from hostile_wire import PATIENCE, Got, Receiver, Seen, config
 from needs import needs_compiled_code
-from test_corpus import CROWD, cuts
 
 
-def judge(case: Case, got: Got) -> str:
+def judge(case: Case, got: Got, seen: list[Seen]) -> str:
     """What went wrong, or nothing."""
     statuses = got.statuses
     first = statuses[0] if statuses else 0
@@ -41,26 +41,8 @@ def test_every_hostile_question_ends_as_it_must(tmp_path: Path, pure: str) -> No
 async def _run(directory: Path, pure: str) -> list[str]:
     receiver = Receiver()
     await receiver.start()
-    failures: list[str] = []
     settings = config(receiver.url) | {"authorize": {"listen": "127.0.0.1:0"}}
-    with running(settings, directory, env={"SIDECAR_PURE": pure}) as sidecar:
-        await sidecar.wait_serving()
-        sidecar.listen = sidecar.authorize
-        crowd = asyncio.Semaphore(CROWD)
-        descriptors = sidecar.descriptors()
-
-        async def shoot(case: Case, segments: list[bytes], number: int) -> None:
-            async with crowd:
-                got = await send(sidecar, segments, number=number, half_close=case.half_close)
-                if problem := judge(case, got):
-                    failures.append(f"{case.name}, in {len(segments)}: {problem}")
-
-        shots = [(case, segments) for case in CASES for segments in cuts(case)]
-        await asyncio.gather(*(shoot(case, segments, number) for number, (case, segments) in enumerate(shots, 1)))
-        failures += [f"the receiver saw {seen}" for seen in receiver.by_sender.values()]
-        await sidecar.back_to_start(descriptors)
-        output = await sidecar.stop()
+    failures = await shoot_corpus(settings, directory, pure, receiver, judge)
+    failures += [f"the receiver saw {seen}" for seen in receiver.by_sender.values() if seen]
     await receiver.stop()
-    if b"CANARY-BODY" in output:
-        failures.append("the log shows a body")
     return failures

@@ -5,12 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from compiled import BOTH
+from corpus import shoot_corpus
 from hostile_cases import CASES, Case
-from hostile_wire import PATIENCE, Got, Receiver, Seen, address, config, digest, running, send
+from hostile_wire import PATIENCE, Got, Receiver, Seen, config
 from needs import needs_compiled_code
-
-#: Senders at a time.
-CROWD = 100
 
 
 def judge(case: Case, got: Got, seen: list[Seen]) -> str:
@@ -46,18 +44,6 @@ def judge(case: Case, got: Got, seen: list[Seen]) -> str:
     return ""
 
 
-def cuts(case: Case) -> list[list[bytes]]:
-    """Whole; in two; and, if it is short, in five."""
-    raw = case.raw
-    ways = [[raw]]
-    at = 1 + int(digest(raw), 16) % max(len(raw) - 1, 1)
-    ways.append([raw[:at], raw[at:]])
-    if len(raw) < 2000:
-        step = len(raw) // 5 + 1
-        ways.append([raw[start : start + step] for start in range(0, len(raw), step)])
-    return ways
-
-
 def test_every_case_has_its_own_name() -> None:
     assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
     assert len(CASES) > 900
@@ -73,27 +59,8 @@ def test_every_hostile_request_ends_as_it_must(tmp_path: Path, pure: str) -> Non
 async def _run(directory: Path, pure: str) -> list[str]:
     receiver = Receiver()
     await receiver.start()
-    failures: list[str] = []
-    with running(config(receiver.url), directory, env={"SIDECAR_PURE": pure}) as sidecar:
-        await sidecar.wait_serving()
-        crowd = asyncio.Semaphore(CROWD)
-        descriptors = sidecar.descriptors()
-
-        async def shoot(case: Case, segments: list[bytes], number: int) -> None:
-            async with crowd:
-                got = await send(sidecar, segments, number=number, half_close=case.half_close)
-                await asyncio.sleep(0.02)  # what was forwarded all the same is seen by now
-                problem = judge(case, got, receiver.by_sender[address(number)])
-                if problem:
-                    failures.append(f"{case.name}, in {len(segments)}: {problem}")
-
-        shots = [(case, segments) for case in CASES for segments in cuts(case)]
-        await asyncio.gather(*(shoot(case, segments, number) for number, (case, segments) in enumerate(shots, 1)))
-        smuggled = [seen.line for each in receiver.by_sender.values() for seen in each if b"smuggled" in seen.line]
-        failures += [f"smuggled: {line!r}" for line in smuggled] + receiver.problems
-        await sidecar.back_to_start(descriptors)
-        output = await sidecar.stop()
+    failures = await shoot_corpus(config(receiver.url), directory, pure, receiver, judge)
+    smuggled = [seen.line for each in receiver.by_sender.values() for seen in each if b"smuggled" in seen.line]
+    failures += [f"smuggled: {line!r}" for line in smuggled] + receiver.problems
     await receiver.stop()
-    if b"CANARY-BODY" in output:
-        failures.append("the log shows a body")
     return failures
