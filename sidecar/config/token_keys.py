@@ -192,9 +192,7 @@ def read_value(value: Literal) -> RuleValue:
 
 def make_rules(given: Mapping[str, Any]) -> tuple[ClaimRule, ...]:
     """Rules for claims. Raises `InvalidValueError`."""
-    return tuple(
-        read_each(((name, value) for name, value in given.items() if name not in ("when", "keys")), _make_rule)
-    )
+    return tuple(read_each(given.items(), _make_rule))
 
 
 def _make_rule(name: str, value: Any) -> ClaimRule:

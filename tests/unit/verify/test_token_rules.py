@@ -3,17 +3,18 @@
 import json
 from typing import Any
 
+import jwt
 import pytest
 from published_vectors import FakeStore, Vector, body_of, public_url_of, secrets_of, sender, target_of, verify_of
 
 from sidecar.config.presets import Verify
 from sidecar.http1.head import make_head
-from sidecar.outcomes import Rejected
+from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.published import Document, KeyNeeded, KeySource, linked_source
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.token import TokenError, decode_base64url, read_object, read_token
-from sidecar.verify.verifier import Verifier
+from sidecar.verify.verifier import Verified, Verifier
 
 MALFORMED, CLAIM, UNKNOWN = "signature_malformed", "claim_mismatch", "key_unknown"
 
@@ -183,3 +184,27 @@ def test_what_two_parsers_could_read_differently_is_rejected(text: bytes) -> Non
 def test_nesting_is_not_counted_in_strings() -> None:
     assert read_object(b'{"a":"' + b"[{" * 100 + rb"\"[" + b'"}', "payload")["a"].startswith("[{")
     assert decode_base64url(b"AA") == b"\0"
+
+
+@pytest.mark.parametrize("name", ["keys", "when"])
+def test_a_claim_that_has_the_name_of_a_key_of_a_choice_is_checked(name: str) -> None:
+    scheme = Verify().read(
+        {
+            "signature": {"kind": "jwt", "header": "X-Token", "algorithms": ["HS256"]},
+            "claims": {"iss": "acme", name: "this"},
+            "binds_body": False,
+        }
+    )
+    assert isinstance(scheme, Scheme)
+    secret = "0123456789abcdef0123456789abcdef"
+    verifier = Verifier(scheme, [Secret("key", secret.encode())])
+
+    def verify(value: str) -> Verified:
+        token = jwt.encode({"iss": "acme", name: value}, secret, "HS256").encode()
+        head = make_head("POST", b"/", [(b"X-Token", token)], None)
+        return verifier.verify(verifier.read_claim(head, 0.0), head, [b""])
+
+    assert verify("this").secret_id == "key"
+    with pytest.raises(Rejected) as rejected:
+        verify("another")
+    assert rejected.value.reason is Reason.CLAIM_MISMATCH
