@@ -8,6 +8,7 @@ import yaml
 from sidecar.config.fields.number import Duration
 from sidecar.config.loader import resend_response
 from sidecar.config.presets import load_preset, preset_names
+from sidecar.verify.handshake import responds_to
 from sidecar.verify.scheme import PROVEN, Evidence, Scheme
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -87,8 +88,7 @@ def handshake(scheme: Scheme) -> str:
         place = shape.challenge
         marks = [f"{condition.place.name}={condition.value}" for condition in shape.conditions]
         marks += [f"{place.source} {place.name}"] if place is not None else []
-        ours = shape.here or shape.published_secret or shape.computed is not None or not shape.signed
-        who = "the sidecar" if ours else "the receiver"
+        who = "the sidecar" if responds_to(shape, None) else "the receiver"
         marks += [f"body {shape.body}"] if shape.body else []
         marks += ["signed with a published secret"] if shape.published_secret else []
         token = ", with `verify_token`" if shape.needs_token else ""

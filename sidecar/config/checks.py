@@ -7,11 +7,19 @@ about one mistake.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from sidecar.config.combination import NO_SCHEME, Combination
 from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.problems import Path, Report
-from sidecar.config.repeat_checks import can_replay, check_question, check_replay, check_unavailable, provider_name
+from sidecar.config.repeat_checks import (
+    can_replay,
+    check_question,
+    check_replay,
+    check_unavailable,
+    is_asked,
+    provider_name,
+)
 from sidecar.config.settings import FileSettings, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
 from sidecar.http1.admission import RESERVED
@@ -20,7 +28,7 @@ from sidecar.http1.upstream import UpstreamAddress
 from sidecar.routing.question import QuestionForm
 from sidecar.routing.routes import Route, find_overlaps
 from sidecar.verify.composite import Combine, name_schemes
-from sidecar.verify.handshake import HandshakeMode
+from sidecar.verify.handshake import HandshakeMode, responds_to
 from sidecar.verify.scheme import Evidence, Scheme
 from sidecar.verify.template import describe_template
 
@@ -30,17 +38,12 @@ from sidecar.verify.template import describe_template
 def check_listeners(file: FileSettings, report: Report) -> None:
     """Each listener has its own address, and no upstream is one of them."""
     valid = {key: address for key, address in _listeners(file) if not report.is_wrong((key,))}
-    own = list(valid.values())
-    if "listen" in valid and "admin" in valid and _collide(file.listen, file.admin):
-        report.add(("admin",), f"{file.admin} is also the data listener ({file.listen}); use different ports")
-    if file.authorize is not None:
-        address = file.authorize.listen
-        own.append(address)
-        for key, what in (("listen", "data"), ("admin", "admin")):
-            if key in valid and _collide(valid[key], address):
-                report.add(("authorize",), f"{address} is also the {what} listener ({valid[key]}); use different ports")
+    for (key, taken), (later, address) in combinations(valid.items(), 2):
+        if _collide(taken, address):
+            what = "data" if key == "listen" else key
+            report.add((later,), f"{address} is also the {what} listener ({taken}); use different ports")
     for at, upstream in _upstreams(file):
-        for listener in own:
+        for listener in valid.values():
             if _is_ourselves(upstream, listener):
                 report.add(at, f"{upstream} is this sidecar's own listener ({listener}); use the receiver's address")
 
@@ -154,7 +157,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
 
 def _check_upstream(at: Path, file: FileSettings, report: Report) -> None:
     """Only gateways can ask about a route without one."""
-    asked = file.authorize is not None or report.is_wrong(("authorize",))
+    asked = is_asked(file, report)
     if not report.is_given((*at, "upstream")) and not report.is_given(("upstream",)) and not asked:
         report.add(
             at, "has no upstream; set `upstream` for all routes or for this one, for example http://127.0.0.1:3000"
@@ -359,7 +362,7 @@ def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
             at,
             "can't respond to the provider's handshake; add `verify_token: {env: NAME}`, or `handshake: pass` for the receiver",
         )
-    left = [shape for shape in shapes if not (shape.signed or shape.here or shape.body)]
+    left = [shape for shape in shapes if not shape.signed and not responds_to(shape, HandshakeMode.PASS)]
     if route.handshake_mode is HandshakeMode.PASS and left:
         report.warn(
             (*at, "handshake"),
@@ -416,8 +419,11 @@ def count_word(count: int) -> str:
 # -- addresses --
 
 
-def _listeners(file: FileSettings) -> list[tuple[str, ListenAddress]]:
-    return [("listen", file.listen), ("admin", file.admin)]
+def _listeners(file: FileSettings) -> Iterable[tuple[str, ListenAddress]]:
+    yield "listen", file.listen
+    yield "admin", file.admin
+    if file.authorize is not None:
+        yield "authorize", file.authorize.listen
 
 
 def _upstreams(file: FileSettings) -> Iterable[tuple[Path, UpstreamAddress]]:

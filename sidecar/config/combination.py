@@ -1,5 +1,6 @@
 """`verify: {any_of: [...]}` and `{all_of: [...]}`: several schemes on one route, each perhaps with secrets of its own."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ class Member:
     secrets: tuple[SecretRef, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Combination:
     """The entries, and how they decide together."""
 
@@ -35,7 +36,7 @@ class Combination:
     def schemes(self) -> tuple[Scheme, ...]:
         return tuple(member.scheme for member in self.members)
 
-    @property
+    @functools.cached_property
     def facts(self) -> Scheme:
         """The first scheme, with the facts about deliveries that hold for all of them.
 

@@ -3,13 +3,12 @@
 from functools import cache
 from typing import Any, NamedTuple
 
-from sidecar import SHIPPED
 from sidecar.config.fields.address import WebURL
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Items, Key, Section, find_close
 from sidecar.config.fields.text import Choice, NonEmpty
 from sidecar.config.handshake_keys import HANDSHAKE
-from sidecar.config.yaml_source import read_yaml
+from sidecar.config.yaml_source import read_shipped, shipped_names
 from sidecar.verify.handshake import HandshakeMode, Shape
 
 
@@ -38,18 +37,14 @@ _FILE: Section[dict[str, Any]] = Section(
 @cache
 def handshake_names() -> tuple[str, ...]:
     """Names of the handshakes in the package, sorted."""
-    return tuple(sorted(file.stem for file in (SHIPPED / "handshakes").glob("*.yaml")))
+    return shipped_names("handshakes")
 
 
 @cache
 def load_handshake(name: str) -> NamedHandshake:
     """Raises `KeyError` for an unknown name."""
-    if name not in handshake_names():
-        raise KeyError(name)
-    source = read_yaml((SHIPPED / "handshakes" / f"{name}.yaml").read_bytes(), f"handshakes/{name}.yaml")
-    if source.problems:
-        raise ValueError(str(source.problems[0]))
-    read = _FILE.read(source.value)
+    data = read_shipped("handshakes", name, handshake_names())
+    read = _FILE.read(data)
     return NamedHandshake(name, read["title"], read["notes"], read["handshake"])
 
 

@@ -32,7 +32,7 @@ from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
-from sidecar.config.repeat_checks import can_replay, check_resend, resend_status
+from sidecar.config.repeat_checks import can_replay, check_resend, fails_open, resend_status
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
@@ -202,7 +202,7 @@ class _Builder:
         path = path.partition(PLACE)[0] if in_path else path
         pool, host = self._make_pool(at, route)
         signer = self._make_signer((*at, "sign", "secret"), route)
-        name = route.name or _name_from_path(route.path)
+        name = _route_name(route)
         return Route(
             name=name,
             path=path.encode(),
@@ -242,7 +242,7 @@ class _Builder:
         scheme = route.scheme
         if scheme is None or not (secrets or scheme.published) or (scheme.needs_url and not public_url):
             return None
-        return self._verify_with(scheme, secrets, public_url, body_limit, _name_of_keys(route))
+        return self._verify_with(scheme, secrets, public_url, body_limit, _route_name(route))
 
     def _verify_with(
         self, scheme: Scheme, secrets: Sequence[Secret], public_url: str, body_limit: int, keys_name: str
@@ -283,9 +283,7 @@ class _Builder:
             else:
                 secrets = shared
             if (secrets or member.scheme.published) and (public_url or not member.scheme.needs_url):
-                verifiers.append(
-                    self._verify_with(member.scheme, secrets, public_url, body_limit, _name_of_keys(route))
-                )
+                verifiers.append(self._verify_with(member.scheme, secrets, public_url, body_limit, _route_name(route)))
         return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
 
     def _check_shared(self, at: Path, secret: Secret, schemes: Sequence[Scheme]) -> None:
@@ -357,7 +355,7 @@ class _Builder:
     def _make_replay(self, route: RouteSettings) -> Replay | None:
         if route.replay is None or not can_replay(route):
             return None
-        fail_open = self.settings.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
+        fail_open = fails_open(route, self.settings)
         by_id = route.replay.by is ReplayBy.DELIVERY_ID
         return Replay(route.replay.seconds, fail_open, by_id, route.replay.on_failure)
 
@@ -455,8 +453,8 @@ class _Builder:
         return make_handshakes(verifier, route.handshake_mode, token=token, url=url, added=route.added_handshakes)
 
 
-def _name_of_keys(route: RouteSettings) -> str:
-    """What metrics call the published keys of a scheme that is no preset."""
+def _route_name(route: RouteSettings) -> str:
+    """The route in metrics and log, and the published keys of its custom schemes."""
     return route.name or _name_from_path(route.path)
 
 

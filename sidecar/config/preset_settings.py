@@ -42,7 +42,7 @@ class ScalarOrList(ValueType[Any]):
 
     def read(self, value: Any) -> Any:
         if isinstance(value, list):
-            return tuple(Items(Scalar()).read(value))
+            return Items(Scalar()).read(value)
         return Scalar().read(value)
 
     def json_schema(self) -> JSONSchema:

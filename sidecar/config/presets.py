@@ -6,7 +6,6 @@ from functools import cache
 from itertools import combinations
 from typing import Any, TypeVar
 
-from sidecar import SHIPPED
 from sidecar.config.combination import NO_SCHEME, Combination, combination_section, is_combination
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import find_close
@@ -14,7 +13,7 @@ from sidecar.config.files import read_file
 from sidecar.config.preset_settings import SettingValue, check_own_scheme, fill_settings, required_settings
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.scheme_keys import SCHEME
-from sidecar.config.yaml_source import MAX_YAML_BYTES, read_yaml
+from sidecar.config.yaml_source import MAX_YAML_BYTES, read_shipped, read_yaml, shipped_names
 from sidecar.verify.scheme import Scheme
 
 #: The preset that `sign:` uses by default.
@@ -41,7 +40,7 @@ def load_scheme(file: str) -> Scheme:
 @cache
 def preset_names() -> tuple[str, ...]:
     """Names of the presets in the package, sorted."""
-    return tuple(sorted(file.stem for file in (SHIPPED / "presets").glob("*.yaml")))
+    return shipped_names("presets")
 
 
 @cache
@@ -59,14 +58,10 @@ def load_preset(name: str) -> Scheme:
     return replace(SCHEME.read(fill_settings(read_preset(name), {}, examples=True)), name=name)
 
 
+@cache
 def read_preset(name: str) -> dict[str, Any]:
-    """The keys of the preset `name` as written. Raises `KeyError` for an unknown name."""
-    if name not in preset_names():
-        raise KeyError(name)
-    source = read_yaml((SHIPPED / "presets" / f"{name}.yaml").read_bytes(), f"presets/{name}.yaml")
-    if source.problems:
-        raise ValueError(str(source.problems[0]))
-    values: dict[str, Any] = source.value
+    """The keys of the preset `name` as written: shared, never changed. Raises `KeyError` for an unknown name."""
+    values: dict[str, Any] = read_shipped("presets", name, preset_names())
     return values
 
 

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
 
-from sidecar import SHIPPED
-from sidecar.config.yaml_source import read_yaml
+from sidecar.config.yaml_source import read_shipped, shipped_names
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.verify.document import find_values
 
@@ -58,18 +57,13 @@ class Ranges:
 @cache
 def range_names() -> tuple[str, ...]:
     """Names of the snapshots in the package, sorted."""
-    return tuple(sorted(file.stem for file in (SHIPPED / "ranges").glob("*.yaml")))
+    return shipped_names("ranges")
 
 
 @cache
 def load_ranges(name: str) -> Ranges:
     """The snapshot `name`. Raises `KeyError` for an unknown name."""
-    if name not in range_names():
-        raise KeyError(name)
-    source = read_yaml((SHIPPED / "ranges" / f"{name}.yaml").read_bytes(), f"ranges/{name}.yaml")
-    if source.problems:
-        raise ValueError(str(source.problems[0]))
-    data = source.value
+    data = read_shipped("ranges", name, range_names())
     return Ranges(
         name=name,
         docs=data["docs"],

@@ -26,6 +26,16 @@ def can_replay(route: RouteSettings) -> bool:
     return bool(route.weakest) and not any(scheme.signature.kind.bearer for scheme in route.weakest)
 
 
+def fails_open(route: RouteSettings, file: FileSettings) -> bool:
+    """Whether deliveries are forwarded unchecked while the replay store is unavailable."""
+    return file.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
+
+
+def is_asked(file: FileSettings, report: Report) -> bool:
+    """Whether gateways ask, or should if their section had no mistake."""
+    return file.authorize is not None or report.is_wrong(("authorize",))
+
+
 def check_question(at: Path, route: RouteSettings, report: Report) -> None:
     """What a gateway that asks can't pass on."""
     scheme = route.scheme
@@ -55,7 +65,7 @@ def resend_status(scheme: Scheme | None) -> int:
 
 
 def _check_on_failure(at: Path, replay: ReplaySettings, file: FileSettings, report: Report) -> None:
-    asked = file.authorize is not None or report.is_wrong(("authorize",))
+    asked = is_asked(file, report)
     if asked and replay.on_failure is None:
         report.add(
             (*at, "replay"),
@@ -116,8 +126,7 @@ def check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Rep
 def check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
     """A provider sends again what it gets 503 for while the shared replay store is unavailable."""
     scheme, shared = route.scheme, file.replay_store.address is not None
-    fail_open = file.replay_fail_open if route.replay_fail_open is None else route.replay_fail_open
-    if scheme is None or route.replay is None or not can_replay(route) or not shared or fail_open:
+    if scheme is None or route.replay is None or not can_replay(route) or not shared or fails_open(route, file):
         return
     facts = scheme.delivery
     if not facts.resends:

@@ -123,11 +123,6 @@ class TenantDirectory:
         for tenant in changed:
             self._publish(tenant)
 
-    def read_one(self, tenant: str) -> TenantSecrets | None:
-        """The secrets of one tenant, for a command that needs no others."""
-        self.load()
-        return self.store.get(tenant)
-
     def _entries(self, listed: Iterator["os.DirEntry[str]"]) -> Iterator["os.DirEntry[str]"]:
         self.unreadable = ""
         try:

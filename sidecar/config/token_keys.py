@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote, read_each
+from sidecar.config.fields.base import InvalidValueError, JSONSchema, NamedValues, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section, read_present
 from sidecar.config.fields.number import Count, Duration
 from sidecar.config.fields.text import Choice, HeaderName, JsonPath, NonEmpty, OnlyTrue, RegularExpression
@@ -154,23 +154,17 @@ class Claims(ValueType[Any]):
         return {"title": self.title, "anyOf": [one, {"type": "array", "minItems": 2, "items": choice}]}
 
 
-class Names(ValueType[dict[str, str]]):
+class Names(NamedValues[str]):
     """Names, with a text for each."""
 
     title = "names and texts"
+    expected = "names to texts"
 
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of names to texts")
-        return dict(zip(value, read_each(value.items(), lambda _, each: read_present(NonEmpty(), each)), strict=True))
+    def read_one(self, name: str, value: Any) -> str:
+        return read_present(NonEmpty(), value)
 
     def json_schema(self) -> JSONSchema:
-        return {
-            "title": self.title,
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": NonEmpty().json_schema(),
-        }
+        return super().json_schema() | {"additionalProperties": NonEmpty().json_schema()}
 
 
 def read_value(value: Literal) -> RuleValue:

@@ -6,11 +6,13 @@ and nesting deep enough for a RecursionError are errors with their line.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from sidecar import SHIPPED
 from sidecar.config.problems import Path, Problem, format_path
 
 #: A configuration of a thousand routes is about 300 KiB.
@@ -40,6 +42,21 @@ class YamlSource:
 
     def problem(self, path: Path, message: str) -> None:
         self.problems.append(Problem(self.file, self.line_of(path), format_path(path), message))
+
+
+def shipped_names(folder: str) -> tuple[str, ...]:
+    """Names of the files that the package has in a folder, without `.yaml`, sorted."""
+    return tuple(sorted(file.stem for file in (SHIPPED / folder).glob("*.yaml")))
+
+
+def read_shipped(folder: str, name: str, names: Sequence[str]) -> Any:
+    """The values of a file in the package. Raises `KeyError` for a name that is not among `names`."""
+    if name not in names:
+        raise KeyError(name)
+    source = read_yaml((SHIPPED / folder / f"{name}.yaml").read_bytes(), f"{folder}/{name}.yaml")
+    if source.problems:
+        raise ValueError(str(source.problems[0]))
+    return source.value
 
 
 def read_yaml(text: bytes, file: str) -> YamlSource:

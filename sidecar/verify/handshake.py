@@ -153,6 +153,20 @@ class Shape:
 Verify = Callable[[RequestHead, Sequence[bytes], "float | None"], bool]
 
 
+def responds_to(shape: Shape, mode: HandshakeMode | None) -> bool:
+    """Whether the response is made here, and not by the receiver.
+
+    It is for one that may never reach the receiver: it proves nothing, but it has a body.
+    By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
+    secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
+    """
+    if shape.here or shape.published_secret or shape.body:
+        return True
+    if mode is None:
+        return not shape.signed or shape.computed is not None
+    return mode is HandshakeMode.ANSWER
+
+
 class HandshakeResponse(NamedTuple):
     """The response to the provider."""
 
@@ -206,17 +220,8 @@ class Handshakes:
         self._url = url
 
     def responds_to(self, shape: Shape) -> bool:
-        """Whether the response is made here, and not by the receiver.
-
-        It is for one that may never reach the receiver: it proves nothing, but it has a body.
-        By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
-        secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
-        """
-        if shape.here or shape.published_secret or shape.body:
-            return True
-        if self.mode is None:
-            return not shape.signed or shape.computed is not None
-        return self.mode is HandshakeMode.ANSWER
+        """Whether the response is made here, and not by the receiver."""
+        return responds_to(shape, self.mode)
 
     def find_unsigned(self, head: RequestHead) -> Shape | None:
         """The unsigned handshake that a request is, by its head; None if it is a delivery.

@@ -34,7 +34,7 @@ _IPV6 = (
 )
 
 
-def _without_brackets(host: str) -> str:
+def without_brackets(host: str) -> str:
     return host.removeprefix("[").removesuffix("]")
 
 
@@ -118,7 +118,7 @@ class Listen(ValueType[ListenAddress]):
                 "use HOST:PORT, for example '[::]:8080', or unix:/run/sidecar.sock"
             )
         host, port, path = match.groups()
-        return ListenAddress("", 0, path) if path else ListenAddress(_without_brackets(host), int(port))
+        return ListenAddress("", 0, path) if path else ListenAddress(without_brackets(host), int(port))
 
     def write(self, value: ListenAddress) -> str:
         return str(value)
@@ -160,7 +160,7 @@ class UpstreamURL(ValueType[UpstreamAddress]):
         scheme, host, port, path = match.groups()
         if path:
             return UpstreamAddress("unix", "localhost", 0, path)
-        return UpstreamAddress(scheme, _without_brackets(host), int(port or (443 if scheme == "https" else 80)), "")
+        return UpstreamAddress(scheme, without_brackets(host), int(port or (443 if scheme == "https" else 80)), "")
 
     @staticmethod
     def _explain(text: str) -> str:
@@ -273,7 +273,6 @@ class TrustedProxy(Network):
 class MirrorURL(WebURL):
     """Where a document of keys is fetched: nobody can change it on its way, or the way is inside this machine."""
 
-    schemes = "https"
     expected = (
         "a valid URL of a mirror; use https, or http on 127.0.0.1, because anyone who can change keys in transit can forge "
         "deliveries"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, NamedValues, quote
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.reference import INLINE_SECRET, SecretReference
-from sidecar.config.fields.text import HeaderName, HeaderValues, NonEmpty, PatternText
+from sidecar.config.fields.text import HeaderName, HeaderValues, PatternText
 from sidecar.config.secrets import SecretRef
 from sidecar.routing.receiver_headers import FIXED_FIELDS, OUR_PREFIXES
 from sidecar.verify.template import HEADER_NAME
@@ -28,7 +28,6 @@ class HeaderSettings(NamedValues[HeaderSetting]):
 
     title = "header names and values"
     expected = "header names to values, for example {Authorization: {env: RECEIVER_TOKEN}, X-Env: prod}"
-    value_grammar: ClassVar[Grammar] = HeaderValues.value_grammar
     prefix_grammar: ClassVar[Grammar] = Grammar("[!-~][ -~]*")
 
     def read_one(self, name: str, value: Any) -> HeaderSetting:
@@ -39,10 +38,7 @@ class HeaderSettings(NamedValues[HeaderSetting]):
                 raise InvalidValueError(f"{quote(prefix)} is not valid; use visible ASCII characters", "prefix")
             reference = SecretReference().read({key: item for key, item in value.items() if key != "prefix"})
             return HeaderSetting(prefix, reference)
-        text = NonEmpty().read(value)
-        if self.value_grammar.match(text) is None:
-            raise InvalidValueError(f"{quote(text)} is not a valid header value; use visible ASCII characters")
-        return HeaderSetting(text)
+        return HeaderSetting(HeaderValues().read_one(name, value))
 
     def json_schema(self) -> JSONSchema:
         secret = SecretReference().json_schema()
@@ -50,7 +46,7 @@ class HeaderSettings(NamedValues[HeaderSetting]):
         secret["properties"] = secret["properties"] | {"prefix": self.prefix_grammar.json_schema() | about}
         return super().json_schema() | {
             "propertyNames": HeaderName.grammar.json_schema(),
-            "additionalProperties": {"anyOf": [self.value_grammar.json_schema(), secret]},
+            "additionalProperties": {"anyOf": [HeaderValues.value_grammar.json_schema(), secret]},
         }
 
 

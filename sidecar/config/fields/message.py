@@ -7,8 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, NamedValues, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Key, Section
-from sidecar.config.fields.number import whole_number
-from sidecar.config.fields.text import NonEmpty, PatternText
+from sidecar.config.fields.text import NonEmpty, PatternText, Scalars
 from sidecar.verify.scheme import Expected
 from sidecar.verify.template import FIELD_NAME, HEADER_NAME, Part, parse_place
 
@@ -100,10 +99,7 @@ class Conditions(PlaceValues[Expected]):
 
 
 def _read_scalar(value: Any) -> str:
-    read = value if isinstance(value, str) else whole_number(value)
-    if read is None:
-        raise InvalidValueError("must be text or a whole number")
-    return str(read)
+    return str(Scalars().read_one("", value))
 
 
 class PlainPlaces(PlaceValues[str]):

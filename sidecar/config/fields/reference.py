@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sidecar.config.fields.address import HOST, PORT, SOCKET, explain_socket
+from sidecar.config.fields.address import HOST, PORT, SOCKET, explain_socket, without_brackets
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.number import Day
@@ -107,8 +107,9 @@ class _StoreURL(ValueType[StoreAddress]):
         parts = re.fullmatch(self._parts, match[0])
         assert parts is not None
         scheme, user, host, port, database = parts.groups()
-        host = host.removeprefix("[").removesuffix("]")
-        return StoreAddress(scheme == "rediss", host, int(port or 6379), "", int(database or 0), user or "")
+        return StoreAddress(
+            scheme == "rediss", without_brackets(host), int(port or 6379), "", int(database or 0), user or ""
+        )
 
     @staticmethod
     def _explain(text: str) -> str:
