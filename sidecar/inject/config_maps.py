@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.inject.manifest import parse
-from sidecar.inject.objects import CONFIG_DIRECTORY, CONTAINER, MARKER
-from sidecar.inject.workload import HOOK, KubernetesObject, find_all
+from sidecar.inject.objects import CONFIG_DIRECTORY, CONFIG_KEY, CONTAINER, MARKER
+from sidecar.inject.workload import HOOK, KubernetesObject, describe_object, find_all, same_namespace
 
 #: The label that the chart gives its ConfigMap.
 CONFIG_LABEL = "webhook-sidecar/config"
-KEY = "config.yaml"
 
 #: Namespace and name.
 Place = tuple[str | None, str]
@@ -45,14 +44,12 @@ def find_configs(text: str, file: str) -> FoundConfigs:
         if isinstance(labels, dict) and {CONFIG_LABEL, MARKER} & labels.keys():
             wanted[place] = None
     for namespace, name in wanted:
-        # Manifests may leave the namespace to kubectl in one object and name it in another.
-        there = [p for p in config_maps if p[1] == name and (p[0] == namespace or None in (p[0], namespace))]
-        shown = f"ConfigMap {f'{namespace}/' if namespace else ''}{name}"
+        there = [place for place in config_maps if place[1] == name and same_namespace(place[0], namespace)]
         if not there:
-            found.elsewhere.append(shown)
+            found.elsewhere.append(describe_object("ConfigMap", namespace, name))
             continue
         config_map = config_maps[there[0]]
-        config = config_map.value("data", KEY)
+        config = config_map.value("data", CONFIG_KEY)
         if config is None:
             found.without_key.append(str(config_map))
         else:

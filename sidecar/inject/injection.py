@@ -28,6 +28,7 @@ from sidecar.inject.workload import (
     RECORD,
     KubernetesObject,
     choose_workloads,
+    describe_object,
     find_all,
     port_of,
     ports_of,
@@ -35,7 +36,6 @@ from sidecar.inject.workload import (
     service_ports,
     services_of,
 )
-from sidecar.outcomes import Rejected
 
 
 class ObjectName(NamedTuple):
@@ -44,7 +44,7 @@ class ObjectName(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+        return describe_object(self.kind, self.namespace, self.name)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -239,10 +239,7 @@ class _Injection:
                 f"{probe} requests {path} through the sidecar: the configuration needs the route {{path: {path}, open: true}}"
             )
         else:
-            try:
-                route = self.config.routes.find(path.encode())
-            except Rejected:
-                route = None
+            route = self.config.routes.look_up(path.encode())
             if route is None or not route.open or "GET" not in route.methods:
                 raise ManifestError(
                     f"{self.options.config_file}: {probe} of {workload} requests {path}, which must go through the "

@@ -12,6 +12,8 @@ CONFIG_VOLUME = "webhook-sidecar-config"
 #: The beginning of the names of the Secrets' volumes.
 SECRET_VOLUME = "webhook-sidecar-secret-"  # noqa: S105 - a name
 CONFIG_DIRECTORY = "/etc/sidecar"
+#: The key of the ConfigMap, and so the name of the file.
+CONFIG_KEY = "config.yaml"
 #: Each Secret is mounted below it, never at it: the service account's mount point /run/secrets/kubernetes.io could not be
 #: created in a read-only volume.
 SECRETS_DIRECTORY = "/run/secrets"
@@ -76,7 +78,7 @@ def marker(workload: str) -> dict[str, str]:
 
 
 def config_map(metadata: dict[str, Any], config: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config.yaml": config}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CONFIG_KEY: config}}
 
 
 def network_policy(

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sidecar.config.settings import Config
-from sidecar.inject.workload import KubernetesObject
-from sidecar.outcomes import Rejected
+from sidecar.inject.workload import KubernetesObject, same_namespace
 from sidecar.routing.routes import Route
 
 #: Annotations with this word make a controller rewrite paths, for example nginx.ingress.kubernetes.io/rewrite-target.
@@ -45,11 +44,8 @@ def _judge(rule: _Rule, config: Config | None) -> str:
         return "by a pattern; paths that no route has become 404"
     routes = config.routes.routes
     if not rule.prefix:
-        try:
-            config.routes.find(rule.path.encode())
-        except Rejected:
-            return "but no route has this path, so it becomes 404"
-        return ""
+        taken = config.routes.look_up(rule.path.encode()) is not None
+        return "" if taken else "but no route has this path, so it becomes 404"
     below = rule.path.rstrip("/").encode() + b"/"
     if any(route.prefix and below.startswith(route.path) for route in routes):
         return ""
@@ -71,7 +67,7 @@ def _of_ingress(
     if isinstance(annotations, dict) and any(_REWRITES in key for key in annotations):
         return
     spec = _mapping(found.value("spec"))
-    if not _same_namespace(found.namespace, service):
+    if not same_namespace(found.namespace, service.namespace):
         return
     if _is_backend(_mapping(_mapping(spec.get("defaultBackend")).get("service")), service, ports):
         yield _Rule("/", True, True)
@@ -111,13 +107,9 @@ def _is_reference(
     return (
         backend.get("kind", "Service") == "Service"
         and backend.get("name") == service.name
-        and _same_namespace(backend.get("namespace") or found.namespace, service)
+        and same_namespace(backend.get("namespace") or found.namespace, service.namespace)
         and any(backend.get("port") == each.get("port") for each in ports)
     )
-
-
-def _same_namespace(namespace: str | None, service: KubernetesObject) -> bool:
-    return namespace is None or service.namespace is None or namespace == service.namespace
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -70,7 +70,12 @@ class KubernetesObject:
         return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else self.labels
 
     def __str__(self) -> str:
-        return f"{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+        return describe_object(self.kind, self.namespace, self.name)
+
+
+def describe_object(kind: str, namespace: str | None, name: str) -> str:
+    """An object in messages."""
+    return f"{kind} {f'{namespace}/' if namespace else ''}{name}"
 
 
 def find_all(documents: Sequence[Document]) -> list[KubernetesObject]:
@@ -149,16 +154,22 @@ def ports_of(workload: KubernetesObject, container: Steps) -> dict[int, str | No
     return found
 
 
+def same_namespace(one: str | None, other: str | None) -> bool:
+    """Whether it may be one namespace: manifests may leave it to kubectl in one object and name it in another."""
+    return one is None or other is None or one == other
+
+
 def services_of(workload: KubernetesObject, everything: Sequence[KubernetesObject]) -> list[KubernetesObject]:
     """The Services that select the workload's pods."""
     labels, namespace = workload.labels, workload.namespace
     found = []
     for each in everything:
         selector = each.value("spec", "selector")
-        if each.kind == "Service" and each.value("apiVersion") == "v1" and isinstance(selector, dict) and selector:
-            same = namespace is None or each.namespace is None or namespace == each.namespace
-            if same and all(labels.get(key) == str(value) for key, value in selector.items()):
-                found.append(each)
+        if each.kind != "Service" or each.value("apiVersion") != "v1" or not isinstance(selector, dict) or not selector:
+            continue
+        selected = all(labels.get(key) == str(value) for key, value in selector.items())
+        if selected and same_namespace(namespace, each.namespace):
+            found.append(each)
     return found
 
 
