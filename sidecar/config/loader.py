@@ -399,42 +399,41 @@ class _Builder:
         if scheme is not None and (problem := scheme_problem(scheme, len(route.sign.secret), public_url)):
             self.report.add((*at[:-1], "scheme"), f"{scheme.name or 'this scheme'} {problem}")
             return None
-        keys = []
         secrets: list[Secret] = []
         listed = isinstance(self.report.value_at(at), list)
         for index, ref in enumerate(route.sign.secret):
             here = (*at, index) if listed else at
             secret = self._resolve(here, ref)
-            if secret is not None and scheme is not None:
-                problem = key_problem(scheme, secret) if self.secrets.resolves else ""
-                if problem:
-                    self.report.add(here, f"the secret in {ref.where} {problem}")
-                else:
-                    secrets.append(secret)
+            if secret is None:
                 continue
-            try:
-                if secret is not None:
-                    keys.append(signing_key(secret) if self.secrets.resolves else b"")
-            except KeyFormError:
-                self.report.add(
-                    here,
-                    f"the secret in {ref.where} is not valid base64, with or without 'whsec_' before it; "
-                    'make one: echo "whsec_$(openssl rand -base64 32)"',
-                )
-        if scheme is not None:
-            return self._make_scheme_signer((*at[:-1], "scheme"), scheme, secrets, public_url)
-        return StandardSigner(keys) if keys else None
-
-    def _make_scheme_signer(
-        self, at: Path, scheme: Scheme, secrets: list[Secret], public_url: str
-    ) -> UpstreamSigner | None:
+            if problem := self._signing_problem(scheme, secret):
+                self.report.add(here, f"the secret in {ref.where} {problem}")
+            else:
+                secrets.append(secret)
         if not secrets:
             return None
+        if scheme is None:
+            return StandardSigner([signing_key(each) if self.secrets.resolves else b"" for each in secrets])
         try:
             return SchemeSigner(scheme, secrets, public_url, resolved=self.secrets.resolves)
         except SigningError as error:
-            self.report.add(at, f"{scheme.name or 'this scheme'} {error}")
+            self.report.add((*at[:-1], "scheme"), f"{scheme.name or 'this scheme'} {error}")
         return None
+
+    def _signing_problem(self, scheme: Scheme | None, secret: Secret) -> str:
+        """What is wrong with a secret of `sign:`; empty if nothing is."""
+        if not self.secrets.resolves:
+            return ""
+        if scheme is not None:
+            return key_problem(scheme, secret)
+        try:
+            signing_key(secret)
+        except KeyFormError:
+            return (
+                "is not valid base64, with or without 'whsec_' before it; "
+                'make one: echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return ""
 
     def _make_handshakes(
         self, at: Path, route: RouteSettings, verifier: Verifier | None, url: str

@@ -21,7 +21,7 @@ from sidecar.verify.claim import Claim
 from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import key_problem
 from sidecar.verify.tenants import TenantMatcher
-from sidecar.verify.verifier import Verified, Verifier
+from sidecar.verify.verifier import Verified
 
 
 class Decisions:
@@ -56,7 +56,7 @@ def with_secrets_of_tenant(decisions: Decisions) -> Route:
     ]
     if not usable:
         return route
-    return replace(route, verifier=Verifier(route.tenants.scheme, usable, route.verifier.public_url))
+    return replace(route, verifier=route.verifier.with_scheme(route.tenants.scheme, secrets=usable))
 
 
 def find_route(decisions: Decisions, routes: RouteTable) -> Rejected | None:

@@ -9,7 +9,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar.config.settings import Config
 from sidecar.delivery.authorize import Authorizer
@@ -17,6 +17,7 @@ from sidecar.delivery.body import Budget
 from sidecar.delivery.captures import Captures
 from sidecar.delivery.missing_key import RefreshableKeys
 from sidecar.delivery.proxy import Proxy
+from sidecar.delivery.recorder import Recorder
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.uvicorn_server import http_server
@@ -32,6 +33,8 @@ CLOSING_SECONDS = 0.5
 #: How long a thread that computes may keep the event loop waiting for the interpreter's lock; Python's default is 5 ms,
 #: and a delivery comes back to the loop several times.
 SWITCH_SECONDS = 0.0001
+
+P = TypeVar("P", bound=Proxy)
 
 
 class DataPlane:
@@ -61,15 +64,7 @@ class DataPlane:
         self.current = CurrentSnapshot(config, loop)
         self.replays = self._replay_store(config)
         self.refusals = RecentRejections()
-        self.proxy = Proxy(
-            self.current,
-            budget=self.budget,
-            metrics=metrics,
-            log=log,
-            rejections=self.refusals,
-            replays=self.replays,
-            keys=keys,
-        )
+        self.proxy = self._application(Proxy, metrics, keys)
         self.captures = Captures(metrics, loop, time.time)
         self.proxy.recorder.captures = self.captures
         if config.tracing is not None:
@@ -84,16 +79,7 @@ class DataPlane:
         self.authorizer: Authorizer | None = None
         self.servers = [self.server]
         if config.authorize is not None:
-            self.authorizer = Authorizer(
-                self.current,
-                budget=self.budget,
-                metrics=metrics,
-                log=log,
-                rejections=self.refusals,
-                replays=self.replays,
-                keys=keys,
-                recorder=self.proxy.recorder,
-            )
+            self.authorizer = self._application(Authorizer, metrics, keys, self.proxy.recorder)
             self.servers.append(http_server(self.authorizer, deadlines=self.deadlines, listener=self.listener))
         self.ended: asyncio.Task[None]
         self._watching: asyncio.Task[None] | None = None
@@ -149,6 +135,21 @@ class DataPlane:
             config.routes.routes, exemplars=config.tracing is not None, authorizes=config.authorize is not None
         )
         self.captures.configure(config.routes.routes)
+
+    def _application(
+        self, kind: type[P], metrics: Metrics, keys: RefreshableKeys | None, recorder: Recorder | None = None
+    ) -> P:
+        """The application of a listener."""
+        return kind(
+            self.current,
+            budget=self.budget,
+            metrics=metrics,
+            log=self.log,
+            rejections=self.refusals,
+            replays=self.replays,
+            keys=keys,
+            recorder=recorder,
+        )
 
     def _replay_store(self, config: Config) -> Store:
         if config.replay_store is None:

@@ -6,10 +6,13 @@ Nothing here does I/O. A verifier asks a `PublishedKeys` for documents that were
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sidecar.outcomes import Reason
 from sidecar.verify.document import parse_json
+
+#: The id of a key that the provider publishes, in logs and metrics. Key ids are the provider's, and no closed list.
+PUBLISHED: Final = "published"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,10 @@ from sidecar.verify.document import find_value
 from sidecar.verify.key_finder import MAX_PARSED, KeyFinder
 from sidecar.verify.kinds.kind import Pieces
 from sidecar.verify.places import Delivery
-from sidecar.verify.published import Document, KeyNeeded, KeySource, PublishedKeys
+from sidecar.verify.published import PUBLISHED, Document, KeyNeeded, KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.wrapped import unwrap
 
-#: The same word as in `verifier.py`.
-PUBLISHED: Final = "published"
 #: Seconds for which the last good certificate counts while it can't be fetched again.
 KEEP_CERTIFICATES: Final = 7 * 86400.0
 #: Characters of a certificate's URL.

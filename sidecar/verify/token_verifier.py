@@ -23,7 +23,7 @@ from sidecar.verify.key_finder import KeyFinder, agrees
 from sidecar.verify.keys import read_keys
 from sidecar.verify.message import PublicURL
 from sidecar.verify.places import Delivery
-from sidecar.verify.published import KeySource, PublishedKeys
+from sidecar.verify.published import PUBLISHED, KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.token import MAX_BODY_TOKEN, MAX_TOKEN, Token, TokenError, read_object, read_token
 from sidecar.verify.token_claims import (
@@ -36,8 +36,6 @@ from sidecar.verify.token_claims import (
     resolve_value,
 )
 
-#: The same word as in `verifier.py`, which imports this module.
-PUBLISHED: Final = "published"
 _EVERY: Final = ClaimSet()
 
 

@@ -30,13 +30,11 @@ from sidecar.verify.keys import read_keys
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
 from sidecar.verify.message import PublicURL, compose_plain, plain_parts
 from sidecar.verify.places import Delivery, clock_text, signed_header
-from sidecar.verify.published import KeySource, PublishedKeys
+from sidecar.verify.published import PUBLISHED, KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue
 from sidecar.verify.timestamp import age_of, describe_malformed
 
-#: The id of a key that the provider publishes, in logs and metrics. Key ids are the provider's, and no closed list.
-PUBLISHED: Final = "published"
 #: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
 #: Schemes on one route (`composite.py`). The same.

@@ -8,9 +8,9 @@ from sidecar.http1.head import RequestHead, make_head
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.composite import Combine, Composite
-from sidecar.verify.published import KeyNeeded
+from sidecar.verify.published import PUBLISHED, KeyNeeded
 from sidecar.verify.scheme import Scheme
-from sidecar.verify.verifier import PUBLISHED, Verified, Verifier
+from sidecar.verify.verifier import Verified, Verifier
 
 NAME = "google-pubsub"
 VECTOR: Vector = next(each for each in sender(NAME)["vectors"] if each["want"] == "valid")
