@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.verify.certificates import (
+    MAX_CERTIFICATES,
     CertificateError,
     check_chain,
     check_extension,
@@ -38,14 +39,17 @@ class ChainFinder:
             raise Rejected(Reason.SIGNATURE_MALFORMED, "the token's x5c is not a list of certificates")
         if self._place.length and len(x5c) != self._place.length:
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has not {self._place.length} certificates")
-        names = tuple(x5c[:-1])
-        known = self._known.get(names)
+        if len(x5c) > MAX_CERTIFICATES:  # each may cost a signature
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has more than {MAX_CERTIFICATES} certificates")
+        # With pinned roots the last of several certificates is never needed, and proves nothing.
+        chain = tuple(x5c[:-1] if len(x5c) > 1 else x5c)
+        known = self._known.get(chain)
         if known is None:
             try:
-                known = self._trust(x5c)
+                known = self._trust(chain)
             except CertificateError as error:
                 raise Rejected(Reason.KEY_UNKNOWN, str(error)) from None
-            self._known[names] = known
+            self._known[chain] = known
             while len(self._known) > MAX_CHAINS:
                 self._known.popitem(last=False)
         key, begin, end = known
@@ -53,13 +57,9 @@ class ChainFinder:
             raise Rejected(Reason.KEY_UNKNOWN, "a certificate of the token was not valid when it was signed")
         return key
 
-    def _trust(self, x5c: list[str]) -> tuple[Any, float, float]:
-        """Everything but the dates. Raises `CertificateError`.
-
-        With pinned roots the last certificate is never needed, and proves nothing.
-        """
-        wanted = x5c[:-1] if len(x5c) > 1 else x5c
-        leaf, *between = [read_der(_decode(each)) for each in wanted]
+    def _trust(self, sent: tuple[str, ...]) -> tuple[Any, float, float]:
+        """Everything but the dates. Raises `CertificateError`."""
+        leaf, *between = [read_der(_decode(each)) for each in sent]
         chain = check_chain(leaf, between, self._roots, None)
         for certificate, oid in zip(chain, self._place.extensions):
             check_extension(certificate, oid)
