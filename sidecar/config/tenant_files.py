@@ -4,7 +4,7 @@ Every pass looks at each file's state (a system call), and reads those that chan
 driver swaps as a whole (`..data`) are checked only after a swap. A file that was changed a moment ago may be half written,
 so it is left for the next pass.
 
-No name leads out of the directory: names are those of directory entries that match `TENANT`, and a symbolic link counts only
+No name leads out of the directory: names are those of directory entries that `is_name` accepts, and a symbolic link counts only
 if it ends in the directory.
 """
 
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from sidecar.config.secrets import MAX_SECRET_BYTES, without_newline
 from sidecar.secret import Secret
-from sidecar.verify.tenants import CURRENT, PREVIOUS, TENANT, Store, TenantSecrets
+from sidecar.verify.tenants import CURRENT, PREVIOUS, Store, TenantSecrets, is_name
 
 #: What stands for the tenant in a file's name and in a route's path.
 PLACE: Final = "{tenant}"
@@ -136,7 +136,7 @@ class TenantDirectory:
         if not plain.startswith(self._begin) or not plain.endswith(self._end):
             return ""
         tenant = plain[len(self._begin) : len(plain) - len(self._end)]
-        return tenant if TENANT.fullmatch(os.fsencode(tenant)) else ""
+        return tenant if is_name(os.fsencode(tenant)) else ""
 
     def _look(self, entry: "os.DirEntry[str]", tenant: str, root: str, known: _Known, settle: int) -> bool:
         """Brings `known` up to date. Returns False if it must be checked again even if nothing changes."""

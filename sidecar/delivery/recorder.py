@@ -65,11 +65,8 @@ class Recorder:
         record = delivery.record
         record.request_bytes = delivery.body.size
         _fill_in(record, delivery)
-        if delivery.tenant and delivery.verified is not None:
-            tenants = delivery.route.tenants
-            assert tenants is not None
-            secret_id = delivery.verified.secret_id
-            self.tenant_uses.note(delivery.route.name, tenants, delivery.tenant, secret_id, self._now())
+        if delivery.matcher is not None and delivery.matcher.rotates and delivery.verified is not None:
+            self.tenant_uses.note(delivery.route.name, delivery.tenant, delivery.verified.secret_id, self._now())
         if (
             delivery.record.route is not None
             and delivery.record.route.capture is not None

@@ -57,7 +57,8 @@ class FieldNames:
         "irregular",
         "listed",
         "lower",
-        "passed",
+        "passed_host",
+        "passed_target",
         "repeated",
         "sized",
     )
@@ -65,8 +66,9 @@ class FieldNames:
     def __init__(self, listed: tuple[bytes, ...]) -> None:
         self.as_request: Any = None  #: computed from them once, by delivery/upstream_head.py
         self.as_response: Any = None  #: computed from them once, by upstream.py
-        #: Target and Host of the last head that passed `check_head`.
-        self.passed: tuple[bytes, Sequence[bytes] | None] | None = None
+        #: Target and Host of the last head that passed `check_head`. Two, because tenants share a host and not a path.
+        self.passed_target: bytes | None = None
+        self.passed_host: bytes | None = None
         self.listed = listed  #: as spelled by the sender
         self.lower = tuple(map(bytes.lower, listed))
         self.repeated = len(set(self.lower)) < len(listed)
@@ -161,7 +163,7 @@ def _by_name(names: FieldNames, values: Sequence[bytes]) -> dict[bytes, tuple[by
     return {name: tuple(listed) for name, listed in lists.items()}
 
 
-def check_head(head: RequestHead, *, version: str) -> Rejected | None:
+def check_head(head: RequestHead, *, version: str) -> Rejected | None:  # noqa: PLR0912 - one straight line
     """Why a parsed head must be rejected, or None. Pure; the caller responds 400."""
     if version not in ("1.1", "1.0"):
         return _malformed(f"HTTP version {version[:8]!r} is not 1.0 or 1.1")
@@ -173,13 +175,14 @@ def check_head(head: RequestHead, *, version: str) -> Rejected | None:
     host = fields.get(b"host")
     if host is None and version == "1.1":
         return _malformed(NO_HOST)
-    if names.passed != (head.target, host):  # a provider sends the same ones every time
+    if names.passed_target != head.target:  # a provider sends the same one every time
         if not _TARGET.fullmatch(head.target):
             return _malformed("the request target is not a path of visible ASCII characters without '#'")
-        if host is not None and not _HOST.fullmatch(host[0]):
+        names.passed_target = head.target if len(head.target) <= _KEPT_BYTES else None
+    if host is not None and names.passed_host != host[0]:
+        if not _HOST.fullmatch(host[0]):
             return _malformed("the Host field is not a host and port")
-        kept = len(head.target) + len(host[0] if host else b"") <= _KEPT_BYTES
-        names.passed = (head.target, host) if kept else None
+        names.passed_host = host[0] if len(host[0]) <= _KEPT_BYTES else None
     if names.sized:
         length = fields[b"content-length"][0]
         if not length.isdigit() or len(length) > 18:

@@ -15,7 +15,7 @@ from sidecar.routing.receiver_headers import ReceiverHeaders
 from sidecar.secret import Secret
 from sidecar.verify.handshake import Handshakes
 from sidecar.verify.standard_webhooks import UpstreamSigner
-from sidecar.verify.tenants import PLACE, TENANT, Tenants
+from sidecar.verify.tenants import PLACE, Tenants, is_name
 from sidecar.verify.verifier import Verifier
 
 #: Parts that some receivers resolve or unescape to a different path than the one we matched (CVE-2021-29492 and similar):
@@ -295,7 +295,7 @@ def _same(one: bytes, other: bytes) -> bool:
         return True
     if PLACE not in (one, other):
         return False
-    return TENANT.fullmatch(other if one == PLACE else one) is not None
+    return is_name(other if one == PLACE else one)
 
 
 def foreign_secrets(routes: Sequence[Route], but: Route) -> list[tuple[str, Secret]]:

@@ -26,10 +26,8 @@ class TenantUses:
     def __init__(self) -> None:
         self._uses: dict[str, dict[str, TenantUse]] = {}
 
-    def note(self, route: str, tenants: Tenants, tenant: str, secret_id: str, now: float) -> None:
-        """A delivery of a tenant was verified."""
-        if not tenants.is_rotating(tenant):
-            return
+    def note(self, route: str, tenant: str, secret_id: str, now: float) -> None:
+        """A delivery of a tenant with two secrets was verified."""
         uses = self._uses.setdefault(route, {})
         use = uses.pop(tenant, None) or TenantUse(route, tenant)
         uses[tenant] = use._replace(previous_used=now) if secret_id == PREVIOUS else use._replace(current_used=now)

@@ -28,6 +28,7 @@ CASES = {
     "accepted": [],
     "accepted, Stripe": ["--stripe"],
     "accepted, replay: memory": ["--replay"],
+    "accepted, 10,000 tenants": ["--tenants"],
     "no signature": ["--unsigned"],
 }
 SHORT, LONG = 640, 3840

@@ -9,7 +9,7 @@ from sidecar.http1.head import make_head
 from sidecar.secret import Secret
 from sidecar.verify.keys import key_problem
 from sidecar.verify.sign import sign
-from sidecar.verify.tenants import Store, Tenants, TenantSecrets, decoy_secrets
+from sidecar.verify.tenants import Store, Tenants, TenantSecrets, decoy_secrets, is_name
 from sidecar.verify.verifier import Verifier
 
 GITHUB = load_preset("github")
@@ -77,8 +77,38 @@ def test_a_tenant_one_of_whose_secrets_is_not_in_the_form_verifies_with_the_othe
 def test_a_path_names_a_tenant_in_one_strict_segment(path: bytes, name: str) -> None:
     made = tenants({}, before=b"/hooks/", after=b"/github")
     assert made.takes(path) is bool(name)
+    assert made.nearly_takes(path) or not name
     if name:
         assert made.name(make_head("POST", path + b"?a=/b", [], None)) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        (b"/hooks/acme.corp/github", True),
+        (b"/hooks/a%2fb/github", True),
+        (b"/hooks/a/b/github", False),
+        (b"/hooks//github", False),
+        (b"/hooks/github", False),
+        (b"/other/acme/github", False),
+    ],
+)
+def test_a_path_is_like_a_tenants_if_it_has_one_segment_in_that_place(path: bytes, near: bool) -> None:
+    assert tenants({}, before=b"/hooks/", after=b"/github").nearly_takes(path) is near
+    assert not tenants({}, header=b"x-account").nearly_takes(path)
+
+
+def test_a_name_has_letters_digits_marks_and_a_bound() -> None:
+    taken = [bytes([byte]) for byte in range(256) if is_name(bytes([byte]))]
+    assert b"".join(taken) == b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+    assert [is_name(text) for text in (b"", b"a" * 64, b"a" * 65, b"a\n", b"_-", b"a\x00")] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
