@@ -218,7 +218,8 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
         explanation.skipped("verify", "verify: none; the address alone decides")
     if route.replay is not None:
         explanation.skipped("once", _once(decisions, route.replay))
-    if forwarding := describe_forwarding(route, head):
+    usual = subject.config.timeouts if subject.config is not None else None
+    if forwarding := describe_forwarding(route, head, usual):
         explanation.passed("forward", forwarding)
     return explanation
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 
 from sidecar.http1.head import RequestHead
+from sidecar.http1.upstream import Timeouts
 from sidecar.routing.routes import Route
 
 
-def describe_forwarding(route: Route, head: RequestHead) -> str:
-    """What changes for the receiver, on one line; empty if nothing does that the configuration asks for."""
-    said = [*_connection(route), *_headers(route, head)]
+def describe_forwarding(route: Route, head: RequestHead, usual: Timeouts | None = None) -> str:
+    """What changes for the receiver, on one line; empty if nothing does that the configuration asks for.
+
+    `usual` are the limits of all routes, of which a route may have its own.
+    """
+    said = [*_connection(route, usual), *_headers(route, head)]
     signer = route.upstream_signer
     if signer is not None:
         replaces = signer.replaces
@@ -19,13 +23,20 @@ def describe_forwarding(route: Route, head: RequestHead) -> str:
     return f"to {route.upstream}; {'; '.join(said)}" if said else ""
 
 
-def _connection(route: Route) -> list[str]:
+def _connection(route: Route, usual: Timeouts | None) -> list[str]:
     said = [f"Host {route.host.decode()} in place of the sender's"] if route.host else []
     pool = route.pool
     if pool is not None and pool.tls is not None:
         name = pool.tls.server_name or route.upstream.host
         ours = ", and gets ours" if pool.tls.presents_certificate else ""
         said.append(f"its certificate must be for {name}{ours}")
+    if pool is not None and pool.connections is not None:
+        said.append(f"at most {pool.connections} at a time from each process")
+    if pool is not None and usual is not None and pool.timeouts != usual:
+        own = pool.timeouts
+        said.append(
+            f"it has {own.connect:g} s to accept the connection, {own.response:g} s to begin its response, {own.total:g} s in all"
+        )
     return said
 
 

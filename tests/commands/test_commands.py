@@ -234,7 +234,13 @@ def test_explain_says_what_the_receiver_gets(run: Run, body: str, tmp_path: Path
             "path": "/hook",
             "verify": "github",
             "secrets": [{"id": "current", "env": "SECRET"}],
-            "upstream": {"url": "https://receiver:8443", "host": "receiver.internal", "tls": {"server_name": "a.test"}},
+            "upstream": {
+                "url": "https://receiver:8443",
+                "host": "receiver.internal",
+                "tls": {"server_name": "a.test"},
+                "connections": 20,
+            },
+            "timeouts": {"connect": "9s"},
             "headers": {
                 "set": {"Authorization": {"id": "token", "env": "OTHER"}, "X-Env": "prod"},
                 "remove": ["X-Internal-*"],
@@ -252,7 +258,8 @@ def test_explain_says_what_the_receiver_gets(run: Run, body: str, tmp_path: Path
     (line,) = [line for line in explained.out.splitlines() if line.startswith("+ forward")]
     assert line == (
         "+ forward    to https://receiver:8443; Host receiver.internal in place of the sender's; its certificate must be for "
-        "a.test; Authorization (secret token), X-Env set; the sender's X_Internal_A removed; signed for it as github; "
+        "a.test; at most 20 at a time from each process; it has 9 s to accept the connection, 30 s to begin its response, "
+        "60 s in all; Authorization (secret token), X-Env set; the sender's X_Internal_A removed; signed for it as github; "
         "the sender's X-Hub-Signature-256 removed, which that scheme reads"
     )
     plain = run("explain", "--config", str(config), capture(tmp_path, signed, body, "/plain"))
