@@ -70,6 +70,8 @@ def describe_disguise(value: bytes) -> str:
         return "begins with a byte order mark (EF BB BF), which is part of it; save it as UTF-8 without one"
     if len(value) > 2 and value[:1] in (b'"', b"'") and value[-1:] == value[:1]:
         return "is in quotes, which are part of it; store it without them"
+    if value != value.strip():
+        return "begins or ends with spaces or newlines; they are part of the secret"
     return ""
 
 
@@ -98,10 +100,6 @@ class SecretResolver:
             return None
         if problem := describe_disguise(value):
             self._report.warn(at, f"the secret in {ref.where} {problem}")
-        elif value != value.strip():
-            self._report.warn(
-                at, f"the secret in {ref.where} begins or ends with spaces or newlines; they are part of the secret"
-            )
         if len(value) < SHORT_SECRET:
             self._report.warn(
                 at,

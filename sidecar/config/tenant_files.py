@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.config.secrets import MAX_SECRET_BYTES, without_newline
+from sidecar.config.secrets import MAX_SECRET_BYTES, describe_disguise, without_newline
 from sidecar.secret import Secret
 from sidecar.verify.tenants import CURRENT, PREVIOUS, Store, TenantSecrets, is_name
 
@@ -42,7 +42,7 @@ class TenantFileSettings:
 
 
 class TenantFileProblem(NamedTuple):
-    """A file that can't be used."""
+    """A file that can't be used, or whose secret is hardly what was meant."""
 
     tenant: str
     file: str
@@ -67,6 +67,7 @@ class TenantDirectory:
         self.settings = settings
         self.store: Store = {}
         self.problems: dict[str, TenantFileProblem] = {}  #: by file name, as of the last pass
+        self.doubts: dict[str, TenantFileProblem] = {}  #: the same, of files that are used although
         self.unreadable = ""  #: why the directory can't be read
         self._now = now
         self._begin, self._end = settings.name.split(PLACE)
@@ -118,6 +119,7 @@ class TenantDirectory:
         for name in gone:
             del self._known[name]
             self.problems.pop(name, None)
+            self.doubts.pop(name, None)
             changed.add(self._tenant(name))
         self._swapped = swapped if settled else None
         for tenant in changed:
@@ -161,6 +163,10 @@ class TenantDirectory:
                 known.secret = None  # else it keeps its last good secret, as a configuration does
             return False
         self.problems.pop(entry.name, None)
+        if doubt := describe_disguise(content):
+            self.doubts[entry.name] = TenantFileProblem(tenant, f"{self.settings.dir}/{entry.name}", doubt)
+        else:
+            self.doubts.pop(entry.name, None)
         if known.secret is None or not known.secret.matches(content):
             known.secret = Secret(PREVIOUS if entry.name.endswith(PREVIOUS_END) else CURRENT, content)
         return age >= COARSE

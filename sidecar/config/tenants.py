@@ -10,7 +10,7 @@ from sidecar.verify.keys import key_problem
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.tenants import Tenants, decoy_secrets
 
-#: Unusable files of one directory that are warned of one by one.
+#: Files of one directory that are warned of one by one.
 MAX_WARNINGS: Final = 5
 
 
@@ -98,6 +98,11 @@ class TenantLoader:
             self._report.warn((*at, "dir"), f"the file {problem.file} {problem.problem}")
         if len(problems) > MAX_WARNINGS:
             self._report.warn((*at, "dir"), f"{len(problems) - MAX_WARNINGS} more files in {where} can't be used")
+        doubts = sorted(directory.doubts.values())
+        for doubt in doubts[:MAX_WARNINGS]:
+            self._report.warn((*at, "dir"), f"the secret in file:{doubt.file} {doubt.problem}")
+        if len(doubts) > MAX_WARNINGS:
+            self._report.warn((*at, "dir"), f"{len(doubts) - MAX_WARNINGS} more secrets in {where} are like these")
 
     def _warn_of_forms(self, at: Path, directory: TenantDirectory, scheme: Scheme) -> None:
         wrong = [

@@ -43,21 +43,22 @@ class TenantWatch:
                         self._log.event("tenant_watch_failed", Level.ERROR, what=type(bug).__name__)
 
     def _report(self, directory: TenantDirectory, log: Log) -> None:
-        """Logs problems that were not there in the last pass."""
+        """Logs problems and doubts that were not there in the last pass."""
         where = directory.settings.dir
         problems = list(directory.problems.values())
         if directory.unreadable:
             problems.append(
                 TenantFileProblem("", where, f"can't be read: {directory.unreadable}; what is known is kept")
             )
-        now = {(where, problem.file): problem.problem for problem in problems}
-        new = [problem for problem in problems if self._known.get((where, problem.file)) != problem.problem]
-        for problem in new[:MAX_LOGGED]:
-            detail = f"the file {problem.file} {problem.problem}"
-            log.event("tenant_secret_unusable", Level.WARNING, tenant=problem.tenant, detail=detail)
-        if len(new) > MAX_LOGGED:
-            detail = f"{len(new) - MAX_LOGGED} more files in {where}"
-            log.event("tenant_secret_unusable", Level.WARNING, tenant="", detail=detail)
+        doubts = list(directory.doubts.values())
+        for event, found in (("tenant_secret_unusable", problems), ("tenant_secret_doubtful", doubts)):
+            new = [each for each in found if self._known.get((where, each.file)) != each.problem]
+            for each in new[:MAX_LOGGED]:
+                log.event(event, Level.WARNING, tenant=each.tenant, detail=f"the file {each.file} {each.problem}")
+            if len(new) > MAX_LOGGED:
+                detail = f"{len(new) - MAX_LOGGED} more files in {where}"
+                log.event(event, Level.WARNING, tenant="", detail=detail)
+        now = {(where, each.file): each.problem for each in (*doubts, *problems)}
         self._known = {key: value for key, value in self._known.items() if key[0] != where} | now
 
 

@@ -134,7 +134,10 @@ class PathTable:
         return None
 
     def _explain_miss(self, path: bytes) -> str:
-        """Why no route takes a path: a wildcard route may be above it, and a rule keeps the path out."""
+        """The rule that keeps a path out of a route that is like it; empty if none does."""
+        for near in self._with_tenant:
+            if near.tenants is not None and near.tenants.nearly_takes(path):
+                return f"{near.pattern} is like this path, but a tenant's name has 1 to 64 letters, digits, - and _"
         for length in self._lengths:
             route = self._prefixes.get(path[:length])
             found = _AMBIGUOUS.search(path) if route is not None else None
@@ -143,7 +146,7 @@ class PathTable:
                     f"{route.pattern} is above this path, but takes none with {_describe(found[0])}, which receivers read "
                     "in different ways"
                 )
-        return "no route has this path"
+        return ""
 
 
 def _describe(text: bytes) -> str:
@@ -204,7 +207,7 @@ class RouteTable(PathTable):
         if route is None and self._prefixes:
             route = self._below_prefix(path)
         if route is None:
-            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path))
+            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path) or "no route has this path")
         return route
 
     def find_on(self, host: bytes, path: bytes) -> Route:
@@ -217,11 +220,15 @@ class RouteTable(PathTable):
             route = named.look_up(path)
         if route is not None:
             return route
+        why = self._explain_miss(path) or (named._explain_miss(path) if named is not None else "")
         for length in self._lengths_below:
             below = self._below.get(host[-length:]) if len(host) > length else None
-            if below is not None and (route := below.look_up(path)) is not None:
-                return route
-        raise Rejected(Reason.NO_ROUTE, "no route has this path on this host")
+            if below is not None:
+                route = below.look_up(path)
+                if route is not None:
+                    return route
+                why = why or below._explain_miss(path)
+        raise Rejected(Reason.NO_ROUTE, why or "no route has this path on this host")
 
 
 def host_name(head: RequestHead) -> bytes:

@@ -219,6 +219,31 @@ def test_a_file_that_turns_bad_keeps_its_last_secret_and_is_named(
     assert running.ask(delivery(craft, b"acme", ACME)).status == 200
 
 
+def test_what_an_editor_put_around_a_tenants_secret_is_warned_of_at_the_start_and_later(
+    start: Start, craft: type[Craft], tenants: Path
+) -> None:
+    (tenants / "quoted").write_text(f'"{ACME}"\n')
+    running = start(route(tenants))
+    warned = running.line(event="config_warning")["detail"]
+    assert f"the secret in file:{tenants}/quoted is in quotes, which are part of it" in warned
+    assert running.ask(delivery(craft, b"quoted", f'"{ACME}"')).status == 200  # used as it is
+    mark = running.mark()
+    (tenants / "acme").write_bytes(b"\xef\xbb\xbf" + ACME.encode())
+    said = running.line(mark, event="tenant_secret_doubtful", tenant="acme")["detail"]
+    assert f"{tenants}/acme begins with a byte order mark" in said
+    (tenants / "other").write_text(OTHER, "utf-16")
+    said = running.line(mark, event="tenant_secret_doubtful", tenant="other")["detail"]
+    assert "is UTF-16 text" in said
+
+
+def test_the_log_says_that_a_name_is_not_one(start: Start, craft: type[Craft], tenants: Path) -> None:
+    running = start(route(tenants))
+    mark = running.mark()
+    assert running.ask(delivery(craft, b"acme.corp", ACME)).status == 404
+    said = running.delivery(mark, reason="no_route")["detail"]
+    assert said == "/hooks/{tenant} is like this path, but a tenant's name has 1 to 64 letters, digits, - and _"
+
+
 def test_a_volume_that_kubernetes_swaps_as_a_whole_is_followed(
     start: Start, craft: type[Craft], tmp_path: Path
 ) -> None:

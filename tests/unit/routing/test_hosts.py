@@ -74,6 +74,25 @@ def test_another_host_is_as_unknown_as_another_path(make_route: Any, host: bytes
     assert rejected.value.reason is Reason.NO_ROUTE
 
 
+@pytest.mark.parametrize(
+    ("host", "path", "why"),
+    [
+        (b"c.example", b"/teams/a%2Fb", "/teams/* is above this path, but takes none with the escape %2F"),
+        (b"x.e.example", b"/e/a//b", "/e/* is above this path, but takes none with an empty segment"),
+        (b"d.example", b"/teams/a%2Fb", "no route has this path on this host"),
+        (b"x.e.example", b"/teams/a%2Fb", "no route has this path on this host"),
+        (b"unknown", b"/free/../a", "/free/* is above this path, but takes none with a dot segment"),
+    ],
+)
+def test_the_rule_that_keeps_a_path_out_is_named_on_its_host(
+    make_route: Any, host: bytes, path: bytes, why: str
+) -> None:
+    table = RouteTable(named(make_route, *TABLE, "*.e.example/e/*", "/free/*"))
+    with pytest.raises(Rejected) as rejected:
+        table.find_on(host, path)
+    assert rejected.value.detail.startswith(why)
+
+
 def test_a_path_without_a_host_finds_routes_of_any_host_only(make_route: Any) -> None:
     """A probe of the kubelet names the pod's address."""
     table = RouteTable(named(make_route, *TABLE))
