@@ -17,7 +17,6 @@ from sidecar.verify.kinds import Kind
 from sidecar.verify.kinds.basic import BASIC
 from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
-from sidecar.verify.kinds.jwt import JWT
 
 # Asserts in these explain themselves as those of tests do.
 pytest.register_assert_rewrite("client", "receiver", "sidecar_process")
@@ -41,7 +40,7 @@ def key_pair() -> Callable[..., KeyPair]:
 
 @functools.cache
 def _key_pair(kind: Kind, form: KeyForm, seed: int, algorithm: str = "") -> KeyPair:
-    if kind.read_private_key is not None and (kind is not JWT or form is KeyForm.PEM):
+    if kind.read_private_key is not None and (not kind.is_jws or form is KeyForm.PEM):
         return _public(kind, form, seed, algorithm)
     raw = hashlib.sha256(b"%d" % seed).hexdigest().encode()
     texts = {
@@ -63,8 +62,9 @@ def _public(kind: Kind, form: KeyForm, seed: int, algorithm: str) -> KeyPair:
             write = bytes.hex if form is KeyForm.HEX else lambda raw: base64.b64encode(raw).decode()
             pair = (private.private_bytes_raw(), private.public_key().public_bytes_raw())
             return write(pair[0]).encode(), write(pair[1]).encode()
-    elif kind is ECDSA or algorithm == "ES256":
-        private = ec.derive_private_key(1000 + seed, ec.SECP256R1())
+    elif kind is ECDSA or algorithm.startswith("ES"):
+        curves: dict[str, ec.EllipticCurve] = {"ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+        private = ec.derive_private_key(1000 + seed, curves.get(algorithm, ec.SECP256R1()))
     else:
         private = rsa.generate_private_key(65537, 2048)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -3,9 +3,25 @@
 import argparse
 import sys
 
+import yaml
+
 from sidecar import SHIPPED
 from sidecar.cli.arguments import describe_unknown_preset
-from sidecar.config.presets import load_preset, preset_names
+from sidecar.config.presets import is_derived, load_preset, preset_names
+from sidecar.config.presets import read_preset as load_values
+from sidecar.config.yaml_source import read_shipped
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as it is."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if text.count("\n") > 1 and not text.startswith("\n") else None
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +51,8 @@ def list_presets() -> str:
 
 
 def read_preset(name: str) -> str:
-    """The preset's file as it is: a scheme, to copy below `verify:`. Raises `KeyError` for an unknown name."""
-    if name not in preset_names():
-        raise KeyError(name)
+    """The preset as YAML: a scheme, to copy below `verify:`. Raises `KeyError` for an unknown name."""
+    values = read_shipped("presets", name, preset_names())
+    if is_derived(values):
+        return yaml.dump(load_values(name), Dumper=_Dumper, sort_keys=False, width=130, allow_unicode=True)
     return (SHIPPED / "presets" / f"{name}.yaml").read_text(encoding="utf-8")

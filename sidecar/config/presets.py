@@ -60,9 +60,29 @@ def load_preset(name: str) -> Scheme:
 
 @cache
 def read_preset(name: str) -> dict[str, Any]:
-    """The keys of the preset `name` as written: shared, never changed. Raises `KeyError` for an unknown name."""
+    """The keys of the preset `name`: shared, never changed. Raises `KeyError` for an unknown name.
+
+    A file with `preset: OTHER` is that preset with the changes in the file: a provider's sandbox differs in a few words.
+    """
     values: dict[str, Any] = read_shipped("presets", name, preset_names())
-    return values
+    if not is_derived(values):
+        return values
+    base = {key: value for key, value in read_preset(values["preset"]).items() if key != "aliases"}
+    return _derive(base, {key: value for key, value in values.items() if key != "preset"})
+
+
+def is_derived(values: Mapping[str, Any]) -> bool:
+    """Whether a preset's file holds changes of another preset."""
+    return "preset" in values
+
+
+def _derive(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: mappings key by key, everything else replaced."""
+    made = dict(base)
+    for key, value in changes.items():
+        below = made.get(key)
+        made[key] = _derive(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return made
 
 
 #: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.

@@ -18,6 +18,7 @@ from sidecar.verify.template import (
     HeaderValue,
     JsonValue,
     ListedHeaders,
+    ListedInHead,
     Part,
     Piece,
     describe_template,
@@ -109,7 +110,7 @@ def _check_clock(scheme: Scheme, parts: tuple[Part, ...]) -> None:
     clock = scheme.timestamp
     if TIMESTAMP in parts and (clock is None or clock.in_body):
         raise InvalidValueError("contains {timestamp}; add a `timestamp` section with its header or tag", "signed")
-    if clock is None:
+    if clock is None or clock.head:
         return
     if clock.field:
         bound = _binds_document(scheme, parts) or JsonValue(clock.field) in parts
@@ -119,7 +120,7 @@ def _check_clock(scheme: Scheme, parts: tuple[Part, ...]) -> None:
         place = f"{{body}} or {{form:{clock.form}}}"
     else:
         listed = bool(clock.header) and any(isinstance(part, ListedHeaders) for part in parts)
-        bound = TIMESTAMP in parts or listed
+        bound = TIMESTAMP in parts or listed or clock.header.lower() in _listed_in_head(scheme, parts)
         place = "{timestamp}"
     if not bound or scheme.signature.kind.bearer:
         raise InvalidValueError(
@@ -127,6 +128,13 @@ def _check_clock(scheme: Scheme, parts: tuple[Part, ...]) -> None:
         )
     if (clock.tag or clock.first) and (scheme.signature.list is None or scheme.signature.in_body):
         raise InvalidValueError("is an item of a list; add a `list` section to `signature`", "timestamp")
+
+
+def _listed_in_head(scheme: Scheme, parts: tuple[Part, ...]) -> set[str]:
+    """The headers, in lower case, that are signed because the head of the signature must list them."""
+    members = {part.member for part in parts if isinstance(part, ListedInHead)}
+    lists = scheme.token.head_lists if scheme.token is not None else ()
+    return {name.lower() for member, names in lists if member in members for name in names}
 
 
 def _binds_document(scheme: Scheme, parts: tuple[Part, ...]) -> bool:

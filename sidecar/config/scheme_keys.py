@@ -34,6 +34,7 @@ from sidecar.config.token_keys import (
     Algorithms,
     Claims,
     Expiry,
+    HeadMembers,
     Names,
     Skew,
 )
@@ -166,7 +167,8 @@ SIGNATURE = Section(
         ),
         "key_id": Key(
             HeaderName(),
-            "the header that names the key, where a secret is ID:KEY; a secret without an ID fits every name",
+            "the header that names the key: a published one, or a secret of the form ID:KEY; a secret without an ID fits every "
+            "name",
             ["X-Acme-Key-Id"],
         ),
         "body": Key(OnlyTrue(), "instead of header: true if the body is the token, for `kind: jwt`", [True]),
@@ -178,7 +180,9 @@ SIGNATURE = Section(
         "most": Key(Count(16), "of each: the most tokens of the list"),
         "algorithm_by": Key(ALGORITHM_BY, "instead of algorithm: a value of the body's JSON that chooses it"),
         "wrapped": Key(WRAPPED, "the header is base64 of a JSON object that holds the signature and the key's id"),
-        "algorithms": Key(Algorithms(), "the algorithms that a token may have, for `kind: jwt`", [["RS256"]]),
+        "algorithms": Key(
+            Algorithms(), "the algorithms that a token may have, for `kind: jwt` and `kind: jws`", [["RS256"]]
+        ),
     },
     one_of=("header", "field", "form", "query", "path", "body", "each"),
     example="{header: X-Signature}",
@@ -203,11 +207,12 @@ TIMESTAMP_SECTION = Section(
         ),
         "form": Key(FieldName(), "instead of header: the field of the form in the body", ["timestamp"]),
         "claim": Key(NonEmpty(), "instead of header: the claim of the token, for `kind: jwt`", ["iat"]),
+        "head": Key(NonEmpty(), "instead of header: the member of the signature's head, for `kind: jws`", ["ts"]),
         "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
         "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
         "future": Key(Duration(), "how far it may be ahead of our clock; default: the tolerance", ["5m"]),
     },
-    one_of=("header", "tag", "first", "field", "form", "claim"),
+    one_of=("header", "tag", "first", "field", "form", "claim", "head"),
     example="{header: X-Timestamp}",
 )
 
@@ -346,6 +351,11 @@ SCHEME = Section(
         ),
         "keys": Key(KEYS, "where the provider publishes its keys; default: the route's secrets"),
         "claims": Key(Claims(), "what the claims of a token must be", [{"iss": "https://acme.example"}]),
+        "head": Key(
+            HeadMembers(),
+            "members that the head of a token must have, and what each must be or list",
+            [{"tl_version": "2"}],
+        ),
         "expiry": Key(
             Expiry(), "required: a token must have exp; otherwise it counts where it is present", ["required"]
         ),

@@ -6,19 +6,20 @@ from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.token_keys import make_token_rules
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import Scheme, SignatureField
+from sidecar.verify.template import ListedInHead
 
 #: Keys that are not fields of `Scheme`: what they say becomes another one's.
-NOT_FIELDS = frozenset({"binds_body", "claims", "expiry", "skew", "covers"})
+NOT_FIELDS = frozenset({"binds_body", "claims", "expiry", "skew", "covers", "head"})
 
 
 def default_key(signature: SignatureField) -> KeyForm:
-    public = signature.kind.claims and not signature.algorithms[0].startswith("HS")
+    public = signature.kind.is_jws and not signature.algorithms[0].startswith("HS")
     return KeyForm.PEM if public else signature.kind.key_forms[0]
 
 
 def make_token(given: dict[str, Any]) -> dict[str, Any]:
     signature: SignatureField = given["signature"]
-    if not signature.kind.claims:
+    if not signature.kind.is_jws:
         return {}
     try:
         return {"token": make_token_rules(given, signature.algorithms)}
@@ -27,19 +28,45 @@ def make_token(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_token(scheme: Scheme, given: dict[str, Any]) -> None:
-    signature = scheme.signature
-    if not signature.kind.claims:
-        for key in ("claims", "expiry", "skew", "covers"):
-            if key in given:
-                raise InvalidValueError("can only be used with `kind: jwt`; remove it", key)
-        if scheme.delivery_claim:
-            raise InvalidValueError("is a claim, which only `kind: jwt` has; use `header`", "delivery_id")
-        if scheme.timestamp is not None and scheme.timestamp.claim:
-            raise InvalidValueError("is a claim, which only `kind: jwt` has; use `header`", "timestamp")
-        return
-    if scheme.timestamp is not None and not scheme.timestamp.claim:
+    """What goes with a token of the scheme's kind, and what doesn't. Raises `InvalidValueError`."""
+    kind, clock = scheme.signature.kind, scheme.timestamp
+    if kind.claims and clock is not None and not clock.claim:
         raise InvalidValueError("is not part of the token; use `claim`", "timestamp")
-    shared = [name.startswith("HS") for name in signature.algorithms]
+    if not kind.claims:
+        _check_without_claims(scheme, given)
+    if not kind.detached:
+        _check_not_detached(scheme, given)
+    if kind.is_jws:
+        _check_algorithms(scheme)
+    elif scheme.keys is not None and scheme.keys.configured:
+        raise InvalidValueError(
+            "can only be used with tokens, which name their key; use `key_id` of `signature`", "keys", "configured"
+        )
+    elif "head" in given:
+        raise InvalidValueError("can only be used with `kind: jws` or `kind: jwt`; remove it", "head")
+
+
+def _check_without_claims(scheme: Scheme, given: dict[str, Any]) -> None:
+    for key in ("claims", "expiry", "skew", "covers"):
+        if key in given:
+            raise InvalidValueError("can only be used with `kind: jwt`; remove it", key)
+    if scheme.delivery_claim:
+        raise InvalidValueError("is a claim, which only `kind: jwt` has; use `header`", "delivery_id")
+    if scheme.timestamp is not None and scheme.timestamp.claim:
+        raise InvalidValueError("is a claim, which only `kind: jwt` has; use `header`", "timestamp")
+
+
+def _check_not_detached(scheme: Scheme, given: dict[str, Any]) -> None:
+    if scheme.timestamp is not None and scheme.timestamp.head:
+        raise InvalidValueError("is in the head, which only `kind: jws` has; use `header`", "timestamp")
+    if any(isinstance(part, ListedInHead) for part in scheme.places):
+        raise InvalidValueError("has {listed:MEMBER}, which only `kind: jws` has; remove it", "signed")
+    if "b64" in given.get("head", {}):
+        raise InvalidValueError("can only be used with `kind: jws`; remove it", "head", "b64")
+
+
+def _check_algorithms(scheme: Scheme) -> None:
+    shared = [name.startswith("HS") for name in scheme.signature.algorithms]
     if any(shared) and not all(shared):
         raise InvalidValueError(
             "mix HS, whose key is a secret, with algorithms of public keys: a public key could be taken for a secret; "
@@ -49,6 +76,9 @@ def check_token(scheme: Scheme, given: dict[str, Any]) -> None:
         )
     if any(shared) and (scheme.keys is not None or _has_choice_of_keys(scheme)):
         raise InvalidValueError("can't be used with HS algorithms, whose key is a secret; remove it", "keys")
+    if any(shared) is (scheme.key is KeyForm.PEM):
+        why = "HS algorithms have no public key" if any(shared) else "only HS algorithms have a shared secret"
+        raise InvalidValueError(f"{scheme.key} can't be used, because {why}; remove it", "key")
 
 
 def _has_choice_of_keys(scheme: Scheme) -> bool:
@@ -70,10 +100,13 @@ def check_token_binding(scheme: Scheme, *, claims_to_bind: bool) -> None:
 
 def check_token_field(signature: SignatureField) -> None:
     """Keys of `signature:` that go with a token, and those that don't. Raises `InvalidValueError`."""
-    if signature.kind.claims:
-        for key in ("algorithm", "encoding", "also", "list", "repeated"):
+    if signature.kind.is_jws:
+        for key in ("algorithm", "encoding", "also", "list", "repeated", "prehash", "key_id"):
             if getattr(signature, key) != getattr(SignatureField(), key):
-                raise InvalidValueError("can't be used with `kind: jwt`; remove it", key)
+                raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; remove it", key)
+        place = next((key for key in ("field", "form", "body", "each") if getattr(signature, key)), "")
+        if signature.kind.detached and place:
+            raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; use `header`", place)
         if not signature.algorithms:
             raise InvalidValueError("needs `algorithms`, the closed list of what a token may be signed with: [RS256]")
     else:

@@ -167,6 +167,51 @@ class Names(NamedValues[str]):
         return super().json_schema() | {"additionalProperties": NonEmpty().json_schema()}
 
 
+#: What a member of a head must be, where that is more than a value.
+LISTING: Section[tuple[str, ...]] = Section(
+    None,
+    {
+        "lists": Key(
+            Items(HeaderName()),
+            "names that the text must list, separated by commas",
+            [["X-Acme-Timestamp"]],
+            required=True,
+        )
+    },
+    make=lambda given: given["lists"],
+)
+
+
+class HeadMembers(ValueType[Mapping[str, Any]]):
+    """Members of a token's head, with the value of each, or with names that it must list."""
+
+    title = "members and values"
+
+    def read(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidValueError("must be a mapping of members to values, for example {tl_version: '2'}")
+        return dict(zip(value, read_each(value.items(), self._read_one), strict=True))
+
+    def _read_one(self, name: str, value: Any) -> Any:
+        if name in ("alg", "crit"):
+            raise InvalidValueError("is checked by the kind of signature; remove it")
+        if name == "b64" and value is not False:
+            raise InvalidValueError("can only be false; remove it, if the message is signed in base64url")
+        return LISTING.read(value) if isinstance(value, Mapping) else read_present(Scalar(), value)
+
+    def json_schema(self) -> JSONSchema:
+        member = {"anyOf": [Scalar().json_schema(), LISTING.json_schema()]}
+        names = {"not": {"enum": ["alg", "crit"]}}
+        return {
+            "title": self.title,
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": names,
+            "patternProperties": {"^b64$": {"const": False, "description": "the message is signed as it is"}},
+            "additionalProperties": member,
+        }
+
+
 def read_value(value: Literal) -> RuleValue:
     """A literal, or the place that it names. Raises `InvalidValueError`."""
     if not isinstance(value, str) or not ("{" in value or "}" in value):
@@ -214,12 +259,15 @@ def make_token_rules(given: Mapping[str, Any], algorithms: tuple[str, ...]) -> T
     sets = tuple(_make_set(each, is_choice=len(claims) > 1) for each in claims)
     same = {"skew": given["skew"]} if "skew" in given else {}
     covers = given.get("covers", {})
+    head = given.get("head", {})
     return TokenRules(
         algorithms=algorithms,
         claims=sets,
         expiry=given.get("expiry") == "required",
         covers_json=covers.get("json", ""),
         covers_claim=covers.get("claim", ""),
+        head=tuple((name, value) for name, value in head.items() if not isinstance(value, tuple)),
+        head_lists=tuple((name, value) for name, value in head.items() if isinstance(value, tuple)),
         **same,
     )
 
@@ -389,7 +437,6 @@ KEYS: Section[KeyPlace] = Section(
             [{"key_id": "{id}"}],
         ),
         "dead": Key(NonEmpty(), "of each: the member of the key that is null while it is valid", ["retired"]),
-        "id_header": Key(HeaderName(), "the header that holds the key id", ["X-Acme-Key-Id"]),
         "without_id": Key(OnlyTrue(), "true: deliveries without a key id are tried with every key", [True]),
         "fits": Key(Names(), "members of the key that must agree with the delivery", [{"issuer": "{claim:iss}"}]),
         "keep": Key(Duration(), "how long the last document counts while it can't be fetched; default: a day", ["24h"]),

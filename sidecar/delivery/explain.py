@@ -253,7 +253,7 @@ def _verify(explanation: Explanation, decisions: decide.Decisions, body: bytes) 
 
 def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
     """What the first token holds, and which key it names. Never its signature."""
-    if not verifier.scheme.signature.kind.claims:
+    if not verifier.scheme.signature.kind.is_jws:
         return
     parts = read_parts(verifier, capture.head, capture.body)
     if parts is None:
@@ -262,8 +262,9 @@ def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier
     explanation.token = {"header": head, "claims": claims}
     listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in head.items())
     explanation.passed("token", f"header: {listed}")
-    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in claims.items())
-    explanation.passed("claims", listed)
+    if verifier.scheme.signature.kind.claims:
+        listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in claims.items())
+        explanation.passed("claims", listed)
 
 
 def _shown_claim(name: str, value: Any) -> Any:

@@ -31,7 +31,7 @@ from sidecar.diagnosis.other_secrets import (
     without_base64_of_line,
     without_extra_text,
 )
-from sidecar.diagnosis.token import diagnose_token
+from sidecar.diagnosis.token import diagnose_head, diagnose_token
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
@@ -135,7 +135,7 @@ def diagnose(
     if reason in _TIMESTAMPS:
         return _diagnose_timestamp(verifier.scheme, head, body, now, effort)
     if reason is Reason.SIGNATURE_MALFORMED:
-        return _diagnose_form(verifier.scheme, head, check)
+        return _diagnose_malformed(verifier, head, check)
     if verifier.reads_body and (len(body) > effort.document or body.count(b"&") >= effort.fields):
         return Finding(Hint.UNKNOWN)  # each try would parse it
     hashed = 0
@@ -219,6 +219,11 @@ def _is_near(unit: Unit, text: bytes, now: float) -> bool:
     return seconds is not None and abs(now - seconds) < _DECADE
 
 
+def _diagnose_malformed(verifier: Verifier, head: RequestHead, check: Check) -> Finding | None:
+    found = diagnose_head(verifier, head) if verifier.scheme.signature.kind.detached else None
+    return Finding(*found) if found is not None else _diagnose_form(verifier.scheme, head, check)
+
+
 def _diagnose_form(scheme: Scheme, head: RequestHead, check: Check) -> Finding | None:
     """The option with which the signature would be well-formed."""
     field = scheme.signature
@@ -247,7 +252,7 @@ def _forms(field: SignatureField) -> Iterator[tuple[Hint, str, SignatureField]]:
     # The signature is right, but what the scheme expects before it is missing.
     if tagged:
         yield Hint.PREFIX_MISSING, f"without {_before(field)!r} before it", bare
-    if field.kind.bearer or field.kind.claims:
+    if field.kind.bearer or field.kind.is_jws:
         return
     for encoding in encodings:
         yield Hint.WRONG_ENCODING, _describe_encoding(encoding, field), replace(field, encoding=encoding)

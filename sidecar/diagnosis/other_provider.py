@@ -5,6 +5,7 @@ diagnoses of a second away from mismatches, and hold its record back. So no tabl
 loaded or kept up to date: only presets whose file contains the name of one of the request's headers are read.
 """
 
+import re
 from functools import cache
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ _GENERIC = frozenset({
     "signatures", "token", "verification", "webhook", "webhooks", "x",
 })
 # fmt: on
+#: The first line of a preset that is another one with changes.
+_CHANGED = re.compile(rb"preset: ([a-z0-9-]+)\n")
 
 
 class Lookalike(NamedTuple):
@@ -61,7 +64,14 @@ def _presets_that_mention(name: bytes) -> list[Scheme]:
 @cache
 def _preset_texts() -> tuple[tuple[str, bytes], ...]:
     """The files of all presets, in lower case: 0.2 MB, read once in a few milliseconds. Parsing all would take a second."""
-    return tuple((name, (SHIPPED / "presets" / f"{name}.yaml").read_bytes().lower()) for name in preset_names())
+    return tuple((name, _text(name)) for name in preset_names())
+
+
+def _text(name: str) -> bytes:
+    """A preset's file, and that of the preset that it changes."""
+    text = (SHIPPED / "presets" / f"{name}.yaml").read_bytes().lower()
+    changed = _CHANGED.match(text)
+    return text + _text(changed[1].decode()) if changed is not None else text
 
 
 def _signature_headers(preset: Scheme) -> dict[bytes, str]:

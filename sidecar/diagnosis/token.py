@@ -26,6 +26,7 @@ from sidecar.diagnosis.other_secrets import (
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Hint, Reason, Rejected
 from sidecar.secret import Secret
+from sidecar.verify.claim import SignatureReader
 from sidecar.verify.claim_rules import ComputedPlace
 from sidecar.verify.keys import KeyForm, key_problem
 from sidecar.verify.places import Delivery
@@ -77,11 +78,29 @@ def diagnose_token(
     return TokenFinding(Hint.UNKNOWN) if reason is Reason.SIGNATURE_MISMATCH else None
 
 
+def diagnose_head(verifier: Verifier, head: RequestHead) -> TokenFinding | None:
+    """Whether the head of a detached token explains why it is malformed: the algorithm, or another environment's address."""
+    parts = read_parts(verifier, head, b"")
+    rules = verifier.scheme.token
+    if parts is None or rules is None:
+        return None
+    for name, expected in rules.head:
+        sent = parts[0].get(name)
+        if isinstance(sent, str) and isinstance(expected, str) and sent != expected and expected.startswith("https://"):
+            return TokenFinding(Hint.WRONG_ISSUER, f"the signature's {name} is another one than the scheme's")
+    return _diagnose_algorithm(verifier.scheme, parts[0])
+
+
 def read_parts(verifier: Verifier, head: RequestHead, body: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The head and the claims of the first token of a request, unverified; None if there is none that can be read."""
+    """The head and the claims of the first token of a request, unverified; None if there is none that can be read.
+
+    A detached token has no claims.
+    """
     from sidecar.verify.token import MAX_BODY_TOKEN, TokenError, read_object, read_token  # noqa: PLC0415
 
     try:
+        if verifier.scheme.signature.kind.detached:
+            return read_token(SignatureReader(verifier.scheme).read_head(head)[0][0], b"").head, {}
         claim = verifier.read_claim(head, None)
         texts = verifier.token_texts(claim, Delivery(head, [body], b"", b"", verifier.scheme.form_field))
         token = read_token(texts[0], most=MAX_BODY_TOKEN)

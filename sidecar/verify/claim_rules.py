@@ -93,7 +93,6 @@ class KeyPlace:
     at: str = ""  #: of each: the place of the key in the JSON document
     post: tuple[tuple[str, str], ...] = ()  #: of each: members of the JSON that asks for the key; {id}, {secret}
     dead: str = ""  #: of each: a member of the key that says that it is dead, unless it is null
-    id_header: str = ""  #: the header with the key's id, if the token has none
     without_id: bool = False  #: every key may match
     fits: tuple[tuple[str, RuleValue], ...] = ()  #: members of the key that must agree with the delivery
     keep: float | None = None  #: seconds for which the last good document counts; None: a day, a week for certificates
@@ -118,7 +117,7 @@ class TokenRules:
     skew: float = 60.0  #: seconds, for exp, nbf and iat
     covers_json: str = ""  #: every value here must be the claim `covers_claim` of one of the tokens
     covers_claim: str = ""
-    head: tuple[tuple[str, str], ...] = ()  #: members of the head that must have this value
+    head: tuple[tuple[str, Literal], ...] = ()  #: members of the head that must have this value
     head_lists: tuple[tuple[str, tuple[str, ...]], ...] = ()  #: members of the head that must list these names
 
     @property

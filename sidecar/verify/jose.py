@@ -5,7 +5,7 @@ fits its kind, its curve and its own `alg`, and with no other.
 """
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from sidecar.verify.algorithms import Algorithm, hash_pieces
 from sidecar.verify.token import TokenError, decode_base64url
 
 #: Bits of an RSA key: shorter ones are broken, longer ones cost milliseconds.
@@ -60,38 +61,67 @@ class PublishedKey:
         return self.valid is None or now is None or self.valid[0] <= now <= self.valid[1]
 
 
-def verify_hmac(algorithm: str, secret: bytes, signature: bytes, signed: bytes) -> bool:
-    """HS256, HS384, HS512."""
-    return hmac.compare_digest(hmac.digest(secret, signed, "sha" + algorithm[2:]), signature)
+def verify_hmac(algorithm: str, secret: bytes, signature: bytes, signed: Sequence[bytes]) -> bool:
+    """HS256, HS384, HS512, over a message in pieces."""
+    return hmac.compare_digest(make_hmac(algorithm, secret, signed), signature)
 
 
-def verify_signature(algorithm: str, key: Any, signature: bytes, signed: bytes) -> bool:
-    """Whether `signature` over `signed` is by the private half of `key`, which fits `algorithm`."""
+def make_hmac(algorithm: str, secret: bytes, signed: Sequence[bytes]) -> bytes:
+    """HS256, HS384, HS512, over a message in pieces."""
+    made = hmac.new(secret, digestmod="sha" + algorithm[2:])
+    for piece in signed:
+        made.update(piece)
+    return made.digest()
+
+
+def digest(algorithm: str, signed: Sequence[bytes]) -> bytes:
+    """What `verify_digest` needs of a message in pieces: made once for all keys. EdDSA needs the message itself."""
+    return b"".join(signed) if algorithm in EDDSA else hash_pieces(Algorithm("sha" + algorithm[2:]), signed)
+
+
+def verify_digest(algorithm: str, key: Any, signature: bytes, digested: bytes) -> bool:
+    """Whether `signature` over `digested` is by the private half of `key`, which fits `algorithm`."""
     try:
-        _VERIFY[algorithm](key, signature, signed)
+        _VERIFY[algorithm](key, signature, digested)
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
+def find_match(
+    algorithm: str, keys: Iterable[tuple[str, Any]], signature: bytes, signed: Sequence[bytes]
+) -> str | None:
+    """The id of the key that made `signature` over a message in pieces; None if none did. A key in bytes is a secret."""
+    digested: bytes | None = None
+    for key_id, key in keys:
+        if isinstance(key, bytes):
+            if algorithm.startswith("HS") and verify_hmac(algorithm, key, signature, signed):
+                return key_id
+        elif PublishedKey(key).fits(algorithm):
+            digested = digest(algorithm, signed) if digested is None else digested
+            if verify_digest(algorithm, key, signature, digested):
+                return key_id
+    return None
+
+
 def _pkcs1(hashed: Any) -> Callable[[Any, bytes, bytes], None]:
-    scheme = padding.PKCS1v15()
-    return lambda key, signature, signed: key.verify(signature, signed, scheme, hashed)
+    scheme, prehashed = padding.PKCS1v15(), Prehashed(hashed)
+    return lambda key, signature, digested: key.verify(signature, digested, scheme, prehashed)
 
 
 def _pss(hashed: Any) -> Callable[[Any, bytes, bytes], None]:
-    scheme = padding.PSS(padding.MGF1(hashed), padding.PSS.DIGEST_LENGTH)
-    return lambda key, signature, signed: key.verify(signature, signed, scheme, hashed)
+    scheme, prehashed = padding.PSS(padding.MGF1(hashed), padding.PSS.DIGEST_LENGTH), Prehashed(hashed)
+    return lambda key, signature, digested: key.verify(signature, digested, scheme, prehashed)
 
 
 def _ecdsa(size: int, hashed: Any) -> Callable[[Any, bytes, bytes], None]:
-    scheme = ec.ECDSA(hashed)
+    scheme = ec.ECDSA(Prehashed(hashed))
 
-    def verify(key: Any, signature: bytes, signed: bytes) -> None:
+    def verify(key: Any, signature: bytes, digested: bytes) -> None:
         if len(signature) != 2 * size:  # RFC 7518, 3.4: r and s of fixed length
             raise InvalidSignature
         r, s = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
-        key.verify(encode_dss_signature(r, s), signed, scheme)
+        key.verify(encode_dss_signature(r, s), digested, scheme)
 
     return verify
 
@@ -107,7 +137,7 @@ _VERIFY: Final[dict[str, Callable[[Any, bytes, bytes], None]]] = (
 def sign_token(algorithm: str, key: Any, signed: bytes) -> bytes:
     """The signature of a JWS: `key` is a private key of `cryptography`, or for HS256 and its like the secret."""
     if algorithm.startswith("HS"):
-        return hmac.digest(key, signed, "sha" + algorithm[2:])
+        return make_hmac(algorithm, key, [signed])
     if algorithm in EDDSA:
         return bytes(key.sign(signed))
     hashed = _HASHES[algorithm[2:]]
@@ -146,10 +176,10 @@ def _read_jwk_key(jwk: Mapping[str, Any]) -> Any:
     if kind == "EC":
         curve = _JWK_CURVES[jwk["crv"]]
         size = (curve.key_size + 7) // 8
-        point = b"\x04" + _octets(jwk["x"], size) + _octets(jwk["y"], size)
+        point = b"\x04" + _coordinate(jwk["x"], size) + _coordinate(jwk["y"], size)
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
     if kind == "OKP" and jwk["crv"] == "Ed25519":
-        return Ed25519PublicKey.from_public_bytes(_octets(jwk["x"], 32))
+        return Ed25519PublicKey.from_public_bytes(decode_base64url(jwk["x"].encode()))
     raise KeyError(kind)
 
 
@@ -157,11 +187,12 @@ def _number(text: str) -> int:
     return int.from_bytes(decode_base64url(text.encode()))
 
 
-def _octets(text: str, size: int) -> bytes:
+def _coordinate(text: str, size: int) -> bytes:
+    """A coordinate with its zeros: TrueLayer leaves those at the front out, which RFC 7518 (6.2.1.2) does not allow."""
     octets = decode_base64url(text.encode())
-    if len(octets) != size:
+    if len(octets) > size:
         raise TokenError("a coordinate of another length")
-    return octets
+    return octets.rjust(size, b"\0")
 
 
 def is_strong(key: Any) -> bool:

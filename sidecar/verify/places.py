@@ -8,7 +8,7 @@ import hashlib
 import re
 import zlib
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
@@ -24,6 +24,7 @@ from sidecar.verify.template import (
     HeaderValue,
     JsonValue,
     ListedHeaders,
+    ListedInHead,
     Part,
     Piece,
     QueryValue,
@@ -39,7 +40,19 @@ _HEADER_NAME: Final = re.compile(HEADER_NAME.pattern.encode())
 class Delivery:
     """The values that fill a template."""
 
-    __slots__ = ("_document", "_fields", "_form", "_query", "_twice", "body", "form_field", "head", "timestamp", "url")
+    __slots__ = (
+        "_document",
+        "_fields",
+        "_form",
+        "_query",
+        "_twice",
+        "body",
+        "form_field",
+        "head",
+        "jws_head",
+        "timestamp",
+        "url",
+    )
 
     def __init__(self, head: RequestHead, body: Sequence[bytes], timestamp: bytes, url: bytes, form_field: str) -> None:
         self.head = head
@@ -47,6 +60,7 @@ class Delivery:
         self.timestamp = timestamp
         self.url = url  #: empty without a public URL
         self.form_field = form_field
+        self.jws_head: Mapping[str, Any] = {}  #: of a detached token
         self._document: Any = _UNREAD
         self._form: bytes | None = None
         self._fields: Fields | None = None
@@ -138,6 +152,9 @@ def make_reader(part: Part) -> Reader:
     if isinstance(part, ListedHeaders):
         listing, must = part.name, part.must
         return lambda delivery: listed_headers(delivery.head, listing, must)
+    if isinstance(part, ListedInHead):
+        member = part.member
+        return lambda delivery: _listed_in_head(delivery, member)
     return PIECES[part]  # type: ignore[index]  # the rest is no place
 
 
@@ -206,6 +223,18 @@ def listed_headers(head: RequestHead, listing: bytes, must: Sequence[bytes] = ()
     return b";".join([b"%b:%b" % (name, signed_header(head, name)) for name in sorted(names)])
 
 
+def _listed_in_head(delivery: Delivery, member: str) -> bytes:
+    """A line for each header that the member names, in its order and spelling. Raises `Rejected`."""
+    listed = delivery.jws_head.get(member, "")
+    if not isinstance(listed, str) or not listed.isascii():
+        raise malformed(f"{member} in the signature's head is not a list of header names")
+    names = listed.encode().split(b",", MAX_LISTED) if listed else []
+    folded = [name.lower() for name in names]
+    if len(names) > MAX_LISTED or len(set(folded)) < len(names) or not all(map(_HEADER_NAME.fullmatch, names)):
+        raise malformed(f"{member} in the signature's head is not a list of up to {MAX_LISTED} header names, each once")
+    return b"".join([b"%b: %b\n" % (name, signed_header(delivery.head, name.lower())) for name in names])
+
+
 def signed_header(head: RequestHead, name: bytes) -> bytes:
     """The value of a signed header (lower-case name). Raises `Rejected` if it is absent or repeated."""
     values = head.values(name)
@@ -218,6 +247,12 @@ def _path_query(delivery: Delivery) -> bytes:
     if not delivery.url:
         return delivery.head.target
     return b"/" + delivery.url.partition(b"://")[2].partition(b"/")[2]
+
+
+def _path_query_other_slash(delivery: Delivery) -> bytes:
+    path, mark, query = _path_query(delivery).partition(b"?")
+    path = path[:-1] if path.endswith(b"/") else path + b"/"
+    return path + mark + query
 
 
 #: What JavaScript's encodeURI leaves as it is, besides letters and digits; encodeURIComponent escapes the second part too.
@@ -263,6 +298,7 @@ PIECES: Final[dict[Piece, Reader]] = {
     Piece.URL_WITHOUT_QUERY: lambda delivery: delivery.url.partition(b"?")[0],
     Piece.PATH_QUERY: _path_query,
     Piece.PATH_QUERY_ESCAPED: _path_query_escaped,
+    Piece.PATH_QUERY_OTHER_SLASH: _path_query_other_slash,
     Piece.QUERY_SORTED: lambda delivery: join_fields(delivery.query),
     Piece.HOST: lambda delivery: signed_header(delivery.head, b"host"),
     Piece.FORM_SORTED: lambda delivery: delivery.sorted_form,

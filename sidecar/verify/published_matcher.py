@@ -128,7 +128,7 @@ class PublishedMatcher:
         )
         self.finder = KeyFinder(place, name, published, secrets=secrets)
         self.sources = self.finder.sources
-        self._id_header = place.id_header.lower().encode()
+        self._id_header = scheme.signature.key_id.lower().encode()
 
     def for_delivery(self, delivery: Delivery, now: float | None) -> "DeliveryMatcher":
         return DeliveryMatcher(self, delivery, now)

@@ -126,7 +126,7 @@ class SignatureField:
     prefix: str = ""
     list: SignatureList | None = None
     prehash: Algorithm | None = None  #: the hash of the message is signed, as if it were the message
-    key_id: str = ""  #: the header that names the key, where a secret is `ID:KEY`
+    key_id: str = ""  #: the header that names the key: a published one, or of a secret `ID:KEY`
     body: bool = False  #: of a token: it is the whole body
     each: str = ""  #: of tokens: the place of their list in the body's JSON document
     most: int = 16  #: tokens of that list
@@ -173,6 +173,7 @@ class TimestampField:
     field: str = ""
     form: str = ""
     claim: str = ""  #: a claim of the token
+    head: str = ""  #: a member of the head of a detached token
     unit: Unit = Unit.SECONDS
     tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is accepted
     future: float | None = None  #: seconds that it may be ahead of our clock; None: the tolerance
@@ -187,8 +188,8 @@ class TimestampField:
         """For people."""
         if self.form:
             return f"form field {self.form}"
-        if self.claim:
-            return f"claim {self.claim}"
+        if self.claim or self.head:
+            return f"claim {self.claim}" if self.claim else f"{self.head} in the signature's head"
         if self.field:
             return f"body field {self.field}"
         return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")

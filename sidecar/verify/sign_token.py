@@ -2,23 +2,30 @@
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from sidecar.http1.head import make_head
 from sidecar.secret import Secret
 from sidecar.verify.claim_rules import ClaimPlace, ClaimRule, ClaimSet, JsonPlace, RuleValue
 from sidecar.verify.document import find_item, parse_json
-from sidecar.verify.jose import sign_token
-from sidecar.verify.keys import read_signing_key
+from sidecar.verify.jose import PublishedKey, sign_token
+from sidecar.verify.keys import KeyFormError, read_signing_key
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, Unit
 from sidecar.verify.sign import SIGNING_KEY_ID
+from sidecar.verify.timestamp import format_timestamp
 from sidecar.verify.token import encode_base64url
 from sidecar.verify.token_claims import ABSENT, find_claim, resolve_value
 
 #: Seconds for which a token that we sign is valid.
 LIFETIME: Final = 300
+
+
+class Forge(Protocol):
+    """From a signature to another one of the same form."""
+
+    def __call__(self, signature: bytes, *, text: bool) -> bytes: ...
 
 
 def sign_with_token(
@@ -41,7 +48,7 @@ def sign_with_token(
     if not algorithm.startswith("HS"):
         head["kid"] = SIGNING_KEY_ID
     signed = b"%b.%b" % (encode_base64url(_dump(head)), encode_base64url(_dump(payload)))
-    signature = sign_token(algorithm, read_signing_key(scheme, secret), signed)
+    signature = sign_token(algorithm, _signing_key(scheme, secret, algorithm), signed)
     token = b"%b.%b" % (signed, encode_base64url(signature))
     field = scheme.signature
     if field.body:
@@ -51,6 +58,42 @@ def sign_with_token(
         _put(document, field.field or field.each, token.decode() if field.field else [token.decode()])
         return "", _dump(document)
     return field.prefix + token.decode(), b"".join(delivery.body)
+
+
+def _signing_key(scheme: Scheme, secret: Secret, algorithm: str) -> Any:
+    """Raises `KeyFormError`."""
+    key = read_signing_key(scheme, secret)
+    if not isinstance(key, bytes) and not PublishedKey(key.public_key()).fits(algorithm):
+        raise KeyFormError(f"is not a private key for {algorithm}; give one of its kind and curve, in PEM")
+    return key
+
+
+def detached_head(scheme: Scheme, now: float) -> dict[str, Any]:
+    """The head of a detached token that is signed at `now` (unix seconds)."""
+    assert scheme.token is not None
+    head: dict[str, Any] = {"alg": scheme.signature.algorithms[0]}
+    if not head["alg"].startswith("HS"):
+        head["kid"] = SIGNING_KEY_ID
+    head |= dict(scheme.token.head) | ({"crit": ["b64"]} if "b64" in dict(scheme.token.head) else {})
+    head |= {name: ",".join(listed) for name, listed in scheme.token.head_lists}
+    clock = scheme.timestamp
+    if clock is not None and clock.head:
+        numeric = {Unit.SECONDS: int(now), Unit.MILLISECONDS: int(now * 1000)}
+        head[clock.head] = numeric.get(clock.unit) or format_timestamp(clock.unit, now)
+    return head
+
+
+def sign_detached(
+    scheme: Scheme, secret: Secret, head: Mapping[str, Any], message: Sequence[bytes], *, forge: Forge | None
+) -> str:
+    """A detached token over a message in pieces; `forge` makes another signature of it. Raises `KeyFormError`."""
+    first = encode_base64url(_dump(head))
+    text = b"".join(message)
+    signed = b"%b.%b" % (first, text if "b64" in head else encode_base64url(text))
+    signature = sign_token(head["alg"], _signing_key(scheme, secret, head["alg"]), signed)
+    if forge is not None:
+        signature = forge(signature, text=False)
+    return f"{first.decode()}..{encode_base64url(signature).decode()}"
 
 
 def _fill_body(scheme: Scheme, chosen: ClaimSet, delivery: Delivery, made_up: str) -> dict[str, Any] | None:

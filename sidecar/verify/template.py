@@ -22,6 +22,8 @@ class Piece(Enum):
     PATH_QUERY = "path_query"
     #: What JavaScript's encodeURI makes of the path and the query, the latter escaped by encodeURIComponent before.
     PATH_QUERY_ESCAPED = "path_query_escaped"
+    #: The path with a slash more at its end, or less, and the query.
+    PATH_QUERY_OTHER_SLASH = "path_query_other_slash"
     QUERY_SORTED = "query_sorted"  # the query's decoded parameters as name=value, sorted and joined by &
     HOST = "host"
     FORM_SORTED = (
@@ -106,6 +108,13 @@ class ListedHeaders:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedInHead:
+    """A placeholder for the headers that a member of a detached token's head names: a line `Name: value` for each."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """`[[...]]`: left out where one of its places is absent or empty."""
 
@@ -114,7 +123,7 @@ class Group:
 
 _PIECES = {piece.value: piece for piece in Piece}
 #: A placeholder that has a name or a path.
-NamedPlace = HeaderValue | JsonValue | QueryValue | FormValue | FormJoined | ListedHeaders
+NamedPlace = HeaderValue | JsonValue | QueryValue | FormValue | FormJoined | ListedHeaders | ListedInHead
 Part = bytes | Piece | NamedPlace | Group
 
 _TOKEN = re.compile(r"\{([^{}]*)\}|(\[\[)|(\]\])")
@@ -125,7 +134,9 @@ JSON_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\])?(\.[A-Za-z0-9_-]+(\[\])?)*")
 #: The name of a form's field or of a query parameter.
 FIELD_NAME = re.compile(r"[A-Za-z0-9._~\[\]-]+")
 _NAMES = ("id", "header:NAME", "json:PATH", "query:NAME", "query_lower:NAME", "form:NAME", "form_joined:WITHOUT,...")
-PLACEHOLDERS = ", ".join(f"{{{name}}}" for name in (*_PIECES, *_NAMES)) + " and {listed_headers:HEADER}"
+PLACEHOLDERS = (
+    ", ".join(f"{{{name}}}" for name in (*_PIECES, *_NAMES)) + ", {listed_headers:HEADER} and {listed:MEMBER}"
+)
 #: Optional groups of one template: each doubles the messages that it may make.
 MAX_GROUPS = 4
 
@@ -215,6 +226,8 @@ def _placeholder(name: str, delivery_id: str | None) -> Part:
         return FormValue(rest) if kind == "form" else QueryValue(rest, lower=kind == "query_lower")
     if kind == "form_joined" and all(map(FIELD_NAME.fullmatch, rest.split(","))):
         return FormJoined(tuple(rest.split(",")))
+    if kind == "listed" and FIELD_NAME.fullmatch(rest):
+        return ListedInHead(rest)
     raise TemplateError(f"has the unknown placeholder {{{name}}}; known are {PLACEHOLDERS}")
 
 
@@ -259,6 +272,8 @@ def _describe(part: Part, shown: Mapping[Piece, str]) -> str:
         return f"all form fields but {', '.join(part.without)}"
     if isinstance(part, ListedHeaders):
         return f"the headers that {part.name.decode()} lists"
+    if isinstance(part, ListedInHead):
+        return f"the headers that {part.member} in the signature's head lists"
     if isinstance(part, Group):
         return f"[if present: {describe_template(part.parts, shown)}]"
     return shown.get(part, part.value)

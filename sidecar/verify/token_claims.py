@@ -21,7 +21,7 @@ from sidecar.verify.claim_rules import (
     TokenRules,
 )
 from sidecar.verify.document import find_item
-from sidecar.verify.places import Delivery
+from sidecar.verify.places import MAX_LISTED, Delivery
 from sidecar.verify.scheme import TimestampField, Unit
 from sidecar.verify.timestamp import age_of, describe_malformed
 
@@ -40,6 +40,23 @@ def find_claim(payload: Any, path: str) -> Any:
             return ABSENT
         payload = payload[step]
     return payload
+
+
+def check_head(head: dict[str, Any], rules: TokenRules) -> str:
+    """The algorithm, which is one of the scheme's; the members that the scheme names are as it says. Raises `Rejected`."""
+    algorithm = head.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
+        raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's alg is not {' or '.join(rules.algorithms)}")
+    for name, expected in rules.head:
+        if not _equal(head.get(name), expected):
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's {name} is not {expected!r}")
+    for name, wanted in rules.head_lists:
+        listed = head.get(name)
+        given = listed.lower().split(",", MAX_LISTED) if isinstance(listed, str) else []
+        missing = [each for each in wanted if each.lower() not in given]
+        if missing:
+            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's {name} does not list {' and '.join(missing)}")
+    return algorithm
 
 
 def check_times(payload: dict[str, Any], rules: TokenRules, now: float | None) -> None:
@@ -69,10 +86,11 @@ def _time(payload: dict[str, Any], name: str) -> float | None:
 
 
 def age_of_claim(clock: TimestampField, payload: dict[str, Any], now: float | None) -> float | None:
-    """The age of the claim that is the scheme's signed time, in seconds. Raises `Rejected`."""
-    value = find_claim(payload, clock.claim)
+    """The age of the claim, or member of the head, that is the scheme's signed time, in seconds. Raises `Rejected`."""
+    name = clock.claim or clock.head
+    value = find_claim(payload, name)
     if value is ABSENT:
-        raise Rejected(Reason.TIMESTAMP_MISSING, f"the token has no {clock.claim}")
+        raise Rejected(Reason.TIMESTAMP_MISSING, f"the token has no {name}")
     numeric = clock.unit in (Unit.SECONDS, Unit.MILLISECONDS)
     if isinstance(value, bool) or not isinstance(value, (int | float) if numeric else str):
         raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_malformed(clock))

@@ -18,7 +18,7 @@ from sidecar.secret import Secret
 from sidecar.verify.chain_finder import ChainFinder
 from sidecar.verify.claim_rules import ClaimSet, KeyPlace, TokenRules
 from sidecar.verify.document import find_item, find_values
-from sidecar.verify.jose import PublishedKey, verify_hmac, verify_signature
+from sidecar.verify.jose import PublishedKey, find_match
 from sidecar.verify.key_finder import KeyFinder, agrees
 from sidecar.verify.keys import read_keys
 from sidecar.verify.message import PublicURL
@@ -30,6 +30,7 @@ from sidecar.verify.token_claims import (
     age_of_claim,
     body_sha256,
     check_claims,
+    check_head,
     check_times,
     choose,
     find_claim,
@@ -147,10 +148,7 @@ class TokenVerifier:
             payload = read_object(token.payload, "payload")
         except TokenError as error:
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token is {error}") from None
-        algorithm = token.head.get("alg")
-        if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
-            allowed = " or ".join(self._rules.algorithms)
-            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's alg is not {allowed}")
+        algorithm = check_head(token.head, self._rules)
         if "crit" in token.head or "b64" in token.head:
             raise Rejected(
                 Reason.SIGNATURE_MALFORMED, "the token's head has crit or b64, which nothing here understands"
@@ -187,16 +185,18 @@ class TokenVerifier:
         place = chosen.keys or self._scheme.keys
         if place is not None and place.x5c is not None:
             key = self._chains[id(place)].find(token.head.get("x5c"), self._signed_at(payload, now))
-            fits = PublishedKey(key).fits(algorithm)
-            return PUBLISHED if fits and verify_signature(algorithm, key, token.signature, token.signed) else None
+            return find_match(algorithm, [(PUBLISHED, key)], token.signature, [token.signed])
         if place is None or place.configured:
-            return self._verify_configured(token, algorithm, place)
+            keys = (
+                self._secrets if place is None else [each for each in self._secrets if each[0] == token.head.get("kid")]
+            )
+            return find_match(algorithm, keys, token.signature, [token.signed])
         for key in self._published(place, token, algorithm, now):
             for member, value in place.fits:
                 expected = resolve_value(value, payload, delivery)
                 if not isinstance(expected, str) or not agrees(key, member, expected):
                     raise Rejected(Reason.CLAIM_MISMATCH, f"the key that the token names is for another {member}")
-            if verify_signature(algorithm, key.key, token.signature, token.signed):
+            if find_match(algorithm, [(PUBLISHED, key.key)], token.signature, [token.signed]):
                 self._finders[id(place)].verified(token.head.get("kid"))
                 return PUBLISHED
         return None
@@ -208,20 +208,6 @@ class TokenVerifier:
 
     def _published(self, place: KeyPlace, token: Token, algorithm: str, now: float | None) -> list[PublishedKey]:
         return self._finders[id(place)].find(token.head.get("kid"), algorithm, now)
-
-    def _verify_configured(self, token: Token, algorithm: str, place: KeyPlace | None) -> str | None:
-        for secret_id, key in self._secrets:
-            if place is not None and token.head.get("kid") != secret_id:
-                continue
-            if isinstance(key, bytes):
-                matches = verify_hmac(algorithm, key, token.signature, token.signed)
-            else:
-                matches = PublishedKey(key).fits(algorithm) and verify_signature(
-                    algorithm, key, token.signature, token.signed
-                )
-            if matches:
-                return secret_id
-        return None
 
     def identity(self, texts: Sequence[bytes], body: Sequence[bytes], claim: str) -> list[bytes]:
         """What two copies of a verified delivery have in common, never a signature.

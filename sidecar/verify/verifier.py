@@ -74,6 +74,7 @@ class Verifier:
         "_clock_header",
         "_composer",
         "_delivery_id_header",
+        "_detached",
         "_id_bound",
         "_in_body",
         "_keyed",
@@ -129,7 +130,7 @@ class Verifier:
         self.schemes = 1  #: how many a route combines
         self.secrets = tuple(secrets)
         self._matcher: Matcher = MATCHES_NOTHING
-        keys = read_keys(scheme, self.secrets) if resolved and not field.kind.claims and not scheme.published else []
+        keys = read_keys(scheme, self.secrets) if resolved and not field.kind.is_jws and not scheme.published else []
         if keys:
             self._matcher = field.kind.make_matcher(field.algorithm, keys)
         self._reader = SignatureReader(scheme)
@@ -158,8 +159,14 @@ class Verifier:
                 scheme, self.secrets, public_url, url, published, resolved=resolved, keys_name=name
             )
             self.key_sources = self.tokens.sources
+        self._detached: Any = None
+        if field.kind.detached:
+            from sidecar.verify.detached import DetachedVerifier  # noqa: PLC0415 - as above
+
+            self._detached = DetachedVerifier(scheme, self.secrets, published, resolved=resolved, keys_name=name)
+            self.key_sources = self._detached.sources
         self._keys: Any = None
-        if scheme.published and not field.kind.claims:
+        if scheme.published and not field.kind.is_jws:
             from sidecar.verify.published_matcher import PublishedMatcher  # noqa: PLC0415 - as above
 
             self._keys = PublishedMatcher(scheme, self.secrets, published, name)
@@ -167,10 +174,11 @@ class Verifier:
         self._composer = Composer(scheme, url, body_limit)
         #: How often a body is hashed at most: for each secret, each spelling of the URL, and each message.
         self.passes = max(len(self.secrets), 1) * self._composer.passes
-        self._plain = () if field.kind.claims or scheme.published else plain_parts(scheme)
+        self._plain = () if field.kind.is_jws or scheme.published else plain_parts(scheme)
         self._only_body = self._plain == (BODY,)
         clock = scheme.timestamp
-        self._clock = clock if clock is not None and not clock.in_body and not clock.claim else None
+        in_token = clock is not None and bool(clock.claim or clock.head)
+        self._clock = clock if clock is not None and not clock.in_body and not in_token else None
         self._body_clock = clock if clock is not None and clock.in_body else None
         self._in_body = field.in_body
         #: Whether it parses the body, and does not only hash it.
@@ -249,8 +257,9 @@ class Verifier:
             signed_header(head, name)
         # (3)
         clock = self._clock
+        age: float | None = self._detached.check(signatures[0], now) if self._detached is not None else None
         if clock is None:
-            return Claim(signatures, b"", None, now)
+            return Claim(signatures, b"", age, now)
         if self._clock_header:
             stamps = head.values(self._clock_header)
         if not stamps or not stamps[0]:
@@ -313,7 +322,10 @@ class Verifier:
         elif self._plain:
             pieces = compose_plain(self._plain, claim.timestamp, body)
         else:
-            pieces = self._composer.message(self._composer.read(claim, head, body, url), message)
+            delivery = self._composer.read(claim, head, body, url)
+            if self._detached is not None:
+                delivery.jws_head = self._detached.read(claim.signatures[0]).head
+            pieces = self._composer.message(delivery, message)
         for piece in pieces:
             digest.update(piece)
         return digest.digest()
@@ -360,6 +372,8 @@ class Verifier:
         # (5), (6)
         if self._keys is not None:
             matcher = self._keys.for_delivery(delivery, claim.now)
+        elif self._detached is not None:
+            matcher = self._detached.for_delivery(claim.signatures, delivery, claim.now)
         keyed = bool(self._keyed)
         match = self._match_keyed(claim, delivery) if keyed else composer.match(claim, delivery, self._reader, matcher)
         if match is None:

@@ -83,6 +83,10 @@ def find(name: str, case: str) -> Vector:
         ("google-pubsub", "exp missing", "timestamp_missing", None),
         ("paypal", "webhook id of another webhook", "signature_mismatch", "wrong_setting"),
         ("amazon-sns", "version 1 signature relabelled 2", "signature_mismatch", "unknown"),
+        ("constant-contact", "alg HS256 keyed with the public key", "signature_malformed", "wrong_algorithm"),
+        ("constant-contact", "ts 5:01 ahead", "timestamp_in_future", None),
+        ("truelayer", "jku on a stranger's host", "signature_malformed", "wrong_issuer"),
+        ("truelayer", "body changed", "signature_mismatch", "unknown"),
     ],
 )
 def test_explain_names_the_mistake(

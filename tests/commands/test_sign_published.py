@@ -33,6 +33,18 @@ from sidecar.verify.sign import SIGNING_KEY_ID
             "https://api.turnkey.com/public/v1/discovery/webhooks/jwks",
             ed25519.Ed25519PrivateKey.generate(),
         ),
+        (
+            "truelayer",
+            [],
+            "https://webhooks.truelayer.com/.well-known/jwks",
+            ec.generate_private_key(ec.SECP521R1()),
+        ),
+        (
+            "constant-contact",
+            [],
+            "https://developer.constantcontact.com/.well-known/jwks.json",
+            rsa.generate_private_key(65537, 2048),
+        ),
     ],
 )
 def test_what_a_private_key_signs_verifies_with_the_public_half_and_no_other(
@@ -71,4 +83,5 @@ def type_of(key: object) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     """Another key of the same kind."""
     if isinstance(key, rsa.RSAPrivateKey):
         return rsa.generate_private_key(65537, 2048)
-    return ec.generate_private_key(ec.SECP256R1())
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return ec.generate_private_key(key.curve)

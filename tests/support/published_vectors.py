@@ -135,6 +135,8 @@ CONFIGURED: dict[str, Callable[[Settings, Settings], Any]] = {
     "fal": lambda it, _: {"preset": "fal", "user_id": "user-1"},
     "turnkey": lambda it, _: {"preset": "turnkey"},
     "ebay": lambda it, _: {"preset": "ebay"},
+    "constant-contact": lambda it, _: {"preset": "constant-contact"},
+    "truelayer": lambda it, _: {"preset": "truelayer"},
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
 from sidecar.verify.kinds.hash import HASH
 from sidecar.verify.kinds.hmac import HMAC
+from sidecar.verify.kinds.jws import JWS
 from sidecar.verify.kinds.jwt import JWT
 from sidecar.verify.kinds.kind import Kind
 from sidecar.verify.kinds.rsa import RSA_PKCS1, RSA_PSS
@@ -32,3 +33,4 @@ register(RSA_PSS)
 register(TOKEN)
 register(BASIC)
 register(JWT)
+register(JWS)

@@ -7,13 +7,13 @@ from sidecar.verify.keys import SHARED_FORMS, KeyForm, key_bytes
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Keys, Kind, Matcher, Pieces
 
 
-def _read_key(form: KeyForm, text: bytes) -> Any:
+def read_key(form: KeyForm, text: bytes) -> Any:
     """The secret of an HMAC as it is, or a public key."""
     if form is not KeyForm.PEM:
         return key_bytes(form, text)
     from sidecar.verify.kinds.public_key import not_the_public_key  # noqa: PLC0415
 
-    wrong = not_the_public_key("jwt")
+    wrong = not_the_public_key("tokens")
     try:
         from sidecar.verify.jose import read_public_key  # noqa: PLC0415
 
@@ -22,12 +22,12 @@ def _read_key(form: KeyForm, text: bytes) -> Any:
         raise wrong from None
 
 
-def _read_private_key(form: KeyForm, text: bytes) -> Any:
+def read_private_key(form: KeyForm, text: bytes) -> Any:
     if form is not KeyForm.PEM:
         return key_bytes(form, text)
     from sidecar.verify.kinds.public_key import not_a_private_key, read_private_pem  # noqa: PLC0415
 
-    return read_private_pem(text, lambda key: hasattr(key, "sign"), not_a_private_key("jwt"))
+    return read_private_pem(text, lambda key: hasattr(key, "sign"), not_a_private_key("tokens"))
 
 
 def _make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
@@ -43,8 +43,8 @@ JWT = Kind(
     name="jwt",
     title="JWT ({algorithm})",
     key_forms=(*SHARED_FORMS, KeyForm.PEM),
-    read_key=_read_key,
-    read_private_key=_read_private_key,
+    read_key=read_key,
+    read_private_key=read_private_key,
     make_matcher=_make_matcher,
     sign=_sign,
     claims=True,

@@ -68,6 +68,7 @@ class Kind:
 
     bearer: bool = False  #: nothing is signed: anyone who saw one delivery can send another one
     claims: bool = False  #: a token that holds what is signed: `claims:` says what it must be
+    detached: bool = False  #: a token without what is signed, which `signed:` composes
     digest_sized: bool = False  #: the signature has the size of `algorithm:`
     message_holds_secret: bool = False  #: `signed:` must have the place {secret}
     prefix: str = ""  #: the default of `prefix:`
@@ -86,6 +87,11 @@ class Kind:
     def __repr__(self) -> str:
         return f"Kind({self.name!r})"
 
+    @property
+    def is_jws(self) -> bool:
+        """Whether it is a JSON Web Signature, with `algorithms:`."""
+        return self.claims or self.detached
+
     def read_signing_key(self, form: KeyForm, text: bytes) -> Any:
         """The key that signs, from a secret's text. Raises `KeyFormError`."""
         return (self.read_private_key or self.read_key)(form, text)
@@ -96,16 +102,16 @@ class Kind:
 
     def decoder(self, field: "SignatureField") -> Decoder:
         """From a signature's text, without its prefix, to what the matcher compares."""
-        return decode_as_is if self.bearer or self.claims else make_decoder(field.encoding, self.size(field.algorithm))
+        return decode_as_is if self.bearer or self.is_jws else make_decoder(field.encoding, self.size(field.algorithm))
 
     def summarize(self, field: "SignatureField") -> str:
         """For a list of routes: `HMAC-SHA256`."""
-        algorithm = "/".join(field.algorithms) if self.claims else field.algorithm.upper()
+        algorithm = "/".join(field.algorithms) if self.is_jws else field.algorithm.upper()
         return (self.title or self.name).format(algorithm=algorithm)
 
     def describe_form(self, field: "SignatureField") -> str:
         """The expected form of a signature, for `explain`: `64 characters of hex`."""
-        if self.bearer or self.claims:
+        if self.bearer or self.is_jws:
             return self.shown_as
         if size := self.size(field.algorithm):
             return f"{text_length(field.encoding, size)} characters of {field.encoding}"
@@ -113,7 +119,7 @@ class Kind:
 
     def describe_malformed(self, field: "SignatureField") -> str:
         """Why a signature can't be decoded. Never what was sent: a log of signatures can be replayed."""
-        if self.bearer or self.claims:
+        if self.bearer or self.is_jws:
             return f"{field.place} holds nothing after {field.prefix!r}"
         if size := self.size(field.algorithm):
             return f"{field.place} is not {size} bytes of {field.algorithm} in {field.encoding}"
