@@ -6,6 +6,7 @@ README.md           its table of values, from the comments in values.yaml
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
 #: A longer list of words is one of presets, which the program knows.
 MANY = 50
+#: A part that appears again is written once, unless a reference to it would be as long.
+SHORT = 60
 
 
 def generate() -> dict[Path, str]:
     """Every generated file with its text."""
     schema = HELM / "values.schema.json"
     values = json.loads(schema.read_text())
-    values["$defs"]["config"] = config_schema()
+    values["$defs"] = {"config": config_schema()}
+    share_parts(values["$defs"])
     readme = HELM / "README.md"
     table = values_table((HELM / "values.yaml").read_text())
     return {
@@ -60,6 +64,10 @@ def _simplify(schema: Any) -> None:
                 del below["pattern"]
             for word in ("not", "allOf", "examples"):  # what keys say together is the program's to judge
                 below.pop(word, None)
+            if isinstance(below.get("title"), str):
+                del below["title"]
+            if str(below.get("description")).startswith("a setting of "):  # the rest are names of presets
+                del below["description"]
             if len(below.get("enum", ())) > MANY:
                 del below["enum"]
         _simplify(below)
@@ -74,6 +82,61 @@ def _take_one(schema: dict[str, Any]) -> None:
         }
         schema |= mappings[-1] | {"type": sorted(kinds | {"string"}, reverse=True)}
         schema.pop("required", None)
+
+
+def share_parts(definitions: dict[str, Any]) -> None:
+    """Writes each part of `config` that appears again once, as a definition.
+
+    A release holds the schema, and its Secret at most 1 MiB.
+    """
+    seen: Counter[str] = Counter()
+
+    def count(schema: dict[str, Any]) -> None:
+        seen[_text(schema)] += 1
+        for below in _parts(schema):
+            count(below)
+
+    names: dict[str, str] = {}
+
+    def share(schema: dict[str, Any], name: str) -> None:
+        """`name` is the key of its first place."""
+        text = _text(schema)
+        again = text in names
+        for key, below in [] if again else list(_named_parts(schema)):
+            share(below, key)
+        if seen[text] > 1 and len(text) > SHORT:
+            about = {key: schema.pop(key) for key in ABOUT if key in schema}
+            if not again:
+                numbered = (name, *(f"{name}{number}" for number in range(2, 1000)))
+                names[text] = next(each for each in numbered if each not in definitions)
+                definitions[names[text]] = dict(schema)
+            schema.clear()
+            schema |= about | {"$ref": f"#/$defs/{names[text]}"}
+
+    config = definitions["config"]
+    count(config)
+    share(config, "config")
+
+
+#: What a part says of itself in one place only.
+ABOUT = ("description", "default")
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in schema.items() if key not in ABOUT}, sort_keys=True)
+
+
+def _named_parts(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from schema.get("properties", {}).items()
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield key, schema[key]
+    for each in schema.get("anyOf", ()):
+        yield "choice", each
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (below for _, below in _named_parts(schema))
 
 
 def values_table(text: str) -> str:
