@@ -108,8 +108,8 @@ docs: $(VENV)/installed-dev ## regenerate pages of docs/, and in helm/ the schem
 	$(BIN)/python tools/chart_files.py
 	PYTHONPATH=tools $(BIN)/python -m dashboards
 
-site: $(VENV)/site/installed ## build the documentation as a site, in build/site/, and check its links
-	$(VENV)/site/bin/python tools/site_of_docs.py $(VENV)/site/bin/zensical
+site: $(VENV)/site/installed $(VENV)/packages-dev ## build the documentation as a site, in build/site/, and check its links
+	SIDECAR_PURE=1 $(BIN)/python tools/site_of_docs.py $(VENV)/site/bin/zensical
 
 # Figures and plots are left where they can be looked at; docs/performance.md keeps those of one run.
 BENCH_INTO ?= $(VENV)/bench/figures

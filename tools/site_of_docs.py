@@ -1,7 +1,8 @@
 """Builds the documentation as a site: `make site`.
 
 The pages are those of docs/, which can be read in the repository too. They link to files outside docs/, which a site does not
-have; each of these becomes a page below files/. (1) lay out the pages, (2) build the site, (3) check the result.
+have; each of these becomes a page below files/. Each preset has a page below providers/, and there is a list of them to search.
+(1) lay out the pages, (2) build the site, (3) check the result.
 """
 
 import os
@@ -15,6 +16,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import provider_list_page
+import provider_page
+
+from sidecar.config.presets import preset_names
+
 ROOT = Path(__file__).parents[1]
 #: Pages in the repository's root, and their names on the site.
 OUTER = {
@@ -25,6 +31,11 @@ OUTER = {
 }
 _LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 _CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
+#: What only the site shows, and what only the repository does.
+_ON_SITE = re.compile(r"<!-- on the site: (.*?) -->", re.S)
+_IN_REPOSITORY = re.compile(r"<!-- in the repository -->\n.*?<!-- end -->\n", re.S)
+#: Files of tools/ that pages load.
+ASSETS = ("site.css", "provider-list.js")
 LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".py": "python"}
 
 
@@ -36,14 +47,17 @@ def lay_out(root: Path, to: Path) -> None:
     to.mkdir(parents=True)
     if (root / "docs/pictures").exists():
         shutil.copytree(root / "docs/pictures", to / "pictures")
-    if (root / "tools/site.css").exists():
-        shutil.copy(root / "tools/site.css", to)
+    for name in ASSETS:
+        if (root / "tools" / name).exists():
+            shutil.copy(root / "tools" / name, to)
     waiting = list(pages)
+    pages |= {root / f"sidecar/presets/{name}.yaml": to / f"providers/{name}.md" for name in preset_names()}
     while waiting:
         page = waiting.pop(0)
         there = pages[page]
         text = page.read_text(encoding="utf-8") if page.suffix == ".md" else _listing(page, root)
         if page.suffix == ".md":
+            text = _ON_SITE.sub(r"\1", _IN_REPOSITORY.sub("", text))
             text = _CODE.sub(lambda match: match[0].replace("](", "]\0("), text)
 
             def moved(match: re.Match[str], page: Path = page, there: Path = there) -> str:
@@ -63,6 +77,14 @@ def lay_out(root: Path, to: Path) -> None:
             text = _LINK.sub(moved, text).replace("]\0(", "](")
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_text(text, encoding="utf-8")
+
+
+def lay_out_providers(to: Path) -> None:
+    """Writes the pages that are made from the presets."""
+    (to / "providers").mkdir()
+    for name in preset_names():
+        (to / f"providers/{name}.md").write_text(provider_page.page(name), encoding="utf-8")
+    (to / "provider-list.md").write_text(provider_list_page.page(), encoding="utf-8")
 
 
 def _listing(path: Path, root: Path) -> str:
@@ -130,6 +152,7 @@ def missing_from_navigation(root: Path) -> set[str]:
 def build(root: Path, generator: Path) -> int:
     settings = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
     lay_out(root, root / settings["docs_dir"])
+    lay_out_providers(root / settings["docs_dir"])
     command: list[str | Path] = [generator, "build", "--clean", "--strict", "--config-file", root / "zensical.toml"]
     result = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, check=False)
     if result.returncode:

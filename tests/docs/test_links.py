@@ -24,7 +24,7 @@ def anchors(page: str) -> set[str]:
 def dead_links(name: str, page: str) -> set[str]:
     """Links of the page `name`, relative to it, that lead nowhere."""
     dead = set()
-    text = re.sub(r"(`+)(.+?)\1", "", prose(page), flags=re.S)
+    text = re.sub(r"(`+)(.+?)\1|<!-- on the site: .+? -->", "", prose(page), flags=re.S)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?:|mailto:", link):
             continue

@@ -356,12 +356,11 @@ def unknown_presets(text: str) -> set[str]:
 
 
 def missing_presets(page: str) -> set[str]:
-    return set(preset_names()) ^ {
-        named(row[0])[0] for row in rows(page.partition("## What stays out")[0], "## Presets")
-    }
+    part = page.partition("\n## Presets\n")[2].partition("\n## ")[0]
+    return set(preset_names()) ^ set(re.findall(r"\[([^\]]+)\]\(\.\./sidecar/presets/[^)]+\.yaml\)", part))
 
 
-def test_every_preset_has_its_row() -> None:
+def test_every_preset_is_on_the_page_of_providers() -> None:
     assert missing_presets(PAGES["docs/providers.md"]) == set()
 
 
@@ -376,6 +375,6 @@ def test_no_page_names_a_preset_that_there_is_not() -> None:
 
 def test_a_preset_that_there_is_not_is_found() -> None:
     page = PAGES["docs/providers.md"]
-    assert missing_presets(page.replace("| `stripe` |", "| `stripes` |")) == {"stripe", "stripes"}
+    assert missing_presets(page.replace("[stripe](", "[stripes](")) == {"stripe", "stripes"}
     text = "`--preset gitub`, `--preset ./own.yaml`, `{preset: slak}`, `preset:hub`\n```yaml\nverify: strip\nverify: none\n```\n"
     assert unknown_presets(text) == {"gitub", "strip", "slak", "hub"}

@@ -1,68 +1,18 @@
 """docs/quick-start.md does what it says: its commands are run, in its order, on other ports."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import quote
-from urllib.request import urlopen
 
 from needs import needs
 from pages import ROOT, fences, read
+from walking import answer, environment, free_ports, running
 
 PAGE = {fence.mark: fence.text for fence in fences(read("docs/quick-start.md"))}
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@contextmanager
-def running(command: str, where: Path) -> Iterator[subprocess.Popen[str]]:
-    with (where / "output").open("a") as output:
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=where, env=environment(), stdout=output, stderr=output
-        )
-    try:
-        yield process  # type: ignore[misc]
-    finally:
-        process.send_signal(signal.SIGINT)  # as Ctrl-C; at SIGTERM the sidecar goes on for some seconds
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:  # a signal that comes while bash starts the program is lost
-            process.kill()
-            process.wait()
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "GITHUB_SECRET": "it-is-a-secret-to-everybody",
-    }
-
-
-def answer(url: str) -> bytes:
-    """The page at `url`, as soon as somebody answers."""
-    for _ in range(200):
-        try:
-            with urlopen(url, timeout=5) as response:
-                return bytes(response.read())
-        except (URLError, ConnectionError):
-            time.sleep(0.05)
-    raise AssertionError(f"nobody answers at {url}")
 
 
 def test_the_walk_leads_to_a_protected_receiver_and_a_graph(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Does what a page says: its commands, in its order, on other ports."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+#: What the quick start tells its reader to export.
+SECRETS = {"GITHUB_SECRET": "it-is-a-secret-to-everybody"}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def running(command: str, where: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    with (where / "output").open("a") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=where, env=env or environment(), stdout=output, stderr=output
+        )
+    try:
+        yield process  # type: ignore[misc]
+    finally:
+        process.send_signal(signal.SIGINT)  # as Ctrl-C; at SIGTERM the sidecar goes on for some seconds
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # a signal that comes while bash starts the program is lost
+            process.kill()
+            process.wait()
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | SECRETS | more
+
+
+def answer(url: str) -> bytes:
+    """The page at `url`, as soon as somebody answers."""
+    for _ in range(200):
+        try:
+            with urlopen(url, timeout=5) as response:
+                return bytes(response.read())
+        except (URLError, ConnectionError):
+            time.sleep(0.05)
+    raise AssertionError(f"nobody answers at {url}")
