@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the schema says, and the schema says enough of every key."""
+"""docs/configuration*.md are what the schema says, and the schema says enough of every key."""
 
 import re
 from collections.abc import Iterator
@@ -53,15 +53,28 @@ def keys_of(section: Section[Any], path: str = "") -> Iterator[tuple[str, Key]]:
 KEYS = [*keys_of(CONFIG), *keys_of(SCHEME, "verify")]
 
 
-def test_the_page_is_what_the_schema_says() -> None:
-    page = configuration_page.PAGE.read_text(encoding="utf-8")
-    assert page == configuration_page.page(), "docs/configuration.md is out of date: run `make docs`"
+@pytest.mark.parametrize("name", configuration_page.PAGES)
+def test_a_page_is_what_the_schema_says(name: str) -> None:
+    assert read(f"docs/{name}") == configuration_page.pages()[name], f"docs/{name} is out of date: run `make docs`"
+
+
+def test_no_page_of_the_configuration_is_too_long_to_read() -> None:
+    assert {name: text.count("\n") for name, text in configuration_page.pages().items() if text.count("\n") > 250} == {}
+
+
+def test_the_anchors_that_sections_had_on_one_page_still_lead_to_them() -> None:
+    index = read("docs/configuration.md")
+    found = re.findall(r'^- <a id="([^"]+)"></a>\[`([^`]+)`\]\(([^)#]+)#([^)]+)\)', index, re.M)
+    assert len(found) >= 50
+    for name, path, page, anchor in found:
+        assert name == anchor
+        assert f"\n## `{path}`\n" in read(f"docs/{page}")
 
 
 def test_pages_and_chart_say_which_keys_need_a_restart() -> None:
     source = (configuration_page.ROOT / "sidecar/process/reload.py").read_text(encoding="utf-8")
     fixed = re.findall(r'^        \("(\w+)", old', source, re.M)
-    sentence = re.search(r"a change of ([^.]*) needs a restart", configuration_page.page())
+    sentence = re.search(r"a change of ([^.]*) needs a restart", read("docs/configuration.md"))
     assert sentence is not None
     assert sorted(re.findall(r"`(\w+)`", sentence[1])) == sorted(fixed)
     chart = (configuration_page.ROOT / "helm/templates/deployment.yaml").read_text(encoding="utf-8")

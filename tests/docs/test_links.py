@@ -11,7 +11,7 @@ PAGES = (*NAMES, "CONTRIBUTING.md", "SECURITY.md")
 
 def anchors(page: str) -> set[str]:
     """What a heading can be linked by: lower case, blanks as hyphens, without other signs; a second one has -1."""
-    found: set[str] = set()
+    found = set(re.findall(r'<a id="([^"]+)"></a>', page))
     for title in re.findall(r"^#+ +(.*?) *$", prose(page), re.M):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower()
         slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")

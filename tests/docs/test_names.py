@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, cast
 
+import configuration_page
 import pytest
 import yaml
 from pages import NAMES, ROOT, code, fences, named, read, rows
@@ -282,17 +283,20 @@ def test_a_word_that_there_is_not_is_found(text: str, unknown: set[str]) -> None
     assert unknown_words(text) == unknown
 
 
+CONFIGURATION = "".join(PAGES[f"docs/{name}"] for name in configuration_page.PAGES)
+
+
 def missing_keys(page: str) -> set[str]:
     """Keys of the configuration without a row, and rows of others."""
     return {named(row[0])[0] for row in rows(page.partition("## The file")[2])} ^ KEYS.keys()
 
 
 def test_every_key_of_the_configuration_has_its_row_and_no_other_has() -> None:
-    assert missing_keys(PAGES["docs/configuration.md"]) == set()
+    assert missing_keys(CONFIGURATION) == set()
 
 
 def test_a_key_without_a_row_is_found() -> None:
-    page = PAGES["docs/configuration.md"]
+    page = CONFIGURATION
     assert missing_keys(page.replace("| `drain` |", "| `drains` |")) == {"drain", "drains"}
 
 
