@@ -1,5 +1,6 @@
 """Generates docs/configuration.md and the pages that it leads to from the configuration's schema, for `make docs`."""
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,10 +49,12 @@ The configuration is one YAML file. This is a complete one:
 ```yaml
 {small}```
 
-[config/full.yaml](../config/full.yaml) has every key with its default. [All sections](#sections) are listed below.
+[config/full.yaml](../config/full.yaml) has every key with its default. [All sections](#sections)
+are listed below.
 
-`sidecar check FILE` reports every mistake at once, with its line and a remedy. `sidecar schema` prints the contents of these
-pages as JSON Schema, with which an editor completes keys and shows their meaning:
+`sidecar check FILE` reports every mistake at once, with its line and a remedy. `sidecar schema`
+prints the contents of these pages as JSON Schema, with which an editor completes keys and shows
+their meaning:
 
 ```console
 $ sidecar schema > sidecar.schema.json
@@ -61,12 +64,12 @@ $ sidecar schema > sidecar.schema.json
 # yaml-language-server: $schema=sidecar.schema.json
 ```
 
-The schema and `sidecar check` have the same rules for every value. Only `sidecar check` knows the rules for several keys
-together, such as paths that overlap, and finds networks with host bits.
+The schema and `sidecar check` have the same rules for every value. Only `sidecar check` knows the
+rules for several keys together, such as paths that overlap, and finds networks with host bits.
 
-Nothing is ignored: unknown keys, duplicate keys and empty values are errors. The column *default* shows the value of a key that
-is left out. The file is read again when it changes; a change of `listen`, `admin`,
-`workers`, `proxy_protocol`, `replay_store` or `tracing` needs a restart.
+Nothing is ignored: unknown keys, duplicate keys and empty values are errors. The column *default*
+shows the value of a key that is left out. The file is read again when it changes; a change of
+`listen`, `admin`, `workers`, `proxy_protocol`, `replay_store` or `tracing` needs a restart.
 
 ## Values
 
@@ -202,6 +205,11 @@ def description(schema: dict[str, Any]) -> str:
     return str(schema.get("description", "")).replace("|", "\\|")
 
 
+def wrap(text: str) -> str:
+    """Prose as lines of at most 100 columns."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def code(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False, allow_unicode=True)
@@ -213,7 +221,7 @@ def title(path: str) -> str:
 
 
 def text_of(section: Section) -> str:
-    about = f"{section.about[:1].upper()}{section.about[1:]}.\n\n" if section.about else ""
+    about = wrap(f"{section.about[:1].upper()}{section.about[1:]}.") + "\n\n" if section.about else ""
     return f"\n## {title(section.path)}\n\n{about}{table(section)}\n"
 
 

@@ -24,7 +24,7 @@ from sidecar.telemetry.totals import Totals
 
 #: Seconds between two updates while there are listeners.
 TICK = 1.0
-#: Routes drawn in one turn of the event loop; each takes some 0.05 ms.
+#: Routes drawn in one turn of the event loop; each takes about 0.05 ms.
 DRAWN_PER_TURN = 4
 #: Event streams at a time.
 MAX_LISTENERS = 16

@@ -3,7 +3,7 @@
     state       the state of the program and its load
     problems    why the last reload failed, and warnings; empty if there are none
     route-N     one route: its settings, its counts with rates, its secrets
-    refusals    recent rejections and failures
+    `refusals`  recent rejections and failures
     keys        the keys that providers publish; empty if no route needs any
     accounts    the accounts whose webhook the form can test
 

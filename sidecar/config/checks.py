@@ -165,12 +165,12 @@ def _check_upstream(at: Path, file: FileSettings, report: Report) -> None:
 
 
 def _check_path(at: Path, route: RouteSettings, report: Report) -> None:
-    """No path has what other programs take for a place: here it is text."""
+    """Warns about placeholders of other programs in a path, which are plain text here."""
     for segment in route.path.split("/"):
         if segment != PLACE and (re.fullmatch(r":[A-Za-z_]\w*|[{<][^{}<>]*[}>]", segment, re.ASCII)):
             report.warn(
                 at,
-                f"has {segment}, which stands for itself and for nothing else; a final /* matches everything below, and "
+                f"has {segment}, which is taken literally and matches nothing else; a final /* matches everything below, and "
                 f"{PLACE} one segment that names a tenant",
             )
 

@@ -440,7 +440,7 @@ KEYS = Section(
     {
         "mirrors": Key(
             KeyMirrors(),
-            "where to fetch documents instead, by their URL; a URL that ends with / stands for everything below it",
+            "where to fetch documents instead, by their URL; a URL that ends with / covers everything below it",
             [{"https://www.googleapis.com/oauth2/v3/certs": "https://mirror.example/google"}],
         ),
         "ca": Key(

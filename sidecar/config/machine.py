@@ -14,7 +14,7 @@ OTHER_FILES: Final = 64
 
 
 class Machine(NamedTuple):
-    """0 stands for a limit that is unknown or absent."""
+    """Limits of the machine; 0 for one that is unknown or absent."""
 
     memory: int  #: bytes
     files: int  #: open files of a process

@@ -29,7 +29,7 @@ _FILE_KEYS: Mapping[str, Callable[[Config], Any]] = {
     },
     "warnings": lambda config: [str(warning) for warning in config.warnings],
 }
-#: Fields of `Config` that the keys above show, or that are no settings.
+#: Fields of `Config` that the keys above show, or that aren't settings.
 _FILE_REST = frozenset(
     {
         "client_header",

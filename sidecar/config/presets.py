@@ -215,7 +215,7 @@ class Verify(ValueType[Scheme | Combination | str]):
 
 
 class SigningScheme(ValueType[Scheme | None]):
-    """The scheme of `sign:`, in the form of `verify:`. None stands for the default, Standard Webhooks."""
+    """The scheme of `sign:`, in the form of `verify:`. None means the default, Standard Webhooks."""
 
     title = "preset or scheme"
 

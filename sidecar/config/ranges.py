@@ -23,7 +23,7 @@ WIDEST = {4: 10, 6: 24}
 #: All networks of a list together may be as wide as one such network, by IP version: for IPv4 1/256 of all addresses. The widest
 #: list of the package, GitHub's, has 10,288 IPv4 addresses.
 WIDEST_IN_ALL = {4: 8, 6: 22}
-#: IPv6 networks that stand for all of IPv4: RFC 4291, 2.5.5.2, and RFC 6052.
+#: IPv6 networks that contain all of IPv4: RFC 4291, 2.5.5.2, and RFC 6052.
 _IPV4_IN_IPV6 = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
 _N = TypeVar("_N", ipaddress.IPv4Network, ipaddress.IPv6Network)
 _ENTRY = re.compile(r"[0-9A-Fa-f.:/]{2,50}")

@@ -1,4 +1,4 @@
-"""What the keys of a scheme must not say together."""
+"""Checks of a scheme's keys against each other: those that can't be combined, and those that need another."""
 
 import re
 from typing import Any

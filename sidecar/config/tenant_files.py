@@ -1,6 +1,6 @@
 """The secrets of tenants: a directory with a file for each, read once at the start and again when a file changes.
 
-Every pass looks at each file's state (a system call), and reads those that changed. Files of a volume that Kubernetes or the CSI
+Every pass reads each file's state (a system call), and reads those that changed. Files of a volume that Kubernetes or the CSI
 driver swaps as a whole (`..data`) are checked only after a swap. A file that was changed a moment ago may be half written,
 so it is left for the next pass.
 
@@ -20,7 +20,7 @@ from sidecar.config.secrets import MAX_SECRET_BYTES, describe_disguise, without_
 from sidecar.secret import Secret
 from sidecar.verify.tenants import CURRENT, PREVIOUS, Store, TenantSecrets, is_name
 
-#: What stands for the tenant in a file's name and in a route's path.
+#: The placeholder of the tenant in a file's name and in a route's path.
 PLACE: Final = "{tenant}"
 #: The end of the name of a file with a tenant's previous secret.
 PREVIOUS_END: Final = ".previous"
@@ -133,7 +133,7 @@ class TenantDirectory:
             self.unreadable = error.strerror or type(error).__name__
 
     def _tenant(self, file: str) -> str:
-        """The tenant of a file name; empty if it is no tenant's."""
+        """The tenant of a file name; empty if it isn't a tenant's."""
         plain = file.removesuffix(PREVIOUS_END)
         if not plain.startswith(self._begin) or not plain.endswith(self._end):
             return ""

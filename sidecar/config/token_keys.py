@@ -88,7 +88,7 @@ class Scalar(ValueType[Literal]):
         return {"title": self.title, "type": ["string", "number", "boolean"]}
 
 
-#: What a claim must be, where that is more than a value.
+#: A condition on a claim, for more than a fixed value.
 CONDITION: Section[dict[str, Any]] = Section(
     None,
     {
@@ -287,7 +287,7 @@ class Expiry(ValueType[str]):
 
 
 class Skew(ValueType[float]):
-    """A duration; `none` is no skew at all."""
+    """A duration; `none` allows no skew at all."""
 
     title = "duration or none"
 

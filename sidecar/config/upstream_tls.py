@@ -9,7 +9,7 @@ from sidecar.config.files import ReadFile
 from sidecar.config.problems import Path, Report
 from sidecar.http1.client_tls import ClientTls, TlsFileError, TlsFiles
 
-#: A bundle of all public authorities has some 250 KB.
+#: A bundle of all public authorities has about 250 KB.
 MAX_PEM_BYTES: Final = 1024 * 1024
 
 
@@ -83,7 +83,7 @@ class TlsLoader:
         return content
 
     def _warn_of_dates(self, at: Path, name: str, certificate: bytes) -> None:
-        """No error: a sidecar that doesn't start loses every delivery, and the receiver may not look at the dates."""
+        """No error: a sidecar that doesn't start loses every delivery, and the receiver may not check the dates."""
         from cryptography import x509  # noqa: PLC0415 - memory that a configuration without certificates does without
 
         try:

@@ -180,7 +180,7 @@ def _for_gateway(delivery: Delivery, rejected: Rejected) -> Rejected:
     question, head = delivery.question, delivery.incoming.head
     if reason in (Reason.NO_ROUTE, Reason.METHOD_NOT_ALLOWED) and question is not None and question.disbelieved:
         detail += (
-            "; the question's X-Forwarded-Method and -Uri are not believed, because the gateway is no trusted proxy: "
+            "; the question's X-Forwarded-Method and -Uri are not believed, because the gateway isn't a trusted proxy: "
             f"add {head.peer or 'unix:'} to trusted_proxies"
         )
     elif reason is Reason.SIGNATURE_MISSING and delivery.handshake is None:

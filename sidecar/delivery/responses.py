@@ -47,7 +47,7 @@ def _rejection(rejected: Rejected, route: Route | None) -> tuple[int, bytes, byt
     """Status, header lines and body. All rejections by verification get the route's one response, whatever the reason."""
     if rejected.reason in VERIFICATION:
         own = route.rejection if route is not None else DEFAULT_REJECTION
-        # Xero requires an empty body, which is no JSON.
+        # Xero requires an empty body, which isn't JSON.
         return own.status, json_lines(own.body) if own.body else b"content-length: 0\r\n", own.body
     status, lines, body = format_response(rejected.response or RESPONSES[rejected.reason])
     if rejected.reason is Reason.METHOD_NOT_ALLOWED and route is not None:

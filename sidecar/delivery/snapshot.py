@@ -32,7 +32,7 @@ class Snapshot:
         self.refusal_limit = RefusalLimit(config.limits.refusals)
         self.warned: set[str] = set()  #: names of routes that a warning about proxies was logged for
         self.trusts_nobody = not (config.trusted_proxies.cidrs or config.trust_unix)
-        # Connections come from few addresses, so what depends only on those is computed once. What senders write is never kept.
+        # Connections come from few addresses, so what depends only on those is computed once. Nothing that senders write is kept.
         self.resolve_peer: Callable[[str | None], Client] = lru_cache(maxsize=1024)(self._resolve)
 
     def resolve_client(self, head: RequestHead) -> Client:
@@ -64,7 +64,7 @@ class CurrentSnapshot:
                 upstream.close()
 
     def trusts_peer(self, peer: str | None) -> bool:
-        """Whether a direct connection is a trusted proxy's, now. None stands for a unix socket's."""
+        """Whether a direct connection is a trusted proxy's, now. None means a unix socket's."""
         return self.snapshot.resolve_peer(peer).trusted_peer
 
     def close(self) -> None:

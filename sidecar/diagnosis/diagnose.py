@@ -63,7 +63,7 @@ REMEDIES = {
     Hint.BODY_EMPTY: "find out whether the sender signs before it has a body, or something adds the body on the way",
     Hint.TIMESTAMP_UNIT: "set `timestamp: {unit: ...}` to what the sender writes",
     Hint.URL_MISMATCH: "set `public_url` to exactly the URL registered at the provider: scheme, host, port, path and query",
-    Hint.WRONG_AUDIENCE: "set the audience of the route to the one that the provider was told, character for character",
+    Hint.WRONG_AUDIENCE: "set the audience of the route to exactly the one that is registered at the provider",
     Hint.WRONG_ISSUER: "compare the environment: a sandbox, another cloud or another tenant has its own issuer",
     Hint.WRONG_SETTING: "compare the route's settings with those at the provider: each app and environment has its own",
     Hint.OTHER_PROVIDER: "choose that provider's preset for this route, or correct the URL at the provider",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-#: First pause between attempts to connect to a receiver that refuses; it doubles up to the maximum.
+#: First pause between attempts to connect to a receiver that refuses connections; it doubles up to the maximum.
 RETRY_PAUSE: Final = 0.02
 MAX_RETRY_PAUSE: Final = 0.5
 #: Seconds after which the next address is tried as well (RFC 8305, 5: recommended). Less, if `timeouts.connect` would be
@@ -50,7 +50,7 @@ class Connector:
         self._resolver = None if _needs_no_name(address) else Resolver(loop, address.host, address.port)
 
     async def connect(self, seconds: float, protocol: Callable[[], P]) -> P:
-        """A new connection; a receiver that refuses is tried again within `seconds`, because it may be restarting."""
+        """A new connection; a receiver that refuses connections is tried again within `seconds`, because it may be restarting."""
         address = self._address
         deadline = self._loop.time() + seconds
         pause = RETRY_PAUSE

@@ -4,7 +4,7 @@ httptools' parser (llhttp) leaves these to its user:
 
 - Trailer fields arrive like header fields, so a signature or an X-Forwarded-For sent after the body could count.
   Rejected here.
-- An Upgrade or CONNECT request ends HTTP: the parser would take its body for the next request. Here an Upgrade is
+- An Upgrade or CONNECT request ends HTTP: the parser would read its body as the next request. Here an Upgrade is
   ignored (RFC 9110, 7.8) and a new parser reads the body; CONNECT is rejected.
 - All that arrived in one read is parsed at once, however many requests or header fields it has. Here a segment with more
   than one head is parsed in slices, until a request waits for its turn, and a head only up to its limits.

@@ -349,7 +349,7 @@ class Upstream:
         """Sends a request, whose body has `size` bytes, and waits for the head of its response.
 
         The caller reads the body from the connection and then calls `finish`. Raises `Rejected` with
-        `upstream_unreachable` (no connection within `timeouts.connect`, with retries if refused), `upstream_timeout`
+        `upstream_unreachable` (no connection within `timeouts.connect`, refused connections retried), `upstream_timeout`
         (no response within `timeouts.response`), or `upstream_broke` (anything that is not a response).
         """
         if self._slots is None:

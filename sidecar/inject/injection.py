@@ -7,7 +7,7 @@
 (5) add a ConfigMap and a NetworkPolicy
 (6) say what was taken out of the manifests, because `kubectl apply` leaves it in the cluster
 With `--step pods` the Services stay as they are and there is no policy; with `--step traffic` the policy leaves the receiver's
-port open, because nodes learn of a Service's new port later than of a policy. So no connection is refused on the way.
+port open, because nodes learn of a Service's new port later than of a policy. So clients never see a refused connection.
 Every change is recorded in an annotation of the object, and undone from that record alone.
 """
 

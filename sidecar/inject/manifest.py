@@ -17,7 +17,7 @@ import yaml
 ADDED = "made"
 #: The most nodes that aliases (*) may repeat, in all documents of a stream: some hundred bytes could mean millions.
 MAX_REPEATED = 100_000
-#: The deepest nesting. CustomResourceDefinitions, whose schemas nest most, have some 60 levels.
+#: The deepest nesting. CustomResourceDefinitions, whose schemas nest most, have about 60 levels.
 MAX_DEPTH = 200
 
 #: Steps into a document: a mapping's key, a list's index, or the `name` of a list's item.

@@ -101,7 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option(
         "--step",
-        "one step of a rollout that refuses nothing: pods adds the sidecar, traffic then leads the Services to it; "
+        "one step of a rollout that loses no delivery: pods adds the sidecar, traffic then leads the Services to it; "
         "without --step afterwards the receiver's port is closed. With --remove: traffic first, then pods",
         choices=("pods", "traffic"),
     )

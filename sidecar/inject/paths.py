@@ -1,4 +1,4 @@
-"""Which paths an Ingress or HTTPRoute sends to an injected Service, and which of them no route takes: those become 404.
+"""Which paths an Ingress or HTTPRoute sends to an injected Service, and which of them have no route and get 404.
 
 A rule that rewrites paths is left out: what it sends can't be read from the manifests.
 """
@@ -39,18 +39,18 @@ def unrouted_paths(
 def _judge(rule: _Rule, config: Config | None) -> str:
     """What becomes of such a path; empty if every one has a route."""
     if config is None:
-        return "so the configuration needs a route for that; other paths become 404"
+        return "so the configuration needs a route for that; other paths get 404"
     if not rule.exact_form:
-        return "by a pattern; paths that no route has become 404"
+        return "by a pattern; paths without a route get 404"
     routes = config.routes.routes
     if not rule.prefix:
         taken = config.routes.look_up(rule.path.encode()) is not None
-        return "" if taken else "but no route has this path, so it becomes 404"
+        return "" if taken else "but no route has this path, so it gets 404"
     below = rule.path.rstrip("/").encode() + b"/"
     if any(route.prefix and below.startswith(route.path) for route in routes):
         return ""
     found = [route for route in routes if route.path.startswith(below) or route.path == below[:-1]]
-    return f"but {_name(found)} there, so everything else becomes 404"
+    return f"but {_name(found)} there, so everything else gets 404"
 
 
 def _name(routes: Sequence[Route]) -> str:

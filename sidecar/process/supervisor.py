@@ -138,7 +138,7 @@ class Worker:
             return
         if self._asking is None:  # otherwise it has been asked already
             self._asking = asyncio.get_running_loop().create_future()
-            self.channel.send({"do": "send refusals", "since": self._refusals_known})
+            self.channel.send({"do": "send rejections", "since": self._refusals_known})
         await asyncio.wait([self._asking], timeout=REJECTIONS_SECONDS)
 
     async def ask(self, question: str) -> list[Any]:

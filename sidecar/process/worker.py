@@ -130,7 +130,7 @@ def _close(log: Log, writer: LogWriter, channel: Channel) -> None:
 
 def _answer(data_plane: DataPlane, message: dict[str, Any]) -> dict[str, Any] | None:
     """Does what needs no wait, and returns the answer; None for any other message."""
-    if message["do"] == "send refusals":
+    if message["do"] == "send rejections":
         refusals = data_plane.refusals.since(message["since"])
         return {"is": "refusals", "count": data_plane.refusals.count, "refusals": refusals}
     if message["do"] == "close connections":

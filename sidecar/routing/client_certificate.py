@@ -94,7 +94,7 @@ def _read_xfcc(value: bytes) -> Certificate:
         if match is None:
             raise CertificateUnreadableError("is not in the form of Envoy")
         if match[4] == b",":
-            raise CertificateUnreadableError("has several elements; have the proxy set it anew (SANITIZE_SET)")
+            raise CertificateUnreadableError("has several elements; have the proxy replace it (SANITIZE_SET)")
         text = re.sub(rb"\\(.)", rb"\1", match[2]) if match[2] is not None else match[3]
         pairs.setdefault(match[1].lower(), []).append(text.decode("utf-8", "replace"))
         at = match.end()

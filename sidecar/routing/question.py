@@ -35,10 +35,8 @@ class Question(NamedTuple):
     """The delivery that a question is about."""
 
     head: RequestHead
-    rejected: Rejected | None = (
-        None  #: why it can't be told what the question is about; `head` is then the question's own
-    )
-    disbelieved: bool = False  #: whether the fields of forward-auth are there, from a peer that is no trusted proxy
+    rejected: Rejected | None = None  #: why its subject is unknown; `head` is then the question's own
+    disbelieved: bool = False  #: whether the fields of forward-auth are there, from a peer that isn't a trusted proxy
 
 
 def read_question(head: RequestHead, form: QuestionForm, prefix: bytes, *, trusted: bool) -> Question:
@@ -62,7 +60,7 @@ def read_question(head: RequestHead, form: QuestionForm, prefix: bytes, *, trust
                 ),
             )
     if not trusted:
-        return Question(head, Rejected(Reason.NO_ROUTE, "no route can be told"), disbelieved=True)
+        return Question(head, Rejected(Reason.NO_ROUTE, "the route is unknown"), disbelieved=True)
     return _read_fields(head)
 
 

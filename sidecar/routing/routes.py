@@ -58,7 +58,7 @@ class Route:
     client_certificate: ClientCertificate | None = None
     upstream_signer: UpstreamSigner | None = None  #: `sign:`
     tenants: Tenants | None = None  #: whose secrets verify, in place of the verifier's own
-    segments: tuple[bytes, ...] = ()  #: of a path with a tenant's place, which `PLACE` stands for
+    segments: tuple[bytes, ...] = ()  #: of a path with `PLACE`, the placeholder of the tenant
     headers: ReceiverHeaders | None = None  #: `headers:`
     pool: UpstreamSettings | None = None  #: how the receiver is connected to; None: as the whole configuration says
     host: bytes = b""  #: the Host that the receiver gets; empty: the sender's

@@ -15,7 +15,7 @@ SAMPLED_PER_TURN = 50
 
 
 class Rates:
-    """A sample takes some 300 bytes for each route, and thirteen samples are kept."""
+    """A sample takes about 300 bytes for each route, and thirteen samples are kept."""
 
     def __init__(self, totals: Totals, now: Callable[[], float]) -> None:
         """`now` returns monotonic seconds."""

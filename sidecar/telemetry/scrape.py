@@ -1,6 +1,6 @@
 """Writes all metrics as text for a scrape of `/metrics`.
 
-Writing a line takes some 10 us, and a route has over a hundred lines. So a scrape is written in slices of a few routes, with
+Writing a line takes about 10 us, and a route has over a hundred lines. So a scrape is written in slices of a few routes, with
 a turn of the event loop between them: however many routes there are, no delivery waits longer than one slice takes.
 (A thread would hold the interpreter's lock for 5 ms each time that the event loop wants it.)
 """

@@ -13,7 +13,7 @@ from typing import cast
 
 from sidecar.telemetry.metrics import GAUGES_SIZE, Allocate, Block
 
-#: Numbers in a region, enough for some 25,000 routes. Unwritten pages take no memory.
+#: Numbers in a region, enough for about 25,000 routes. Unwritten pages take no memory.
 REGION_SIZE = 4 * 1024 * 1024
 _NUMBER = 8
 

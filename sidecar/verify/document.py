@@ -82,7 +82,7 @@ def find_values(document: Any, path: str) -> list[str]:
 
 
 def find_items(document: Any, path: str) -> list[Any]:
-    """Everything at `path`; `a[]` is each element of a list. None stands for one that is absent."""
+    """Everything at `path`; `a[]` is each element of a list. None for one that is absent."""
     found = [document]
     for step in path.split("."):
         key = step.removesuffix("[]")

@@ -155,7 +155,7 @@ def make_reader(part: Part) -> Reader:
     if isinstance(part, ListedInHead):
         member = part.member
         return lambda delivery: _listed_in_head(delivery, member)
-    return PIECES[part]  # type: ignore[index]  # the rest is no place
+    return PIECES[part]  # type: ignore[index]  # the rest isn't a place
 
 
 def describe_absent(part: Part) -> Rejected:

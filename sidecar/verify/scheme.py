@@ -95,7 +95,7 @@ class SignatureList:
 
 
 class AlgorithmChoice(NamedTuple):
-    """The hash function, by a value of the body's JSON document that is no secret: Amazon's SignatureVersion."""
+    """The hash function, by a value of the body's JSON document that isn't secret: Amazon's SignatureVersion."""
 
     json: str
     values: tuple[tuple[str, Algorithm], ...]

@@ -22,7 +22,7 @@ from sidecar.verify.scheme import Scheme
 MAX_NAME: Final = 64
 #: Turns the characters of a name that are neither letters nor digits into letters.
 _LETTERS: Final = bytes.maketrans(b"_-", b"aa")
-#: Stands for the tenant in a route's path.
+#: The placeholder of the tenant in a route's path.
 PLACE: Final = b"{tenant}"
 #: Ids of a tenant's secrets in logs and metrics: the same words for all tenants, because they are labels.
 CURRENT: Final = "current"

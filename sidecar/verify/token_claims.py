@@ -1,4 +1,4 @@
-"""Whether a token says what it must: its times and its claims. It is verified before, or will be: nothing here looks at keys.
+"""Checks the times and claims of a token. Keys and signatures are verified elsewhere, before or after.
 
 A rejection names the claim, and never its value: a token's claims hold e-mail addresses and ids of customers.
 """
@@ -25,7 +25,7 @@ from sidecar.verify.places import MAX_LISTED, Delivery
 from sidecar.verify.scheme import TimestampField, Unit
 from sidecar.verify.timestamp import age_of, describe_malformed
 
-#: Larger numbers are no times (RFC 7519, 2: NumericDate).
+#: Larger numbers aren't times (RFC 7519, 2: NumericDate).
 MAX_TIME: Final = 1e15
 #: Parameters of a query that is sorted for Atlassian's hash.
 MAX_PARAMETERS: Final = 1000
@@ -167,7 +167,7 @@ def _equal(found: Any, expected: Any) -> bool:
 
 
 def resolve_value(value: RuleValue, payload: dict[str, Any], delivery: Delivery, base: bytes = b"") -> Any:
-    """What a claim or a key's member must be for this delivery; None, which nothing is equal to, if that is absent.
+    """The required value of a claim or a key's member; None, which equals nothing, if this delivery lacks it.
 
     Raises `Rejected` for a body that can't be read.
     """

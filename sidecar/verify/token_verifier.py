@@ -7,7 +7,7 @@
     (e) the signature
     (f) the claims, those that bind the body and the URL included
 
-What a token's head says about where its key is (`jku`, `x5u`, `jwk`, and `x5c` without a pinned root) is never read.
+It never reads the parts of a token's head that say where its key is (`jku`, `x5u`, `jwk`, and `x5c` without a pinned root).
 """
 
 from collections.abc import Sequence

@@ -116,7 +116,7 @@ class Verifier:
 
         With `resolved=False` the secrets are not used, and nothing verifies. `body_limit` is that of the route, in bytes; a
         body is not decompressed beyond it. `published` has the documents of a scheme with published keys; without it every
-        delivery of such a scheme raises `KeyNeeded`. `keys_name` is what metrics call those of a scheme that is no preset:
+        delivery of such a scheme raises `KeyNeeded`. `keys_name` is what metrics call those of a scheme that isn't a preset:
         the route's name.
         """
         if not secrets and not scheme.published:

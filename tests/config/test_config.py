@@ -460,7 +460,7 @@ def test_a_place_that_a_path_does_not_have_is_warned_about(load: Load, path: str
     found = warnings(load(text))
     assert found == (
         [
-            f"3: routes[0].path: has {segment}, which stands for itself and for nothing else; a final /* matches everything "  # noqa: ISC004
+            f"3: routes[0].path: has {segment}, which is taken literally and matches nothing else; a final /* matches everything "  # noqa: ISC004
             "below, and {tenant} one segment that names a tenant"
         ]
         if segment

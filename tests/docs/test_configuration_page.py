@@ -74,7 +74,7 @@ def test_the_anchors_that_sections_had_on_one_page_still_lead_to_them() -> None:
 def test_pages_and_chart_say_which_keys_need_a_restart() -> None:
     source = (configuration_page.ROOT / "sidecar/process/reload.py").read_text(encoding="utf-8")
     fixed = re.findall(r'^        \("(\w+)", old', source, re.M)
-    sentence = re.search(r"a change of ([^.]*) needs a restart", read("docs/configuration.md"))
+    sentence = re.search(r"a change of ([^.]*) needs a restart", " ".join(read("docs/configuration.md").split()))
     assert sentence is not None
     assert sorted(re.findall(r"`(\w+)`", sentence[1])) == sorted(fixed)
     chart = (configuration_page.ROOT / "helm/templates/deployment.yaml").read_text(encoding="utf-8")

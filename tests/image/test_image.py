@@ -168,9 +168,9 @@ def test_it_holds_what_its_bill_of_materials_and_the_documentation_say(container
 
 
 def listed(what: str) -> set[str]:
-    match = re.search(rf"^{what}: (.*?)\.$", PAGE, re.MULTILINE)
+    match = re.search(rf"^{what}: (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL)
     assert match
-    return set(match[1].split(", "))
+    return set(match[1].replace("\n", " ").split(", "))
 
 
 def test_it_is_as_small_as_the_documentation_says(engine: str, image: str) -> None:

@@ -173,8 +173,8 @@ def notes_of(found: dict[str, Any], **options: Any) -> list[str]:
     return [note.removeprefix("Deployment shop: ") for note in result.notes]
 
 
-SOME = "but only /webhooks/stripe, /healthz, /hooks/* are there, so everything else becomes 404"
-GONE = "but no route has this path, so it becomes 404"
+SOME = "but only /webhooks/stripe, /healthz, /hooks/* are there, so everything else gets 404"
+GONE = "but no route has this path, so it gets 404"
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,12 @@ GONE = "but no route has this path, so it becomes 404"
         (
             ingress(("/shop", "Prefix")),
             [
-                "Ingress web leads /shop and all below it to Service shop, but no route is there, so everything else becomes 404"
+                "Ingress web leads /shop and all below it to Service shop, but no route is there, so everything else gets 404"
             ],
         ),
         (
             ingress(("/a.*", "ImplementationSpecific")),
-            [
-                "Ingress web leads /a.* and all below it to Service shop, by a pattern; paths that no route has become 404"
-            ],
+            ["Ingress web leads /a.* and all below it to Service shop, by a pattern; paths without a route get 404"],
         ),
         (ingress(("/admin", "Exact"), port={"name": "other"}), []),
         (ingress(("/admin", "Exact"), name="other"), []),
@@ -230,7 +228,7 @@ def test_a_default_backend_leads_everything_there() -> None:
 def test_with_a_config_map_that_it_does_not_see_it_names_every_path() -> None:
     notes = notes_of(ingress(("/admin", "Exact")), config=None, config_map="hooks")
     assert notes[1:] == [
-        "Ingress web leads /admin to Service shop, so the configuration needs a route for that; other paths become 404"
+        "Ingress web leads /admin to Service shop, so the configuration needs a route for that; other paths get 404"
     ]
 
 

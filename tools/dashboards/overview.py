@@ -73,7 +73,7 @@ def overview() -> Dashboard:
         ),
         lines(
             "Deliveries by outcome",
-            "accepted: the receiver responded. duplicate: delivered before, answered 200 here. rejected: rejected here; see the reasons "
+            "accepted: the receiver responded. duplicate: delivered before, responded to with 200 here. rejected: rejected here; see the reasons "
             "on the right. failed: verified but not delivered; check the receiver.",
             (rate(DELIVERIES, by="outcome"), "{{outcome}}"),
             unit="reqps",

@@ -164,7 +164,7 @@ def security() -> Dashboard:
         ),
         lines(
             "Duplicates by route",
-            "Copies answered 200 without forwarding. Peaks after an outage of the receiver are retries and normal. A steady share means "
+            "Copies that got a 200 without being forwarded. Peaks after an outage of the receiver are retries and normal. A steady share means "
             "that the provider does not get your responses in time: let the receiver respond faster.",
             (rate(DELIVERIES, f'outcome="duplicate", {MATCHED}', by="route"), "{{route}}"),
             unit="reqps",

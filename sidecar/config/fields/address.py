@@ -297,7 +297,7 @@ class KeyMirrors(NamedValues[str]):
         mirror = MirrorURL().read(value)
         if name.endswith("/") != mirror.endswith("/"):
             raise InvalidValueError(
-                "stands for everything below, and the mirror does not; end both with / or neither"
+                "covers everything below it, and the mirror is one document; end both with / or neither"
                 if name.endswith("/")
                 else "is one document, and the mirror ends with /; end both with / or neither"
             )

@@ -78,7 +78,7 @@ class NamedValues(ValueType[dict[str, T]]):
 
 
 class Grammar(NamedTuple):
-    """What a text on one line can be.
+    """The form of a text on one line.
 
     Both expressions are in the syntax that Python, JSON Schema (ECMA-262) and Helm (RE2) share: no lookaround, and
     characters written out, because `\\d`, `\\s` and `\\w` differ between them.

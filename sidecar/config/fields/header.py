@@ -51,7 +51,7 @@ class HeaderSettings(NamedValues[HeaderSetting]):
 
 
 class HeaderPattern(PatternText):
-    """A header name; a final `*` stands for any other characters."""
+    """A header name; a final `*` matches any other characters."""
 
     title = "header name"
     grammar = Grammar(HEADER_NAME.pattern, excluded=r"^[*]|[*].")
@@ -109,7 +109,7 @@ HEADERS = Section(
         ),
         "remove": Key(
             Items(HeaderPattern()),
-            "the sender's headers that the receiver does not get; a final * stands for any characters",
+            "the sender's headers that the receiver does not get; a final * matches any characters",
             [["X-Github-Encoded-Secret", "X-Internal-*"]],
         ),
     },

@@ -27,7 +27,7 @@ class Key(NamedTuple):
     about: str
     examples: list[Any] = []  # noqa: RUF012 - never changed
     required: bool = False  #: for a key whose field has a default that no file can hold
-    default: Any = MISSING  #: for a key that is no field
+    default: Any = MISSING  #: for a key that isn't a field
 
 
 class Section(ValueType[T], Generic[T]):

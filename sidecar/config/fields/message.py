@@ -106,7 +106,7 @@ class PlainPlaces(PlaceValues[str]):
     """Places, each with the characters that its value may have."""
 
     expected = "places to characters, for example {'query:id': '[0-9A-Za-z]+'}"
-    #: One class of characters, so that no value costs more than a look at each of its bytes.
+    #: One class of characters, so that no value costs more than reading each of its bytes once.
     grammar = Grammar(
         r"\[(?:[ -Z^-~]|\\[\\\[\]^nrt-])+\](?:\+|\{[0-9]{1,4}(?:,[0-9]{0,5})?\})", excluded=r"--|&&|\|\||~~"
     )
