@@ -68,7 +68,7 @@ class LightTask:
         self, coroutine: Coroutine[Any, None, None], turn: ReadyQueue, done: Callable[["LightTask"], None]
     ) -> None:
         self._coroutine = coroutine
-        # `next` with a default doesn't raise at the end, as `send` does; docs/design.md has the cost of exceptions.
+        # `next` with a default doesn't raise at the end, as `send` does; docs/dependencies.md has the cost of exceptions.
         self._steps: Iterator[Any] = coroutine.__await__()
         self.turn = turn
         self._done: Callable[[LightTask], None] | None = done

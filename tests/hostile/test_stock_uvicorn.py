@@ -15,7 +15,7 @@ from hostile_cases import BODY, chunked, chunks, request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-DONE = "uvicorn %s now, so there is one reason less for a protocol of our own (docs/design.md); our code for it: %s"
+DONE = "uvicorn %s now, so there is one reason less for a protocol of our own (docs/design-data-path.md); our code for it: %s"
 
 
 class Seen:
