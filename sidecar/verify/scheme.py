@@ -9,7 +9,7 @@ Preset files and custom schemes under `verify:` have the same form; only `signat
     delivery_id: {header: X-Acme-Delivery}
 
 Providers differ only in where the signature is, how the secret's text becomes a key, which timestamp counts, and which
-pieces form the signed message. `docs/own-scheme.md` explains every key.
+pieces form the signed message. `docs/scheme-keys.md` explains every key.
 """
 
 from dataclasses import dataclass, field

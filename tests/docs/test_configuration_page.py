@@ -123,7 +123,7 @@ def test_an_example_that_the_program_refuses_is_found() -> None:
         test_defaults_and_examples_are_what_the_program_takes("", KEYS[0][1]._replace(examples=["nowhere"]))
 
 
-#: full.yaml leaves these to docs/own-scheme.md.
+#: full.yaml leaves these to docs/scheme-keys.md.
 ELSEWHERE = "verify.handshake."
 
 
