@@ -77,13 +77,15 @@ load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders ne
 	@status=0; for script in burst rolling beside slow; do \
 		echo "== $$script"; $(BIN)/python tests/load/$$script.py || status=1; done; exit $$status
 
-check: $(VENV)/installed-dev ## lint, check the format, the types and the import layers
+check: $(VENV)/installed-dev ## check format, types, import layers, language and spelling; lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --python-version 3.11
 	$(BIN)/mypy --python-version 3.14
 	$(BIN)/mypy --config-file tests/mypy.ini --python-version 3.11
 	$(BIN)/lint-imports
+	@$(PYTHON) tools/style.py
+	$(BIN)/codespell *.md docs helm sidecar config kustomize plugins tools
 	@$(PYTHON) tools/commit_subjects.py
 	@$(MAKE) --no-print-directory audit
 

@@ -62,8 +62,8 @@ ignore delivery ids that it has seen.
 FAILED = """
 ## Failed deliveries
 
-What the provider does after a failed delivery is known for {count} presets. The other providers may resend or not: check their
-pages. `sidecar presets NAME` has what is known under `delivery:`, with its source.
+The provider's behaviour after a failed delivery is known for {count} presets. The other providers may resend or not: check their
+pages. `sidecar presets NAME` shows it under `delivery:`, with its source.
 
 - **`timeout`**: how long the provider waits for a response. Keep `timeouts.total` below it: a receiver that takes longer does its
   work, but the delivery counts as failed. `sidecar check` warns about that.
