@@ -33,6 +33,7 @@ FAMILIES = {
     "token": "Token",
     "basic": "Password",
     "jwt": "JWT",
+    "jws": "JWS",
     "rsa": "RSA",
     "ecdsa": "ECDSA",
     "ed25519": "Ed25519",
@@ -286,7 +287,7 @@ def _failure(scheme: Scheme) -> list[str]:
         lines.append(f"- **Timeout:** waits {wait} for a response. Keep `timeouts.total` below that.")
     if not delivery.resends:
         lines.append("- **`reject: resend`** has no effect, because nothing is sent again.")
-        lines.append("- If you can't lose a delivery, put a queue behind the sidecar.")
+        lines.append("- If you can't lose a delivery, put [a queue behind the sidecar](../queue.md).")
     else:
         status = resend_response(scheme).status
         late = delivery.resend_status is not None and scheme.reject is None

@@ -70,7 +70,7 @@ pages. `sidecar presets NAME` shows it under `delivery:`, with its source.
 - **`reject: resend`**: a route responds to a wrong signature with a status after which the provider resends. This
   [saves deliveries during a rotation](rotation.md#rejections-that-come-again).
 
-**They never resend**, so `reject: resend` has no effect. If you can't lose a delivery, put a queue behind the sidecar:
+**They never resend**, so `reject: resend` has no effect. If you can't lose a delivery, put [a queue](queue.md) behind the sidecar:
 
 {never}
 

@@ -28,6 +28,7 @@ OUTER = {
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "SECURITY.md",
+    "docs/README.md": "contents.md",  # the generator takes a README.md for an index.md
 }
 _LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 _CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
@@ -43,7 +44,7 @@ def lay_out(root: Path, to: Path) -> None:
     """Writes every page of the site below `to`."""
     shutil.rmtree(to, ignore_errors=True)
     pages = {root / name: to / there for name, there in OUTER.items() if (root / name).exists()}
-    pages |= {path: to / path.name for path in sorted((root / "docs").glob("*.md"))}
+    pages = {path: to / path.name for path in sorted((root / "docs").glob("*.md"))} | pages
     to.mkdir(parents=True)
     if (root / "docs/pictures").exists():
         shutil.copytree(root / "docs/pictures", to / "pictures")
@@ -146,7 +147,8 @@ def problems(site: Path) -> Iterator[str]:
 def missing_from_navigation(root: Path) -> set[str]:
     """Pages of docs/ that are not in the navigation."""
     nav = (root / "zensical.toml").read_text(encoding="utf-8")
-    return {path.name for path in (root / "docs").glob("*.md")} - set(re.findall(r'= "([\w-]+\.md)"', nav))
+    pages = {OUTER.get(f"docs/{path.name}", path.name) for path in (root / "docs").glob("*.md")}
+    return pages - set(re.findall(r'= "([\w-]+\.md)"', nav))
 
 
 def build(root: Path, generator: Path) -> int:

@@ -13,7 +13,9 @@ from sidecar.config.keys import ROUTE as ROUTE_SECTION
 from sidecar.config.scheme_keys import SCHEME
 
 #: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values, `tests/wire/test_gateways.py` runs gateways.
-OTHERS = ("values", "from ci/", "gateway ")
+OTHERS = ("values", "from ci/", "gateway ", "queue ")
+#: What a file of Docker Compose has; tests/docs/test_start_pages.py runs what it says.
+COMPOSE = {"services", "networks", "volumes"}
 KUBERNETES = {"apiVersion", "kind", "metadata", "spec", "data", "resources", "transformers"}
 ROUTE = {"path": "/webhooks/example", "verify": "github", "secrets": [{"env": "EXAMPLE_SECRET"}]}
 WHOLE = {"upstream": "http://127.0.0.1:3000", "public_url": "https://hooks.example.com", "routes": [ROUTE]}
@@ -31,7 +33,7 @@ def whole(fence: Fence) -> str | None:
     if "{{" in fence.text:
         return None  # a template of Helm
     value = yaml.safe_load(fence.text) or {}
-    if value.keys() <= KUBERNETES:
+    if value.keys() <= KUBERNETES or value.keys() <= COMPOSE:
         return None
     if {"upstream", "routes"} <= value.keys():
         return fence.text

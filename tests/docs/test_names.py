@@ -232,14 +232,24 @@ PROCESS = re.compile(r"process_\w+")
 WORDS = together(
     KEYS, Reason, Hint, Outcome, OnFailure, HandshakeResult, Result, EVENTS, FIELDS, NAMES_IN_CODE, SAMPLES
 )
-#: Settings of gateways.
+#: Settings of gateways, of queues and of Docker Compose.
 OTHERS_WORDS = {
     "allow_partial_message", "allowed_headers", "auth_request", "failure_mode_allow", "forward_auth",
-    "headers_with_underscores_action", "max_request_bytes", "retry_policy", "status_on_error", "use_remote_address",
-    "with_request_body",
+    "header_attribute_regex", "headers_with_underscores_action", "max_age", "max_request_bytes", "network_mode",
+    "retry_policy", "status_on_error", "sync_interval", "use_remote_address", "with_request_body",
 }  # fmt: skip
 #: `key:` in the text that are other programs' keys.
-OTHERS_KEYS = {"app", "components", "rule_files", "transformers", "with_request_body", "failure_mode_allow"}
+OTHERS_KEYS = {
+    "acknowledgements",
+    "app",
+    "components",
+    "network_mode",
+    "rule_files",
+    "sync_interval",
+    "transformers",
+    "with_request_body",
+    "failure_mode_allow",
+}
 #: A place in Mailgun's JSON.
 OTHERS_PATHS = {"signature.signature"}
 CHART_KEYS = set(yaml.safe_load(read("helm/values.yaml")))
