@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -51,15 +51,20 @@ class TenantWatch:
                 TenantFileProblem("", where, f"can't be read: {directory.unreadable}; what is known is kept")
             )
         doubts = list(directory.doubts.values())
-        for event, found in (("tenant_secret_unusable", problems), ("tenant_secret_doubtful", doubts)):
-            new = [each for each in found if self._known.get((where, each.file)) != each.problem]
-            for each in new[:MAX_LOGGED]:
-                log.event(event, Level.WARNING, tenant=each.tenant, detail=f"the file {each.file} {each.problem}")
-            if len(new) > MAX_LOGGED:
-                detail = f"{len(new) - MAX_LOGGED} more files in {where}"
-                log.event(event, Level.WARNING, tenant="", detail=detail)
+        for tenant, detail in self._news(where, problems):
+            log.event("tenant_secret_unusable", Level.WARNING, tenant=tenant, detail=detail)
+        for tenant, detail in self._news(where, doubts):
+            log.event("tenant_secret_doubtful", Level.WARNING, tenant=tenant, detail=detail)
         now = {(where, each.file): each.problem for each in (*doubts, *problems)}
         self._known = {key: value for key, value in self._known.items() if key[0] != where} | now
+
+    def _news(self, where: str, found: Sequence[TenantFileProblem]) -> Iterator[tuple[str, str]]:
+        """Tenant and detail of each problem of the directory `where` that is new, and how many more there are."""
+        new = [each for each in found if self._known.get((where, each.file)) != each.problem]
+        for each in new[:MAX_LOGGED]:
+            yield each.tenant, f"the file {each.file} {each.problem}"
+        if len(new) > MAX_LOGGED:
+            yield "", f"{len(new) - MAX_LOGGED} more files in {where}"
 
 
 def _pass(directory: TenantDirectory) -> None:

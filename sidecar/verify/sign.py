@@ -213,9 +213,10 @@ def _sign_detached(
 def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The header that names the key, if the scheme has one and it isn't there."""
     name = scheme.signature.key_id
+    if not name or any(each.lower() == name.lower() for each, _ in headers):
+        return []
     named = SIGNING_KEY_ID if scheme.published else key_id(secret).decode()
-    present = any(each.lower() == name.lower() for each, _ in headers)
-    return [(name, named)] if name and named and not present else []
+    return [(name, named)] if named else []
 
 
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes], *, forged: bool) -> str:

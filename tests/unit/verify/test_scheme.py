@@ -73,7 +73,8 @@ def test_an_unknown_placeholder_is_named(name: str) -> None:
         "{url_without_query}, {path_query}, {path_query_escaped}, {query_sorted}, {host}, {form_sorted}, "
         "{form_sorted_all}, {body_sha256_hex}, {body_sha256_b64}, {body_sha256_b64url}, {body_sha512_hex}, "
         "{body_sha512_b64}, {body_sha512_b64url}, {body_sha1_hex}, {body_crc32}, {secret}, {id}, {header:NAME}, "
-        "{json:PATH}, {query:NAME}, {query_lower:NAME}, {form:NAME}, {form_joined:WITHOUT,...} and {listed_headers:HEADER}"
+        "{json:PATH}, {query:NAME}, {query_lower:NAME}, {form:NAME}, {form_joined:WITHOUT,...}, "
+        "{listed_headers:HEADER} and {listed:MEMBER}"
     )
 
 
