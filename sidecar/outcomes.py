@@ -219,5 +219,7 @@ class Hint(StrEnum):
     WRONG_AUDIENCE = "wrong_audience"
     WRONG_ISSUER = "wrong_issuer"
     WRONG_SETTING = "wrong_setting"
+    COMPONENT_MISSING = "component_missing"
+    DIGEST_MISMATCH = "digest_mismatch"
     OTHER_PROVIDER = "other_provider"  # of `explain` alone
     UNKNOWN = "unknown"

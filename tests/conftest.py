@@ -56,13 +56,13 @@ def _key_pair(kind: Kind, form: KeyForm, seed: int, algorithm: str = "") -> KeyP
 
 def _public(kind: Kind, form: KeyForm, seed: int, algorithm: str) -> KeyPair:
     private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    if kind is ED25519 or algorithm in ("EdDSA", "Ed25519"):
+    if kind is ED25519 or algorithm in ("EdDSA", "Ed25519", "ed25519"):
         private = ed25519.Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
         if form is not KeyForm.PEM:
             write = bytes.hex if form is KeyForm.HEX else lambda raw: base64.b64encode(raw).decode()
             pair = (private.private_bytes_raw(), private.public_key().public_bytes_raw())
             return write(pair[0]).encode(), write(pair[1]).encode()
-    elif kind is ECDSA or algorithm.startswith("ES"):
+    elif kind is ECDSA or algorithm.startswith(("ES", "ecdsa")):
         curves: dict[str, ec.EllipticCurve] = {"ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
         private = ec.derive_private_key(1000 + seed, curves.get(algorithm, ec.SECP256R1()))
     else:

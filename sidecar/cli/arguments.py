@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.cli.errors import unusable
+from sidecar.config.extras import missing_extra
 from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.reference import SecretReference
 from sidecar.config.presets import Verify, load_preset, load_scheme, preset_aliases, preset_names
@@ -109,6 +110,8 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
     except InvalidValueError as error:
         unusable(f"{preset}: {'; '.join(message for _, message in error.mistakes)}; add --setting NAME=VALUE")
     assert isinstance(scheme, Scheme)
+    if problem := missing_extra(scheme):
+        unusable(f"{preset} {problem}")
     return scheme
 
 

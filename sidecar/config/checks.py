@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from sidecar.config.combination import NO_SCHEME, Combination
+from sidecar.config.extras import check_extra
 from sidecar.config.presets import load_preset, preset_names
 from sidecar.config.problems import Path, Report
 from sidecar.config.repeat_checks import (
@@ -139,6 +140,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_upstream(at, file, report)
     _check_purpose(at, route, report)
     _check_path((*at, "path"), route, report)
+    check_extra((*at, "verify"), route.schemes, report)
     _check_public_url(at, route, file, report)
     _check_secret_ids(at, route, report)
     _check_combination(at, route, report)

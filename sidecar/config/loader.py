@@ -27,6 +27,7 @@ from sidecar.config.checks import (
     check_workers,
 )
 from sidecar.config.combination import Combination
+from sidecar.config.extras import missing_extra
 from sidecar.config.files import ReadFile, read_file
 from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.machine import check_machine, this_machine
@@ -242,6 +243,8 @@ class _Builder:
         scheme = route.scheme
         if scheme is None or not (secrets or scheme.published) or (scheme.needs_url and not public_url):
             return None
+        if missing_extra(scheme):
+            return None
         return self._verify_with(scheme, secrets, public_url, body_limit, _route_name(route))
 
     def _verify_with(
@@ -282,7 +285,8 @@ class _Builder:
                     )
             else:
                 secrets = shared
-            if (secrets or member.scheme.published) and (public_url or not member.scheme.needs_url):
+            usable = (public_url or not member.scheme.needs_url) and not missing_extra(member.scheme)
+            if (secrets or member.scheme.published) and usable:
                 verifiers.append(self._verify_with(member.scheme, secrets, public_url, body_limit, _route_name(route)))
         return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
 

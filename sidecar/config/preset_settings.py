@@ -6,12 +6,13 @@ read as a scheme, so every check of a scheme also checks them.
 
 import re
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Any
 
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Items, Key, Section, read_present
-from sidecar.config.fields.number import whole_number
-from sidecar.config.fields.text import NonEmpty, OnlyTrue, RegularExpression, Text
+from sidecar.config.fields.number import Tolerance, whole_number
+from sidecar.config.fields.text import Choice, NonEmpty, OnlyTrue, RegularExpression, Text
 from sidecar.config.token_keys import Scalar
 from sidecar.verify.scheme import Setting
 
@@ -49,6 +50,13 @@ class ScalarOrList(ValueType[Any]):
         return {"title": self.title, "anyOf": [Scalar().json_schema(), Items(Scalar()).json_schema()]}
 
 
+class SettingForm(StrEnum):
+    """What a setting is, if its example does not say it."""
+
+    DURATION = "duration"
+    LIST = "list"
+
+
 SETTING: Section[dict[str, Any]] = Section(
     None,
     {
@@ -61,6 +69,12 @@ SETTING: Section[dict[str, Any]] = Section(
         "example": Key(ScalarOrList(), "an example", ["acme"], required=True),
         "signed": Key(OnlyTrue(), "true: it is part of the signed message, and not of the delivery", [True]),
         "lines": Key(OnlyTrue(), "true: text of several lines, such as a certificate", [True]),
+        "form": Key(
+            Choice(SettingForm),
+            "duration, or list, which may be empty; default: like the example",
+            ["duration"],
+            default=None,
+        ),
         "many": Key(OnlyTrue(), "true: a list is possible, of which any may match", [True]),
         "optional": Key(OnlyTrue(), "true: without it, what uses it is left out", [True]),
         "default": Key(ScalarOrList(), "the value of a route that doesn't set it", ["acme"]),
@@ -113,11 +127,17 @@ class SettingValue(ValueType[Any]):
         self._numeric = isinstance(example[0] if isinstance(example, list) else example, int)
         self._many = bool(setting.get("many"))
         self._lines = bool(setting.get("lines"))
+        self._form = setting.get("form", "")
         #: A brace would begin a place.
         self._grammar = Grammar(setting.get("pattern", r"[^{}]*[^ \t\r\n{}][^{}]*"))
         self._about = setting["about"]
 
     def read(self, value: Any) -> Any:
+        if self._form == SettingForm.DURATION:
+            Tolerance().read(value)
+            return value
+        if self._form == SettingForm.LIST and value == []:
+            return []
         if isinstance(value, list) and self._many:
             return list(Items(_One(self)).read(value))
         return self.read_one(value)
@@ -137,12 +157,15 @@ class SettingValue(ValueType[Any]):
         return text
 
     def json_schema(self) -> JSONSchema:
+        if self._form == SettingForm.DURATION:
+            return {"title": self.title} | {k: v for k, v in Tolerance().json_schema().items() if k != "title"}
         one = {"title": self.title} | ({"type": "integer"} if self._numeric else self._grammar.json_schema())
         if self._lines:
             one = NonEmpty().json_schema()
-        return (
-            {"title": self.title, "anyOf": [one, {"type": "array", "minItems": 1, "items": one}]} if self._many else one
-        )
+        if not self._many:
+            return one
+        least = 0 if self._form == SettingForm.LIST else 1
+        return {"title": self.title, "anyOf": [one, {"type": "array", "minItems": least, "items": one}]}
 
 
 class _One(ValueType[Any]):

@@ -86,7 +86,7 @@ def _derive(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 #: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
-_PLACES = ("header", "field", "form", "query", "path", "tag", "first", "body", "each", "claim")
+_PLACES = ("header", "field", "form", "query", "path", "tag", "first", "body", "each", "claim", "parameter")
 #: Sections of a preset that are changed key by key. Others are replaced.
 _MERGED = ("signature", "timestamp", "claims")
 

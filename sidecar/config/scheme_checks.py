@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from sidecar.config.fields.base import InvalidValueError
+from sidecar.config.listed_keys import check_listed, check_listed_binding
 from sidecar.config.token_checks import check_token, check_token_binding
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import KEY_ID, Scheme
@@ -37,6 +38,11 @@ def check_scheme(scheme: Scheme, given: dict[str, Any]) -> None:
     check_token(scheme, given)
     if scheme.signature.kind.claims:
         check_token_binding(scheme, claims_to_bind=given.get("binds_body", True))
+        _check_key(scheme)
+        return
+    if scheme.listed is not None:
+        check_listed(scheme, given)
+        check_listed_binding(scheme, claims_to_bind=given.get("binds_body", True))
         _check_key(scheme)
         return
     _check_items(scheme)

@@ -21,6 +21,7 @@ from sidecar.config.fields.text import (
     Text,
 )
 from sidecar.config.handshakes import SchemeHandshake
+from sidecar.config.listed_keys import Components, SignatureTime, check_listed_field, make_listed
 from sidecar.config.message_keys import MESSAGE_KEYS
 from sidecar.config.preset_settings import Settings
 from sidecar.config.scheme_checks import check_scheme
@@ -90,6 +91,7 @@ def _check_signature(signature: SignatureField) -> None:
         if signature.field and getattr(signature, key):
             raise InvalidValueError("can't be used with `field`; remove one of the two", key)
     check_token_field(signature)
+    check_listed_field(signature)
     for key in ("also", "repeated"):
         if signature.form and getattr(signature, key):
             raise InvalidValueError("can't be used with `form`; remove one of the two", key)
@@ -181,8 +183,19 @@ SIGNATURE = Section(
         "algorithm_by": Key(ALGORITHM_BY, "instead of algorithm: a value of the body's JSON that chooses it"),
         "wrapped": Key(WRAPPED, "the header is base64 of a JSON object that holds the signature and the key's id"),
         "algorithms": Key(
-            Algorithms(), "the algorithms that a token may have, for `kind: jwt` and `kind: jws`", [["RS256"]]
+            Algorithms(),
+            "the algorithms that a delivery may be signed with, for `kind: jwt`, `jws`, `rfc9421` and `cavage`",
+            [["RS256"]],
         ),
+        "components": Key(
+            Components(),
+            "what the signature must cover at least, for `kind: rfc9421` and `cavage`; with ? if the request has it",
+            [["@method", "@authority", "@path", "content-digest"]],
+        ),
+        "label": Key(
+            NonEmpty(), "the label of the signature that counts, for `kind: rfc9421`; default: the only one", ["sig1"]
+        ),
+        "tag": Key(NonEmpty(), "the tag of the signature that counts, for `kind: rfc9421`", ["acme-webhook"]),
     },
     one_of=("header", "field", "form", "query", "path", "body", "each"),
     example="{header: X-Signature}",
@@ -208,11 +221,17 @@ TIMESTAMP_SECTION = Section(
         "form": Key(FieldName(), "instead of header: the field of the form in the body", ["timestamp"]),
         "claim": Key(NonEmpty(), "instead of header: the claim of the token, for `kind: jwt`", ["iat"]),
         "head": Key(NonEmpty(), "instead of header: the member of the signature's head, for `kind: jws`", ["ts"]),
+        "parameter": Key(
+            Choice(SignatureTime),
+            "instead of header: the signature's own time, for `kind: rfc9421`",
+            ["created"],
+            default=None,
+        ),
         "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
         "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
         "future": Key(Duration(), "how far it may be ahead of our clock; default: the tolerance", ["5m"]),
     },
-    one_of=("header", "tag", "first", "field", "form", "claim", "head"),
+    one_of=("header", "tag", "first", "field", "form", "claim", "head", "parameter"),
     example="{header: X-Timestamp}",
 )
 
@@ -270,7 +289,7 @@ def _make_scheme(given: dict[str, Any]) -> Scheme:
         "delivery_claim": identity.get("claim", ""),
     }
     made["handshake"] = tuple(shape for each in given.get("handshake", ()) for shape in each)
-    made |= make_token(given)
+    made |= make_token(given) | make_listed(given)
     scheme = Scheme(**{key: value for key, value in made.items() if key not in NOT_FIELDS})
     check_scheme(scheme, given)
     _check_published_secrets(scheme)
@@ -357,9 +376,15 @@ SCHEME = Section(
             [{"tl_version": "2"}],
         ),
         "expiry": Key(
-            Expiry(), "required: a token must have exp; otherwise it counts where it is present", ["required"]
+            Expiry(),
+            "required: a token must have exp, a signature expires; otherwise it counts where it is present",
+            ["required"],
         ),
-        "skew": Key(Skew(), "how far the clocks may differ, for exp, nbf and iat", default=TokenRules().skew),
+        "skew": Key(
+            Skew(),
+            "how far the clocks may differ, for exp, nbf and iat, and for expires",
+            default=TokenRules().skew,
+        ),
         "covers": Key(COVERS, "values of the body that must each be a claim of one of the tokens"),
         "settings": Key(
             Settings(),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sidecar.config.fields.base import InvalidValueError
-from sidecar.config.token_keys import make_token_rules
+from sidecar.config.token_keys import ALGORITHMS, make_token_rules
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import Scheme, SignatureField
 from sidecar.verify.template import ListedInHead
@@ -13,7 +13,8 @@ NOT_FIELDS = frozenset({"binds_body", "claims", "expiry", "skew", "covers", "hea
 
 
 def default_key(signature: SignatureField) -> KeyForm:
-    public = signature.kind.is_jws and not signature.algorithms[0].startswith("HS")
+    chooses = signature.kind.is_jws or signature.kind.listed
+    public = chooses and not signature.algorithms[0].lower().startswith(("hs", "hmac"))
     return KeyForm.PEM if public else signature.kind.key_forms[0]
 
 
@@ -37,8 +38,8 @@ def check_token(scheme: Scheme, given: dict[str, Any]) -> None:
     if not kind.detached:
         _check_not_detached(scheme, given)
     if kind.is_jws:
-        _check_algorithms(scheme)
-    elif scheme.keys is not None and scheme.keys.configured:
+        _check_keys(scheme)
+    elif scheme.keys is not None and scheme.keys.configured and not kind.listed:
         raise InvalidValueError(
             "can only be used with tokens, which name their key; use `key_id` of `signature`", "keys", "configured"
         )
@@ -47,9 +48,12 @@ def check_token(scheme: Scheme, given: dict[str, Any]) -> None:
 
 
 def _check_without_claims(scheme: Scheme, given: dict[str, Any]) -> None:
-    for key in ("claims", "expiry", "skew", "covers"):
+    listed = scheme.signature.kind.listed
+    for key in ("claims", "covers") if listed else ("claims", "expiry", "skew", "covers"):
         if key in given:
             raise InvalidValueError("can only be used with `kind: jwt`; remove it", key)
+    if scheme.timestamp is not None and scheme.timestamp.parameter and not listed:
+        raise InvalidValueError("is a parameter, which only `kind: rfc9421` has; use `header`", "timestamp")
     if scheme.delivery_claim:
         raise InvalidValueError("is a claim, which only `kind: jwt` has; use `header`", "delivery_id")
     if scheme.timestamp is not None and scheme.timestamp.claim:
@@ -65,19 +69,12 @@ def _check_not_detached(scheme: Scheme, given: dict[str, Any]) -> None:
         raise InvalidValueError("can only be used with `kind: jws`; remove it", "head", "b64")
 
 
-def _check_algorithms(scheme: Scheme) -> None:
-    shared = [name.startswith("HS") for name in scheme.signature.algorithms]
-    if any(shared) and not all(shared):
-        raise InvalidValueError(
-            "mix HS, whose key is a secret, with algorithms of public keys: a public key could be taken for a secret; "
-            "use one kind",
-            "signature",
-            "algorithms",
-        )
-    if any(shared) and (scheme.keys is not None or _has_choice_of_keys(scheme)):
+def _check_keys(scheme: Scheme) -> None:
+    shared = scheme.signature.algorithms[0].startswith("HS")
+    if shared and (scheme.keys is not None or _has_choice_of_keys(scheme)):
         raise InvalidValueError("can't be used with HS algorithms, whose key is a secret; remove it", "keys")
-    if any(shared) is (scheme.key is KeyForm.PEM):
-        why = "HS algorithms have no public key" if any(shared) else "only HS algorithms have a shared secret"
+    if shared is (scheme.key is KeyForm.PEM):
+        why = "HS algorithms have no public key" if shared else "only HS algorithms have a shared secret"
         raise InvalidValueError(f"{scheme.key} can't be used, because {why}; remove it", "key")
 
 
@@ -110,6 +107,24 @@ def check_token_field(signature: SignatureField) -> None:
         if not signature.algorithms:
             raise InvalidValueError("needs `algorithms`, the closed list of what a token may be signed with: [RS256]")
     else:
-        for key in ("body", "each", "algorithms"):
+        for key in ("body", "each", "algorithms") if not signature.kind.listed else ("body", "each"):
             if getattr(signature, key):
                 raise InvalidValueError("can only be used with `kind: jwt`; remove it", key)
+    _check_algorithms(signature)
+
+
+def _check_algorithms(signature: SignatureField) -> None:
+    """All of them are of the kind, and have keys of one sort."""
+    known = signature.kind.algorithms or ALGORITHMS
+    for name in signature.algorithms:
+        if name not in known:
+            raise InvalidValueError(
+                f"{name} can't be used with `kind: {signature.kind}`; use {', '.join(known)}", "algorithms"
+            )
+    shared = [name.lower().startswith(("hs", "hmac")) for name in signature.algorithms]
+    if any(shared) and not all(shared):
+        raise InvalidValueError(
+            "mix HMAC, whose key is a secret, with algorithms of public keys: a public key could be taken for a secret; "
+            "use one kind",
+            "algorithms",
+        )

@@ -9,6 +9,7 @@ from sidecar.config.fields.base import InvalidValueError, JSONSchema, NamedValue
 from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section, read_present
 from sidecar.config.fields.number import Count, Duration
 from sidecar.config.fields.text import Choice, HeaderName, JsonPath, NonEmpty, OnlyTrue, RegularExpression
+from sidecar.config.listed_keys import LISTED_ALGORITHMS
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim_rules import (
     CertificatePlace,
@@ -48,27 +49,29 @@ class KeyForm(StrEnum):
     PEM = "pem"
 
 
-class JwsAlgorithm(ValueType[str]):
-    """The name of a JWS algorithm."""
+class SignatureAlgorithm(ValueType[str]):
+    """The name of an algorithm of a JWS, or of HTTP Message Signatures."""
 
     title = "one of"
 
     def read(self, value: Any) -> str:
-        if value not in ALGORITHMS or not isinstance(value, str):
-            raise InvalidValueError(f"{quote(value)} is not valid; use one of {', '.join(ALGORITHMS)}")
+        if not isinstance(value, str) or value not in (*ALGORITHMS, *LISTED_ALGORITHMS):
+            raise InvalidValueError(
+                f"{quote(value)} is not valid; use one of {', '.join(ALGORITHMS)} (jwt), {', '.join(LISTED_ALGORITHMS)}"
+            )
         return value
 
     def json_schema(self) -> JSONSchema:
-        return {"title": self.title, "type": "string", "enum": list(ALGORITHMS)}
+        return {"title": self.title, "type": "string", "enum": [*ALGORITHMS, *LISTED_ALGORITHMS]}
 
 
 class Algorithms(OneOrMore[str]):
-    """One JWS algorithm, or a list of them."""
+    """One algorithm, or a list of them."""
 
     title = "algorithms"
 
     def __init__(self) -> None:
-        super().__init__(JwsAlgorithm())
+        super().__init__(SignatureAlgorithm())
 
     def json_schema(self) -> JSONSchema:
         return {"title": self.title} | super().json_schema()

@@ -47,7 +47,8 @@ _TRY = {
     Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
     Reason.TIMESTAMP_IN_FUTURE: "compare the clocks of sender and sidecar (NTP); for a capture, give --now",
     Reason.CLAIM_MISMATCH: "compare the settings of the route with what the token holds, above",
-    Reason.KEY_UNKNOWN: "compare the key's id with those that the provider publishes: another environment has other keys",
+    Reason.KEY_UNKNOWN: "compare the key's id with those that the provider publishes (another environment has other keys), "
+    "or, where the route has the keys, with the ids of its secrets",
     Reason.KEY_UNAVAILABLE: "give --keys FILE with that document: explain fetches nothing",
     Reason.TOKEN_MISMATCH: "compare the token at the provider with the one configured here",
     Reason.BODY_TOO_LARGE: "raise `limits: {body: ...}` of the route",
@@ -78,6 +79,7 @@ class Explanation:
     handshake: str | None = None
     key: str | None = None  #: the URL of the published key that is not at hand
     token: dict[str, dict[str, Any]] | None = None  #: what a token holds: header and claims
+    coverage: dict[str, Any] | None = None  #: what a signature says that it covers: label, covers and parameters
 
     def passed(self, stage: str, why: str) -> None:
         self.stages.append(Stage(stage, "passed", why))
@@ -120,6 +122,7 @@ class Explanation:
             "shadow": self.shadow,
             "key": self.key,
             "token": self.token,
+            "coverage": self.coverage,
             "stages": [stage._asdict() for stage in self.stages],
             "remarks": list(self.remarks),
         }
@@ -252,7 +255,10 @@ def _verify(explanation: Explanation, decisions: decide.Decisions, body: bytes) 
 
 
 def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
-    """What the first token holds, and which key it names. Never its signature."""
+    """What the first token holds, and which key it names; or what a signature covers. Never the signature."""
+    for member in verifier.members():
+        if member.scheme.listed is not None:
+            _report_coverage(explanation, capture, member)
     if not verifier.scheme.signature.kind.is_jws:
         return
     parts = read_parts(verifier, capture.head, capture.body)
@@ -265,6 +271,19 @@ def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier
     if verifier.scheme.signature.kind.claims:
         listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in claims.items())
         explanation.passed("claims", listed)
+
+
+def _report_coverage(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
+    """What a signature that lists it covers, and its parameters. The list is the sender's, and may be anything."""
+    described = verifier.describe_listed(capture.head)
+    if described is None:
+        return
+    covers = [each[:100] for each in described.covers]
+    parameters = {name: _shown_claim(name, value) for name, value in described.parameters.items()}
+    explanation.coverage = {"label": described.label, "covers": covers, "parameters": parameters}
+    listed = "".join(f"; {name}={json.dumps(value)}" for name, value in parameters.items())
+    named = f"{described.label}: " if described.label else ""
+    explanation.passed("covers", f"{named}{', '.join(covers) or 'nothing'}{listed}")
 
 
 def _shown_claim(name: str, value: Any) -> Any:
@@ -426,7 +445,7 @@ def _report_claim(
     explanation.passed("signature", f"well-formed: {_expected(scheme)}")
     if claim.age is not None:
         explanation.passed("timestamp", _age(scheme, claim.age))
-    if not (scheme.signature.kind.bearer or scheme.signature.kind.claims):
+    if scheme.listed is None and not (scheme.signature.kind.bearer or scheme.signature.kind.claims):
         explanation.passed("signed", _signed(verifier, capture))
 
 

@@ -185,7 +185,7 @@ def other_urls(
 
     Of the values of Host and X-Forwarded-Host, `hosts` are tried.
     """
-    if not scheme.needs_url:
+    if not (scheme.needs_url or scheme.listed is not None):
         return
     ours = PublicURL(public_url).of(head.target)
     origin, target = _split(ours)

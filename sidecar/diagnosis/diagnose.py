@@ -22,6 +22,7 @@ from sidecar.diagnosis.alternatives import (
     with_target,
 )
 from sidecar.diagnosis.effort import Check, Effort, unlimited
+from sidecar.diagnosis.listed import diagnose_listed
 from sidecar.diagnosis.other_secrets import (
     other_prefix,
     other_routes,
@@ -66,6 +67,8 @@ REMEDIES = {
     Hint.WRONG_AUDIENCE: "set the audience of the route to exactly the one that is registered at the provider",
     Hint.WRONG_ISSUER: "compare the environment: a sandbox, another cloud or another tenant has its own issuer",
     Hint.WRONG_SETTING: "compare the route's settings with those at the provider: each app and environment has its own",
+    Hint.COMPONENT_MISSING: "compare `components:` (of a preset `required:`) with what the sender says that it signs",
+    Hint.DIGEST_MISMATCH: "find what changes the body on the way; the raw bytes are signed",
     Hint.OTHER_PROVIDER: "choose that provider's preset for this route, or correct the URL at the provider",
     Hint.UNKNOWN: "compare the secret at the provider with the one here; then find what changes the body on the way",
 }
@@ -130,6 +133,9 @@ def diagnose(
         if found is not None:
             return Finding(*found)
         return _diagnose_form(verifier.scheme, head, check) if reason is Reason.SIGNATURE_MALFORMED else None
+    if verifier.scheme.listed is not None:
+        found = diagnose_listed(reason, verifier, head, body, effort=effort, others=others, check=check)
+        return Finding(*found) if found is not None else None
     if verifier.scheme.published and reason is Reason.SIGNATURE_MISMATCH:
         return _diagnose_published(verifier, head, body)
     if reason in _TIMESTAMPS:

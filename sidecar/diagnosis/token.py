@@ -144,7 +144,8 @@ def _diagnose_claims(verifier: Verifier, payload: dict[str, Any]) -> TokenFindin
     return None
 
 
-_Try = tuple[Hint, str, Verifier, RequestHead, bytes]
+#: A mistake that someone may have made: hint, in a few words why, and what matches if they did.
+Try = tuple[Hint, str, Verifier, RequestHead, bytes]
 
 
 def _tries(  # noqa: PLR0917 - the arguments of `diagnose_token`
@@ -155,11 +156,11 @@ def _tries(  # noqa: PLR0917 - the arguments of `diagnose_token`
     others: Sequence[tuple[str, Secret]],
     effort: Effort,
     check: Check,
-) -> Iterator[_Try]:
+) -> Iterator[Try]:
     scheme = verifier.scheme
     if reason is Reason.SIGNATURE_MISMATCH:
         if not scheme.published and scheme.key is not KeyForm.PEM:
-            yield from _secret_tries(verifier, head, body, others, effort)
+            yield from secret_tries(verifier, head, body, others, effort)
         return
     if scheme.needs_url:
         for because, changed, at, target in other_urls(scheme, head, verifier.public_url, effort.hosts):
@@ -171,12 +172,13 @@ def _tries(  # noqa: PLR0917 - the arguments of `diagnose_token`
                 body,
             )
     if scheme.binds_body and not scheme.signature.in_body:
-        yield from _body_tries(verifier, head, body, effort, check)
+        yield from body_tries(verifier, head, body, effort, check)
 
 
-def _secret_tries(
+def secret_tries(
     verifier: Verifier, head: RequestHead, body: bytes, others: Sequence[tuple[str, Secret]], effort: Effort
-) -> Iterator[_Try]:
+) -> Iterator[Try]:
+    """The secret as it may have been stored or copied wrongly."""
     scheme, own = verifier.scheme, verifier.secrets
     for hint, secrets in (
         (Hint.SECRET_HAS_WHITESPACE, other_whitespace(own)),
@@ -195,7 +197,8 @@ def _secret_tries(
             yield Hint.SECRET_DECODED_DIFFERENTLY, because, verifier.with_scheme(changed, secrets=usable), head, body
 
 
-def _body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort, check: Check) -> Iterator[_Try]:
+def body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort, check: Check) -> Iterator[Try]:
+    """The body as it may have been before something changed it on the way."""
     for because, text in other_ends(body):
         yield Hint.BODY_NEWLINE_CHANGED, because, verifier, head, text
     if body.count(b"\n") <= effort.lines:

@@ -88,6 +88,7 @@ class Composite(Verifier):
         self.key_sources = tuple(dict.fromkeys([source for member in members for source in member.key_sources]))
         self.key_names = tuple(dict.fromkeys([name for member in members for name in member.key_names]))
         self.tokens = None
+        self._listed = None
         self.hides_path = any(member.hides_path for member in members)
         self.public_url = members[0].public_url
         self.schemes = len(members)

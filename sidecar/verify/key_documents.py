@@ -31,7 +31,8 @@ def read_keys(form: str, content: bytes, at: str = "", dead: str = "") -> list[P
 
 def _jwks(content: bytes, at: str, dead: str) -> list[PublishedKey]:
     document = parse_json(content)
-    listed = document.get("keys") if isinstance(document, dict) else None
+    # A profile of the Universal Commerce Protocol may have the same list under its own name only.
+    listed = document.get("keys", document.get("signing_keys")) if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise ValueError("not a set of keys (RFC 7517, 5)")
     return [key for each in listed[:MAX_KEYS] if (key := read_jwk(each)) is not None]

@@ -48,7 +48,8 @@ def read_keys(scheme: "Scheme", secrets: Sequence[Secret]) -> list[tuple[str, An
         raise KeyFormError(
             "can't be a segment of a path; use a secret of letters, digits, '-', '_', '~' and '.', with a letter or digit"
         )
-    return [(secret.id, kind.read_key(scheme.key, _key_text(scheme, secret))) for secret in secrets]
+    read = kind.read_key if kind.read_public_key is None or scheme.shares_secret else kind.read_public_key
+    return [(secret.id, read(scheme.key, _key_text(scheme, secret))) for secret in secrets]
 
 
 def read_signing_key(scheme: "Scheme", secret: Secret) -> Any:

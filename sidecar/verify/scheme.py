@@ -20,6 +20,7 @@ from typing import NamedTuple
 from sidecar.outcomes import RejectionResponse
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim_rules import KeyPlace, TokenRules
+from sidecar.verify.components import CONTENT_DIGEST, Component, SignatureRules
 from sidecar.verify.encoding import Encoding
 from sidecar.verify.handshake import Shape
 from sidecar.verify.keys import KeyForm
@@ -130,7 +131,10 @@ class SignatureField:
     body: bool = False  #: of a token: it is the whole body
     each: str = ""  #: of tokens: the place of their list in the body's JSON document
     most: int = 16  #: tokens of that list
-    algorithms: tuple[str, ...] = ()  #: of a token: the closed list of JWS algorithms
+    algorithms: tuple[str, ...] = ()  #: of a token or a listed signature: the closed list
+    components: tuple[Component, ...] = ()  #: of a listed signature: what it must cover
+    label: str = ""  #: of a listed signature: the one that counts
+    tag: str = ""  #: of a listed signature: the tag of the one that counts
     algorithm_by: AlgorithmChoice | None = None  #: in place of `algorithm`
     wrapped: Wrapping | None = None
 
@@ -174,6 +178,7 @@ class TimestampField:
     form: str = ""
     claim: str = ""  #: a claim of the token
     head: str = ""  #: a member of the head of a detached token
+    parameter: str = ""  #: a parameter of a listed signature
     unit: Unit = Unit.SECONDS
     tolerance: float | None = 300.0  #: seconds, applied in both directions; None: any age is accepted
     future: float | None = None  #: seconds that it may be ahead of our clock; None: the tolerance
@@ -190,6 +195,8 @@ class TimestampField:
             return f"form field {self.form}"
         if self.claim or self.head:
             return f"claim {self.claim}" if self.claim else f"{self.head} in the signature's head"
+        if self.parameter:
+            return f"the signature's {self.parameter}"
         if self.field:
             return f"body field {self.field}"
         return self.header or (f"{self.tag} in the signature" if self.tag else "the first item of the signature")
@@ -254,6 +261,7 @@ class Setting:
     example: str | int | tuple[str | int, ...]
     signed: bool = False  #: whether it is part of the signed message
     lines: bool = False  #: whether it is text of several lines
+    form: str = ""  #: `duration`, or `list` that may be empty; else like its example
     many: bool = False  #: whether it may be a list, of which any may match
     optional: bool = False
     default: str | int | tuple[str | int, ...] | None = None
@@ -285,6 +293,7 @@ class Scheme:
     delivery_id: str | None = None
     delivery_claim: str = ""  #: instead: the claim of the token that is the delivery's id
     token: TokenRules | None = None  #: what a token must say, and how it is signed
+    listed: SignatureRules | None = None  #: what a signature must cover that says itself what it does
     match_json: tuple[tuple[str, str], ...] = ()  #: values of the body's JSON document, and a pattern for each
     keys: KeyPlace | None = None  #: where the provider publishes its keys; None: the route's secrets
     settings: tuple[Setting, ...] = ()  #: of a preset: what a route must add
@@ -332,6 +341,9 @@ class Scheme:
         """Whether the signature covers the body."""
         if self.token is not None and self.signature.kind.claims:
             return self.signature.body or bool(self.signature.field) or self.token.binds_body
+        if self.listed is not None:
+            hashed = self.body_hash is not None and self.body_hash.header.lower() in self.listed.fields
+            return hashed or (self.listed.covers_digest and self.signature.kind.name == "rfc9421")
         if self.signature.kind.bearer or self.items:
             return False
         return self.body_hash is not None or all(self._binds(message.parts) for message in self.messages)
@@ -354,12 +366,22 @@ class Scheme:
         return any(place is not None and not place.configured for place in places)
 
     @property
+    def shares_secret(self) -> bool:
+        """Whether sender and route share a secret, which also signs."""
+        if self.signature.algorithms:
+            return self.signature.algorithms[0].lower().startswith(("hs", "hmac"))
+        return not self.published and self.signature.kind.read_private_key is None
+
+    @property
     def headers(self) -> list[bytes]:
         """The headers that verification reads, in lower case; one that ends in `{n}` has numbered copies."""
         field = self.signature
         named = [field.header, *field.also, field.key_id, *(header for header, _ in self.require)]
         named += [self.timestamp.header if self.timestamp else "", self.delivery_id or ""]
         named += [self.body_hash.header if self.body_hash else ""]
+        if self.listed is not None:
+            named += [f"{field.header}-Input", CONTENT_DIGEST] if field.kind.name == "rfc9421" else []
+            named += [name for name in self.listed.fields if name not in map(str.lower, named)]
         signed = [part.name for part in self.places if isinstance(part, HeaderValue | ListedHeaders)]
         return [*(name.lower().encode() for name in named if name), *sorted(signed)]
 
@@ -368,12 +390,14 @@ class Scheme:
         """Whether the public URL must be known."""
         if self.token is not None and self.token.needs_url:
             return True
+        if self.listed is not None:
+            return self.listed.needs_url
         return not URL_PIECES.isdisjoint(self.places)
 
     @property
     def uses_url(self) -> bool:
         """Whether the message depends on the public URL, if it is known."""
-        return self.needs_url or not _OF_URL.isdisjoint(self.places)
+        return self.needs_url or self.listed is not None or not _OF_URL.isdisjoint(self.places)
 
     @property
     def reads_document(self) -> bool:
@@ -394,6 +418,8 @@ class Scheme:
     @property
     def signs_id(self) -> bool:
         """Whether the delivery id is part of the signed message."""
+        if self.listed is not None:
+            return self.delivery_id is not None and self.delivery_id.lower() in self.listed.fields
         return self.delivery_id is not None and HeaderValue(self.delivery_id.lower().encode()) in self.places
 
     @property
@@ -406,6 +432,8 @@ class Scheme:
         """
         if self.delivery_id is None or not self.signs_id or self.items:
             return None
+        if self.listed is not None:
+            return IdBound(b"", first=True)  # a line of its own
         place = HeaderValue(self.delivery_id.lower().encode())
         bounds = {_bound_of(place, parts) for message in self.messages for parts in expand(message.parts)}
         return bounds.pop()[0] if len(bounds) == 1 else None

@@ -74,10 +74,12 @@ def sign_delivery(
     `KeyFormError` for a secret that is not in the scheme's form.
     """
     _check_signable(scheme, url)
-    if scheme.signature.kind.claims:
-        return _sign_token(
-            scheme, secret, body=body, now=now, method=method, url=url, headers=headers, public_url=public_url
-        )
+    if scheme.signature.kind.claims or scheme.listed is not None:
+        make = _sign_token if scheme.listed is None else _sign_listed
+        return make(
+            scheme, secret, body=body, now=now, method=method, url=url, headers=headers, public_url=public_url,
+            delivery_id=delivery_id, forged=forged,
+        )  # fmt: skip
     if scheme.signature.in_target:
         url = with_token(scheme, secret, url, forged=forged)
     if scheme.when and scheme.reads_document:
@@ -160,7 +162,7 @@ def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False
         raise SigningError("this scheme has its token in the URL; give the URL that is called")
     kind, algorithm = scheme.signature.kind, scheme.signature.algorithm
     shown = scheme.signature.prefix.encode() + kind.sign(algorithm, read_signing_key(scheme, secret), [])
-    token = quote(_forge(shown, text=True) if forged else shown, safe="")
+    token = quote(forge(shown, text=True) if forged else shown, safe="")
     path, mark, query = url.partition("?")
     if scheme.signature.query:
         if find_parameters(url.encode(), scheme.signature.query):
@@ -171,7 +173,7 @@ def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False
     return f"{path}{'' if path.endswith('/') else '/'}{token}{mark}{query}"
 
 
-def _forge(signature: bytes, *, text: bool) -> bytes:
+def forge(signature: bytes, *, text: bool) -> bytes:
     """Another signature of the same form: the last character of a text is another one, or a bit is the other one."""
     last = signature[-1:]
     return signature[:-1] + ((b"1" if last == b"0" else b"0") if text else bytes([last[0] ^ 1]))
@@ -187,6 +189,8 @@ def _sign_token(
     url: str,
     headers: Sequence[tuple[str, str]],
     public_url: str,
+    delivery_id: str,
+    forged: bool,
 ) -> Signed:
     """Imports what signs tokens, which no other scheme needs."""
     from sidecar.verify.sign_token import delivery_to_sign, sign_with_token  # noqa: PLC0415
@@ -206,8 +210,8 @@ def _sign_detached(
 
     delivery.jws_head = detached_head(scheme, now)
     message = _compose(scheme, messages, delivery)
-    forge = _forge if forged else None
-    return scheme.signature.prefix + sign_detached(scheme, secret, delivery.jws_head, message, forge=forge)
+    spoil = forge if forged else None
+    return scheme.signature.prefix + sign_detached(scheme, secret, delivery.jws_head, message, forge=spoil)
 
 
 def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -219,12 +223,33 @@ def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str
     return [(name, named)] if named else []
 
 
+def _sign_listed(
+    scheme: Scheme,
+    secret: Secret,
+    *,
+    body: bytes,
+    now: float,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    public_url: str,
+    delivery_id: str,
+    forged: bool,
+) -> Signed:
+    """Imports what signs these, which no other scheme needs."""
+    from sidecar.verify.sign_listed import ToSign, sign_listed  # noqa: PLC0415
+
+    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
+    what = ToSign(method, url, headers, body, now, delivery_id or made_up, made_up)
+    return Signed(url, sign_listed(scheme, secret, what, forged=forged), body)
+
+
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes], *, forged: bool) -> str:
     """The signature as text, with its prefix."""
     field = scheme.signature
     signature = field.kind.sign(field.algorithm, read_signing_key(scheme, secret), message)
     if forged:
-        signature = _forge(signature, text=field.kind.bearer)
+        signature = forge(signature, text=field.kind.bearer)
     text = signature.decode() if field.kind.bearer else encode(field.encoding, signature)
     if field.wrapped is not None:
         members = {**dict(field.wrapped.members), field.wrapped.id: SIGNING_KEY_ID, field.wrapped.signature: text}

@@ -25,6 +25,7 @@ from sidecar.http1.head import RequestHead
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
 from sidecar.verify.claim import Claim, SignatureReader
+from sidecar.verify.components import Coverage
 from sidecar.verify.composed import Composer, KeyedReader, Match
 from sidecar.verify.keys import read_keys
 from sidecar.verify.kinds.kind import MATCHES_NOTHING, Matcher
@@ -79,6 +80,7 @@ class Verifier:
         "_in_body",
         "_keyed",
         "_keys",
+        "_listed",
         "_matcher",
         "_only_body",
         "_plain",
@@ -130,7 +132,8 @@ class Verifier:
         self.schemes = 1  #: how many a route combines
         self.secrets = tuple(secrets)
         self._matcher: Matcher = MATCHES_NOTHING
-        keys = read_keys(scheme, self.secrets) if resolved and not field.kind.is_jws and not scheme.published else []
+        composed = not (field.kind.is_jws or field.kind.listed)
+        keys = read_keys(scheme, self.secrets) if resolved and composed and not scheme.published else []
         if keys:
             self._matcher = field.kind.make_matcher(field.algorithm, keys)
         self._reader = SignatureReader(scheme)
@@ -165,16 +168,23 @@ class Verifier:
 
             self._detached = DetachedVerifier(scheme, self.secrets, published, resolved=resolved, keys_name=name)
             self.key_sources = self._detached.sources
+        #: What verifies signatures that list what they cover; None for every other kind.
+        self._listed: Any = None
+        if field.kind.listed:
+            from sidecar.verify.listed_verifier import ListedVerifier  # noqa: PLC0415 - as above
+
+            self._listed = ListedVerifier(scheme, self.secrets, url, published, resolved=resolved, keys_name=name)
+            self.key_sources = self._listed.sources
         self._keys: Any = None
-        if scheme.published and not field.kind.is_jws:
+        if scheme.published and composed:
             from sidecar.verify.published_matcher import PublishedMatcher  # noqa: PLC0415 - as above
 
             self._keys = PublishedMatcher(scheme, self.secrets, published, name)
             self.key_sources = self._keys.sources
         self._composer = Composer(scheme, url, body_limit)
         #: How often a body is hashed at most: for each secret, each spelling of the URL, and each message.
-        self.passes = max(len(self.secrets), 1) * self._composer.passes
-        self._plain = () if field.kind.is_jws or scheme.published else plain_parts(scheme)
+        self.passes = 2 if field.kind.listed else max(len(self.secrets), 1) * self._composer.passes
+        self._plain = plain_parts(scheme) if composed and not scheme.published else ()
         self._only_body = self._plain == (BODY,)
         clock = scheme.timestamp
         in_token = clock is not None and bool(clock.claim or clock.head)
@@ -247,7 +257,9 @@ class Verifier:
         # (1)
         signatures: Sequence[bytes] = ()
         stamps: Sequence[bytes] = ()
-        if not self._in_body:
+        if self._listed is not None:
+            signatures, stamps = self._listed.reader.read_head(head)
+        elif not self._in_body:
             signatures, stamps = self._reader.read_head(head)
         # (2)
         for name, value, spelled in self._required:
@@ -256,6 +268,8 @@ class Verifier:
         for name in self._signed_headers:
             signed_header(head, name)
         # (3)
+        if self._listed is not None:
+            self._listed.check_expiry(signatures, now)
         clock = self._clock
         age: float | None = self._detached.check(signatures[0], now) if self._detached is not None else None
         if clock is None:
@@ -263,9 +277,8 @@ class Verifier:
         if self._clock_header:
             stamps = head.values(self._clock_header)
         if not stamps or not stamps[0]:
-            what = (
-                f"no {clock.header} header" if clock.header else f"{self.scheme.signature.header} has no {clock.place}"
-            )
+            named = clock.parameter or clock.place
+            what = f"no {clock.header} header" if clock.header else f"{self.scheme.signature.header} has no {named}"
             raise Rejected(Reason.TIMESTAMP_MISSING, what)
         # A header appears once. Copies in a list of groups must agree: there is one signed time.
         if len(stamps) > 1 and (self._clock_header or len(set(stamps)) > 1):
@@ -317,6 +330,8 @@ class Verifier:
             pieces = self.tokens.identity(texts, body, self.scheme.delivery_claim)
         elif self._id_bound is not None:
             pieces = (self.delivery_id(head),)
+        elif self._listed is not None:
+            pieces = [*self._listed.identity(claim), *(() if self.scheme.binds_body else (b"\0", *body))]
         elif self._only_body or self.scheme.signature.kind.bearer:
             pieces = body
         elif self._plain:
@@ -368,6 +383,9 @@ class Verifier:
         if self.tokens is not None:
             token = self.tokens.match(self.token_texts(claim, delivery), delivery, claim.now)
             return None if token is None else Verified(token.secret_id, token.age, token.url)
+        if self._listed is not None:
+            secret_id = self._listed.match(claim, head, body, claim.now)
+            return None if secret_id is None else Verified(secret_id)
         composer.check(delivery)
         # (5), (6)
         if self._keys is not None:
@@ -413,6 +431,16 @@ class Verifier:
             published=self._published,
             keys_name=self.key_names[0] if self.key_names else "",
         )
+
+    def describe_listed(self, head: RequestHead) -> Coverage | None:
+        """What a signature says that it covers, unverified; None if it can't be read, or for another kind."""
+        if self._listed is None:
+            return None
+        try:
+            described: Coverage = self._listed.reader.describe(head)
+        except Rejected:
+            return None
+        return described
 
     def token_texts(self, claim: Claim, delivery: Delivery) -> Sequence[bytes]:
         """The tokens of a delivery, of a scheme with tokens. Raises `Rejected`."""

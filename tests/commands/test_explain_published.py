@@ -20,8 +20,9 @@ def explain(
     """`explain(name, vector)`: exit status, the JSON object, and what people see."""
 
     def run(name: str, vector: Vector, *, keys: bool = True, **changes: Any) -> Explained:
-        secrets = [{"id": f"s{number}", "env": f"S{number}"} for number, _ in enumerate(secrets_of(name, vector))]
-        for number, secret in enumerate(secrets_of(name, vector)):
+        secrets = []
+        for number, (key, secret) in enumerate(secrets_of(name, vector).items()):
+            secrets.append({"id": key, "env": f"S{number}"})
             monkeypatch.setenv(f"S{number}", secret)
         route: dict[str, Any] = {
             "path": target_of(vector).partition("?")[0],

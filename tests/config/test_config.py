@@ -630,7 +630,7 @@ def test_a_preset_verifies_with_the_configured_secret(
     kind = ("Content-Type", "application/x-www-form-urlencoded" if form else "application/json")
     signed = sign_delivery(
         verifier.scheme,
-        Secret("signs", private),
+        Secret("KEY", private),
         body=b"b=2&a=1" if form else b'{"channelId":"msteams"}',
         now=1_700_000_000,
         url="https://hooks.example.com/hooks",

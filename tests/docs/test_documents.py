@@ -131,7 +131,7 @@ def signed(run: Callable[..., str], tmp_path: Path, name: str, *url: str) -> dic
 
 
 def test_every_worked_example_is_tried() -> None:
-    assert list(EXAMPLES) == ["acme", "bolt", "crane", "dune"]
+    assert list(EXAMPLES) == ["acme", "bolt", "crane", "dune", "golf"]
 
 
 def test_the_first_example_signs_as_its_provider_says(run: Callable[..., str], tmp_path: Path) -> None:
@@ -181,6 +181,29 @@ def test_the_token_of_the_fourth_example_says_what_its_provider_says(run: Callab
     for body, status, word in ((BODY, 0, "accepted"), (BODY.replace(b"7", b"8"), 1, "claim_mismatch")):
         (tmp_path / "request").write_bytes(b"POST / HTTP/1.1\nHost: a\n" + sent.encode() + b"\n" + body)
         assert word in run("dune", "explain", "--now", str(NOW + 60), str(tmp_path / "request"), expect=status)
+
+
+def test_the_fifth_example_signs_what_rfc_9421_says(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(BODY)
+    url = "https://hooks.example.com/golf?a=1"
+    sent = run("golf", "sign", "--body", str(tmp_path / "body"), "--timestamp", str(NOW), "--url", url)
+    made = dict(line.split(": ", 1) for line in sent.splitlines())
+    digest = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
+    assert made["Content-Digest"] == f"sha-256=:{digest}:"
+    parameters = made["Signature-Input"].removeprefix("sig1=")
+    base = (
+        '"@method": POST\n"@authority": hooks.example.com\n"@path": /golf\n"@query": ?a=1\n'
+        f'"content-digest": sha-256=:{digest}:\n"@signature-params": {parameters}'
+    )
+    mac = base64.b64encode(hmac.digest(EXAMPLES["golf"][1].encode(), base.encode(), "sha256")).decode()
+    assert made["Signature"] == f"sig1=:{mac}:"
+    head = b"POST /golf?a=1 HTTP/1.1\nHost: hooks.example.com\n" + sent.encode() + b"\n"
+    for body, status, word in ((BODY, 0, "accepted"), (BODY.replace(b"7", b"8"), 1, "hint: digest_mismatch")):
+        (tmp_path / "request").write_bytes(head + body)
+        shown = run("golf", "explain", "--now", str(NOW + 60), str(tmp_path / "request"), expect=status)
+        assert word in shown
+        assert "covers     sig1: @method, @authority, @path, @query, content-digest; created=" in shown
+        assert mac not in shown
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject) -> Delivery:
     path = "/hooks?" + data.draw(names)
     given = [kind, ("Host", "hooks.example.com")]
     signed = sign_delivery(
-        scheme, Secret("s", private), body=data.draw(bodies), now=NOW, url=ORIGIN + path, headers=given
+        scheme, Secret("current", private), body=data.draw(bodies), now=NOW, url=ORIGIN + path, headers=given
     )
     headers = [(name.encode(), value.encode()) for name, value in [*given, *signed.headers]]
     other = Secret("other", key_pair(scheme, 1)[1])

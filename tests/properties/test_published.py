@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ HOSTS = {
     "google-chat": "www.googleapis.com",
     "google-chat-endpoint": "www.googleapis.com",
     "google-pubsub": "www.googleapis.com",
+    "http-signature-jwks": "sender.example.com",
     "kinde": "acme.kinde.com",
     "microsoft-graph-rich": "login.microsoftonline.com",
     "oidc": "gitlab.example.com",
@@ -58,6 +60,7 @@ HOSTS = {
     "truelayer": "webhooks.truelayer.com",
     "truelayer-sandbox": "webhooks.truelayer-sandbox.com",
     "turnkey": "api.turnkey.com",
+    "ucp": "merchant.example.com",
 }
 TRICKS = [
     "https://evil.example/", "http://", "//evil.example", "@evil.example", "\\", "#", "?", "/../", "%2e%2e", "\n", "\0", ".",
@@ -155,6 +158,12 @@ def test_nothing_that_a_sender_writes_names_another_host(preset: str, data: st.D
         for name in scheme.headers
         if name.decode().lower() not in {n.lower() for n in values}
     }
+    if scheme.listed is not None:
+        covered = " ".join(f'"{each.name}"' for each in scheme.listed.required)
+        key_id = re.sub(r'[^ -~]|["\\\\]', "", data.draw(hostile))
+        values["Signature-Input"] = f'sig1=({covered});created=1700000000;keyid="{key_id}"'.encode()
+        values["Signature"] = b"sig1=:AAAA:"
+        values["Signature-Agent"] = values["UCP-Agent"] = b'profile="https://evil.example/.well-known/ucp"'
     headers = [(name.encode(), value) for name, value in values.items() if name]
     judge(verifier, make_head("POST", b"/hooks", headers, None), body, 1_700_000_000.0)
     for source in [*verifier.key_sources, *store.asked]:
@@ -217,7 +226,7 @@ class Files:
 def verifier_of(name: str, vector: Vector) -> Verifier:
     scheme = Verify().read(verify_of(name, vector))
     assert isinstance(scheme, Scheme)
-    secrets = [Secret(f"s{number}", text.encode()) for number, text in enumerate(secrets_of(name, vector))]
+    secrets = [Secret(key, text.encode()) for key, text in secrets_of(name, vector).items()]
     return Verifier(scheme, secrets, public_url_of(name, vector), published=Files(sender(name)["keys"]))
 
 

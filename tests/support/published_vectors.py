@@ -137,22 +137,49 @@ CONFIGURED: dict[str, Callable[[Settings, Settings], Any]] = {
     "ebay": lambda it, _: {"preset": "ebay"},
     "constant-contact": lambda it, _: {"preset": "constant-contact"},
     "truelayer": lambda it, _: {"preset": "truelayer"},
+    "keygen": lambda it, _: {"preset": "keygen"},
 }  # fmt: skip
 
 
 def verify_of(name: str, vector: Vector) -> dict[str, Any]:
     """What `verify:` holds for a vector; where its verdict holds for a small skew only, with that skew."""
+    if name == "rfc9421":
+        return _http_signature(vector)
     made: dict[str, Any] = CONFIGURED[name](sender(name)["settings"], vector.get("settings", {}))
     if "max_skew" in vector:
         made |= {"skew": f"{vector['max_skew']}s" if vector["max_skew"] else "none"}
     return made
 
 
-def secrets_of(name: str, vector: Vector) -> list[str]:
+def secrets_of(name: str, vector: Vector) -> dict[str, str]:
+    """By their ids."""
     given = vector.get("secret")
     if name == "plaid":
-        return ["the secret that Plaid requires to send a key"]
-    return given if isinstance(given, list) else [given] if given else []
+        given = "the secret that Plaid requires to send a key"
+    if name == "rfc9421":
+        keys = sender(name)["settings"]["configured"]
+        shared = _is_hmac(vector)
+        return {
+            key: text["base64"] if shared else text for key, text in keys.items() if isinstance(text, dict) is shared
+        }
+    return {
+        f"s{number}": text for number, text in enumerate(given if isinstance(given, list) else [given] if given else [])
+    }
+
+
+def _is_hmac(vector: Vector) -> bool:
+    """Whether a delivery of `rfc9421` names a key that is a shared secret."""
+    named = "".join(value for name, value in vector["headers"] if name == "Signature-Input")
+    return "hmac-1" in named or "test-shared-secret" in named
+
+
+def _http_signature(vector: Vector) -> dict[str, Any]:
+    own = vector["settings"]
+    made: dict[str, Any] = {"preset": "http-signature", "required": own["required"]}
+    made |= {name: own[name] for name in ("max_age", "tag", "label") if own.get(name) is not None}
+    if "content-digest" not in own["required"]:
+        made["binds_body"] = False
+    return made | ({"algorithms": "hmac-sha256", "key": "base64"} if _is_hmac(vector) else {})
 
 
 def public_url_of(name: str, vector: Vector) -> str:

@@ -28,7 +28,7 @@ REJECTIONS = VERIFICATION | {Reason.KEY_UNAVAILABLE}
 def verify(name: str, vector: Vector, pieces: list[bytes]) -> Verified:
     scheme = Verify().read(verify_of(name, vector))
     assert isinstance(scheme, Scheme)
-    secrets = [Secret(f"s{number}", text.encode()) for number, text in enumerate(secrets_of(name, vector))]
+    secrets = [Secret(key, text.encode()) for key, text in secrets_of(name, vector).items()]
     store = FakeStore(sender(name)["keys"])
     verifier = Verifier(scheme, secrets, public_url_of(name, vector), published=store)
     headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in vector["headers"]]

@@ -51,8 +51,14 @@ DOCUMENT = json.loads(BODY)
 #: Compact, and escaped to ASCII: the escape of the only letter that needs one has digits in lower case.
 ESCAPED = json.dumps(DOCUMENT, separators=(",", ":")).encode()
 #: Unix time for `explain`, which gets it as --now.
-#: Hints of schemes with tokens or published keys, which tests/commands has.
-OF_TOKENS = {Hint.WRONG_AUDIENCE, Hint.WRONG_ISSUER, Hint.WRONG_SETTING}
+#: Hints of schemes with tokens, published keys or listed components, which tests/commands has.
+OF_TOKENS = {
+    Hint.WRONG_AUDIENCE,
+    Hint.WRONG_ISSUER,
+    Hint.WRONG_SETTING,
+    Hint.COMPONENT_MISSING,
+    Hint.DIGEST_MISMATCH,
+}
 FIXED = 1_800_000_000
 
 

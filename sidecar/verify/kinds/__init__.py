@@ -8,6 +8,7 @@ from sidecar.verify.kinds.hmac import HMAC
 from sidecar.verify.kinds.jws import JWS
 from sidecar.verify.kinds.jwt import JWT
 from sidecar.verify.kinds.kind import Kind
+from sidecar.verify.kinds.listed import CAVAGE, RFC9421
 from sidecar.verify.kinds.rsa import RSA_PKCS1, RSA_PSS
 from sidecar.verify.kinds.token import TOKEN
 
@@ -34,3 +35,5 @@ register(TOKEN)
 register(BASIC)
 register(JWT)
 register(JWS)
+register(RFC9421)
+register(CAVAGE)

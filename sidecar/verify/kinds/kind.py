@@ -63,12 +63,18 @@ class Kind:
     read_key: Callable[[KeyForm, bytes], Any]  #: from a secret's text to the key that verifies; raises `KeyFormError`
     #: From the text to the key that signs, where that is another one. Raises `KeyFormError`.
     read_private_key: Callable[[KeyForm, bytes], Any] | None = None
+    #: In place of `read_key`, where the scheme's algorithms are those of public keys and others of a shared secret.
+    read_public_key: Callable[[KeyForm, bytes], Any] | None = None
     make_matcher: Callable[[Algorithm, Keys], Matcher]
     sign: Callable[[Algorithm, Any, Pieces], bytes]  #: makes a signature, with a key that signs
 
     bearer: bool = False  #: nothing is signed: anyone who saw one delivery can send another one
     claims: bool = False  #: a token that holds what is signed: `claims:` says what it must be
     detached: bool = False  #: a token without what is signed, which `signed:` composes
+    package: str = ""  #: the one that it needs besides those of the program; empty: none
+    extra: str = ""  #: the extra of the distribution that has it
+    listed: bool = False  #: the delivery lists what is signed: `components:` says what must be among it
+    algorithms: tuple[str, ...] = ()  #: of a kind with `algorithms:` that is no JWS: their names
     digest_sized: bool = False  #: the signature has the size of `algorithm:`
     message_holds_secret: bool = False  #: `signed:` must have the place {secret}
     prefix: str = ""  #: the default of `prefix:`
@@ -102,16 +108,18 @@ class Kind:
 
     def decoder(self, field: "SignatureField") -> Decoder:
         """From a signature's text, without its prefix, to what the matcher compares."""
-        return decode_as_is if self.bearer or self.is_jws else make_decoder(field.encoding, self.size(field.algorithm))
+        if self.bearer or self.is_jws or self.listed:
+            return decode_as_is
+        return make_decoder(field.encoding, self.size(field.algorithm))
 
     def summarize(self, field: "SignatureField") -> str:
         """For a list of routes: `HMAC-SHA256`."""
-        algorithm = "/".join(field.algorithms) if self.is_jws else field.algorithm.upper()
+        algorithm = "/".join(field.algorithms) if field.algorithms else field.algorithm.upper()
         return (self.title or self.name).format(algorithm=algorithm)
 
     def describe_form(self, field: "SignatureField") -> str:
         """The expected form of a signature, for `explain`: `64 characters of hex`."""
-        if self.bearer or self.is_jws:
+        if self.bearer or self.is_jws or self.listed:
             return self.shown_as
         if size := self.size(field.algorithm):
             return f"{text_length(field.encoding, size)} characters of {field.encoding}"

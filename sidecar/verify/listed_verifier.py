@@ -1,0 +1,144 @@
+"""Verifies signatures that say themselves what they cover: `kind: rfc9421` and `kind: cavage`. `Verifier` asks this for such a
+scheme.
+
+    from the head   (a) one signature is chosen, and covers what the scheme demands; its algorithm is one of the closed list
+                    (b) `expires`, and through `Verifier` the time at which it was made
+    with the body   (c) the key that it names, among the route's secrets or the provider's keys
+                    (d) the signature
+                    (e) the hash of the body, if it is covered
+
+The hash is computed last: a forgery costs no pass over its body.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sidecar.http1.head import RequestHead
+from sidecar.outcomes import Reason, Rejected
+from sidecar.secret import Secret
+from sidecar.verify.body_hash import check_body_hash
+from sidecar.verify.claim import Claim
+from sidecar.verify.components import DRAFT_ALGORITHMS, HTTP_ALGORITHMS, ListedSignature, SignatureRules
+from sidecar.verify.jose import PublishedKey, verify_hmac, verify_signature
+from sidecar.verify.key_finder import KeyFinder
+from sidecar.verify.keys import read_keys
+from sidecar.verify.message import PublicURL
+from sidecar.verify.published import PUBLISHED, KeySource, PublishedKeys
+from sidecar.verify.scheme import Scheme
+
+#: The names of the algorithms of both kinds, as those of a JWS. Where both have one, it is the same.
+JWS_NAMES: Final = HTTP_ALGORITHMS | DRAFT_ALGORITHMS
+
+
+class ListedVerifier:
+    """A scheme's rules for such signatures, with the keys."""
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        secrets: Sequence[Secret],
+        url: PublicURL | None,
+        published: PublishedKeys | None,
+        *,
+        resolved: bool = True,
+        keys_name: str = "scheme",
+    ) -> None:
+        """Raises `KeyFormError` for a secret that is not in the scheme's form."""
+        assert scheme.listed is not None
+        self._scheme = scheme
+        self._rules: SignatureRules = scheme.listed
+        self.reader = make_reader(scheme, url)
+        place = scheme.keys
+        self._by_id = place is not None and place.configured
+        self._finder = None if place is None or place.configured else KeyFinder(place, keys_name, published)
+        self._secrets = read_keys(scheme, secrets) if resolved and self._finder is None else []
+        self.sources: tuple[KeySource, ...] = self._finder.sources if self._finder is not None else ()
+
+    def check_expiry(self, signed: ListedSignature, now: float | None) -> None:
+        """(b). `now` is unix time in seconds; with None only the form is checked. Raises `Rejected`."""
+        if not signed.expires:
+            if self._rules.expiry:
+                raise Rejected(Reason.TIMESTAMP_MISSING, "the signature has no expires")
+            return
+        if now is not None and now >= int(signed.expires) + self._rules.skew:
+            ago = now - int(signed.expires)
+            raise Rejected(Reason.TIMESTAMP_TOO_OLD, f"the signature expired {ago:.0f} s ago (expires)")
+
+    def match(self, claim: Claim, head: RequestHead, body: Sequence[bytes], now: float | None) -> str | None:
+        """The id of the secret that made the signature; None if none did. Raises `Rejected`, `KeyNeeded`."""
+        signed = claim.signatures
+        assert isinstance(signed, ListedSignature)
+        secret_id = self._verify(signed, now)
+        if secret_id is None:
+            return None
+        if self._scheme.body_hash is not None:
+            check_body_hash(self._scheme.body_hash, head, body)
+        if signed.digest:
+            from sidecar.verify.http_signature import check_content_digest  # noqa: PLC0415 - the draft has no such field
+
+            check_content_digest(head, body, signed.digest)
+        return secret_id
+
+    def identity(self, claim: Claim) -> Sequence[bytes]:
+        """What two copies of a verified delivery have in common, never a signature: all that it says about itself."""
+        assert isinstance(claim.signatures, ListedSignature)
+        return [claim.signatures.base]
+
+    def _verify(self, signed: ListedSignature, now: float | None) -> str | None:
+        names = [signed.algorithm.decode()] if signed.algorithm else self._rules.algorithms
+        if self._finder is not None:
+            return self._verify_published(self._finder, signed, names, now)
+        for secret_id, key in self._named(signed):
+            for name in names:
+                if _matches(JWS_NAMES[name], key, signed):
+                    return secret_id
+        return None
+
+    def _named(self, signed: ListedSignature) -> Iterator[tuple[str, Any]]:
+        """The route's keys that may have made the signature. Raises `Rejected` if it names one that the route lacks."""
+        if not self._by_id:
+            yield from self._secrets
+            return
+        if not signed.key_id:
+            raise Rejected(Reason.SIGNATURE_MALFORMED, "its key id (keyid) is absent")
+        found = [(secret_id, key) for secret_id, key in self._secrets if secret_id.encode() == signed.key_id]
+        if not found and self._secrets:
+            raise Rejected(Reason.KEY_UNKNOWN, "its key id (keyid) is not the id of one of the route's secrets")
+        yield from found
+
+    def _verify_published(
+        self, finder: KeyFinder, signed: ListedSignature, names: Sequence[str], now: float | None
+    ) -> str | None:
+        key_id = signed.key_id.decode("latin-1") or None
+        unfit: Rejected | None = None
+        tried = False
+        for name in names:
+            try:
+                found = finder.find(key_id, JWS_NAMES[name], now)
+            except Rejected as rejected:  # not a key for this algorithm; perhaps for the next one
+                unfit = rejected
+                continue
+            tried = True
+            if any(_matches(JWS_NAMES[name], each.key, signed) for each in found):
+                finder.verified(key_id or "")
+                return PUBLISHED
+        if unfit is not None and not tried:
+            raise unfit
+        return None
+
+
+def _matches(algorithm: str, key: Any, signed: ListedSignature) -> bool:
+    if isinstance(key, bytes):
+        return verify_hmac(algorithm, key, signed.signature, signed.base)
+    return PublishedKey(key).fits(algorithm) and verify_signature(algorithm, key, signed.signature, signed.base)
+
+
+def make_reader(scheme: Scheme, url: PublicURL | None) -> Any:
+    """What reads the scheme's signatures. Raises `ImportError` without the library that parses structured fields."""
+    if scheme.signature.kind.name == "cavage":
+        from sidecar.verify.draft_signature import DraftSignatureReader  # noqa: PLC0415
+
+        return DraftSignatureReader(scheme, url)
+    from sidecar.verify.http_signature import HttpSignatureReader  # noqa: PLC0415 - it needs http-sf
+
+    return HttpSignatureReader(scheme, url)
