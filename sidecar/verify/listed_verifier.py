@@ -10,7 +10,7 @@ scheme.
 The hash is computed last: a forgery costs no pass over its body.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sidecar.http1.head import RequestHead
@@ -19,7 +19,7 @@ from sidecar.secret import Secret
 from sidecar.verify.body_hash import check_body_hash
 from sidecar.verify.claim import Claim
 from sidecar.verify.components import DRAFT_ALGORITHMS, HTTP_ALGORITHMS, ListedSignature, SignatureRules
-from sidecar.verify.jose import PublishedKey, verify_hmac, verify_signature
+from sidecar.verify.jose import find_match
 from sidecar.verify.key_finder import KeyFinder
 from sidecar.verify.keys import read_keys
 from sidecar.verify.message import PublicURL
@@ -88,49 +88,51 @@ class ListedVerifier:
         names = [signed.algorithm.decode()] if signed.algorithm else self._rules.algorithms
         if self._finder is not None:
             return self._verify_published(self._finder, signed, names, now)
-        for secret_id, key in self._named(signed):
-            for name in names:
-                if _matches(JWS_NAMES[name], key, signed):
-                    return secret_id
-        return None
+        keys = self._named(signed)
+        return _match(names, lambda algorithm: keys, signed)
 
-    def _named(self, signed: ListedSignature) -> Iterator[tuple[str, Any]]:
+    def _named(self, signed: ListedSignature) -> Sequence[tuple[str, Any]]:
         """The route's keys that may have made the signature. Raises `Rejected` if it names one that the route lacks."""
         if not self._by_id:
-            yield from self._secrets
-            return
+            return self._secrets
         if not signed.key_id:
             raise Rejected(Reason.SIGNATURE_MALFORMED, "its key id (keyid) is absent")
-        found = [(secret_id, key) for secret_id, key in self._secrets if secret_id.encode() == signed.key_id]
+        found = [each for each in self._secrets if each[0].encode() == signed.key_id]
         if not found and self._secrets:
             raise Rejected(Reason.KEY_UNKNOWN, "its key id (keyid) is not the id of one of the route's secrets")
-        yield from found
+        return found
 
     def _verify_published(
         self, finder: KeyFinder, signed: ListedSignature, names: Sequence[str], now: float | None
     ) -> str | None:
         key_id = signed.key_id.decode("latin-1") or None
-        unfit: Rejected | None = None
-        tried = False
-        for name in names:
+        unfit: list[Rejected] = []
+
+        def find(algorithm: str) -> Sequence[tuple[str, Any]]:
             try:
-                found = finder.find(key_id, JWS_NAMES[name], now)
+                return [(PUBLISHED, each.key) for each in finder.find(key_id, algorithm, now)]
             except Rejected as rejected:  # not a key for this algorithm; perhaps for the next one
-                unfit = rejected
-                continue
-            tried = True
-            if any(_matches(JWS_NAMES[name], each.key, signed) for each in found):
-                finder.verified(key_id or "")
-                return PUBLISHED
-        if unfit is not None and not tried:
-            raise unfit
-        return None
+                unfit.append(rejected)
+                return []
+
+        matched = _match(names, find, signed)
+        if matched is not None:
+            finder.verified(key_id or "")
+        elif len(unfit) == len(names):
+            raise unfit[0]
+        return matched
 
 
-def _matches(algorithm: str, key: Any, signed: ListedSignature) -> bool:
-    if isinstance(key, bytes):
-        return verify_hmac(algorithm, key, signed.signature, signed.base)
-    return PublishedKey(key).fits(algorithm) and verify_signature(algorithm, key, signed.signature, signed.base)
+def _match(
+    names: Sequence[str], find: Callable[[str], Sequence[tuple[str, Any]]], signed: ListedSignature
+) -> str | None:
+    """The id of the key that made the signature with one of these algorithms; `find` has the keys for each (a JWS name)."""
+    for name in names:
+        algorithm = JWS_NAMES[name]
+        matched = find_match(algorithm, find(algorithm), signed.signature, [signed.base])
+        if matched is not None:
+            return matched
+    return None
 
 
 def make_reader(scheme: Scheme, url: PublicURL | None) -> Any:
