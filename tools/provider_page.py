@@ -34,6 +34,9 @@ FAMILIES = {
     "basic": "Password",
     "jwt": "JWT",
     "jws": "JWS",
+    "jws": "JWS",
+    "rfc9421": "RFC9421",
+    "cavage": "RFC9421",
     "rsa": "RSA",
     "ecdsa": "ECDSA",
     "ed25519": "Ed25519",
@@ -162,7 +165,9 @@ def send_command(scheme: Scheme) -> str | None:
     if comes_with_certificate(scheme) or scheme.published:
         return None
     words = [f"sidecar send http://127.0.0.1:8080{path(scheme)} \\\n    --preset {scheme.name}"]
-    words += [f"--setting {each.name}={each.example}" for each in must_say(scheme)]
+    for each in must_say(scheme):
+        examples = each.example if isinstance(each.example, tuple) else (each.example,)
+        words += [f"--setting {each.name}={example}" for example in examples]
     words.append("--private-key test-key.pem" if signs_with_private_key(scheme) else f"--secret env:{variable(scheme)}")
     words += [f"--public-url {PUBLIC_URL}"] if scheme.needs_url else []
     words += ["--body event.json"] if needs_event(scheme) else []

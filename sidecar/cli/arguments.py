@@ -53,6 +53,12 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
         type=lambda file: f"file:{file}",
         help="for senders that publish their keys: the private key in PEM; for tests",
     )
+    parser.add_argument(
+        "--key-id",
+        metavar="ID",
+        help="the id that the signature names, where that is the id of one of the route's secrets; default: with --route that of "
+        "the first one, else current",
+    )
     add_settings(parser)
     parser.add_argument("--body", metavar="FILE", help="the body; - for standard input; default: a small test document")
 

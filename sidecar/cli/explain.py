@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from sidecar.cli.arguments import add_settings, read_scheme, read_secrets, unix_time
@@ -121,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
             unusable(f"the configuration is not valid:\n{error}")
     else:
         scheme = read_scheme(arguments.preset, arguments.setting)
+        if scheme.names_secret:  # ids are the configuration's
+            scheme = replace(scheme, keys=None)
         if not secrets and not scheme.published:
             unusable("--preset needs a secret to verify with; add --secret env:NAME or --secret file:PATH")
         if scheme.needs_url and not arguments.public_url:

@@ -22,6 +22,7 @@ from sidecar.verify.composite import Combine, Composite
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.sign import SigningError, sign_delivery, with_token, writes_document
+from sidecar.verify.verifier import Verifier
 
 _FORM = "application/x-www-form-urlencoded"
 #: The last segment of a path below a prefix route.
@@ -105,8 +106,9 @@ def make_sender(
     if arguments.preset is None or arguments.secret is None:
         unusable("nothing to sign with; give --preset NAME and --secret REF, or --config FILE and --route NAME")
     scheme = read_scheme(arguments.preset, arguments.setting)
+    secret = read_secret_ref(arguments.secret)
     return Sender(
-        signers=[Signer(scheme, read_secret_ref(arguments.secret))],
+        signers=[Signer(scheme, secret.with_id(arguments.key_id or "current") if scheme.names_secret else secret)],
         body=_body(arguments.body, [scheme]),
         url=url,
         public_url=public_url,
@@ -140,15 +142,11 @@ def _sender_of_route(
     several = isinstance(verifier, Composite) and verifier.combine is Combine.ALL
     members = verifier.members() if several else verifier.members()[:1]
     given = read_secret_ref(arguments.secret) if arguments.secret is not None else None
-    public = [
-        member.scheme
-        for member in members
-        if member.scheme.published or member.scheme.signature.kind.read_private_key is not None
-    ]
+    public = [member.scheme for member in members if not member.scheme.shares_secret]
     if public and given is None:
         # The bytes of some public keys could be read as a private one, which signs something else.
         unusable(f"the route {route.name} has a public key, which only verifies; give a private key with --secret REF")
-    signers = [Signer(member.scheme, given or member.secrets[0]) for member in members]
+    signers = [Signer(member.scheme, _named(given, member, arguments.key_id)) for member in members]
     return Sender(
         signers=signers,
         body=_body(arguments.body, [signer.scheme for signer in signers]),
@@ -158,6 +156,14 @@ def _sender_of_route(
         method="POST" if "POST" in route.methods else min(route.methods),
         forged=forged,
     )
+
+
+def _named(given: Secret | None, member: Verifier, key_id: str | None) -> Secret:
+    """The secret that signs, with the id that the signature names."""
+    secret = given or member.secrets[0]
+    if not member.scheme.names_secret:
+        return secret
+    return secret.with_id(key_id or member.secrets[0].id)
 
 
 def find_route(config: Config, name: str) -> Route:

@@ -165,7 +165,7 @@ def _ids(content: bytes) -> Iterator[str]:
     found = parse_json(content)
     if not isinstance(found, dict):
         raise ValueError("not an object")
-    keys = found.get("keys")
+    keys = found.get("keys", found.get("signing_keys"))
     if isinstance(keys, list):
         yield from (str(key.get("kid") or "without kid")[:_MAX_ID] for key in keys if isinstance(key, dict))
     else:

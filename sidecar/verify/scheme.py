@@ -366,6 +366,11 @@ class Scheme:
         return any(place is not None and not place.configured for place in places)
 
     @property
+    def names_secret(self) -> bool:
+        """Whether a delivery's key id is the id of one of the route's secrets."""
+        return self.listed is not None and self.keys is not None and self.keys.configured
+
+    @property
     def shares_secret(self) -> bool:
         """Whether sender and route share a secret, which also signs."""
         if self.signature.algorithms:

@@ -43,8 +43,7 @@ def sign_listed(scheme: Scheme, secret: Secret, what: ToSign, *, forged: bool = 
     if rest and not any(name.lower() == "host" for name, _ in what.headers):
         every.append(("Host", rest.partition("/")[0]))
     write = _write_draft if scheme.signature.kind.name == "cavage" else _write
-    published = scheme.keys is not None and not scheme.keys.configured
-    key_id = SIGNING_KEY_ID if published else secret.id
+    key_id = SIGNING_KEY_ID if scheme.published else secret.id
     covered = _covered(scheme, {name.lower() for name, _ in every})
     # First with any signature, so that what verifies it says what it must be over.
     unsigned = [*every, *write(scheme, covered, key_id, b"\0", what.now)]
