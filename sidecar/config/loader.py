@@ -33,7 +33,7 @@ from sidecar.config.keys import CONFIG, ROUTE
 from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
-from sidecar.config.repeat_checks import can_replay, check_resend, fails_open, resend_status
+from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_status
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
@@ -126,12 +126,14 @@ class _Builder:
         check_proxies(settings, report)
         check_timeouts(settings, report)
         check_workers(settings, report)
+        check_store(settings, report)
         if self.secrets.resolves:  # else this is not where it will run
             check_machine(settings, this_machine(), report)
         routes = self._make_routes()
         self._check_tracing()
         store = settings.replay_store
         password = self._resolve(("replay_store", "password"), store.password)
+        sentinel_password = self._resolve(("replay_store", "sentinel_password"), store.sentinel_password)
         admin_token = self._resolve(("admin_token",), settings.admin_token)
         accounts = self._make_accounts()
         authorities = self.tls.load_authorities(("keys", "ca"), settings.keys.ca)
@@ -147,6 +149,7 @@ class _Builder:
             ranges=self.ranges,
             replay_store=store.address,
             replay_password=password,
+            sentinel_password=sentinel_password,
             routes=RouteTable(routes),
             accounts=accounts,
             tenant_directories=self.tenants.directories,

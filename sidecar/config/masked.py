@@ -35,6 +35,7 @@ _FILE_REST = frozenset(
         "client_header",
         "trust_unix",
         "replay_password",
+        "sentinel_password",
         "ranges",
         "accounts",
         "tenant_directories",

@@ -6,6 +6,7 @@ As in `checks.py`, each function checks one thing and reports it.
 from sidecar.config.combination import Combination
 from sidecar.config.problems import Path, Report
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
+from sidecar.replay.store import StoreKind
 from sidecar.verify.composite import Combine, name_schemes
 from sidecar.verify.handshake import HandshakeMode
 from sidecar.verify.scheme import Scheme
@@ -121,6 +122,17 @@ def check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Rep
                 (*at, "replay"),
                 f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
             )
+
+
+def check_store(file: FileSettings, report: Report) -> None:
+    """Only sentinels have the sentinels' password."""
+    store, at = file.replay_store, ("replay_store", "sentinel_password")
+    if (
+        store.sentinel_password is not None
+        and store.address is not None
+        and store.address.kind is not StoreKind.SENTINEL
+    ):
+        report.add(at, "is for redis+sentinel://, and no sentinels are asked; remove it")
 
 
 def check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:

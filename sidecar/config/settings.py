@@ -259,6 +259,7 @@ class Config(CommonSettings):
     ranges: Mapping[str, Networks]  #: the published networks that routes admit, by preset
     replay_store: StoreAddress | None  #: None: each process's own memory
     replay_password: Secret | None
+    sentinel_password: Secret | None
     routes: RouteTable
     accounts: tuple[Account, ...]
     tenant_directories: tuple[TenantDirectory, ...]

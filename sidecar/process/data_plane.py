@@ -157,7 +157,10 @@ class DataPlane:
         from sidecar.replay.redis_store import RedisStore  # noqa: PLC0415 - saves memory where it is not used
 
         return RedisStore(
-            config.replay_store, lambda: self.current.snapshot.config.replay_password, self._replay_store_changed
+            config.replay_store,
+            lambda: self.current.snapshot.config.replay_password,
+            self._replay_store_changed,
+            sentinel_password=lambda: self.current.snapshot.config.sentinel_password,
         )
 
     def _replay_store_changed(self, available: bool, reason: str) -> None:

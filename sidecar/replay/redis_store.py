@@ -5,41 +5,46 @@
 
 Each step is atomic, and every key expires. Steps of deliveries that come together share one round trip. An unavailable store
 never counts as one that has not seen a delivery. Updates that it missed (done, or released) are kept and sent when it is back,
-before anything else.
+before anything else; and with them what was claimed and marked a while before, because a replica that became the primary, or
+a server that was started again, may not have that.
 """
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from sidecar.replay.describe_error import describe_error
-from sidecar.replay.redis_steps import MAX_STEPS, SCRIPT, Step, StepQueue, Verb
+from sidecar.replay.redis_client import make_client
+from sidecar.replay.redis_steps import MAX_STEPS, Step, StepQueue, Verb
 from sidecar.replay.store import Seen, StoreAddress, StoreUnavailableError
 from sidecar.secret import Secret
 
 PREFIX = "webhook-sidecar:replay:"
 DONE = b"done"
-#: Seconds for one network step, and for one request with all its steps.
-STEP_SECONDS = 1.0
+#: Seconds for one request with all its steps.
 REQUEST_SECONDS = 2.0
-#: How often the store is probed when it is available, and when it is not. Seconds.
-PROBE_SECONDS = 5.0
+#: How often the store is probed when it is available and no delivery asks it, and when it is not. Seconds.
+PROBE_SECONDS = 0.5
 RETRY_SECONDS = 0.25
-#: How long to wait once the store is back, so that each replica can send the updates that it missed. Seconds. A claim or a
-#: "done" may have expired or been lost there in the meantime, and a copy would be forwarded.
+#: How long to wait once the store is back, so that each replica can notice it and send the updates that it missed. Seconds,
+#: more than those of a probe. A claim or a "done" may have expired or been lost there, and a copy would be forwarded.
 SETTLING_SECONDS = 0.75
 CLOSING_SECONDS = 0.3
-CONNECTIONS = 64
 #: How many updates are kept for an unavailable store. Claims expire there anyway, so only recent ones matter.
 MAX_OWED = 20_000
+#: For how long what was marked is kept, to be marked again where another server takes over. Seconds: longer than the primary
+#: of a cluster that lost sight of the others goes on (cluster-node-timeout, by default 15 s).
+REPEAT_SECONDS = 30.0
+#: For how long a probe's key counts. Seconds.
+PROBE_KEY_SECONDS = 5.0
+
+T = TypeVar("T")
 
 #: Called when the store becomes unavailable, with the reason, and when it is available again.
 Changed = Callable[[bool, str], None]
@@ -62,13 +67,21 @@ class Password(CredentialProvider):
 
 
 class RedisStore:
-    """A `Store`, from `start` on. `password` returns the current password."""
+    """A `Store`, from `start` on. `password` and `sentinel_password` return the current ones."""
 
-    def __init__(self, address: StoreAddress, password: Callable[[], Secret | None], changed: Changed) -> None:
-        self._client = _client(address, Password(address.username, password))
-        self._script = self._client.register_script(SCRIPT)
+    def __init__(
+        self,
+        address: StoreAddress,
+        password: Callable[[], Secret | None],
+        changed: Changed,
+        *,
+        sentinel_password: Callable[[], Secret | None] = lambda: None,
+    ) -> None:
+        self._client = make_client(address, Password(address.username, password), Password("", sentinel_password))
+        self._asking_now = asyncio.Lock()  # one request at a time, so that each server has one connection
         self._changed = changed
         self._available = True
+        self._answered = 0.0  #: when the store last did what it was asked; loop time
         self._lost = asyncio.Event()  # wakes `_keep`
         self._process = token_hex(8)
         self._count = 0
@@ -78,6 +91,8 @@ class RedisStore:
         self._asking: dict[bytes, asyncio.Future[bytes]] = {}
         # Updates that the store has missed, with the time until which they matter. Empty while the store is available.
         self._owed: dict[tuple[str, str], tuple[Step, float]] = {}
+        #: What was marked lately, with when and until when, oldest first.
+        self._marked: deque[tuple[Step, float, float]] = deque(maxlen=MAX_OWED)
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -111,7 +126,9 @@ class RedisStore:
 
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
         claim, _ = self._claims.pop(key)
-        update = self._update(Step(Verb.DONE, _name(key), claim, seconds))
+        step = Step(Verb.DONE, _name(key), claim, seconds)
+        self._remember(step)
+        update = self._update(step)
         if update is not None:
             with suppress(StoreUnavailableError):
                 await update
@@ -128,7 +145,7 @@ class RedisStore:
         await self._steps.close(CLOSING_SECONDS)
         with suppress(Exception):
             async with asyncio.timeout(CLOSING_SECONDS):
-                await self._client.aclose()
+                await self._client.close()
 
     # Steps
 
@@ -153,21 +170,42 @@ class RedisStore:
                 self._owe(step)
             raise
 
-    async def _ask(self, steps: list[Step], seconds: float) -> list[bytes]:
+    async def _ask(self, steps: Sequence[Step], seconds: float) -> list[bytes]:
         """Returns the answer to each step."""
-        names, arguments = [step.name for step in steps], [step.argument for step in steps]
+        answers = await self._call(lambda: self._client.ask(steps, self._repeated), seconds)
+        self._answered = asyncio.get_running_loop().time()
+        return answers
+
+    async def _call(self, work: Callable[[], Awaitable[T]], seconds: float) -> T:
         try:
-            async with asyncio.timeout(seconds):
-                answers: list[bytes] = await self._script(keys=names, args=arguments)
-            if len(answers) != len(steps):
-                raise ValueError("another number of answers than of steps")
+            async with asyncio.timeout(seconds), self._asking_now:
+                return await work()
         except Exception as error:  # whatever the client raises, the store is unavailable
+            self._client.distrust()
             if self._available:
                 self._available = False
+                for step in self._repeated():
+                    self._keep_for_later(step)
                 self._changed(False, describe_error(error))
                 self._lost.set()
             raise StoreUnavailableError(f"the replay store is unavailable ({type(error).__name__})") from None
-        return answers
+
+    def _remember(self, step: Step) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._marked and self._marked[0][1] < now - REPEAT_SECONDS:
+            self._marked.popleft()
+        self._marked.append((step, now, now + step.seconds))
+
+    def _repeated(self) -> list[Step]:
+        """What was marked lately, and what is claimed now. None of it changes a store that has it already."""
+        now = asyncio.get_running_loop().time()
+        marked = [
+            step._replace(seconds=until - now)
+            for step, at, until in self._marked
+            if at > now - REPEAT_SECONDS and until > now
+        ]
+        claimed = [Step(Verb.BEGIN, _name(key), claim, seconds) for key, (claim, seconds) in self._claims.items()]
+        return marked + claimed
 
     # While the store is unavailable
 
@@ -175,6 +213,9 @@ class RedisStore:
         """Keeps an update until the store is back. Of a claim that may have been made this is its release."""
         if step.verb is Verb.BEGIN:
             step = step._replace(verb=Verb.RELEASE)
+        self._keep_for_later(step)
+
+    def _keep_for_later(self, step: Step) -> None:
         self._owed[step.name, step.claim] = step, asyncio.get_running_loop().time() + step.seconds
         if len(self._owed) > MAX_OWED:
             del self._owed[next(iter(self._owed))]
@@ -182,8 +223,6 @@ class RedisStore:
     async def _keep(self) -> None:
         """Probes the store without waiting for a delivery, for the metric, and because another replica may wait for a claim
         of ours. An available store is probed rarely."""
-        # The same script as a delivery's, so that a read-only or full store does not count as available.
-        probe = Step(Verb.BEGIN, f"{PREFIX}probe:{self._process}", "probe", PROBE_SECONDS)
         while True:
             self._lost.clear()
             with suppress(StoreUnavailableError):
@@ -191,7 +230,7 @@ class RedisStore:
                 if not self._available:
                     await asyncio.sleep(SETTLING_SECONDS)
                     await self._settle()
-                await self._ask([probe], REQUEST_SECONDS)
+                await self._probe()
                 if not self._available and not self._owed:
                     self._available = True
                     self._changed(True, "")
@@ -201,6 +240,16 @@ class RedisStore:
                         await self._lost.wait()
             else:
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _probe(self) -> None:
+        """Asks every primary, unless deliveries just did: then it only learns whether they still are the primaries.
+
+        It is the same script as a delivery's, so that a read-only or full store does not count as available.
+        """
+        names = await self._call(lambda: self._client.probes(f"{PREFIX}probe:{self._process}"), REQUEST_SECONDS)
+        if not self._available or asyncio.get_running_loop().time() - self._answered > PROBE_SECONDS / 2:
+            probes = [Step(Verb.BEGIN, name, "probe", PROBE_KEY_SECONDS) for name in names]
+            await self._ask(probes, REQUEST_SECONDS)
 
     async def _settle(self) -> None:
         """Sends the missed updates. Raises `StoreUnavailableError` if some can't be sent."""
@@ -222,23 +271,3 @@ def _seen(answer: bytes) -> Seen:
 
 def _name(key: bytes) -> str:
     return PREFIX + key.hex()
-
-
-def _client(address: StoreAddress, credentials: Password | None) -> Redis:
-    options: dict[str, Any] = {"db": address.database, "credential_provider": credentials}
-    if address.path:
-        options |= {"connection_class": UnixDomainSocketConnection, "path": address.path}
-    else:
-        options |= {"host": address.host, "port": address.port}
-    if address.tls:
-        options |= {"connection_class": SSLConnection}
-    pool = BlockingConnectionPool(
-        max_connections=CONNECTIONS,
-        timeout=STEP_SECONDS,
-        socket_timeout=STEP_SECONDS,
-        socket_connect_timeout=STEP_SECONDS,
-        # Retry once, immediately: a restarted store has closed all connections in this pool.
-        retry=Retry(NoBackoff(), 1),
-        **options,
-    )
-    return Redis.from_pool(pool)  # closes the pool with it

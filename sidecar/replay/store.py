@@ -29,22 +29,34 @@ class Replay(NamedTuple):
     on_failure: OnFailure | None = None  #: on the authorize listener, which needs one of them
 
 
+class StoreKind(StrEnum):
+    """What answers at a store's addresses."""
+
+    SERVER = "redis"
+    CLUSTER = "redis+cluster"  # the keys are spread over its primaries; any of its nodes may be listed
+    SENTINEL = "redis+sentinel"  # processes that know which server is the primary
+
+
 class StoreAddress(NamedTuple):
-    """The address of a shared store. With a unix socket, `path` is set, and host and port are unused."""
+    """The address of a shared store. With a unix socket, `path` is set, and there are no hosts."""
 
     tls: bool
-    host: str
-    port: int
+    hosts: tuple[tuple[str, int], ...]  #: host and port; of a server exactly one
     path: str
     database: int
     username: str
+    kind: StoreKind = StoreKind.SERVER
+    service: str = ""  #: what the sentinels call the primary
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         user = f"{self.username}@" if self.username else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis{'s' if self.tls else ''}://{user}{host}:{self.port}/{self.database}"
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        scheme = self.kind.value.replace("redis", "rediss") if self.tls else self.kind.value
+        service = f"/{self.service}" if self.service else ""
+        database = "" if self.kind is StoreKind.CLUSTER else f"/{self.database}"
+        return f"{scheme}://{user}{hosts}{service}{database}"
 
 
 class Seen(Enum):

@@ -1,60 +1,41 @@
-"""Two sidecars, one Redis, and several copies of each delivery at once to both: does the receiver see each exactly once?
+"""Two sidecars, one store, and several copies of each delivery at once to both: does the receiver see each exactly once?
 
-python tests/load/copies.py [--deliveries 2000] [--copies 5] [--kill] [--workers N]
+python tests/load/copies.py [--deliveries 2000] [--copies 5] [--kill] [--workers N] [--store KIND] [--of PROGRAM]
 
 With --kill the store is killed in the middle of the run (SIGKILL) and started again a second later; it keeps what it was
-told on disk (appendfsync always). It holds if no delivery reached the receiver twice, every answer was 200, 503 or 409,
-a client that gets 503 or 409 and sends again gets 200, and in the end each was forwarded exactly once.
+told on disk (appendfsync always). Of a store with replicas (sentinel, cluster) a primary is killed, and another server takes
+its place. It holds if no delivery reached the receiver twice, every answer was 200, 503 or 409, a client that gets 503 or 409
+and sends again gets 200, and in the end each was forwarded exactly once.
 """
 
 import argparse
 import asyncio
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import uvloop
-from rig import Receiver, Sidecar, deliver, free_port, signed, verdict
+from rig import Receiver, Sidecar, deliver, signed, verdict
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from stores import PROGRAMS, ClusterStore, SentinelStore, SingleStore
 
 AT_ONCE = 200  # deliveries under way, but a tenth of all at most
 
 
-class Store:
-    """A Redis of its own."""
+class OneRedis(SingleStore):
+    """A Redis of its own, with all that it was told on disk."""
 
-    def __init__(self) -> None:
-        self.directory = tempfile.TemporaryDirectory()
-        self.port = free_port()
+    def __init__(self, kind: str, directory: Path) -> None:
+        super().__init__(kind, directory)
+        self.servers[0].arguments += ["--appendonly", "yes", "--appendfsync", "always"]
 
-    async def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory.name),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(200):
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(b"PING\r\n")
-                ready = (await reader.readline()).startswith(b"+PONG")
-                writer.close()
-                if ready:
-                    return
-            except OSError:
-                pass
-            await asyncio.sleep(0.05)
-        raise SystemExit("the store did not start")
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+STORES = {"server": OneRedis, "sentinel": SentinelStore, "cluster": ClusterStore}
 
 
 class Slow(Receiver):
@@ -66,11 +47,12 @@ class Slow(Receiver):
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    store, receiver = Store(), await Slow().start()
-    await store.start()
+    directory = tempfile.TemporaryDirectory()
+    store, receiver = STORES[arguments.store](arguments.of, Path(directory.name)), await Slow().start()
+    store.start()
     route = {"name": "begini", "path": "/webhooks/begini", "verify": "begini", "secrets": [{"env": "LOAD_KEY"}]}
     changes = {
-        "replay_store": f"redis://127.0.0.1:{store.port}/0",
+        "replay_store": store.url,
         "routes": [route | {"replay": "10m"}],
         "workers": arguments.workers,
     }
@@ -99,7 +81,8 @@ async def main(arguments: argparse.Namespace) -> int:
     if arguments.kill:
         while begun < arguments.deliveries // 2:
             await asyncio.sleep(0.005)
-        store.kill()
+        killed = store.primary("")
+        killed.kill()
         before = len(receiver.seen)
         await asyncio.sleep(1)
     await asyncio.gather(*running)
@@ -118,7 +101,8 @@ async def main(arguments: argparse.Namespace) -> int:
     print(f"{len(unforwarded)} were not forwarded, {len(unanswered)} were not answered 200")
 
     if arguments.kill:
-        await store.start()
+        if arguments.store == "server":
+            killed.start()
         began = time.monotonic()
         again: Counter[int | None] = Counter()
 
@@ -126,7 +110,7 @@ async def main(arguments: argparse.Namespace) -> int:
             ident: str,
         ) -> None:  # as a provider does; at once, and again after a 503 or 409
             async with free:
-                for _ in range(50):
+                for _ in range(150):
                     status = await deliver(random.choice(sidecars).address, requests[ident])
                     if status == 200:
                         break
@@ -144,8 +128,8 @@ async def main(arguments: argparse.Namespace) -> int:
     statuses = [sidecar.stop() for sidecar in sidecars]
     if any(statuses):
         problems.append(f"exit statuses {statuses}")
-    store.kill()
-    store.directory.cleanup()
+    store.stop()
+    directory.cleanup()
     return verdict(problems)
 
 
@@ -155,4 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--copies", type=int, default=5)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--store", choices=STORES, default="server")
+    parser.add_argument("--of", choices=PROGRAMS, default="redis")
     sys.exit(uvloop.run(main(parser.parse_args())))

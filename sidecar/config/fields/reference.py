@@ -10,7 +10,7 @@ from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.number import Day
 from sidecar.config.fields.text import Flag, Label, NonEmpty
 from sidecar.config.secrets import SecretRef
-from sidecar.replay.store import StoreAddress
+from sidecar.replay.store import StoreAddress, StoreKind
 
 #: The error for a secret that is written in the file.
 INLINE_SECRET = "holds the secret itself; move it out of the file and refer to it: {env: NAME} or {file: /path}"  # noqa: S105 - a message
@@ -81,39 +81,67 @@ class ReplayStoreRef(NamedTuple):
 
     address: StoreAddress | None
     password: SecretRef | None
+    sentinel_password: SecretRef | None = None
 
 
 PROCESS_MEMORY = ReplayStoreRef(None, None)
 
 
 _USER = r"""[!"$-.0-9;->A-~]+"""  # any visible ASCII character but # / : ? @
-_PLACE = f"{HOST}(?::{PORT})?(?:/[0-9]{{0,4}})?"
-_EXAMPLE = "for example redis://127.0.0.1:6379/0, rediss:// for TLS, or unix:/run/redis.sock"
+_DATABASE = "(?:/[0-9]{0,4})?"
+_PLACES = f"{HOST}(?::{PORT})?(?:,{HOST}(?::{PORT})?){{0,15}}"
+_SERVICE = "/[A-Za-z0-9._-]{1,63}"
+#: What may follow the user, by what is before the colon.
+_AFTER_USER = {
+    StoreKind.SERVER: (r"rediss?", f"{HOST}(?::{PORT})?{_DATABASE}"),
+    StoreKind.CLUSTER: (r"rediss?\+cluster", f"{_PLACES}/?"),
+    StoreKind.SENTINEL: (r"rediss?\+sentinel", f"{_PLACES}{_SERVICE}{_DATABASE}"),
+}
+_PORTS = {StoreKind.SENTINEL: 26379}
+_EXAMPLE = (
+    "for example redis://127.0.0.1:6379/0, rediss:// for TLS, redis+cluster://host1,host2, "
+    "redis+sentinel://host1,host2/mymaster, or unix:/run/redis.sock"
+)
+_ONE_PLACE = re.compile(f"({HOST})(?::({PORT}))?")
+
+
+def _store_grammar(user: str) -> str:
+    return "|".join(f"{scheme}://{user}{after}" for scheme, after in _AFTER_USER.values())
 
 
 class _StoreURL(ValueType[StoreAddress]):
     """`redis://host:6379/0`, also with a user before the host. The password is never in the URL."""
 
     title = "URL"
-    grammar = Grammar(f"rediss?://(?:{_USER}@)?{_PLACE}|{SOCKET}")
-    _parts = f"(rediss?)://(?:({_USER})@)?({HOST})(?::({PORT}))?(?:/([0-9]{{0,4}}))?"
+    grammar = Grammar(f"{_store_grammar(f'(?:{_USER}@)?')}|{SOCKET}")
 
     def read(self, value: Any) -> StoreAddress:
         match = self.grammar.match(value)
         if match is None:
             raise InvalidValueError(self._explain(str(value)))
         if match[1]:
-            return StoreAddress(False, "", 0, match[1], 0, "")
-        parts = re.fullmatch(self._parts, match[0])
-        assert parts is not None
-        scheme, user, host, port, database = parts.groups()
+            return StoreAddress(False, (), match[1], 0, "")
+        scheme, _, rest = match[0].partition("://")
+        before, at, after = rest.rpartition("@")
+        hosts, *path = after.split("/")
+        kind = StoreKind(scheme.replace("rediss", "redis"))
+        service = path.pop(0) if kind is StoreKind.SENTINEL else ""
         return StoreAddress(
-            scheme == "rediss", without_brackets(host), int(port or 6379), "", int(database or 0), user or ""
+            tls=scheme.startswith("rediss"),
+            hosts=tuple(
+                (without_brackets(host), int(port or _PORTS.get(kind, 6379)))
+                for host, port in (_split_place(place) for place in hosts.split(","))
+            ),
+            path="",
+            database=int(path[0] or 0) if path else 0,
+            username=before if at else "",
+            kind=kind,
+            service=service,
         )
 
     @staticmethod
     def _explain(text: str) -> str:
-        if re.match("rediss?://[^@/]*:[^@/]*@", text):
+        if re.match(r"rediss?(?:\+\w+)?://[^@/]*:[^@/]*@", text):
             return (
                 "holds the password itself; move it out of the file: {url: redis://host:6379/0, password: {env: NAME}}"
             )
@@ -122,24 +150,46 @@ class _StoreURL(ValueType[StoreAddress]):
         shown = "this URL" if "@" in text else quote(text)  # a password may be before the @
         if re.match(f"rediss?://(?:{_USER}@)?{HOST}(?::{PORT})?/[^?#]*$", text):
             return f"{shown} does not end in the number of a database; use a store, {_EXAMPLE}"
+        if re.match(rf"rediss?\+cluster://(?:{_USER}@)?{_PLACES}/", text):
+            return f"{shown} names a database, and a cluster has only one; remove what follows the addresses"
+        if re.match(rf"rediss?\+sentinel://(?:{_USER}@)?{_PLACES}/?$", text):
+            return f"{shown} does not say what the sentinels call the primary; add it, for example /mymaster"
+        if re.match(f"rediss?://(?:{_USER}@)?{_PLACES}(?:/|$)", text):
+            return f"{shown} has several addresses; write redis+cluster:// for a cluster, or redis+sentinel:// for sentinels"
         return f"{shown} is not a valid store; use memory, or {_EXAMPLE}"
 
     def json_schema(self) -> JSONSchema:
         return {"title": self.title} | self.grammar.json_schema()
 
 
+def _split_place(place: str) -> tuple[str, str]:
+    match = _ONE_PLACE.fullmatch(place)
+    assert match is not None
+    return match[1], match[2] or ""
+
+
+def _make_store(given: dict[str, Any]) -> ReplayStoreRef:
+    return ReplayStoreRef(given["url"], given.get("password"), given.get("sentinel_password"))
+
+
 class ReplayStore(ValueType[ReplayStoreRef]):
     """`memory`, `redis://host:6379/0`, or `{url, password}`."""
 
     title = "store"
-    grammar = Grammar(f"memory|rediss?://{_PLACE}|{SOCKET}")
+    grammar = Grammar(f"memory|{_store_grammar('')}|{SOCKET}")
     section = Section(
         None,
         {
-            "url": Key(_StoreURL(), "where it is; rediss:// for TLS", ["rediss://redis.example:6379/0"], required=True),
+            "url": Key(
+                _StoreURL(),
+                "where it is; rediss:// for TLS, redis+cluster:// for a cluster, redis+sentinel:// for sentinels",
+                ["rediss://redis.example:6379/0", "redis+sentinel://s1.example:26379,s2.example:26379/mymaster"],
+                required=True,
+            ),
             "password": Key(SecretReference(), "the password of the user in the URL"),
+            "sentinel_password": Key(SecretReference(), "the password of the sentinels, if they have one"),
         },
-        make=lambda given: ReplayStoreRef(given["url"], given.get("password")),
+        make=_make_store,
     )
 
     def read(self, value: Any) -> ReplayStoreRef:
