@@ -1,11 +1,12 @@
 """Does a stranger who tries to jam the door take more from others than the own work and bytes justify?
 
-python tests/load/jams.py [--seconds 5] [--senders 4] [--attackers 4] [ATTACK ...]
+python tests/load/jams.py [--seconds 5] [--senders 4] [--attackers 4] [--questions] [ATTACK ...]
 
 For each attack a new sidecar with default limits. Genuine deliveries go one after another, each on a connection of its own, from
 `--senders` senders: first alone, then beside `--attackers` attackers in a process of their own, which together send at most
 `--megabits` a second, each as fast as it gets responses. It holds if no genuine delivery fails, if their rate stays above a
-third of the calm one, and if the process stays within the formula of docs/reliability.md.
+third of the calm one (with --questions: that of genuine questions to the authorize listener, which the attackers ask too), and
+if the process stays within the formula of docs/reliability.md.
 """
 
 import argparse
@@ -184,7 +185,10 @@ async def play(name: str, receiver: Receiver, arguments: argparse.Namespace) -> 
         {"path": "/webhooks/open", "open": True},
         {"path": "/hooks/*", "verify": "begini", "secrets": secrets},
     ]
-    sidecar = await Sidecar(receiver.port, routes=routes, public_url="https://hooks.example.com").serving()
+    more = {"authorize": {"listen": "127.0.0.1:0"}} if arguments.questions else {}
+    sidecar = await Sidecar(receiver.port, routes=routes, public_url="https://hooks.example.com", **more).serving()
+    if arguments.questions:
+        sidecar.address = sidecar.authorize_address
     answers = Counter[int | None]()
     calm = await rate(sidecar, arguments.seconds, arguments.senders, answers)
     addresses = [f"{host}:{port}" for host, port in (sidecar.address, sidecar.admin)]
@@ -212,7 +216,9 @@ async def play(name: str, receiver: Receiver, arguments: argparse.Namespace) -> 
 
 async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
-    print("| attack | deliveries a second, calm | beside the attack | ratio | most memory |\n|---|---|---|---|---|")
+    print(
+        f"| attack | {'questions' if arguments.questions else 'deliveries'} a second, calm | beside the attack | ratio | most memory |\n|---|---|---|---|---|"
+    )
     problems = []
     for name in arguments.attacks or ATTACKS:
         problems += await play(name, receiver, arguments)
@@ -225,6 +231,7 @@ if __name__ == "__main__":
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--attackers", type=int, default=4)
     parser.add_argument("--megabits", type=float, default=100)
+    parser.add_argument("--questions", action="store_true")
     parser.add_argument("--against", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK")
     given = parser.parse_args()

@@ -137,6 +137,7 @@ class Sidecar:
                 if b'"serving"' in line:
                     said = json.loads(line)
                     self.address, self.admin = (split_address(said[key]) for key in ("listen", "admin"))
+                    self.authorize_address = split_address(said.get("authorize", said["listen"]))
                     return self
             if self.process.poll() is not None:
                 break

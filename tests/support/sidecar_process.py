@@ -143,6 +143,8 @@ class Sidecar:
         for reader in self.readers:
             reader.start()
         self.address = self.admin_address = self.authorize_address = ""
+        #: What senders send, and what they get if all is well; see `be_asked`.
+        self.event, self.yes = "delivery", b"ok"
         self.stopped = False
         self.unsettled = False  # deliveries may be under way whose log line nobody waited for
         self.reconciles = bool(self.config) and not self.config.get("log")
@@ -177,6 +179,11 @@ class Sidecar:
 
     # Deliveries
 
+    def be_asked(self) -> "Sidecar":
+        """From now on what is sent goes to the authorize listener, as gateways' questions do."""
+        self.address, self.event, self.yes = self.authorize_address, "authorization", b""
+        return self
+
     def connect(self, source: str | None = None) -> Client:
         self.unsettled = True
         return Client(self.address, source=source)
@@ -202,9 +209,9 @@ class Sidecar:
             counted = sum(
                 float(line.rsplit(b" ", 1)[1])
                 for line in text.splitlines()
-                if line.startswith(b"webhook_sidecar_deliveries_total{")
+                if line.startswith(b"webhook_sidecar_%b{" % COUNTED[self.event].encode())
             )
-            logged = sum(line.get("event") == "delivery" for line in list(self.lines))
+            logged = sum(line.get("event") == self.event for line in list(self.lines))
             sampled = 1000 <= logged < counted  # `log.rejected` leaves out rejections beyond a thousand in ten seconds
             return b"webhook_sidecar_in_flight 0.0" in text and (counted == logged or sampled)
 
@@ -225,7 +232,7 @@ class Sidecar:
         return got
 
     def delivery(self, after: int = 0, count: int = 1, **fields: Any) -> dict[str, Any]:
-        return self.line(after, count, event="delivery", **fields)
+        return self.line(after, count, event=self.event, **fields)
 
     def refused(
         self,
@@ -330,7 +337,7 @@ class Sidecar:
         """After a fault: nothing is left over, and the next delivery works."""
         self.idle()
         answer = self.ask(Craft.begini())
-        assert (answer.status, answer.body) == (200, b"ok")
+        assert (answer.status, answer.body) == (200, self.yes)
 
     def resident(self) -> int:
         """Bytes of memory that the process holds."""
