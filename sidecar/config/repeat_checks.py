@@ -8,7 +8,7 @@ from sidecar.config.problems import Path, Report
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
 from sidecar.replay.store import StoreKind
 from sidecar.verify.composite import Combine, name_schemes
-from sidecar.verify.handshake import HandshakeMode
+from sidecar.verify.handshake import HandshakeMode, responds_to
 from sidecar.verify.scheme import Scheme
 
 #: The status of `reject: resend` unless the preset says otherwise: a temporary failure, after which most providers send again.
@@ -41,12 +41,17 @@ def check_question(at: Path, route: RouteSettings, report: Report) -> None:
     """What a gateway that asks can't pass on."""
     scheme = route.scheme
     own = [shape for each in route.schemes for shape in each.handshake]
-    shapes = [*own, *route.added_handshakes] if route.handshake is not HandshakeMode.PASS else []
-    if any(not shape.signed or shape.computed is not None for shape in shapes):
+    shapes = [each for each in (*own, *route.added_handshakes) if responds_to(each, route.handshake)]
+    if shapes:
+        remedy = "let this path pass through the data listener (`listen`)"
+        if not any(responds_to(each, HandshakeMode.PASS) for each in shapes):
+            remedy += ", or set `handshake: pass` so that the receiver responds"
+        elif route.handshake is HandshakeMode.PASS:
+            remedy += "; `handshake: pass` does not apply to it, because it never reaches a receiver"
         report.warn(
             at,
-            "gets no response to the provider's handshake through `authorize`, because gateways pass none on; let this "
-            "path pass through the data listener (`listen`), or set `handshake: pass` so that the receiver responds",
+            "gets no response to the provider's handshake through `authorize`, because gateways pass none on; "
+            + remedy,
         )
     if route.reject == RESEND and resend_status(scheme) >= 500:
         report.warn(

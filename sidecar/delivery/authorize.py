@@ -23,6 +23,7 @@ from sidecar.replay.store import OnFailure
 from sidecar.routing.access import Waived
 from sidecar.routing.question import Question, read_question
 from sidecar.routing.routes import RouteTable
+from sidecar.verify.handshake import HandshakeMode, responds_to
 from sidecar.verify.verifier import Verified, Verifier
 
 #: Fields of ours that the gateway passes on to the receiver.
@@ -101,10 +102,12 @@ class Authorizer(Proxy):
             record.handshake = HandshakeResult.PASSED
             return None
         record.handshake = HandshakeResult.REJECTED
+        remedy = "let it pass through the data listener"
+        if not responds_to(shape, HandshakeMode.PASS):  # else no receiver ever gets it
+            remedy += ", or set `handshake: pass` so that the receiver responds"
         return Rejected(
             Reason.SIGNATURE_MISSING,
-            "a handshake, which needs a response with a body, and gateways pass on none; let it pass through the data "
-            "listener, or set `handshake: pass` so that the receiver responds",
+            f"a handshake, which needs a response of ours, and gateways pass on none; {remedy}",
         )
 
     async def _claim_turn(self, delivery: Delivery) -> None:

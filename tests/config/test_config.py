@@ -532,9 +532,19 @@ def test_what_gateways_can_not_pass_on_is_warned_about(load: Load) -> None:
         "  - {path: /passed, verify: zoom, secrets: [{env: GOOD}], handshake: pass}\n"
         "  - {path: /again, verify: github, secrets: [{env: GOOD}], reject: resend}\n"
         "  - {path: /plain, verify: stripe, secrets: [{env: GOOD}], reject: resend}\n"
+        "  - {path: /published, verify: mailersend, secrets: [{env: GOOD}]}\n"
+        "  - {path: /published/passed, verify: mailersend, secrets: [{env: GOOD}], handshake: pass}\n"
+        "  - {path: /ping, verify: woocommerce, secrets: [{env: GOOD}], handshake: pass}\n"
+        "  - {path: /here, verify: github, secrets: [{env: GOOD}], handshake: [websub]}\n"
+        "  - {path: /left, verify: slack, secrets: [{env: GOOD}]}\n"
+        "  - {path: /answered, verify: slack, secrets: [{env: GOOD}], handshake: answer}\n"
     )
     found = [each for each in warnings(load(text)) if "handshake through" in each or "failure_mode_allow" in each]
-    assert [each.partition(":")[0] for each in found] == ["3", "5", "6"]
+    assert [each.partition(":")[0] for each in found] == ["3", "5", "6", "7", "8", "9", "10", "12"]
+    passes = [each for each in found if "handshake through" in each and "set `handshake: pass`" in each]
+    assert [each.partition(":")[0] for each in passes] == ["3", "12"]
+    without_effect = [each for each in found if "`handshake: pass` does not apply" in each]
+    assert [each.partition(":")[0] for each in without_effect] == ["8", "9"]
     without = text.replace("authorize: {listen: '[::]:8081'}", "upstream: http://127.0.0.1:3000")
     assert [each for each in warnings(load(without)) if "through `authorize`" in each or "failure_mode" in each] == []
 

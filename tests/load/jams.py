@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import uvloop
 from rig import KEY, Address, Receiver, Sidecar, deliver, signed, split_address, verdict
@@ -185,7 +186,7 @@ async def play(name: str, receiver: Receiver, arguments: argparse.Namespace) -> 
         {"path": "/webhooks/open", "open": True},
         {"path": "/hooks/*", "verify": "begini", "secrets": secrets},
     ]
-    more = {"authorize": {"listen": "127.0.0.1:0"}} if arguments.questions else {}
+    more: dict[str, Any] = {"authorize": {"listen": "127.0.0.1:0"}} if arguments.questions else {}
     sidecar = await Sidecar(receiver.port, routes=routes, public_url="https://hooks.example.com", **more).serving()
     if arguments.questions:
         sidecar.address = sidecar.authorize_address
@@ -216,9 +217,8 @@ async def play(name: str, receiver: Receiver, arguments: argparse.Namespace) -> 
 
 async def main(arguments: argparse.Namespace) -> int:
     receiver = await Receiver().start()
-    print(
-        f"| attack | {'questions' if arguments.questions else 'deliveries'} a second, calm | beside the attack | ratio | most memory |\n|---|---|---|---|---|"
-    )
+    sent = "questions" if arguments.questions else "deliveries"
+    print(f"| attack | {sent} a second, calm | beside the attack | ratio | most memory |\n|---|---|---|---|---|")
     problems = []
     for name in arguments.attacks or ATTACKS:
         problems += await play(name, receiver, arguments)

@@ -1,5 +1,6 @@
 """The authorize listener: what gateways ask, in both forms, and what they are told. Nothing reaches a receiver."""
 
+import hmac
 import signal
 import socket
 from collections.abc import Sequence
@@ -487,6 +488,19 @@ def test_a_handshake_is_rejected_because_its_response_could_not_pass(sidecar: Si
     )
     assert "handshake" in detail
     assert sidecar.metric("handshakes_total", route="meta", result="rejected") == 1
+
+
+def test_a_handshake_that_a_published_secret_signs_is_no_reason_to_forward(start: Start, craft: type[Craft]) -> None:
+    """MailerSend's own is signed with what anybody can read. Not even `handshake: pass` lets it pass."""
+    route = {"verify": "mailersend", "secrets": [{"env": "ACME_SECRET"}]}
+    routes = [{"name": "answered", "path": "/a"} | route, {"name": "passed", "path": "/b", "handshake": "pass"} | route]
+    sidecar = start({"authorize": {"listen": "127.0.0.1:0"}, "upstream": None, "routes": routes})
+    body = b'{"type":"webhook.test"}'
+    signature = hmac.new(b"test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G", body, "sha256").hexdigest().encode()
+    for name, path in (("answered", b"/a"), ("passed", b"/b")):
+        raw = craft.request(path, [(b"Signature", signature)], body)
+        _, detail = rejected(sidecar, raw, 403, "signature_missing", route=name)
+        assert detail.endswith("gateways pass on none; let it pass through the data listener")
 
 
 def test_a_sender_that_is_rejected_too_often_must_wait_and_the_gateway_never(start: Start, craft: type[Craft]) -> None:
