@@ -41,7 +41,8 @@ def check_question(at: Path, route: RouteSettings, report: Report) -> None:
     """What a gateway that asks can't pass on."""
     scheme = route.scheme
     own = [shape for each in route.schemes for shape in each.handshake]
-    shapes = [each for each in (*own, *route.added_handshakes) if responds_to(each, route.handshake)]
+    mode = route.handshake if isinstance(route.handshake, HandshakeMode) else None
+    shapes = [each for each in (*own, *route.added_handshakes) if responds_to(each, mode)]
     if shapes:
         remedy = "let this path pass through the data listener (`listen`)"
         if not any(responds_to(each, HandshakeMode.PASS) for each in shapes):

@@ -69,6 +69,7 @@ class Gateway:
     def run(self, *command: str, env: Settings | None = None) -> "Gateway":
         self.log = self.directory / "gateway.log"
         self.name = Path(command[0]).name
+        self._command, self._env = command, env
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -84,6 +85,11 @@ class Gateway:
             self.stop()
             raise AssertionError(self.log.read_text()[-2000:]) from late
         return self
+
+    def restart(self) -> None:
+        """As an operator does: it is told to end, and started again."""
+        self.stop()
+        self.run(*self._command, env=self._env)
 
     def _listens(self) -> bool:
         assert self.process is not None
