@@ -184,7 +184,10 @@ class Connection(asyncio.Protocol):
         elif isinstance(exc, ssl.SSLError):  # with TLS 1.3 it rejects a certificate when we have sent the request
             self.fail(Reason.UPSTREAM_BROKE, f"the receiver ended TLS: {exc.reason or type(exc).__name__}")
         else:
-            self.fail(Reason.UPSTREAM_BROKE, "the receiver closed the connection without a response")
+            # Java's server ends TLS 1.3 without an alert if it wants a certificate; never later than with the first request.
+            wanted = self.pool.anonymous and not self.idle_since
+            why = "; if it wants a client certificate, set `tls: {client_cert: ...}`" if wanted else ""
+            self.fail(Reason.UPSTREAM_BROKE, f"the receiver closed the connection without a response{why}")
 
     def data_received(self, data: bytes) -> None:
         if not self.busy or self.complete:
@@ -334,6 +337,9 @@ class Upstream:
         context = (
             tls.context if tls is not None else ssl.create_default_context() if address.scheme == "https" else None
         )
+        self.anonymous = context is not None and not (
+            tls is not None and tls.presents_certificate
+        )  #: TLS without our certificate
         self._connector = Connector(loop, address, context, tls.server_name if tls is not None else "")
         self._sweeper: asyncio.TimerHandle | None = None
         self._response_clock: DeadlineQueue[Connection] = DeadlineQueue(

@@ -1,6 +1,7 @@
 """Receivers that people run: nginx, Node, PHP and Java. Each answers with the header fields that it saw, a line for each.
 
 Node, PHP and Java also check the GitHub signature with the secret in RECEIVER_SECRET, and say so in the line `genuine`.
+With TLS, nginx, Node and Java want a client certificate, and show whose they got (`client`) and the name asked for (`sni`).
 """
 
 import contextlib
@@ -9,7 +10,11 @@ import socket
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
+from cryptography.x509 import load_pem_x509_certificate
 from needs import needs
 from ports import free_port
 from waiting import until
@@ -22,18 +27,29 @@ FIELDS = (
 
 NODE = """
 const http = require("node:http");
+const https = require("node:https");
+const { readFileSync } = require("node:fs");
 const { createHmac } = require("node:crypto");
 const fields = process.env.FIELDS.split(" ");
-http.createServer((request, response) => {
+const handle = (request, response) => {
   const pieces = [];
   request.on("data", (piece) => pieces.push(piece));
   request.on("end", () => {
     const made = createHmac("sha256", process.env.RECEIVER_SECRET).update(Buffer.concat(pieces)).digest("hex");
     const lines = fields.filter((name) => name in request.headers).map((name) => `${name}: ${request.headers[name]}`);
     lines.push(`genuine: ${request.headers["x-hub-signature-256"] === "sha256=" + made}`);
+    if (process.env.TLS_CERT) {
+      lines.push(`client: CN=${request.socket.getPeerCertificate().subject.CN}`, `sni: ${request.socket.servername}`);
+    }
     response.end(lines.join("\\n"));
   });
-}).listen(Number(process.env.PORT), "127.0.0.1");
+};
+const file = (name) => readFileSync(process.env[name]);
+const tls = () => ({
+  cert: file("TLS_CERT"), key: file("TLS_KEY"), ca: file("TLS_CA"), requestCert: true, rejectUnauthorized: true,
+});
+const server = process.env.TLS_CERT ? https.createServer(tls(), handle) : http.createServer(handle);
+server.listen(Number(process.env.PORT), "127.0.0.1");
 """
 
 PHP = """<?php
@@ -49,15 +65,55 @@ echo implode("\\n", $lines);
 
 JAVA = """
 import com.sun.net.httpserver.HttpServer;
+import com.sun.net.httpserver.HttpsConfigurator;
+import com.sun.net.httpserver.HttpsExchange;
+import com.sun.net.httpserver.HttpsParameters;
+import com.sun.net.httpserver.HttpsServer;
+import java.io.File;
+import java.io.FileInputStream;
 import java.net.InetSocketAddress;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
 import java.util.HexFormat;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
+import javax.net.ssl.ExtendedSSLSession;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLParameters;
+import javax.net.ssl.TrustManagerFactory;
 
 public class Receiver {
+    static HttpServer make(InetSocketAddress address) throws Exception {
+        String store = System.getenv("TLS_STORE");
+        if (store == null) return HttpServer.create(address, 0);
+        char[] password = "changeit".toCharArray();
+        KeyManagerFactory keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+        keys.init(KeyStore.getInstance(new File(store), password), password);
+        KeyStore trusted = KeyStore.getInstance(KeyStore.getDefaultType());
+        trusted.load(null, null);
+        try (FileInputStream ca = new FileInputStream(System.getenv("TLS_CA"))) {
+            trusted.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(ca));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(trusted);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(keys.getKeyManagers(), trust.getTrustManagers(), null);
+        HttpsServer server = HttpsServer.create(address, 0);
+        server.setHttpsConfigurator(new HttpsConfigurator(context) {
+            @Override
+            public void configure(HttpsParameters parameters) {
+                SSLParameters wanted = context.getDefaultSSLParameters();
+                wanted.setNeedClientAuth(true);
+                parameters.setSSLParameters(wanted);
+            }
+        });
+        return server;
+    }
+
     public static void main(String[] arguments) throws Exception {
         int port = Integer.parseInt(System.getenv("PORT"));
-        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
+        HttpServer server = make(new InetSocketAddress("127.0.0.1", port));
         server.createContext("/", exchange -> {
             byte[] body = exchange.getRequestBody().readAllBytes();
             StringBuilder lines = new StringBuilder();
@@ -74,6 +130,12 @@ public class Receiver {
                 throw new IllegalStateException(problem);
             }
             lines.append("genuine: ").append(made.equals(exchange.getRequestHeaders().getFirst("x-hub-signature-256")));
+            if (exchange instanceof HttpsExchange secure) {
+                ExtendedSSLSession session = (ExtendedSSLSession) secure.getSSLSession();
+                lines.append("\\nclient: ").append(session.getPeerPrincipal().getName());
+                session.getRequestedServerNames().forEach(
+                    name -> lines.append("\\nsni: ").append(new String(name.getEncoded())));
+            }
             byte[] answer = lines.toString().getBytes();
             exchange.sendResponseHeaders(200, answer.length);
             exchange.getResponseBody().write(answer);
@@ -112,12 +174,39 @@ def nginx_file(directory: Path, port: int, *, tls: bool = False, more: str = "")
     return file
 
 
+class ServerTls(NamedTuple):
+    """Files in PEM of a receiver with TLS, and of the authority that its clients must have."""
+
+    cert: Path
+    key: Path
+    client_ca: Path
+
+    def environment(self, directory: Path) -> dict[str, str]:
+        """For Node, and as a PKCS #12 file for Java."""
+        store = directory / "receiver.p12"
+        key, cert = load_pem_private_key(self.key.read_bytes(), None), load_pem_x509_certificate(self.cert.read_bytes())
+        assert isinstance(key, EllipticCurvePrivateKey)
+        encryption = BestAvailableEncryption(b"changeit")
+        store.write_bytes(pkcs12.serialize_key_and_certificates(b"receiver", key, cert, None, encryption))
+        names = {"TLS_CERT": self.cert, "TLS_KEY": self.key, "TLS_CA": self.client_ca, "TLS_STORE": store}
+        return {name: str(file) for name, file in names.items()}
+
+    @property
+    def directives(self) -> str:
+        """For nginx."""
+        return (
+            f"ssl_certificate {self.cert}; ssl_certificate_key {self.key}; ssl_client_certificate {self.client_ca}; "
+            "ssl_verify_client on;"
+        )
+
+
 @contextlib.contextmanager
-def running(kind: str, directory: Path, secret: str) -> Generator[int, None, None]:
-    """A receiver of this kind: nginx, node, php or java. Gives its port."""
+def running(kind: str, directory: Path, secret: str, tls: ServerTls | None = None) -> Generator[int, None, None]:
+    """A receiver of this kind: nginx, node, php or java; PHP's has no TLS. Gives its port."""
     port = free_port()
     if kind == "nginx":
-        command = [needs("nginx"), "-p", str(directory), "-c", str(nginx_file(directory, port))]
+        file = nginx_file(directory, port, tls=tls is not None, more=tls.directives if tls else "")
+        command = [needs("nginx"), "-p", str(directory), "-c", str(file)]
     elif kind == "node":
         (directory / "receiver.js").write_text(NODE)
         command = [needs("node"), str(directory / "receiver.js")]
@@ -129,6 +218,7 @@ def running(kind: str, directory: Path, secret: str) -> Generator[int, None, Non
         (directory / "Receiver.java").write_text(JAVA)
         command = [needs("java"), "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(directory / "Receiver.java")]
     env = os.environ | {"PORT": str(port), "FIELDS": " ".join(FIELDS), "RECEIVER_SECRET": secret}
+    env |= tls.environment(directory) if tls is not None else {}
     with run(command, port, env):
         yield port
 

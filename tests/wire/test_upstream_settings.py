@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import hmac
 import itertools
 import ssl
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import leak_watch
 import pytest
 import real_receivers
 import trustme
@@ -18,6 +20,7 @@ from needs import needs
 from ports import free_port
 from receiver import Peer, Receiver
 from sidecar_process import Config, Sidecar, Start
+from waiting import until
 
 #: The key files of these tests begin with it, so that what leaks is found.
 NAME = "receiver.internal"
@@ -111,6 +114,29 @@ def test_a_receiver_of_a_private_authority_gets_its_own_name_host_and_our_certif
     )
     _, shown = running.admin("/-/config")
     assert b"PRIVATE KEY" not in shown
+
+
+@pytest.mark.parametrize("kind", ["node", "java"])
+def test_other_receivers_get_their_name_and_our_certificate_and_nothing_without_it(
+    start: Start, private: Authority, craft: type[Craft], tmp_path: Path, kind: str
+) -> None:
+    wanted = real_receivers.ServerTls(*private.issue(NAME), private.file)
+    cert, key = private.issue("sidecar.internal")
+    tls = {"ca": str(private.file), "server_name": NAME}
+    ours = tls | {"client_cert": str(cert), "client_key": str(key)}
+    with real_receivers.running(kind, tmp_path, "unused", wanted) as port:
+        url = f"https://127.0.0.1:{port}"
+        running = start(route({"url": url, "host": NAME, "tls": ours}))
+        for _ in range(2):  # on one connection
+            answer = running.ask(craft.begini())
+            assert answer.status == 200
+            seen = real_receivers.seen(answer.body)
+            assert (seen["host"], seen["sni"]) == (NAME, NAME)
+            assert "CN=sidecar.internal" in seen["client"]
+        anonymous = start(route({"url": url, "tls": tls}))
+        mark = anonymous.mark()
+        assert anonymous.ask(craft.begini()).status == 502
+        assert "certificate" in anonymous.delivery(mark)["detail"].lower()
 
 
 def test_without_the_authority_the_certificate_or_the_name_nothing_is_forwarded(
@@ -228,6 +254,87 @@ def test_each_file_is_replaced_under_load_and_no_delivery_is_lost(
             time.sleep(0.05)
     assert set(statuses) == {200}
     assert client_seen() == "third"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_receivers_authority_is_replaced_under_load_and_no_delivery_is_lost(
+    start: Start,
+    private: Authority,
+    craft: type[Craft],
+    tmp_path: Path,
+    new_receiver: Callable[..., Receiver],
+    workers: int,
+) -> None:
+    other = Authority(tmp_path / "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*private.issue(NAME))
+    rotating = new_receiver(tls=context)
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(private.file.read_bytes())
+    tls = {"ca": str(trusted), "server_name": NAME}
+    running = start(route({"url": rotating.url, "tls": tls}) | {"workers": workers})
+    with load(running, craft) as statuses:
+
+        def some_more() -> None:
+            more = len(statuses) + 50
+            until(lambda: len(statuses) >= more, "more deliveries", 20)
+
+        some_more()
+        for trust, certificate in (
+            (private.file.read_bytes() + other.file.read_bytes(), other),
+            (other.file.read_bytes(), other),
+        ):
+            mark = running.mark()
+            trusted.write_bytes(trust)
+            running.line(mark, event="config_loaded")
+            context.load_cert_chain(*certificate.issue(NAME))  # for connections from now on
+            some_more()
+    assert set(statuses) == {200}
+    context.load_cert_chain(*private.issue(NAME))  # whose authority is not trusted any more
+    for peer in rotating.open_peers:
+        peer.close()
+    time.sleep(0.5)  # an unused connection that ended is noticed
+    failed(running, craft, 502, "upstream_unreachable")
+
+
+def test_credentials_and_the_secret_that_signs_are_replaced_under_load_and_no_delivery_is_lost(
+    start: Start, receiver: Receiver, craft: type[Craft], tmp_path: Path
+) -> None:
+    token, secret = tmp_path / "token", tmp_path / "secret"
+    token.write_text("CANARY-SECRET-first-token")
+    secret.write_text("CANARY-SECRET-first-signing-secret")
+    more = {
+        "headers": {"set": {"Authorization": {"file": str(token), "prefix": "Bearer "}}},
+        "sign": {"scheme": "github", "secret": {"file": str(secret)}},
+    }
+    running = start(route(receiver.url, **more))
+    with load(running, craft) as statuses:
+
+        def some_more() -> None:
+            more = len(statuses) + 50
+            until(lambda: len(statuses) >= more, "more deliveries", 20)
+
+        for file, second in ((token, "CANARY-SECRET-second-token"), (secret, "CANARY-SECRET-second-signing-secret")):
+            some_more()
+            mark = running.mark()
+            new = file.with_suffix(".new")
+            new.write_text(second)
+            new.rename(file)
+            running.line(mark, event="config_loaded")
+        some_more()
+    assert set(statuses) == {200}
+    seen = [(each.values(b"authorization"), each.values(b"x-hub-signature-256")) for each in receiver.requests]
+    made = [
+        b"sha256=" + hmac.new(b"CANARY-SECRET-%b-signing-secret" % word, craft.json_body, "sha256").hexdigest().encode()
+        for word in (b"first", b"second")
+    ]
+    for signature in made:
+        leak_watch.signature(signature.removeprefix(b"sha256="))
+    bearers = [b"Bearer CANARY-SECRET-%b-token" % word for word in (b"first", b"second")]
+    assert seen[0] == ([bearers[0]], [made[0]])
+    assert seen[-1] == ([bearers[1]], [made[1]])
+    assert {value for values, _ in seen for value in values} == set(bearers)
+    assert {value for _, values in seen for value in values} == set(made)
 
 
 def test_the_host_is_the_senders_unless_the_route_says_otherwise(
