@@ -16,12 +16,10 @@ from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
-from sidecar.replay.redis_server import Repeat, Server, command
-from sidecar.replay.redis_steps import Step
+from sidecar.replay.redis_server import STEP_SECONDS, Repeat, Server
+from sidecar.replay.redis_steps import Step, pack
 from sidecar.replay.store import StoreAddress, StoreKind
 
-#: Seconds for one network step.
-STEP_SECONDS: Final = 1.0
 SLOTS: Final = 16384
 #: How often a step is sent again to where a cluster says that its key is now.
 _REDIRECTIONS: Final = 5
@@ -65,7 +63,8 @@ def make_client(address: StoreAddress, store: CredentialProvider, sentinels: Cre
         options: dict[str, Any] = {
             "credential_provider": credentials,
             "db": database,
-            "socket_timeout": STEP_SECONDS,
+            # `Server` has limits of its own: redis-py makes a task for what it sends, a seventh of a small request.
+            "socket_timeout": None,
             "socket_connect_timeout": STEP_SECONDS,
             "retry": Retry(NoBackoff(), 0),  # `Server` does that
             "protocol": 2,
@@ -243,10 +242,8 @@ class ClusterClient:
 
     async def _ask_ahead(self, step: Step, to: AskError) -> Any:
         server = self._server((to.host or self._primary_of[_slot(step.name)][0], to.port))
-        allowed, answer = await server.send(("ASKING",), command(step, whole=True))
-        if isinstance(allowed, Exception):
-            return allowed
-        return answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+        allowed, answer = await server.send_packed([b"*1\r\n$6\r\nASKING\r\n", pack([step], whole=True)])
+        return allowed if isinstance(allowed, Exception) else answer
 
     def _server(self, host: Host) -> Server:
         if host not in self._servers:

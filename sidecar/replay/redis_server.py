@@ -1,17 +1,18 @@
 """One server of a shared store, and the steps that it is asked to do. The connection is redis-py's."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from hashlib import sha1
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from sidecar.replay.redis_steps import MAX_STEPS, SCRIPT, Step
+from sidecar.replay.redis_steps import MAX_STEPS, Step, pack, unpack
 
-_SHA: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+#: Seconds in which a connection must be open, and in which the replies to what is sent must be there.
+STEP_SECONDS: Final = 1.0
 
 #: What a process marked and claimed lately: a server that it connects to again may have lost that.
 Repeat = Callable[[], Sequence[Step]]
@@ -44,15 +45,23 @@ class Server:
 
     async def send(self, *commands: tuple[str, ...]) -> list[Any]:
         """The reply to each command, an exception if it is an error."""
+        packed = [b"".join(self._connection.pack_command(*each)) for each in commands]
+        return await self.send_packed(packed)
+
+    async def send_packed(self, commands: Sequence[bytes]) -> list[Any]:
+        """The same, of commands as the server reads them."""
         connection, replies = self._connection, list[Any]()
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response(disable_decoding=True))
-                except ResponseError as error:
-                    replies.append(error)
+            if not self.is_open:
+                async with asyncio.timeout(STEP_SECONDS):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(STEP_SECONDS):
+                await connection.send_packed_command(commands, check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(disable_decoding=True))
+                    except ResponseError as error:
+                        replies.append(error)
         except BaseException:  # whatever comes on this connection is no reply to what is sent next
             await connection.disconnect(nowait=True)
             raise
@@ -73,23 +82,17 @@ class Server:
 
     async def _run(self, steps: Sequence[Step]) -> list[Any]:
         if not self._together:
-            replies = await self.send(*(command(each) for each in steps))
+            replies = await self.send_packed([pack([each]) for each in steps])
             if unknown := [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-                again = await self.send(*(command(steps[at], whole=True) for at in unknown))
+                again = await self.send_packed([pack([steps[at]], whole=True) for at in unknown])
                 for at, reply in zip(unknown, again, strict=True):
                     replies[at] = reply
-            return [reply[0] if isinstance(reply, list) and len(reply) == 1 else reply for reply in replies]
-        (reply,) = await self.send(command(*steps))
+            return replies
+        (reply,) = await self.send_packed([pack(steps)])
         if isinstance(reply, NoScriptError):
-            (reply,) = await self.send(command(*steps, whole=True))
+            (reply,) = await self.send_packed([pack(steps, whole=True)])
         if isinstance(reply, Exception):
             raise reply
-        if not isinstance(reply, list) or len(reply) != len(steps):
-            raise ValueError("another number of answers than of steps")
-        return reply
-
-
-def command(*steps: Step, whole: bool = False) -> tuple[str, ...]:
-    """The command that runs the script, by its hash or with the whole text, which the server then remembers."""
-    script = ("EVAL", SCRIPT) if whole else ("EVALSHA", _SHA)
-    return (*script, str(len(steps)), *(each.name for each in steps), *(each.argument for each in steps))
+        if not isinstance(reply, bytes):
+            raise TypeError("another answer than the script's")
+        return unpack(reply, len(steps))

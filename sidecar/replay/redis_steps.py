@@ -5,8 +5,9 @@ requests: most of the cost of a step is that of its request.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from hashlib import sha1
 from typing import Final, NamedTuple
 
 from sidecar.replay.store import StoreUnavailableError
@@ -23,15 +24,17 @@ class Verb(StrEnum):
     RELEASE = "release"
 
 
-#: For each key one argument: a verb, a claim and milliseconds, with a space between them. Returns a text for each key.
+#: The one argument has a line for each key: a verb, a claim and milliseconds, with a space between them. Returns the answers,
+#: with a comma between them.
 #:
-#:     begin    sets the claim for that time, unless there is another value, which it returns. Repeating it is harmless.
+#:     begin    sets the claim for that time, unless there is another value, which it answers. Repeating it is harmless.
 #:     done     sets "done" for that time
 #:     release  deletes the claim, and no other value
 SCRIPT: Final = """
 local answers = {}
+local line = string.gmatch(ARGV[1], '(%l+) (%S+) (%d+)')
 for i, key in ipairs(KEYS) do
-  local verb, claim, milliseconds = string.match(ARGV[i], '^(%l+) (%S+) (%d+)$')
+  local verb, claim, milliseconds = line()
   answers[i] = ''
   if verb == 'done' then
     redis.call('SET', key, 'done', 'PX', milliseconds)
@@ -46,8 +49,11 @@ for i, key in ipairs(KEYS) do
     end
   end
 end
-return answers
+return table.concat(answers, ',')
 """
+_HASH: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_BY_HASH: Final = f"$7\r\nEVALSHA\r\n${len(_HASH)}\r\n{_HASH}\r\n"
+_WHOLE: Final = f"$4\r\nEVAL\r\n${len(SCRIPT)}\r\n{SCRIPT}\r\n"
 
 
 class Step(NamedTuple):
@@ -62,6 +68,27 @@ class Step(NamedTuple):
     def argument(self) -> str:
         """What the script gets."""
         return f"{self.verb} {self.claim} {int(self.seconds * 1000)}"
+
+
+def pack(steps: Sequence[Step], *, whole: bool = False) -> bytes:
+    """The command that runs the script for these steps, as the server reads it (RESP, arrays of bulk strings).
+
+    By the script's hash, or with its `whole` text, which the server then remembers. redis-py packs a command an argument at a
+    time and reads a list an answer at a time, which together took half of what a shared store cost (docs/performance.md).
+    """
+    arguments = "\n".join([each.argument for each in steps])
+    numbered = str(len(steps))
+    keys = "".join([f"${len(each.name)}\r\n{each.name}\r\n" for each in steps])
+    command = f"*{4 + len(steps)}\r\n{_WHOLE if whole else _BY_HASH}${len(numbered)}\r\n{numbered}\r\n{keys}"
+    return f"{command}${len(arguments)}\r\n{arguments}\r\n".encode("ascii")
+
+
+def unpack(reply: bytes, count: int) -> list[bytes]:
+    """The answers to `count` steps. Raises `ValueError`."""
+    answers = reply.split(b",")
+    if len(answers) != count:
+        raise ValueError("another number of answers than of steps")
+    return answers
 
 
 class StepQueue:

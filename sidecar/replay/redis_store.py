@@ -86,9 +86,9 @@ class RedisStore:
         self._process = token_hex(8)
         self._count = 0
         self._steps = StepQueue(self._send, REQUEST_SECONDS)
-        #: By key: our claims with their seconds, made or requested; and the requests for them.
+        #: By key: our claims with their seconds, made or requested; and the copies that wait for the answer to a request.
         self._claims: dict[bytes, tuple[str, float]] = {}
-        self._asking: dict[bytes, asyncio.Future[bytes]] = {}
+        self._asking: dict[bytes, list[asyncio.Future[Seen]]] = {}
         # Updates that the store has missed, with the time until which they matter. Empty while the store is available.
         self._owed: dict[tuple[str, str], tuple[Step, float]] = {}
         #: What was marked lately, with when and until when, oldest first.
@@ -104,24 +104,32 @@ class RedisStore:
         if not self._available:  # `_keep` keeps trying; deliveries need not wait for it
             raise StoreUnavailableError("the replay store is unavailable, and is being tried again")
         if key in self._asking:  # all copies that arrive in the meantime share the one request
-            seen_by_first = _seen(await asyncio.shield(self._asking[key]))
-            return Seen.PENDING if seen_by_first is Seen.NEW else seen_by_first
+            answer: asyncio.Future[Seen] = asyncio.get_running_loop().create_future()
+            self._asking[key].append(answer)
+            return await answer
         if key in self._claims:  # even if the store has lost it in the meantime
             return Seen.PENDING
         self._count += 1
         claim = f"{self._process}-{self._count:x}"
         self._claims[key] = claim, pending_seconds
-        self._asking[key] = asking = self._steps.add(Step(Verb.BEGIN, _name(key), claim, pending_seconds))
+        copies: list[asyncio.Future[Seen]] = []
+        self._asking[key] = copies
         seen: Seen | None = None
+        failure: StoreUnavailableError | None = None
         try:
-            seen = _seen(await asyncio.shield(asking))
-        except asyncio.CancelledError:  # no longer needed, but the claim may have been made
-            asking.add_done_callback(lambda asked: self._give_back(asked, key, claim, pending_seconds))
+            seen = _seen(await self._steps.add(Step(Verb.BEGIN, _name(key), claim, pending_seconds)))
+        except asyncio.CancelledError:  # no longer needed, but the claim may have been made or be made yet
+            self._update(Step(Verb.RELEASE, _name(key), claim, pending_seconds))
+            raise
+        except StoreUnavailableError as error:
+            failure = error
             raise
         finally:
             del self._asking[key]
             if seen is not Seen.NEW:
                 del self._claims[key]
+            for copy in copies:
+                _tell(copy, seen, failure)
         return seen
 
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
@@ -154,10 +162,6 @@ class RedisStore:
             return self._steps.add(step)
         self._owe(step)
         return None
-
-    def _give_back(self, asked: asyncio.Future[bytes], key: bytes, claim: str, seconds: float) -> None:
-        if asked.exception() is None and _seen(asked.result()) is Seen.NEW:
-            self._update(Step(Verb.RELEASE, _name(key), claim, seconds))
 
     async def _send(self, steps: list[Step], seconds: float) -> list[bytes]:
         """For the queue. Steps that the store may not have taken are kept."""
@@ -261,6 +265,16 @@ class RedisStore:
                 await self._ask(steps, REQUEST_SECONDS)
             for owed, _ in some:
                 self._owed.pop(owed, None)
+
+
+def _tell(copy: asyncio.Future[Seen], seen: Seen | None, failure: StoreUnavailableError | None) -> None:
+    """The answer to the first one's request, for a copy. Nobody knows it if the first one left; then it is asked again soon."""
+    if copy.done():
+        return
+    if failure is not None:
+        copy.set_exception(StoreUnavailableError(str(failure)))
+    else:
+        copy.set_result(Seen.DONE if seen is Seen.DONE else Seen.PENDING)
 
 
 def _seen(answer: bytes) -> Seen:

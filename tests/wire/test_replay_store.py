@@ -379,6 +379,26 @@ def test_a_store_that_takes_too_long_is_none(
     assert sidecar.ask(raw).body == b"ok"  # what was asked without an answer is no claim that stays
 
 
+def test_a_copy_goes_on_if_the_first_sender_leaves_while_the_store_is_asked(
+    start: Start, own_redis: Redis, receiver: Receiver, craft: type[Craft], body: MakeBody
+) -> None:
+    sidecar = start(shared(own_redis))
+    assert sidecar.ask(craft.begini(body())).body == b"ok"
+    raw = craft.begini(body())
+    own_redis.pause()
+    with sidecar.connect() as first, sidecar.connect() as copy:
+        first.send(raw)
+        time.sleep(0.2)
+        copy.send(raw)
+        time.sleep(0.2)
+        first.close()
+        time.sleep(0.2)
+        own_redis.resume()
+        assert copy.answer().body == b"ok"
+    assert len(receiver.requests) == 2
+    assert sidecar.ask(raw).body == b'{"detail":"Already delivered"}'
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_the_receiver_took_during_the_outage_is_written_to_the_store_after_it(
     start: Start, new_redis: Callable[..., Redis], receiver: Receiver, craft: type[Craft], body: MakeBody, kept: bool

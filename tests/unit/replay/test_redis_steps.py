@@ -4,13 +4,34 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from redis.asyncio import Connection
 
-from sidecar.replay.redis_steps import MAX_STEPS, Step, StepQueue, Verb
+from sidecar.replay.redis_steps import MAX_STEPS, SCRIPT, Step, StepQueue, Verb, pack, unpack
 from sidecar.replay.store import StoreUnavailableError
 
 
 def step(number: int) -> Step:
     return Step(Verb.BEGIN, f"key-{number}", f"claim-{number}", 60.0)
+
+
+def test_a_command_is_packed_as_the_servers_protocol_says() -> None:
+    steps = [step(1), Step(Verb.DONE, "another-key", "c", 1.5)]
+    packed = pack(steps)
+    assert packed.startswith(b"*6\r\n$7\r\nEVALSHA\r\n$40\r\n")
+    assert packed.endswith(
+        b"\r\n$1\r\n2\r\n$5\r\nkey-1\r\n$11\r\nanother-key\r\n$31\r\nbegin claim-1 60000\ndone c 1500\r\n"
+    )
+    by_library = Connection().pack_command(
+        "EVAL", SCRIPT, "2", "key-1", "another-key", "begin claim-1 60000\ndone c 1500"
+    )
+    assert pack(steps, whole=True) == b"".join(by_library)
+
+
+@pytest.mark.parametrize(("reply", "answers"), [(b"", [b""]), (b",done,", [b"", b"done", b""]), (b"a-1", [b"a-1"])])
+def test_a_reply_has_an_answer_to_each_step(reply: bytes, answers: list[bytes]) -> None:
+    assert unpack(reply, len(answers)) == answers
+    with pytest.raises(ValueError, match="another number of answers"):
+        unpack(reply, len(answers) + 1)
 
 
 class FakeStore:
