@@ -62,11 +62,10 @@ def with_secrets_of_tenant(decisions: Decisions) -> Route:
 def find_route(decisions: Decisions, routes: RouteTable) -> Rejected | None:
     """Stage 3: sets `route`, and the tenant with what checks its signatures."""
     head = decisions.head
-    try:
-        route = routes.find_on(host_name(head), head.path) if routes.by_host else routes.find(head.path)
-        decisions.route = route
-    except Rejected as rejected:
-        return rejected
+    route = routes.find_on(host_name(head), head.path) if routes.by_host else routes.find(head.path)
+    if isinstance(route, Rejected):
+        return route
+    decisions.route = route
     tenants = route.tenants
     if tenants is not None:
         decisions.tenant = tenant = tenants.name(decisions.head)

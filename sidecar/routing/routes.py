@@ -199,19 +199,22 @@ class RouteTable(PathTable):
             return route.path + HIDDEN
         return path if self._anywhere.look_up(path) is not None else _first_segment(path) + HIDDEN
 
-    def find(self, path: bytes) -> Route:
-        """The route for a raw path, among those without `hosts`. Raises `Rejected(no_route)`."""
+    def find(self, path: bytes) -> Route | Rejected:
+        """The route for a raw path, among those without `hosts`, or the rejection `no_route`.
+
+        Raised, that would take a tenth more of this program's own time (docs/performance.md).
+        """
         route = self._exact.get(path)
         if route is None and self._with_tenant:
             route = self._of_tenant(path)
         if route is None and self._prefixes:
             route = self._below_prefix(path)
         if route is None:
-            raise Rejected(Reason.NO_ROUTE, self._explain_miss(path) or "no route has this path")
+            return Rejected(Reason.NO_ROUTE, self._explain_miss(path) or "no route has this path")
         return route
 
-    def find_on(self, host: bytes, path: bytes) -> Route:
-        """The route for a raw path on a host, as `host_name` returns it. Raises `Rejected(no_route)`.
+    def find_on(self, host: bytes, path: bytes) -> Route | Rejected:
+        """The route for a raw path on a host, as `host_name` returns it, or the rejection `no_route`.
 
         Routes don't overlap, so the order in which the tables are asked doesn't matter.
         """
@@ -228,7 +231,7 @@ class RouteTable(PathTable):
                 if route is not None:
                     return route
                 why = why or below._explain_miss(path)
-        raise Rejected(Reason.NO_ROUTE, why or "no route has this path on this host")
+        return Rejected(Reason.NO_ROUTE, why or "no route has this path on this host")
 
 
 def host_name(head: RequestHead) -> bytes:

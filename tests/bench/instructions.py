@@ -30,6 +30,7 @@ CASES = {
     "accepted, replay: memory": ["--replay"],
     "accepted, 10,000 tenants": ["--tenants"],
     "no signature": ["--unsigned"],
+    "unknown path": ["--unknown"],
 }
 SHORT, LONG = 640, 3840
 #: More than this share above what was kept fails.

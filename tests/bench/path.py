@@ -1,13 +1,13 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
 loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
 
-    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--wrong | --unsigned] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--wrong | --unsigned | --unknown] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
 route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in
-turn; with --wrong every signature is wrong, with --unsigned there is
-none. --profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
+turn; with --wrong every signature is wrong, with --unsigned there is none, and with --unknown no route has the path.
+--profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
 they are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this
 code on one machine; for comparisons with peers see bench.py.
 """
@@ -48,6 +48,7 @@ routes:
 KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 UNSIGNED = "--unsigned" in sys.argv
+UNKNOWN = "--unknown" in sys.argv
 TENANTS = 10_000 if "--tenants" in sys.argv else 0
 BATCH = 32
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
@@ -68,7 +69,9 @@ def request(number: int) -> bytes:
             hmac.new(key, b"%d.%b" % (stamp, body), hashlib.sha256).hexdigest().encode() for key in keys
         ]
         signature = b"Stripe-Signature: t=%d,v1=%b,v1=%b,v1=%b" % (stamp, first, second, right)
-    path = b"/webhooks/%05d" % (number % TENANTS) if TENANTS else b"/webhooks/begini"
+    path = (
+        b"/webhooks/%05d" % (number % TENANTS) if TENANTS else b"/webhooks/nobody" if UNKNOWN else b"/webhooks/begini"
+    )
     return (
         b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n%b\r\n"
         b"User-Agent: bench\r\nContent-Length: 1024\r\n\r\n%b" % (path, signature, body)
@@ -195,8 +198,9 @@ async def main() -> None:
         parts = ", ".join(f"{name} {spent:.1f}" for name, spent in zip(PARTS, best))
         print(f"{sum(best):.1f} us per delivery (best of 12 x 3200): {parts}")
     reason = Reason.SIGNATURE_MISMATCH if WRONG else Reason.SIGNATURE_MISSING if UNSIGNED else None
+    reason = Reason.NO_ROUTE if UNKNOWN else reason
     outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
-    assert metrics.routes["begini"].block[END_AT[outcome, reason]] > 2000
+    assert metrics.routes["" if UNKNOWN else "begini"].block[END_AT[outcome, reason]] > 2000
     os._exit(0)
 
 

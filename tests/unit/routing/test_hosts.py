@@ -21,6 +21,10 @@ def named(make_route: Any, *given: str) -> list[Route]:
     return made
 
 
+def reason(found: Route | Rejected) -> Reason | None:
+    return found.reason if isinstance(found, Rejected) else None
+
+
 TABLE = [
     "/any",
     "a.example/hooks",
@@ -49,7 +53,9 @@ TABLE = [
     ],
 )
 def test_a_route_is_found_by_host_and_path(make_route: Any, host: bytes, path: bytes, expected: str) -> None:
-    assert RouteTable(named(make_route, *TABLE)).find_on(host, path).name == expected
+    found = RouteTable(named(make_route, *TABLE)).find_on(host, path)
+    assert isinstance(found, Route)
+    assert found.name == expected
 
 
 @pytest.mark.parametrize(
@@ -69,9 +75,7 @@ def test_a_route_is_found_by_host_and_path(make_route: Any, host: bytes, path: b
     ],
 )
 def test_another_host_is_as_unknown_as_another_path(make_route: Any, host: bytes, path: bytes) -> None:
-    with pytest.raises(Rejected) as rejected:
-        RouteTable(named(make_route, *TABLE)).find_on(host, path)
-    assert rejected.value.reason is Reason.NO_ROUTE
+    assert reason(RouteTable(named(make_route, *TABLE)).find_on(host, path)) is Reason.NO_ROUTE
 
 
 @pytest.mark.parametrize(
@@ -88,17 +92,16 @@ def test_the_rule_that_keeps_a_path_out_is_named_on_its_host(
     make_route: Any, host: bytes, path: bytes, why: str
 ) -> None:
     table = RouteTable(named(make_route, *TABLE, "*.e.example/e/*", "/free/*"))
-    with pytest.raises(Rejected) as rejected:
-        table.find_on(host, path)
-    assert rejected.value.detail.startswith(why)
+    found = table.find_on(host, path)
+    assert isinstance(found, Rejected)
+    assert found.detail.startswith(why)
 
 
 def test_a_path_without_a_host_finds_routes_of_any_host_only(make_route: Any) -> None:
     """A probe of the kubelet names the pod's address."""
     table = RouteTable(named(make_route, *TABLE))
-    assert table.find(b"/any").name == "/any"
-    with pytest.raises(Rejected):
-        table.find(b"/hooks")
+    assert isinstance(table.find(b"/any"), Route)
+    assert reason(table.find(b"/hooks")) is Reason.NO_ROUTE
 
 
 def test_hosts_matter_only_where_a_route_names_one(make_route: Any) -> None:
@@ -133,8 +136,7 @@ def test_a_host_of_many_dots_costs_little(make_route: Any) -> None:
     began = time.process_time()
     for host in (b"a." * 30_000, b"." * 60_000, b"a" * 60_000):
         for _ in range(100):
-            with pytest.raises(Rejected):
-                table.find_on(host, b"/hooks")
+            assert isinstance(table.find_on(host, b"/hooks"), Rejected)
     assert time.process_time() - began < 0.5
 
 

@@ -22,10 +22,10 @@ def find(make_route: Any) -> Any:
 
     def find(patterns: list[str], path: bytes) -> str | None:
         table = RouteTable(make_route(pattern) for pattern in patterns)
-        try:
-            return table.find(path).pattern
-        except Rejected as refused:
-            return None if refused.reason is Reason.NO_ROUTE else refused.reason
+        found = table.find(path)
+        if isinstance(found, Rejected):
+            return None if found.reason is Reason.NO_ROUTE else found.reason
+        return found.pattern
 
     return find
 
@@ -44,9 +44,9 @@ def find(make_route: Any) -> Any:
 )
 def test_the_rule_that_keeps_a_path_out_is_named(make_route: Any, path: bytes, why: str) -> None:
     table = RouteTable(map(make_route, ["/hooks/acme", "/teams/*"]))
-    with pytest.raises(Rejected) as rejected:
-        table.find(path)
-    assert rejected.value.detail.startswith(why)
+    found = table.find(path)
+    assert isinstance(found, Rejected)
+    assert found.detail.startswith(why)
 
 
 def test_a_long_path_costs_little(make_route: Any) -> None:
@@ -55,8 +55,7 @@ def test_a_long_path_costs_little(make_route: Any) -> None:
     began = time.process_time()
     for path in (b"/" * 16_000, b"/a" * 8000, b"/" + b"a" * 16_000):
         for _ in range(100):
-            with pytest.raises(Rejected):
-                table.find(path)
+            assert isinstance(table.find(path), Rejected)
     assert time.process_time() - began < 0.5
 
 
