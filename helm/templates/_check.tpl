@@ -22,49 +22,34 @@ runs `sidecar check` before an install or upgrade changes anything (checkjob.yam
   "replicas" "use replicaCount"
   "metrics" "metrics are always on; for the Prometheus operator set serviceMonitor.enabled: true"
   "gateway" "use httpRoute for the Gateway API" -}}
-{{- range $name, $remedy := $now }}
-{{- if hasKey $.Values $name }}
-{{ $name }}: is not a value of this chart; {{ $remedy }}
-{{- end }}
-{{- end }}
+{{- range $name, $remedy := $now }}{{ if hasKey $.Values $name }}
+{{ $name }}: is not a value of this chart; {{ $remedy }}{{ end }}{{ end }}
 {{- end }}
 
 {{- define "sidecar.check.mode" -}}
 {{- $receiver := .Values.receiver }}
 {{- if eq .Values.mode "sidecar" }}
 {{- if not $receiver.image }}
-receiver.image: is empty; set your receiver's image, for example registry.example/shop:1.2, or use `mode: gateway` for a receiver that already runs
-{{- end }}
+receiver.image: is empty; set your receiver's image, for example registry.example/shop:1.2, or use `mode: gateway` for a receiver that already runs{{ end }}
 {{- if has (int $receiver.port) (list (include "sidecar.dataPort" . | int) (include "sidecar.adminPort" . | int)) }}
-receiver.port: {{ $receiver.port }} is also a port of the sidecar; change it with config.listen or config.admin, for example `config.listen: '[::]:8081'`
-{{- end }}
+receiver.port: {{ $receiver.port }} is also a port of the sidecar; change it with config.listen or config.admin, for example `config.listen: '[::]:8081'`{{ end }}
 {{- if $receiver.loopback }}
-{{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
-{{- range $kind := list "httpGet" "tcpSocket" "grpc" }}
+{{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}{{ range $kind := list "httpGet" "tcpSocket" "grpc" }}
 {{- if eq (dig $probe $kind "port" "" $receiver | toString) (toString $receiver.port) }}
-receiver.{{ $probe }}: the kubelet can't reach port {{ $receiver.port }}, because the receiver listens on 127.0.0.1 only; use exec, or add {path: /healthz, open: true} to config.routes and use the sidecar's port {{ include "sidecar.dataPort" $ }} here
-{{- end }}
-{{- end }}
-{{- end }}
+receiver.{{ $probe }}: the kubelet can't reach port {{ $receiver.port }}, because the receiver listens on 127.0.0.1 only; use exec, or add {path: /healthz, open: true} to config.routes and use the sidecar's port {{ include "sidecar.dataPort" $ }} here{{ end }}
+{{- end }}{{ end }}
 {{- end }}
 {{- else if $receiver.image }}
-receiver.image: can't be used with `mode: {{ .Values.mode }}`; remove it, or set `mode: sidecar`
-{{- end }}
+receiver.image: can't be used with `mode: {{ .Values.mode }}`; remove it, or set `mode: sidecar`{{ end }}
 {{- end }}
 
+{{- /* That each has a port of its own is judged by the program. */ -}}
 {{- define "sidecar.check.listeners" -}}
-{{- $config := .Values.config -}}{{- $ports := list -}}
-{{- range $key, $default := dict "listen" "[::]:8080" "admin" "[::]:9090" }}
-{{- $text := ternary (get $config $key) $default (hasKey $config $key) | include "sidecar.text" }}
-{{- $port := splitList ":" $text | last }}
-{{- if not (regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):[1-9][0-9]{0,4}$" $text) }}
-config.{{ $key }}: {{ squote $text }} can't be reached from outside the pod; use '[::]:PORT', or 0.0.0.0:PORT for IPv4 only, for example {{ squote $default }}
-{{- else if gt (int $port) 65535 }}
-config.{{ $key }}: {{ squote $text }} is not a valid address to listen on; use '[::]:PORT', for example {{ squote $default }}
-{{- else if has $port $ports }}
-config: listen and admin both use port {{ $port }}; use different ports, for example `listen: '[::]:8080'` and `admin: '[::]:9090'`
-{{- end }}
-{{- $ports = append $ports $port }}
+{{- $given := dict "listen" (dig "listen" "[::]:8080" .Values.config) "admin" (dig "admin" "[::]:9090" .Values.config) }}
+{{- if eq .Values.mode "authorizer" }}{{ $_ := set $given "authorize.listen" (dig "listen" "[::]:8081" (default dict .Values.config.authorize)) }}{{ end }}
+{{- range $key, $address := $given }}
+{{- if not (include "sidecar.text" $address | regexMatch "^(0\\.0\\.0\\.0|\\[::\\]):[1-9][0-9]{0,4}$") }}
+config.{{ $key }}: {{ include "sidecar.text" $address | squote }} can't be reached from outside the pod; use '[::]:PORT', or 0.0.0.0:PORT for IPv4 only, for example {{ get (dict "listen" "'[::]:8080'" "admin" "'[::]:9090'") $key | default "'[::]:8081'" }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -72,8 +57,7 @@ config: listen and admin both use port {{ $port }}; use different ports, for exa
 {{- define "sidecar.check.upstreams" -}}
 {{- $config := .Values.config }}
 {{- if not $config.routes }}
-config.routes: is empty, so nothing would be accepted; add a route, for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]
-{{- end }}
+config.routes: is empty, so nothing would be accepted; add a route, for example config: {upstream: "http://receiver.namespace:3000", routes: [{path: /webhooks/github, verify: github, secrets: [{file: /run/secrets/NAME/KEY}]}]} and existingSecrets: [NAME]{{ end }}
 {{- $places := dict "config.upstream" (include "sidecar.upstreamUrl" $config) }}
 {{- range $index, $route := $config.routes }}{{ $_ := set $places (printf "config.routes[%d].upstream" $index) (include "sidecar.upstreamUrl" $route) }}{{ end }}
 {{- range $at, $text := $places }}
@@ -83,8 +67,7 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- else if and (eq $.Values.mode "gateway") $local }}
 {{ $at }}: {{ squote $text }} is the gateway's own pod; use the receiver's Service, for example http://receiver.namespace:3000, or `mode: sidecar` for both in one pod
 {{- else if and (eq $.Values.mode "sidecar") (eq $at "config.upstream") $local (not (hasSuffix (printf ":%v" $.Values.receiver.port) (trimSuffix "/" $text))) }}
-{{ $at }}: {{ squote $text }} is not the receiver's port, receiver.port: {{ $.Values.receiver.port }}; remove one or change the other
-{{- end }}
+{{ $at }}: {{ squote $text }} is not the receiver's port, receiver.port: {{ $.Values.receiver.port }}; remove one or change the other{{ end }}
 {{- end }}
 {{- end }}
 
@@ -98,26 +81,21 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- if and (kindIs "string" $value.env) (not $value.optional) (not $root.Values.extraEnvFrom) }}
 {{- $names := list }}{{ range $root.Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
 {{- if not (has $value.env $names) }}
-{{ $at }}.env: the variable {{ $value.env }} is not set; add it to extraEnv: [{name: {{ $value.env }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart
-{{- end }}
+{{ $at }}.env: the variable {{ $value.env }} is not set; add it to extraEnv: [{name: {{ $value.env }}, valueFrom: {secretKeyRef: {name: NAME, key: KEY}}}], or use a file, which can change without a restart{{ end }}
 {{- end }}
 {{- else if kindIs "slice" $value }}
 {{- range $index, $item := $value }}{{ include "sidecar.check.secrets" (list $root (printf "%s[%d]" $at $index) $item (eq $key "secrets" "secret" | ternary "secret" "")) }}{{ end }}
 {{- else if and (kindIs "string" $value) (regexMatch "^[a-z]+://[^/?#]*:[^/?#]*@" $value) }}
 {{ $at }}: has a password in its address; move it out of the values: {url: redis://redis.namespace:6379/0, password: {file: /run/secrets/NAME/KEY}}
 {{- else if and (has $key (list "file" "dir")) (kindIs "string" $value) }}
-{{- $mounted := false }}
-{{- range $root.Values.existingSecrets }}
-{{- if hasPrefix (printf "/run/secrets/%s/" .) (printf "%s/" $value) }}{{ $mounted = true }}{{ end }}
-{{- end }}
-{{- range $root.Values.extraVolumeMounts }}
-{{- if hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $value) }}{{ $mounted = true }}{{ end }}
-{{- end }}
+{{- $mounted := false }}{{ $places := list }}
+{{- range $root.Values.existingSecrets }}{{ $places = append $places (printf "/run/secrets/%s" .) }}{{ end }}
+{{- range $root.Values.extraVolumeMounts }}{{ $places = append $places .mountPath }}{{ end }}
+{{- range $places }}{{ if hasPrefix (printf "%s/" (trimSuffix "/" .)) (printf "%s/" $value) }}{{ $mounted = true }}{{ end }}{{ end }}
 {{- if and (not $mounted) (regexMatch "^/run/secrets/[^/]+(/[^/]+)?$" $value) }}
 {{ $at }}: {{ squote $value }} is in a Secret that is not mounted; add its name: existingSecrets: [{{ index (splitList "/" $value) 3 }}]
 {{- else if not $mounted }}
-{{ $at }}: {{ squote $value }} is not on a volume; use /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]
-{{- end }}
+{{ $at }}: {{ squote $value }} is not on a volume; use /run/secrets/NAME/KEY, with the Secret's name in existingSecrets: [NAME]{{ end }}
 {{- end }}
 {{- end }}
 
@@ -126,63 +104,47 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- range .Values.existingSecrets }}
 {{- $volume := include "sidecar.secretVolume" . }}
 {{- if hasKey $volumes $volume }}
-existingSecrets: {{ . }} and {{ get $volumes $volume }} would use the same volume, {{ $volume }}; rename one of the Secrets
-{{- end }}
+existingSecrets: {{ . }} and {{ get $volumes $volume }} would use the same volume, {{ $volume }}; rename one of the Secrets{{ end }}
 {{- $_ := set $volumes $volume . }}
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
-ingress.hosts: is empty; add the host that senders use, for example [hooks.example.com]
-{{- end }}
-{{- if gt (len (include "sidecar.config" .)) 1000000 }}
-config: is larger than a ConfigMap can be, 1 MB; split the routes between two releases
-{{- end }}
+ingress.hosts: is empty; add the host that senders use, for example [hooks.example.com]{{ end }}
 {{- if and .Values.httpRoute.enabled (gt (len (include "sidecar.publicPaths" . | trim | splitList "\n")) 128) }}
-httpRoute.enabled: an HTTPRoute can have 128 paths, and config.routes has more; set it to false and add your own HTTPRoute for a common prefix (extraObjects)
-{{- end }}
+httpRoute.enabled: an HTTPRoute can have 128 paths, and config.routes has more; set it to false and add your own HTTPRoute for a common prefix (extraObjects){{ end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
-httpRoute.parentRefs: is empty; add the Gateway, for example [{name: public, namespace: gateways}]
-{{- end }}
+httpRoute.parentRefs: is empty; add the Gateway, for example [{name: public, namespace: gateways}]{{ end }}
 {{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not (include "sidecar.publicPaths" .)) }}
-config.routes: are all open, so an Ingress or HTTPRoute would have no path; set ingress.enabled and httpRoute.enabled to false
-{{- end }}
+config.routes: are all open, so an Ingress or HTTPRoute would have no path; set ingress.enabled and httpRoute.enabled to false{{ end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
-autoscaling.minReplicas: is more than maxReplicas; change one of the two
-{{- end }}
+autoscaling.minReplicas: is more than maxReplicas; change one of the two{{ end }}
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) }}
-resources.requests.cpu: is required, because autoscaling.targetCPU is a percentage of it; set it, for example 50m
-{{- end }}
+resources.requests.cpu: is required, because autoscaling.targetCPU is a percentage of it; set it, for example 50m{{ end }}
 {{- $drain := include "sidecar.seconds" (default "20s" .Values.config.drain) | int }}
 {{- if and .Values.terminationGracePeriodSeconds (le (int .Values.terminationGracePeriodSeconds) $drain) }}
-terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }} is not more than config.drain ({{ $drain }} s), so deliveries would be cut off; use at least {{ add $drain 10 }}, or leave it out
-{{- end }}
-{{- if and (ne .Values.mode "library") (or .Values.serviceMonitor.enabled) .Values.podMonitor.enabled }}
-podMonitor.enabled: can't be used with serviceMonitor.enabled, because every sample would be counted twice; set one of them to false
-{{- end }}
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }} is not more than config.drain ({{ $drain }} s), so deliveries would be cut off; use at least {{ add $drain 10 }}, or leave it out{{ end }}
+{{- if and (ne .Values.mode "library") .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+podMonitor.enabled: can't be used with serviceMonitor.enabled, because every sample would be counted twice; set one of them to false{{ end }}
 {{- if and (eq .Values.mode "library") (or .Values.serviceMonitor.enabled .Values.ingress.enabled .Values.httpRoute.enabled .Values.autoscaling.enabled) }}
-mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRoute and autoscaling can't be used; set them to false, and use podMonitor
-{{- end }}
+mode: library makes no Service and no pods, so serviceMonitor, ingress, httpRoute and autoscaling can't be used; set them to false, and use podMonitor{{ end }}
 {{- $policy := .Values.admissionPolicy.enabled }}
 {{- if and $policy (ne .Values.mode "library") }}
 admissionPolicy.enabled: needs `mode: library`; this mode makes its own pods
 {{- else if and $policy (not .Values.nativeSidecar) }}
 nativeSidecar: is false, but admissionPolicy.enabled injects native sidecars; set one of them to its default
 {{- else if and $policy (semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version) }}
-admissionPolicy.enabled: needs Kubernetes 1.36 or newer, but this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates
-{{- end }}
+admissionPolicy.enabled: needs Kubernetes 1.36 or newer, but this is {{ .Capabilities.KubeVersion.Version }}; use `sidecar inject` or the named templates{{ end }}
 {{- end }}
 
 {{- define "sidecar.check.tests" -}}
 {{- $ids := list }}{{ range (default dict .Values.config.delivery_test).accounts }}{{ $ids = append $ids .id }}{{ end }}
 {{- range concat .Values.tests.accepted .Values.tests.refused }}
 {{- if not (has . $ids) }}
-tests: {{ squote . }} is not an account of config.delivery_test.accounts; {{ ternary (printf "use one of %s" (join ", " $ids)) "add it there" (gt (len $ids) 0) }}
-{{- end }}
+tests: {{ squote . }} is not an account of config.delivery_test.accounts; {{ ternary (printf "use one of %s" (join ", " $ids)) "add it there" (gt (len $ids) 0) }}{{ end }}
 {{- end }}
 {{- if and (eq .Values.mode "library") (or .Values.tests.accepted .Values.tests.refused) (not (and .Values.tests.url .Values.tests.podSelector)) }}
 tests: accepted and refused need the admin listener of pods that this mode does not make; set tests.url and tests.podSelector
 {{- else if and (ne .Values.mode "library") (or .Values.tests.url .Values.tests.podSelector) }}
-tests: url and podSelector can't be used with this mode, which knows its own pods; remove them
-{{- end }}
+tests: url and podSelector can't be used with this mode, which knows its own pods; remove them{{ end }}
 {{- if and .Values.tests.enabled .Values.tests.route (ne .Values.tests.route "none") }}
 {{- $route := dict }}
 {{- range .Values.config.routes }}{{ if eq (include "sidecar.routeName" .) $.Values.tests.route }}{{ $route = . }}{{ end }}{{ end }}
@@ -193,7 +155,43 @@ tests.route: {{ squote .Values.tests.route }} has `allow`, so the test's pod wou
 {{- else if eq (default "enforce" $route.mode) "shadow" }}
 tests.route: {{ squote .Values.tests.route }} is in shadow mode, so a forged delivery would be forwarded; use another route, or none to send nothing
 {{- else if not (include "sidecar.tests.signed" $route) }}
-tests.route: {{ squote .Values.tests.route }} takes no signed POST; use another route, or none to send nothing
+tests.route: {{ squote .Values.tests.route }} takes no signed POST; use another route, or none to send nothing{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* Mode `authorizer`, and the gateways that ask it. */ -}}
+{{- define "sidecar.check.authorizer" -}}
+{{- $authorizer := .Values.authorizer }}
+{{- $asking := list }}
+{{- range $name := list "envoyGateway" "istio" "traefik" }}{{ if (get $authorizer $name).enabled }}{{ $asking = append $asking $name }}{{ end }}{{ end }}
+{{- if ne .Values.mode "authorizer" }}
+{{- range $asking }}
+authorizer.{{ . }}.enabled: needs `mode: authorizer`; this mode has nothing that a gateway could ask{{ end }}
+{{- else }}
+{{- $upstreams := dict "config.upstream" .Values.config.upstream }}
+{{- range $index, $route := .Values.config.routes }}{{ $_ := set $upstreams (printf "config.routes[%d].upstream" $index) $route.upstream }}{{ end }}
+{{- range $at, $upstream := $upstreams }}{{ if $upstream }}
+{{ $at }}: can't be used with `mode: authorizer`, which forwards nothing; remove it, and install a second release with `mode: gateway` for routes that need the proxy{{ end }}{{ end }}
+{{- if or .Values.ingress.enabled .Values.httpRoute.enabled }}
+mode: authorizer is asked by gateways and gets no deliveries, so ingress and httpRoute can't be used; set them to false, and point your gateway's own route at the receiver{{ end }}
+{{- if and .Values.receiver.podSelector (not .Values.receiver.from) }}
+receiver.from: is empty, so the NetworkPolicy would let everyone reach the receiver; add the gateway's pods, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: envoy-gateway-system}}}]{{ end }}
+{{- $form := dig "form" "any" (default dict .Values.config.authorize) }}
+{{- if or (and (eq $form "forward-auth") (without $asking "traefik")) (and (eq $form "envoy") $authorizer.traefik.enabled) }}
+config.authorize.form: {{ $form }} is not how {{ eq $form "envoy" | ternary "Traefik asks" "Envoy asks" }}; use any, or leave it out{{ end }}
+{{- if and $authorizer.traefik.enabled (not .Values.config.trusted_proxies) }}
+config.trusted_proxies: is empty, so what Traefik asks would not be believed, and every delivery would be rejected with 404; add the addresses of Traefik's pods, for example [10.0.0.0/8]{{ end }}
+{{- if and $authorizer.traefik.enabled (eq $form "any") (dig "path_prefix" "" (default dict .Values.config.authorize)) }}
+config.authorize.path_prefix: is for Envoy, which puts it before each path, and Traefik does not; use one release for each, or leave it out{{ end }}
+{{- if and (or $authorizer.envoyGateway.enabled $authorizer.istio.enabled) (not $authorizer.requestHeaders) }}
+authorizer.requestHeaders: is empty, and Envoy sends no others along, so no signature would be found; add the headers that the routes' schemes read, for example [x-hub-signature-256, content-type]{{ end }}
+{{- if and $authorizer.envoyGateway.enabled (not $authorizer.envoyGateway.targetRefs) }}
+authorizer.envoyGateway.targetRefs: is empty; add the route or Gateway to protect, for example [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]{{ end }}
+{{- with $authorizer.istio }}
+{{- if and .enabled (eq (empty .selector) (empty .targetRefs)) }}
+authorizer.istio: needs selector or targetRefs, and not both; without them every pod of the namespace would ask; for example selector: {istio: ingressgateway}{{ end }}
+{{- if and .enabled (not .rules) }}
+authorizer.istio.rules: is empty, so Istio would never ask and nothing would be protected; use [{}] for every request{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}

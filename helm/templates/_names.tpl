@@ -95,10 +95,11 @@ annotations:
 {{- dig "listen" "[::]:8081" (default dict .Values.config.authorize) | toString | splitList ":" | last -}}
 {{- end }}
 
-{{- /* The address of an `upstream:`, which is text or a mapping: (a mapping with the key). */ -}}
+{{- /* The address of an `upstream:`, which is text or a mapping with `url`: (a mapping with the key). */ -}}
 {{- define "sidecar.upstreamUrl" -}}
-{{- $given := default "" .upstream -}}
-{{- regexFind "^[!-~]*" (kindIs "map" $given | ternary (default "" (get (kindIs "map" $given | ternary $given dict) "url")) $given | toString) -}}
+{{- $url := .upstream -}}
+{{- if kindIs "map" $url }}{{ $url = $url.url }}{{ end -}}
+{{- regexFind "^[!-~]*" (default "" $url) -}}
 {{- end }}
 
 {{- /* What leads to a port of the pods: (list root NAME NUMBER). By name each pod is reached at its own port, also while a change of

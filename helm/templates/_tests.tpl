@@ -21,10 +21,12 @@ mode without `allow`. */ -}}
 {{- end -}}
 {{- end -}}
 {{- /* The status of a rejection. Only the program knows the preset's: some 4xx, after the signed delivery got 2xx at the same URL. */ -}}
-{{- $rejects := dig "status" (kindIs "map" $found.verify | ternary (dig "reject" "status" "4xx" (kindIs "map" $found.verify | ternary $found.verify dict)) "4xx") (kindIs "map" $found.reject | ternary $found.reject dict) -}}
-{{- if eq (kindIs "string" $found.reject | ternary $found.reject "") "resend" }}{{ $rejects = "" }}{{ end -}}
+{{- $rejects := "4xx" -}}
+{{- if kindIs "map" $found.verify }}{{ $rejects = dig "reject" "status" $rejects $found.verify }}{{ end -}}
+{{- if kindIs "map" $found.reject }}{{ $rejects = dig "status" $rejects $found.reject }}{{ end -}}
+{{- if eq (toString $found.reject) "resend" }}{{ $rejects = "" }}{{ end -}}
 {{- /* A gateway's question: `send` asks as Envoy does, and only a trusted proxy can ask as Traefik does. */ -}}
-{{- $asked := eq .Values.mode "authorizer" | ternary (default dict .Values.config.authorize) dict -}}
+{{- $asked := eq .Values.mode "authorizer" | ternary .Values.config.authorize nil | default dict -}}
 {{- if eq (dig "form" "any" $asked) "forward-auth" }}{{ $found = dict }}{{ end -}}
 {{- with $found }}{{ dict "rejects" (toString $rejects) "name" (include "sidecar.routeName" .) "path" (trimSuffix "*" .path | printf "%s%s" (dig "path_prefix" "" $asked)) | toJson }}{{ end -}}
 {{- end }}
@@ -61,7 +63,7 @@ metadata:
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation
-    # Helm stops at the first test that fails: what everybody can mend comes first, and `bypass` last.
+    # Helm stops at the first test that fails: what everybody can fix comes first, and `bypass` last.
     helm.sh/hook-weight: {{ get (dict "signed" "1" "forged" "2" "bypass" "9") (index . 1) | default "3" | quote }}
 spec:
   restartPolicy: Never

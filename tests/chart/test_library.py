@@ -98,7 +98,7 @@ def test_the_admission_policy_lets_receivers_without_a_pre_stop_wait_as_the_char
     waits = 'dyn({"preStop": dyn({"sleep": dyn({"seconds": dyn(7)})})})'
     text = expression(receiver={"preStopSeconds": 7})
     assert f'"/spec/containers/" + string(i) + "/lifecycle", value: {waits}' in text
-    assert "!(has(object.spec.containers[i].lifecycle) && has(object.spec.containers[i].lifecycle.preStop))" in text
+    assert "transformList(i, c, !(has(c.lifecycle) && has(c.lifecycle.preStop)), " in text
     assert "/spec/containers/" not in expression(receiver={"preStopSeconds": 0})
 
 

@@ -142,11 +142,14 @@ def test_the_service_leads_to_old_and_new_pods_while_a_changed_port_is_rolled_ou
 
 
 @pytest.mark.parametrize("tool", HELMS)
-@pytest.mark.parametrize(("running", "replicas"), [(None, 2), (1, 2), (3, 3), (7, 7), (12, 10)])
+@pytest.mark.parametrize(("running", "replicas"), [(None, 2), (1, 1), (3, 3), (12, 12)])
 def test_an_autoscaler_that_is_switched_on_takes_no_pod_away(
     running: int | None, replicas: int, tool: str, tmp_path: Path
 ) -> None:
-    """Without `replicas` in the manifest Kubernetes would make it 1 until the autoscaler looks; see what `lookup` finds."""
+    """Without `replicas` in the manifest Kubernetes would make it 1 until the autoscaler acts.
+
+    Any other number than `lookup` finds could be a conflict in Helm 4: server-side apply respects what the autoscaler has set.
+    """
     metadata = {
         "name": "release-webhook-sidecar",
         "namespace": "hooks",
