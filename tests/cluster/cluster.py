@@ -1,10 +1,12 @@
 """The cluster of `make cluster-test`: kubectl and Helm as they are installed, waits that say why, and a table of what happened."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,14 +136,19 @@ class Cluster:
         """Runs a step and records what came of it. Returns whether it held, or could not be tried."""
         print(f"\n== {name}\n   {reason}", flush=True)
         began = time.monotonic()
+        result = Result(name, "FAILED", 0.0, "interrupted")
         try:
             result = Result(name, "ok", 0.0, body() or "")
         except NotApplicableError as error:
             result = Result(name, "not run", 0.0, str(error))
         except StepError as error:
             result = Result(name, "FAILED", 0.0, str(error))
-        result.seconds = time.monotonic() - began
-        self.results.append(result)
+        except Exception as error:
+            traceback.print_exc()
+            result = Result(name, "FAILED", 0.0, f"{type(error).__name__}: {error}")
+        finally:
+            result.seconds = time.monotonic() - began
+            self.results.append(result)
         print(
             f"   {result.outcome} after {result.seconds:.0f} s{': ' + result.detail if result.detail else ''}",
             flush=True,
@@ -158,12 +165,16 @@ class Cluster:
         return "\n".join([*lines, "", ", ".join(f"{count} {word}" for word, count in counts.items())])
 
     def clean_up(self) -> None:
-        """Deletes what was made, also after a failure, and within its own two minutes."""
-        self.deadline = max(self.deadline, time.monotonic() + 2 * COMMAND_SECONDS)
+        """Deletes what was made, also after a failure, and within its own four minutes. Says what is left."""
+        self.deadline = time.monotonic() + 2 * COMMAND_SECONDS
         say(f"deleting the namespace {self.namespace}, and what has the label {LABEL}={self.namespace}")
-        for kinds in ("mutatingadmissionpolicies,mutatingadmissionpolicybindings",):
-            self.run("kubectl", "delete", kinds, "-l", f"{LABEL}={self.namespace}", "--ignore-not-found", check=False)
-        self.run("kubectl", "delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=100s", check=False)
+        policies = "mutatingadmissionpolicybindings,mutatingadmissionpolicies"
+        with contextlib.suppress(StepError):  # the API need not have them
+            self.run("kubectl", "delete", policies, "-l", f"{LABEL}={self.namespace}", "--ignore-not-found")
+        try:
+            self.run("kubectl", "delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=100s")
+        except StepError as error:
+            say(f"the namespace {self.namespace} is not gone yet; delete it yourself: {error}")
 
 
 def fail(message: str) -> None:

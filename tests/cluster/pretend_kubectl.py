@@ -47,24 +47,30 @@ def apply(text: str) -> None:
                     "podIP": "10.0.0.1",
                 }
             state[key] = each
-            if each["kind"] == "Deployment":
-                make_pods(state, each["metadata"]["name"], each["spec"])
+            if each["kind"] == "Deployment" and old.get("spec") != each["spec"]:
+                template = each["spec"]["template"]
+                pod = json.loads(json.dumps(template["spec"]))
+                if template["metadata"]["labels"].get("webhook-sidecar/inject") == "enabled":
+                    pod["initContainers"] = [{"name": "webhook-sidecar"}]
+                    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 10}}}
+                make_pods(state, each["metadata"]["name"], template["metadata"]["labels"], pod)
     save_state(state)
 
 
-def make_pods(state: dict[str, Any], name: str, spec: dict[str, Any]) -> None:
-    template = spec["template"]
-    pod = json.loads(json.dumps(template["spec"]))
-    if template["metadata"]["labels"].get("webhook-sidecar/inject") == "enabled":
-        pod["initContainers"] = [{"name": "webhook-sidecar"}]
-        pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": 10}}}
+def make_pods(state: dict[str, Any], name: str, labels: dict[str, str], spec: dict[str, Any]) -> None:
+    """Two new pods, in the place of the old ones."""
+    old = [key for key in state if key.startswith(f"pod/{name}-") and "-test-" not in key]
+    generation = int(old[0].split("-")[-2]) + 1 if old else 1
+    for key in old:
+        del state[key]
     for number in range(2):
-        state[f"pod/{name}-{number}"] = pod_of(f"{name}-{number}", template["metadata"]["labels"], pod)
+        pod = f"{name}-{generation}-{number}"
+        state[f"pod/{pod}"] = pod_of(pod, labels, spec)
 
 
 def release(name: str, values: dict[str, Any]) -> int:
     if str(values.get("config", {}).get("drain")) == "soon":
-        print("pre-upgrade hooks failed", file=sys.stderr)
+        print("hooks failed", file=sys.stderr)
         return 1
     state = load_state()
     labels = {
@@ -77,10 +83,12 @@ def release(name: str, values: dict[str, Any]) -> int:
         "metadata": {"name": name},
         "data": {"config.yaml": "routes: []"},
     }
-    replicas = values.get("replicaCount", 2)
+    running = state.get(f"deployment/{name}", {}).get("spec", {}).get("replicas", 2)
+    replicas = running if values.get("autoscaling") else values.get("replicaCount", 2)
     state[f"deployment/{name}"] = {"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": replicas}}
-    for number in range(2):
-        state[f"pod/{name}-{number}"] = pod_of(f"{name}-{number}", labels, {})
+    budget = {"kind": "PodDisruptionBudget", "metadata": {"name": name}, "status": {"disruptionsAllowed": 1}}
+    state[f"poddisruptionbudget/{name}"] = budget
+    make_pods(state, name, labels, {})
     save_state(state)
     return 0
 
@@ -157,8 +165,14 @@ def kubectl(words: list[str]) -> int:  # noqa: PLR0912 - a branch for each verb
     elif verb == "create":  # an eviction
         state.pop(f"pod/{json.loads(sys.stdin.read())['metadata']['name']}")
         save_state(state)
+    elif verb == "rollout":
+        if rest[0] == "restart":
+            name = rest[1].partition("/")[2]
+            pods = [each for key, each in state.items() if key.startswith(f"pod/{name}-") and "-test-" not in key]
+            make_pods(state, name, pods[0]["metadata"]["labels"], pods[0]["spec"])
+            save_state(state)
     else:
-        return 0 if verb in ("rollout", "patch") else 1
+        return 0 if verb == "patch" else 1
     return 0
 
 
@@ -166,6 +180,8 @@ def logs(words: list[str], state: dict[str, Any]) -> None:
     if words[0].startswith("load"):
         lost = {"RemoteDisconnected": 1} if (STATE / "lost").exists() else {}
         print(json.dumps({"sent": 1000, "outcomes": {"200": 1000} | lost, "first_after_seconds": {}}))
+    elif words[0].startswith("job/"):
+        print("drain: 'soon' is not a valid duration")
     elif words[0].startswith("probe"):
         closed = (STATE / "enforces").exists() and any(key.startswith("networkpolicy/") for key in state)
         print(f"http://10.0.0.1:3000/ accepts {'no connection' if closed else 'connections'}")
@@ -173,7 +189,7 @@ def logs(words: list[str], state: dict[str, Any]) -> None:
         events = ["config_loaded", "config_loaded", "config_loaded", "config_reload_failed", "drain_requested"]
         lines = [json.dumps({"event": event}) for event in events]
         lines.append(json.dumps({"event": "delivery", "secret": "current"}))
-        prefix = "[pod/gateway-0/webhook-sidecar] " if "--prefix" in words else ""
+        prefix = "[pod/gateway-1-0/webhook-sidecar] " if "--prefix" in words else ""
         print("\n".join(prefix + line for line in lines))
 
 

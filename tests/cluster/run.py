@@ -2,17 +2,20 @@
 
 python tests/cluster/run.py --image IMAGE [--namespace NAME] [--minutes N] [--only NAME]... [--keep]
 
-The image is the sidecar's, with a tag or digest, where the cluster can pull it; it is also the receiver and the senders. Everything is in a namespace of
-its own, which is deleted at the end. Each step prints why it is there and what it waits for; a step that fails lets the others run. The exit
-status is 0 if no step failed, 1 if one did, 2 if nothing could be tried.
+The image is the sidecar's, with a tag or digest, where the cluster can pull it or on its nodes (`kind load`, `k3d image import`); it is also the
+receiver and the senders. Everything is in a namespace of its own, which is deleted at the end, also after Ctrl-C and SIGTERM. Each step prints why it
+is there and what it waits for; a step that fails lets the others run. The exit status is 0 if no step failed, 1 if one did, 2 if nothing could be
+tried, 130 if it was interrupted.
 """
 
 import argparse
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cluster import CHART, TOOLS, Cluster, StepError, fail
 from steps import HELMS, Steps
@@ -42,6 +45,7 @@ def plan(steps: Steps) -> Iterator[Step]:
         "the receiver's port is closed",
         lambda: steps.bypass("app.kubernetes.io/component=sidecar"),
     )
+    yield "inject: alone", "the application without a sidecar loses nothing while its pods are replaced", steps.alone
     yield "inject", "in three steps, and the application answers at every moment", steps.inject
     yield "inject: again", "a second inject changes nothing", steps.inject_again
     yield "inject: rollout", "no delivery is lost while pods are replaced", steps.injected_rollout
@@ -56,6 +60,15 @@ def plan(steps: Steps) -> Iterator[Step]:
             yield name, "install, upgrade, rollback, uninstall", lambda tool=tool, file=file: steps.example(tool, file)  # type: ignore[misc]
 
 
+def is_wanted(name: str, only: Sequence[str]) -> bool:
+    """`gateway: rollout` needs the step `gateway`."""
+    return not only or any(name.startswith(word) or word.startswith(f"{name}: ") for word in only)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None, *, tools: Path = TOOLS, sleep: Callable[[float], None] = time.sleep) -> int:
     parser = argparse.ArgumentParser(description="Tries a cluster.")
     parser.add_argument(
@@ -66,9 +79,13 @@ def main(argv: Sequence[str] | None = None, *, tools: Path = TOOLS, sleep: Calla
         default=f"webhook-sidecar-test-{int(time.time()) % 100000}",
         help="a namespace that is not there yet",
     )
-    parser.add_argument("--minutes", type=float, default=60, help="the time for the whole run; default: 60")
+    parser.add_argument("--minutes", type=float, default=90, help="the time for the whole run; default: 90")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="only steps that begin so; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only steps that begin so, and the one that they need; may be repeated",
     )
     parser.add_argument("--keep", action="store_true", help="leave everything there, to look at")
     arguments = parser.parse_args(argv)
@@ -85,16 +102,21 @@ def main(argv: Sequence[str] | None = None, *, tools: Path = TOOLS, sleep: Calla
     except StepError as error:
         fail(f"the cluster can't be reached: {error}")
     steps = Steps(cluster)
+    before = signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what was made is deleted all the same
     try:
         ready = cluster.step("prepare", "a namespace, a receiver, the senders' scripts and Secrets", steps.prepare)
         ready = ready and cluster.step("policy agent", "what attempts to bypass must find", steps.policy_agent)
         for name, reason, body in plan(steps) if ready else ():
-            if not arguments.only or any(name.startswith(word) for word in arguments.only):
+            if is_wanted(name, arguments.only):
                 cluster.step(name, reason, body)
+    except KeyboardInterrupt:
+        print("\ninterrupted", flush=True)
+        return 130
     finally:
         if not arguments.keep:
             cluster.clean_up()
         print(f"\n{cluster.summary()}", flush=True)
+        signal.signal(signal.SIGTERM, before)
     if not ready:
         return 2
     return int(any(each.outcome == "FAILED" for each in cluster.results))

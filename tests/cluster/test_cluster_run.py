@@ -134,6 +134,26 @@ def test_a_lost_delivery_is_seen_with_its_moment(
     assert all(report["first_after_seconds"][outcome] > 1 for outcome in lost)
 
 
+def test_a_receiver_that_lingers_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application without a sidecar, whose clients hear of the end of its pod a second late."""
+    port = free_port()
+    environment = os.environ | {"PORT": str(port), "ADDRESS": "127.0.0.1", "LINGERS": "2"}
+    with subprocess.Popen([sys.executable, workloads.SCRIPTS / "receiver.py"], env=environment) as process:
+        try:
+            until_it_answers(port)
+            sending = load(f"http://127.0.0.1:{port}/", tmp_path, 30)
+            time.sleep(1)
+            process.terminate()
+            time.sleep(1)
+            (tmp_path / "stop").touch()
+            report = report_of(sending)
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+    assert set(report["outcomes"]) == {"200"}
+    assert report["sent"] > 80
+
+
 # -- manifests --
 
 
@@ -226,7 +246,7 @@ def table(out: str) -> dict[str, str]:
 def test_every_step_runs_says_why_and_is_in_the_table(pretended: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = [name for name, *_ in run.plan(steps.Steps(cluster.Cluster("a", "b:1", 0.0)))]
     examples = len(HELMS) * len(list((cluster.CHART / "ci").glob("*-values.yaml")))
-    assert len(names) == len(set(names)) == 20 + examples
+    assert len(names) == len(set(names)) == 21 + examples
     only = [word for name in names if not name.startswith("helm") for word in ("--only", name)]
     assert tried(pretended, *only) == 0
     out, _ = capfd.readouterr()
@@ -237,12 +257,76 @@ def test_every_step_runs_says_why_and_is_in_the_table(pretended: Path, capfd: py
     assert commands(pretended)[-1][1:4] == ["delete", "namespace", "try"]
 
 
+def test_the_real_programs_understand_every_command(pretended: Path) -> None:
+    """Nothing answers, so each one ends with that. A flag or an argument that it did not know would be what it says instead."""
+    only = ["gateway", "sidecar", "inject", "admission", "helm: begini", "helm3: begini"]
+    assert tried(pretended, *(word for name in only for word in ("--only", name))) == 0
+    kubeconfig = pretended / "kubeconfig"
+    kubeconfig.write_text(
+        f"{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: x, cluster: {{server: 'http://127.0.0.1:{free_port()}'}}}}], "
+        "contexts: [{name: x, context: {cluster: x, user: x}}], users: [{name: x, user: {}}]}"
+    )
+    shapes = {tuple(re.sub(r"\d+", "0", word) for word in words): words for words in commands(pretended)}
+    assert len(shapes) > 50
+    stdin = yaml.safe_dump(workloads.namespace("try"))
+    unclear = {}
+    for words in shapes.values():
+        done = subprocess.run(
+            [needs(TOOLS / words[0]), *words[1:]],
+            input="{}" if "--values" in words else stdin,
+            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if not re.search("connection refused|was refused|unreachable", done.stderr):
+            unclear[" ".join(words)] = done.stderr
+    assert unclear == {}
+
+
+def test_what_was_interrupted_is_in_the_table_and_deleted(pretended: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By Ctrl-C, or by SIGTERM, as a CI sends it."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import run; from pathlib import Path; "
+        f"sys.exit(run.main(sys.argv[1:], tools=Path({str(pretended / 'tools')!r})))"
+    )
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        arguments = ["--image", IMAGE, "--namespace", "try", "--only", "gateway: rollout"]
+        with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = ""
+            while "== gateway: rollout" not in said:
+                said += process.stdout.readline()
+            time.sleep(1)
+            process.send_signal(sent)
+            out, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert table(out)["gateway: rollout"] == "FAILED"
+        assert commands(pretended)[-1][1:4] == ["delete", "namespace", "try"]
+
+
+def test_an_unexpected_answer_fails_its_step_and_no_other(capfd: pytest.CaptureFixture[str]) -> None:
+    running = cluster.Cluster("try", IMAGE, time.monotonic() + 10)
+    assert running.step("first", "an answer without a list", lambda: json.loads("{}")["items"]) is False
+    assert running.step("second", "all is well", lambda: "fine") is True
+    assert [each.outcome for each in running.results] == ["FAILED", "ok"]
+    assert "KeyError: 'items'" in running.summary()
+
+
+@pytest.mark.parametrize(("only", "needed"), [("gateway: rollout", {"gateway", "gateway: rollout"}), ("inject", None)])
+def test_a_step_that_is_named_alone_brings_the_one_that_it_needs(only: str, needed: set[str] | None) -> None:
+    names = {name for name, *_ in run.plan(steps.Steps(cluster.Cluster("a", "b:1", 0.0)))}
+    wanted = {name for name in names if run.is_wanted(name, [only])}
+    assert wanted == (needed or {name for name in names if name.startswith("inject")})
+
+
 def test_with_a_policy_agent_a_port_that_is_open_fails(pretended: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The pretended Helm makes no NetworkPolicy, so the receiver is reached past the gateway."""
     (pretended / "enforces").touch()
     assert tried(pretended, "--only", "gateway: bypass") == 1
     out, _ = capfd.readouterr()
-    assert table(out) == {"prepare": "ok", "policy agent": "ok", "gateway: bypass": "FAILED"}
+    assert table(out) == {"prepare": "ok", "policy agent": "ok", "gateway": "ok", "gateway: bypass": "FAILED"}
     assert "the receiver's port is open, though policies are enforced" in out
 
 
@@ -264,6 +348,7 @@ def test_a_lost_delivery_fails_its_step_lets_the_others_run_and_cleans_up(
     assert table(out) == {
         "prepare": "ok",
         "policy agent": "ok",
+        "gateway": "ok",
         "gateway: rollout": "FAILED",
         "gateway: bypass": "ok",
     }

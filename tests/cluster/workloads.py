@@ -1,5 +1,6 @@
 """What the cluster test puts into its namespace: a receiver, senders, Secrets, values for the chart."""
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,18 @@ def namespace(name: str) -> Object:
 
 
 def secret(current: str = OLD, previous: str | None = None) -> Object:
-    data = {"current": current} | ({"previous": previous} if previous else {})
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": data}
+    return _secret(SECRET, {"current": current} | ({"previous": previous} if previous else {}))
 
 
 def sender_secret(value: str = OLD) -> Object:
     """The senders' own copy: a provider is told of a new secret at another moment."""
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sender"}, "stringData": {"secret": value}}
+    return _secret("sender", {"secret": value})
+
+
+def _secret(name: str, content: dict[str, str]) -> Object:
+    """By `data`: a key that `kubectl apply` takes out of `stringData` stays in the cluster."""
+    data = {key: b64encode(value.encode()).decode() for key, value in content.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
 def scripts() -> Object:
@@ -61,11 +67,19 @@ def _pod(name: str, image: str, command: list[str], **more: Any) -> Object:
     return spec | more
 
 
-def application(name: str, image: str, labels: dict[str, str] | None = None, replicas: int = 2) -> list[Object]:
-    """A receiver that knows nothing of the sidecar, and its Service."""
-    ports = [{"name": "http", "containerPort": 3000}]
-    probe = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}
-    spec = _pod("receiver", image, ["/scripts/receiver.py"], container={"ports": ports, "readinessProbe": probe})
+def application(
+    name: str, image: str, labels: dict[str, str] | None = None, *, lingers: int = 0, replicas: int = 2
+) -> list[Object]:
+    """A receiver that knows nothing of the sidecar, and its Service.
+
+    `lingers`: seconds that it still answers after SIGTERM, each time closing the connection. An application that its clients reach without a
+    sidecar needs that, or its own rollouts refuse connections.
+    """
+    container = {
+        "ports": [{"name": "http", "containerPort": 3000}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+    } | ({"env": [{"name": "LINGERS", "value": str(lingers)}]} if lingers else {})
+    spec = _pod("receiver", image, ["/scripts/receiver.py"], container=container)
     template = {"metadata": {"labels": {"app": name} | (labels or {})}, "spec": spec}
     deployment = {
         "apiVersion": "apps/v1",
@@ -138,6 +152,8 @@ def values(mode: str, image: str, **more: Any) -> dict[str, Any]:
             "image": image,
             "command": container["command"],
             "volumeMounts": container["volumeMounts"],
+            # Without it a new pod gets deliveries before its receiver listens.
+            "readinessProbe": {"httpGet": {"path": "/", "port": 3000}, "periodSeconds": 1},
             "resources": RESOURCES,
             "securityContext": CONTAINER_SECURITY
             | {"runAsUser": 65532, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
