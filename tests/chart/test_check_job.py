@@ -59,6 +59,7 @@ def test_the_job_runs_before_anything_is_changed_and_has_what_it_needs_before(ev
         assert policies == ["before-hook-creation", "hook-succeeded"]  # a failed one stays, with its log
     assert job["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
     spec = job["spec"]
+    assert spec["ttlSecondsAfterFinished"] == 24 * 3600
     assert (spec["backoffLimit"], spec["template"]["spec"]["restartPolicy"]) == (0, "Never")
     assert spec["activeDeadlineSeconds"] < 300  # Helm's own limit, whose message says less
     # Nothing that the release makes, and no Secret: one that is missing would keep the Job from ever starting.

@@ -5,7 +5,7 @@ It serves the objects that it was given, over plain HTTP on loopback, and record
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 #: Of each API group and version its kinds.
 RESOURCES = {
     "v1": ["ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"],
@@ -25,7 +26,9 @@ RESOURCES = {
 
 
 def plural(kind: str) -> str:
-    return kind.lower().removesuffix("y") + "ies" if kind.endswith("y") else kind.lower() + "s"
+    if kind.endswith("y"):
+        return kind.lower().removesuffix("y") + "ies"
+    return kind.lower() + ("es" if kind.endswith("s") else "s")
 
 
 @contextmanager
@@ -34,7 +37,7 @@ def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = _answer(self.path.partition("?")[0].rstrip("/"), objects, version)
+            found = answer(self.path.partition("?")[0].rstrip("/"), objects, version)
             missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
             content = json.dumps(found if found is not None else missing).encode()
             self.send_response(200 if found is not None else 404)
@@ -49,42 +52,50 @@ def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "stub",
-        "clusters": [{"name": "stub", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
-        "users": [{"name": "stub", "user": {}}],
-    }
-    file = folder / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
     try:
-        yield file
+        yield kubeconfig(folder, server.server_port)
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _answer(path: str, objects: Sequence[dict[str, Any]], version: str) -> dict[str, Any] | None:
+def kubeconfig(folder: Path, port: int) -> Path:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "stub",
+        "clusters": [{"name": "stub", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
+        "users": [{"name": "stub", "user": {}}],
+    }
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def answer(
+    path: str, objects: Sequence[dict[str, Any]], version: str, known: Mapping[str, Sequence[str]] = RESOURCES
+) -> dict[str, Any] | None:
+    """What is there at a path; None if nothing is."""
     if path == "/version":
         major, minor, _ = version.split(".")
         return {"major": major, "minor": minor, "gitVersion": f"v{version}"}
     if path == "/api":
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path == "/apis":
-        versions = [{"groupVersion": api, "version": api.partition("/")[2]} for api in RESOURCES if "/" in api]
-        groups = [
-            {"name": each["groupVersion"].partition("/")[0], "versions": [each], "preferredVersion": each}
-            for each in versions
-        ]
+        versions: dict[str, list[dict[str, str]]] = {}
+        for api in known:
+            group, _, number = api.rpartition("/")
+            if group:
+                versions.setdefault(group, []).append({"groupVersion": api, "version": number})
+        groups = [{"name": group, "versions": each, "preferredVersion": each[0]} for group, each in versions.items()]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-    for api, kinds in RESOURCES.items():
+    for api, kinds in known.items():
         root = f"/apis/{api}" if "/" in api else f"/api/{api}"
         if path == root:
             resources = [
-                {"name": plural(kind), "kind": kind, "namespaced": kind != "Namespace", "verbs": ["get", "list"]}
+                {"name": plural(kind), "kind": kind, "namespaced": kind != "Namespace", "verbs": VERBS}
                 for kind in kinds
             ]
             return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api, "resources": resources}
