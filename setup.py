@@ -6,6 +6,9 @@ that an error, SIDECAR_COMPILE=0 does not try.
 """
 
 import os
+import sysconfig
+import tempfile
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -78,8 +81,22 @@ LIBRARY = "sidecar.compiled__mypyc"
 WISH = os.environ.get("SIDECAR_COMPILE", "")
 
 
+def try_compiler() -> None:
+    """Raises `CCompilerError` where nothing is compiled against Python.h: in a moment, where mypyc takes twelve seconds first."""
+    from distutils.ccompiler import new_compiler  # noqa: PLC0415 - setuptools' own, from Python 3.12 on once that is imported
+    from distutils.sysconfig import customize_compiler  # noqa: PLC0415
+
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as made:
+        source = Path(made) / "probe.c"
+        source.write_text("#include <Python.h>\n")
+        compiler.compile([str(source)], output_dir=made, include_dirs=[sysconfig.get_path("include")])
+
+
 def compiled() -> list[Extension]:
-    """Raises `ImportError` without what it needs, `SystemExit` where mypyc finds a mistake."""
+    """Raises `ImportError` or `CCompilerError` without what it needs, `SystemExit` where mypyc finds a mistake."""
+    try_compiler()
     from mypyc.build import mypycify  # noqa: PLC0415 - who builds without it needs it not
 
     files = [f"sidecar/{module.replace('.', '/')}.py" for module in MODULES]

@@ -19,16 +19,11 @@ from sidecar.verify.scheme import Scheme
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        default=os.environ.get("SIDECAR_CONFIG"),
-        help="the configuration; default: $SIDECAR_CONFIG",
-    )
+    parser.add_argument("--config", metavar="FILE", help="the configuration; default: $SIDECAR_CONFIG")
 
 
 def config_file(arguments: argparse.Namespace) -> str:
-    file: str | None = arguments.config
+    file: str | None = arguments.config or os.environ.get("SIDECAR_CONFIG")
     return file or unusable("no configuration given; use --config FILE or set SIDECAR_CONFIG")
 
 

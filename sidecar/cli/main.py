@@ -7,7 +7,8 @@ To add a command, add a file here with `add_arguments` and `run`, and a line in 
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 
 from sidecar import __version__
@@ -33,7 +34,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0 for success, 1 for failure, 2 for unusable input."""
     given = sys.argv[1:] if argv is None else argv
-    arguments = build_parser(load=[word for word in given if word in COMMANDS][:1]).parse_args(given)
+    arguments = build_parser(load=tuple(word for word in given if word in COMMANDS)[:1]).parse_args(given)
     try:
         status: int = arguments.run(arguments)
         return status
@@ -51,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def build_parser(load: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser. Only the commands in `load` get their own arguments; the others appear in the help."""
+@cache
+def build_parser(load: tuple[str, ...] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser, made once. Only the commands in `load` get their own arguments; the others appear in the help."""
     parser = argparse.ArgumentParser(
         prog="sidecar", description="A reverse proxy that forwards only verified webhook deliveries to your receiver."
     )
