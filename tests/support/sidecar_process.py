@@ -169,7 +169,7 @@ class Sidecar:
         def started() -> bool:
             return self.process.poll() is not None or any(b"serving" in line for line in self.stdout)
 
-        until(started, "the start", 30)
+        until(started, "the start", 2 * PATIENCE)
         assert self.process.poll() is None, (self.stdout, self.stderr)
         text = next(line for line in self.stdout if b"serving" in line).decode()
         words = dict(word.split("=", 1) for word in text.split() if "=" in word)
@@ -393,7 +393,7 @@ class Sidecar:
             sampled = {kind for kind in counted if kind[2] == "rejected" and 1000 <= logged[kind] < counted[kind]}
             return all(logged[kind] == counted[kind] for kind in (logged.keys() | counted.keys()) - sampled)
 
-        until(agree, "the agreement of log and metrics", 3)
+        until(agree, "the agreement of log and metrics")
 
     def stop(self) -> None:
         """The ordinary end, with everything that must hold then."""

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-#: How long anything that must happen may take.
-PATIENCE = 10.0
+#: How long anything that must happen may take, on a machine that is busy with something else.
+PATIENCE = 30.0
 
 T = TypeVar("T")
 
@@ -17,11 +17,16 @@ class WaitUntil(Protocol):
 
 
 def until(condition: Callable[[], T | None], what: str = "the condition", patience: float = PATIENCE) -> T:
-    """Waits for `condition()` to be true and returns its value."""
+    """Waits for `condition()` to be true and returns its value.
+
+    It is asked less often the longer it takes: most ask a page of the sidecar, which costs both sides CPU.
+    """
     end = time.monotonic() + patience
+    pause = 0.005
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < end, f"{what} did not come true within {patience:g} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.1)

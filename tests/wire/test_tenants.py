@@ -180,7 +180,7 @@ def test_a_tenant_is_added_rotated_and_removed_within_two_seconds_and_no_deliver
 
     def send() -> None:
         with running.connect() as client:
-            while not over.is_set():
+            while not over.wait(0.005):
                 other.append(client.send(delivery(craft, b"other", OTHER)).answer().status)
 
     sender = threading.Thread(target=send)

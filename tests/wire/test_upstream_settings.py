@@ -203,7 +203,7 @@ def load(sidecar: Sidecar, craft: type[Craft]) -> Generator[list[int], None, Non
 
     def send() -> None:
         with sidecar.connect() as client:
-            while not over.is_set():
+            while not over.wait(0.005):
                 statuses.append(client.send(craft.begini()).answer().status)
 
     senders = [threading.Thread(target=send) for _ in range(3)]

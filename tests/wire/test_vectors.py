@@ -1,4 +1,6 @@
-"""Providers' published examples over sockets: one process with a route for each, sent whole and byte by byte.
+"""Providers' published examples over sockets: one process with a route for each, sent whole and in small pieces.
+
+That byte by byte each is the same request is shown without sockets, in tests/unit/http1/test_splitting.py.
 
 The clock of a process is the real one, so routes are given a tolerance of centuries, unless a vector is about its age.
 """
@@ -28,6 +30,8 @@ ABOUT_AGE = {"old-timestamp", "old-timestamp-in-body", "future-timestamp", "expi
 UNUSABLE = {"openai-03", "plivo-v2-01"}
 REQUIRE = {"pusher-03": {"X-Pusher-Key": "foo"}}
 CENTURIES = "5000000h"
+#: Bytes of a piece: hardly a name or value of a head is whole in one.
+SMALL = 7
 #: The same in words: refused by any clock but that of the vector.
 OUT_OF_TIME = re.compile("[0-9]+ s ahead|an hour ahead|timestamp in seconds")
 
@@ -101,8 +105,10 @@ def _sent(
         head, body = _raw(vector, route["path"])
         receiver.forget()
         with sidecar.connect() as client:
-            for piece in [bytes([byte]) for byte in head + body] if piecewise else [head + body]:
-                client.try_send(piece)
+            raw = head + body
+            step = SMALL if piecewise else len(raw)
+            for at in range(0, len(raw), step):
+                client.try_send(raw[at : at + step])
             answer = client.answer_if_any(vector["method"])
         valid = vector["expected"] == "valid"
         status = 200 if valid else (load_preset(vector["provider"]).reject or DEFAULT_REJECTION).status
@@ -112,7 +118,7 @@ def _sent(
     return wrong
 
 
-@pytest.mark.parametrize("piecewise", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("piecewise", [False, True], ids=["whole", "in pieces"])
 def test_every_vector_has_its_verdict_on_the_wire(
     serving: dict[str, tuple[Sidecar, Config]], receiver: Receiver, piecewise: bool
 ) -> None:
