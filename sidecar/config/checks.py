@@ -56,7 +56,7 @@ def check_proxies(file: FileSettings, report: Report) -> None:
     if file.authorize is not None and file.authorize.form is QuestionForm.FORWARD_AUTH:
         report.add(
             ("authorize", "form"),
-            "is believed from trusted proxies only; add `trusted_proxies: [the gateways' networks]`",
+            "counts only from trusted proxies; add `trusted_proxies: [the gateways' networks]`",
         )
     for key, used in (
         ("client_ip_header", report.is_given(("client_ip_header",))),
@@ -191,7 +191,7 @@ def _check_purpose(at: Path, route: RouteSettings, report: Report) -> None:
         )
     elif route.verify == NO_SCHEME:
         if not report.is_given((*at, "allow")):
-            report.add((*at, "verify"), "none accepts every sender; add `allow` with the networks that may send")
+            report.add((*at, "verify"), "`none` accepts every sender; add `allow` with the networks that may send")
         if report.is_given((*at, "secrets")):
             report.add((*at, "secrets"), "can't be used with `verify: none`; remove them, or use their scheme")
     elif isinstance(route.verify, Combination) and all(member.secrets for member in route.verify.members):
@@ -289,7 +289,7 @@ def _check_certificate(at: Path, route: RouteSettings, report: Report) -> None:
     if route.client_certificate is None:
         return
     if not report.is_given(("trusted_proxies",)):
-        report.add(at, "is passed on by a trusted proxy, and none is; add `trusted_proxies: [its networks]`")
+        report.add(at, "comes from a trusted proxy, and there is none; add `trusted_proxies: [its networks]`")
     if route.open:
         report.add(at, "can't be used with `open: true`; remove one of the two")
     asked = route.client_certificate.asked
@@ -303,7 +303,7 @@ def _check_capture(at: Path, route: RouteSettings, report: Report) -> None:
     if route.capture is None:
         return
     if not report.is_given(("admin_token",)):
-        report.add(at, "holds bodies, which only a token may see; add `admin_token: {env: NAME}`")
+        report.add(at, "keeps bodies, which only the holder of a token may see; add `admin_token: {env: NAME}`")
     if route.scheme is None and not report.is_given((*at[:-1], "allow")) and not report.is_wrong((*at[:-1], "verify")):
         report.add(at, "has nothing to capture, because this route verifies nothing; remove it")
     report.warn(at, "is on: rejected requests are held in memory, bodies included; remove it when you have seen enough")

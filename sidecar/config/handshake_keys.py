@@ -153,7 +153,7 @@ def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: 
         ("compare", compare is not None and compare.source is Source.JSON),
     ):
         if reads_body and not given.get("signed"):
-            raise InvalidValueError("needs the body, which is read of verified requests only; add `signed: true`", key)
+            raise InvalidValueError("needs the body, which is read only after verification; add `signed: true`", key)
     if "published_secret" in given and not given.get("signed"):
         raise InvalidValueError("needs a signature to verify; add `signed: true`", "published_secret")
     if "published_secret" in given and "json" not in request:

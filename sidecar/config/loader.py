@@ -87,7 +87,7 @@ def load_config(
     if source.problems:
         raise ConfigError(source.problems)
     if not isinstance(source.value, dict):
-        raise ConfigError([Problem(file, 1, "", "holds no configuration; begin with `upstream:` and `routes:`")])
+        raise ConfigError([Problem(file, 1, "", "contains no configuration; begin with `upstream:` and `routes:`")])
     report = Report(source)
     settings = _read_settings(source.value, report)
     secrets = SecretResolver(env, read, report, resolves=resolve_secrets)

@@ -24,7 +24,7 @@ class Settings(ValueType[tuple[Setting, ...]]):
 
     def read(self, value: Any) -> tuple[Setting, ...]:
         if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of settings, for example {audience: {about: ..., example: ...}}")
+            raise InvalidValueError("must be a mapping of settings; for example {audience: {about: ..., example: ...}}")
         return tuple(read_each(value.items(), lambda name, each: Setting(name=name, **SETTING.read(each))))
 
     def json_schema(self) -> JSONSchema:
@@ -153,7 +153,7 @@ class SettingValue(ValueType[Any]):
         if self._lines:
             return NonEmpty().read(text)
         if self._grammar.match(text) is None:
-            raise InvalidValueError(f"{quote(text)} is not valid; it is {self._about}")
+            raise InvalidValueError(f"{quote(text)} is not valid; use {self._about}")
         return text
 
     def json_schema(self) -> JSONSchema:

@@ -141,7 +141,7 @@ class OneScheme(ValueType[Scheme | str]):
 
     def _load(self, name: Any, load: Callable[[str], Loaded]) -> Loaded:
         if not isinstance(name, str):
-            raise InvalidValueError("must be the name of a preset, a scheme, or none")
+            raise InvalidValueError("must be the name of a preset, a scheme, or none; for example github")
         try:
             return load(name)
         except KeyError:

@@ -76,7 +76,7 @@ def _check_on_failure(at: Path, replay: ReplaySettings, file: FileSettings, repo
     if asked and replay.on_failure is None:
         report.add(
             (*at, "replay"),
-            "needs `on_failure` beside `authorize`, because nobody reports what the receiver responded: {for: 10m, "
+            "needs `on_failure` beside `authorize`, because the receiver's response is unknown: {for: 10m, "
             "on_failure: lost} rejects every copy of what was allowed, also if the receiver failed; allow_repeat rejects "
             "copies only while the receiver may be at work",
         )
@@ -95,9 +95,9 @@ def check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Rep
             by_id = scheme is not None and route.replay.by is ReplayBy.DELIVERY_ID
             report.add(
                 (*at, "replay"),
-                f"goes by the delivery id, but {provider_name(scheme)} has none that is known; use `replay: 10m`"
+                f"uses the delivery id, but none is known for {provider_name(scheme)}; use `replay: 10m`"
                 if by_id
-                else "needs a signature, because nothing else tells a replayed delivery from a similar one; remove it",
+                else "needs a signature, because only that distinguishes a copy from a similar delivery; remove it",
             )
         return
     _check_on_failure(at, route.replay, file, report)

@@ -32,7 +32,9 @@ def check_scheme(scheme: Scheme, given: dict[str, Any]) -> None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise InvalidValueError(f"is not a valid regular expression: {error}", "match_json", name) from None
+            raise InvalidValueError(
+                f"is not a valid regular expression; correct it: {error}", "match_json", name
+            ) from None
         if JsonValue(name) not in scheme.places:
             raise InvalidValueError("is not in `signed`, so it could be anything; remove it", "match_json", name)
     check_token(scheme, given)
@@ -85,7 +87,7 @@ def _check_binding(scheme: Scheme, given: dict[str, Any]) -> None:
             raise InvalidValueError(f"can't be used with `kind: {kind}`, which signs nothing; remove it", "signed")
         return
     if scheme.items and claims_to_bind:
-        raise InvalidValueError("signs places of each item, and not the body; add `binds_body: false`", "items")
+        raise InvalidValueError("signs parts of each item, not the body; add `binds_body: false`", "items")
     if not scheme.binds_body and claims_to_bind:
         raise InvalidValueError(
             "must contain {body}, or the body would not be signed; use for example '{timestamp}.{body}', "

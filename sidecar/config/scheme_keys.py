@@ -100,7 +100,7 @@ def _check_signature(signature: SignatureField) -> None:
         if place and getattr(signature, key):
             raise InvalidValueError(f"can't be used with `{place}`; remove one of the two", key)
     if signature.in_target and signature.kind is not TOKEN:
-        raise InvalidValueError(f"can be used with `kind: {TOKEN}` alone; add that, or use header or field", place)
+        raise InvalidValueError(f"can only be used with `kind: {TOKEN}`; add that, or use header or field", place)
     if signature.list is not None and KEY_ID in signature.list.tag and not signature.form:
         raise InvalidValueError(f"has {KEY_ID} in its tag, which needs `form`; remove it", "list")
     if signature.prehash is not None and (signature.kind.bearer or signature.kind.message_holds_secret):

@@ -40,7 +40,9 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
     if ref.env:
         text = env.get(ref.env)
         if text is None:
-            raise SecretUnavailableError(f"the environment variable {ref.env} is not set", absent=True)
+            raise SecretUnavailableError(
+                f"the environment variable {ref.env} is not set; set it in the sidecar's environment", absent=True
+            )
         return text.encode("utf-8", "surrogateescape")
     try:
         value = read(ref.file, MAX_SECRET_BYTES + 1)
@@ -49,7 +51,7 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
     except OSError as error:
         absent = isinstance(error, FileNotFoundError)
         raise SecretUnavailableError(
-            f"the secret file {ref.file} can't be read: {error.strerror}", absent=absent
+            f"the secret file {ref.file} can't be read: {error.strerror}; check its path and permissions", absent=absent
         ) from None
     if len(value) > MAX_SECRET_BYTES:
         problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; check that it is the right file"
@@ -96,7 +98,7 @@ class SecretResolver:
                 self._report.add(at, str(error))
             return None
         if not value.strip():
-            self._report.add(at, f"the secret in {ref.where} is empty; anyone could sign with it")
+            self._report.add(at, f"the secret in {ref.where} is empty, so anyone could sign with it; set one")
             return None
         if problem := describe_disguise(value):
             self._report.warn(at, f"the secret in {ref.where} {problem}")

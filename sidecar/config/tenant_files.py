@@ -216,4 +216,4 @@ def _read(entry: "os.DirEntry[str]", root: str) -> tuple[bytes | None, str]:
     if len(content) > MAX_SECRET_BYTES:
         return None, f"is larger than {MAX_SECRET_BYTES} bytes; check that it is the right file"
     value = without_newline(content)
-    return (value, "") if value.strip() else (None, "is empty; anyone could sign with it")
+    return (value, "") if value.strip() else (None, "is empty, so anyone could sign with it; set one")

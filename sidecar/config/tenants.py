@@ -62,7 +62,7 @@ class TenantLoader:
                     )
             return False
         if in_path and route.tenant:
-            report.add((*at, "tenant"), "is named by the path already; remove one of the two")
+            report.add((*at, "tenant"), "is already named by the path; remove one of the two")
         elif (in_path and route.path.split("/").count(PLACE) != 1) or route.path.count(PLACE) > 1:
             report.add((*at, "path"), f"has {PLACE} in a wrong place; use it once, as a whole segment: /hooks/{PLACE}")
         elif in_path and route.path.endswith("*"):
@@ -90,7 +90,10 @@ class TenantLoader:
         directory.load()
         where = directory.settings.dir
         if directory.unreadable:
-            self._report.add((*at, "dir"), f"the directory {where} can't be read: {directory.unreadable}")
+            self._report.add(
+                (*at, "dir"),
+                f"the directory {where} can't be read: {directory.unreadable}; check its path and permissions",
+            )
         elif not directory.store:
             self._report.warn((*at, "dir"), f"the directory {where} has no file for any tenant yet")
         problems = sorted(directory.problems.values())

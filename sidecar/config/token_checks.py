@@ -105,7 +105,7 @@ def check_token_field(signature: SignatureField) -> None:
         if signature.kind.detached and place:
             raise InvalidValueError(f"can't be used with `kind: {signature.kind}`; use `header`", place)
         if not signature.algorithms:
-            raise InvalidValueError("needs `algorithms`, the closed list of what a token may be signed with: [RS256]")
+            raise InvalidValueError("needs `algorithms`, the signature algorithms to accept; for example [RS256]")
     else:
         for key in ("body", "each", "algorithms") if not signature.kind.listed else ("body", "each"):
             if getattr(signature, key):
@@ -124,7 +124,7 @@ def _check_algorithms(signature: SignatureField) -> None:
     shared = [name.lower().startswith(("hs", "hmac")) for name in signature.algorithms]
     if any(shared) and not all(shared):
         raise InvalidValueError(
-            "mix HMAC, whose key is a secret, with algorithms of public keys: a public key could be taken for a secret; "
+            "mix HMAC, whose key is a secret, with algorithms of public keys: a public key could be used as a secret; "
             "use one kind",
             "algorithms",
         )

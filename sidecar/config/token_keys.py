@@ -134,7 +134,7 @@ class Claims(ValueType[Any]):
 
     def _read_set(self, value: Any, read: Callable[[str, Any], Any]) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of claims to values, for example {iss: 'https://acme.example'}")
+            raise InvalidValueError("must be a mapping of claims to values; for example {iss: 'https://acme.example'}")
         return dict(zip(value, read_each(value.items(), read), strict=True))
 
     def _read_one(self, name: str, value: Any) -> Any:
@@ -143,7 +143,7 @@ class Claims(ValueType[Any]):
         if name != "when":
             return read_present(Claim(), value)
         if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of claims to values")
+            raise InvalidValueError("must be a mapping of claims to values; for example {iss: 'https://acme.example'}")
         return dict(zip(value, read_each(value.items(), lambda _, each: read_present(Claim(), each)), strict=True))
 
     def json_schema(self) -> JSONSchema:
@@ -161,7 +161,7 @@ class Names(NamedValues[str]):
     """Names, with a text for each."""
 
     title = "names and texts"
-    expected = "names to texts"
+    expected = "names to texts; for example {type: order}"
 
     def read_one(self, name: str, value: Any) -> str:
         return read_present(NonEmpty(), value)
@@ -192,7 +192,7 @@ class HeadMembers(ValueType[Mapping[str, Any]]):
 
     def read(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not value:
-            raise InvalidValueError("must be a mapping of members to values, for example {tl_version: '2'}")
+            raise InvalidValueError("must be a mapping of members to values; for example {tl_version: '2'}")
         return dict(zip(value, read_each(value.items(), self._read_one), strict=True))
 
     def _read_one(self, name: str, value: Any) -> Any:
@@ -337,7 +337,7 @@ def _make_certificate(given: dict[str, Any]) -> CertificatePlace:
     pattern = given["url"]
     if not _URL_PATTERN.fullmatch(pattern):
         raise InvalidValueError(
-            "must begin with https:// and a host that is written out, as in https://api\\.acme\\.example/", "url"
+            "must begin with https:// and a literal host; for example https://api\\.acme\\.example/", "url"
         )
     return CertificatePlace(
         header=name if kind == "header" else "",

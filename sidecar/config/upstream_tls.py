@@ -70,10 +70,10 @@ class TlsLoader:
         try:
             content = self._read(name, MAX_PEM_BYTES + 1)
         except ValueError:
-            self._report.add(at, "is not a valid file name")
+            self._report.add(at, "is not a valid file name; remove the NUL byte")
             return None
         except OSError as error:
-            self._report.add(at, f"the file {name} can't be read: {error.strerror}")
+            self._report.add(at, f"the file {name} can't be read: {error.strerror}; check its path and permissions")
             return None
         if len(content) > MAX_PEM_BYTES:
             self._report.add(

@@ -75,9 +75,23 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        source.problems.append(Problem(file, line, "", f"not valid YAML: {error.problem or error.context}"))
+        source.problems.append(
+            Problem(
+                file,
+                line,
+                "",
+                f"is not valid YAML ({(error.problem or error.context or '').removeprefix('but ')}); check quotes, colons and indentation",
+            )
+        )
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        source.problems.append(Problem(file, 1, "", f"not valid YAML: {str(error).splitlines()[0]}"))
+        source.problems.append(
+            Problem(
+                file,
+                1,
+                "",
+                f"is not valid YAML ({str(error).splitlines()[0]}); write it as UTF-8 without control characters",
+            )
+        )
     else:
         if node is not None:
             source.lines[()] = node.start_mark.line + 1

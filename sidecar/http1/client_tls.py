@@ -66,7 +66,7 @@ def make_context(files: TlsFiles) -> ssl.SSLContext:
 
 def _authorities(ca: bytes) -> str:
     if _CERTIFICATE not in ca:
-        raise TlsFileError("ca", "has no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+        raise TlsFileError("ca", "has no certificate; use PEM (-----BEGIN CERTIFICATE-----)")
     try:
         text = ca.decode("ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
@@ -77,7 +77,7 @@ def _authorities(ca: bytes) -> str:
 
 def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes | None) -> None:
     if _CERTIFICATE not in certificate:
-        raise TlsFileError("client_cert", "has no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+        raise TlsFileError("client_cert", "has no certificate; use PEM (-----BEGIN CERTIFICATE-----)")
     holder = "client_cert" if key is None else "client_key"
     if _KEY not in (certificate if key is None else key):
         raise TlsFileError(holder, "has no private key in PEM; set `client_key` to the file that has it")
@@ -96,8 +96,10 @@ def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes | 
         if asked:
             raise TlsFileError(holder, "is encrypted; store the key without a passphrase") from None
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise TlsFileError(holder, "is not the key of the certificate in `client_cert`") from None
-        raise TlsFileError("client_cert", "and its key can't be read; copy them again, in PEM") from None
+            raise TlsFileError(
+                holder, "is not the key of the certificate in `client_cert`; use the pair that was issued together"
+            ) from None
+        raise TlsFileError("client_cert", "or its key can't be read; copy both again, in PEM") from None
 
 
 @contextlib.contextmanager

@@ -85,9 +85,13 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = self.line + (mark.line if mark else 0) + 1
-            raise ManifestError(f"{self.file}:{where}: not valid YAML: {error.problem or error.context}") from None
+            raise ManifestError(
+                f"{self.file}:{where}: is not valid YAML ({(error.problem or error.context or '').removeprefix('but ')}); check quotes, colons and indentation"
+            ) from None
         except (yaml.YAMLError, RecursionError) as error:
-            raise ManifestError(f"{self.file}:{self.line + 1}: not valid YAML: {str(error).splitlines()[0]}") from None
+            raise ManifestError(
+                f"{self.file}:{self.line + 1}: is not valid YAML ({str(error).splitlines()[0]}); write it as UTF-8 without control characters"
+            ) from None
 
     def _check_depth(self, body: str) -> None:
         """Before nodes are composed: that recurses in C, and ends the process at some ten thousand levels."""

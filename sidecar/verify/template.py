@@ -165,7 +165,7 @@ def parse_template(text: str, delivery_id: str | None = None) -> tuple[Part, ...
             parts.append(_make_group(group))
             group = None
         else:
-            raise TemplateError(f"has {match[0]} in the wrong place; write [[...]], not one in another")
+            raise TemplateError(f"has {match[0]} in the wrong place; write [[...]] without another one in it")
     if group is not None:
         raise TemplateError("has [[ without ]] after it; close the optional group")
     parts.extend(_literal(text[end:]))

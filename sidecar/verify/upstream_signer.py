@@ -21,7 +21,7 @@ from sidecar.verify.upstream_request import UpstreamRequest
 _TRIAL: Final = UpstreamRequest("POST", b"/", b"receiver.invalid", b"msg_0", (), 1e9, (b"\x00",))
 
 
-_WRITES: Final = "writes into the body or the URL, which stay as they came; use a scheme with a header"
+_WRITES: Final = "would change the body or the URL, which are forwarded unchanged; use a scheme with a header"
 
 
 def scheme_problem(scheme: Scheme, secrets: int, public_url: str) -> str:

@@ -144,7 +144,7 @@ def test_manifests_may_be_a_file_and_what_is_no_yaml_is_said(check: Check, tmp_p
     file.write_text("a: [")
     ran = check("", str(file))
     assert ran.status == 1
-    assert ran.err.startswith(f"sidecar check: {file}:2: not valid YAML")
+    assert ran.err.startswith(f"sidecar check: {file}:2: is not valid YAML")
 
 
 @pytest.mark.parametrize("arguments", [[], ["config.yaml", "--manifests", "-"]])

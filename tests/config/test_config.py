@@ -141,7 +141,7 @@ def test_a_file_beyond_the_size_cap_is_not_parsed(load: Load) -> None:
 def test_a_file_that_is_not_text_is_an_error_like_any_other(load: Load, text: bytes) -> None:
     with pytest.raises(ConfigError) as error:
         load(text)
-    assert messages(error.value)[0].startswith("1: not valid YAML: ")
+    assert messages(error.value)[0].startswith("1: is not valid YAML (")
 
 
 @pytest.mark.parametrize(

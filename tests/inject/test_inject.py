@@ -285,7 +285,11 @@ MISTAKES = [
             "add the manifest of the receiver's Deployment, StatefulSet or similar"
         ),
     ),
-    ("a: b\n c: d\n", GIVEN, "2: not valid YAML: mapping values are not allowed in this context"),
+    (
+        "a: b\n c: d\n",
+        GIVEN,
+        "2: is not valid YAML (mapping values are not allowed in this context); check quotes, colons and indentation",
+    ),
     (
         written(workload()),
         [],

@@ -49,7 +49,7 @@ def finished(sidecar: Sidecar, patience: float = 10) -> int:
             id="many mistakes",
         ),
         pytest.param("", ["no configuration"], id="empty"),
-        pytest.param("routes: [", ["not valid YAML"], id="no YAML"),
+        pytest.param("routes: [", ["is not valid YAML"], id="no YAML"),
         pytest.param(
             "upstream: http://127.0.0.1:1\nupstream: http://127.0.0.1:2\nroutes: []\n", ["upstream"], id="duplicate key"
         ),

@@ -288,7 +288,7 @@ class KeyMirrors(NamedValues[str]):
     """Where to fetch the keys that providers publish, instead of from the providers."""
 
     title = "URLs and URLs"
-    expected = "URLs to URLs, for example {https://www.googleapis.com/oauth2/v3/certs: https://mirror.example/google}"
+    expected = "URLs to URLs; for example {https://www.googleapis.com/oauth2/v3/certs: https://mirror.example/google}"
     _names = Grammar(f"https://{HOST}(:{PORT})?/[!-~]*", excluded="@|#")
 
     def read_one(self, name: str, value: Any) -> str:
@@ -315,7 +315,7 @@ class RangeSources(NamedValues[str]):
     """Where to fetch published lists of networks from, instead of from the providers."""
 
     title = "names and URLs"
-    expected = "names to URLs, for example {github: https://mirror.example/meta}"
+    expected = "names to URLs; for example {github: https://mirror.example/meta}"
 
     def read_one(self, name: str, value: Any) -> str:
         if name not in range_names():

@@ -27,7 +27,7 @@ class HeaderSettings(NamedValues[HeaderSetting]):
     """Header names, with a text or a reference to a secret for each."""
 
     title = "header names and values"
-    expected = "header names to values, for example {Authorization: {env: RECEIVER_TOKEN}, X-Env: prod}"
+    expected = "header names to values; for example {Authorization: {env: RECEIVER_TOKEN}, X-Env: prod}"
     prefix_grammar: ClassVar[Grammar] = Grammar("[!-~][ -~]*")
 
     def read_one(self, name: str, value: Any) -> HeaderSetting:
@@ -74,7 +74,7 @@ def fixed_field(name: str) -> str:
     if lower in FIXED_FIELDS:
         return "belongs to the connection or frames the message, and the sidecar writes it; remove it"
     if lower.startswith(OUR_PREFIXES):
-        return "is the sidecar's own, and a sender's is removed in any case; remove it"
+        return "is the sidecar's own, and a sender's is always removed; remove it"
     return ""
 
 

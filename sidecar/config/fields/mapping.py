@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import yaml
+
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, Mistake, ValueType, read_each
 
 T = TypeVar("T")
@@ -28,6 +30,16 @@ class Key(NamedTuple):
     examples: list[Any] = []  # noqa: RUF012 - never changed
     required: bool = False  #: for a key whose field has a default that no file can hold
     default: Any = MISSING  #: for a key that isn't a field
+
+
+def _explain_required(name: str, key: Key) -> str:
+    """What is wrong with a missing key, with an example to copy if it has a short one."""
+    example = (
+        yaml.safe_dump({name: key.examples[0]}, default_flow_style=True, width=1000).strip()[1:-1]
+        if key.examples
+        else ""
+    )
+    return f"is required; add it, for example `{example}`" if 0 < len(example) <= 100 else "is required; add it"
 
 
 class Section(ValueType[T], Generic[T]):
@@ -84,13 +96,13 @@ class Section(ValueType[T], Generic[T]):
     def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Mistake]]:
         """The valid keys that are given, and every mistake: each key by itself, without what several of them say together."""
         if not isinstance(value, Mapping):
-            return {}, [((), "must be a mapping (key: value)")]
+            return {}, [((), "must be a mapping; write `key: value`")]
         given: dict[str, Any] = {}
         mistakes: list[Mistake] = [((name,), self.explain_unknown(name)) for name in value if name not in self.keys]
         for name, key in self.keys.items():
             if name not in value:
                 if key.required:
-                    mistakes.append(((name,), "is required"))
+                    mistakes.append(((name,), _explain_required(name, key)))
                 continue
             try:
                 given[name] = read_present(key.type, value[name])
@@ -131,7 +143,7 @@ class Items(ValueType[tuple[T, ...]]):
 
     def read(self, value: Any) -> tuple[T, ...]:
         if not isinstance(value, list):
-            raise InvalidValueError("must be a list: [a, b]")
+            raise InvalidValueError("must be a list; write [a, b]")
         if not value:
             raise InvalidValueError("is an empty list; add an item or remove the key")
         if self.most is not None and len(value) > self.most:

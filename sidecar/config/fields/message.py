@@ -84,7 +84,7 @@ class PlaceValues(NamedValues[T]):
 class Conditions(PlaceValues[Expected]):
     """What places must hold: a value, one of several, true (any value) or false (none)."""
 
-    expected = "places to values, for example {'json:type': order}"
+    expected = "places to values; for example {'json:type': order}"
 
     def read_value(self, value: Any) -> Expected:
         if isinstance(value, bool):
@@ -105,7 +105,7 @@ def _read_scalar(value: Any) -> str:
 class PlainPlaces(PlaceValues[str]):
     """Places, each with the characters that its value may have."""
 
-    expected = "places to characters, for example {'query:id': '[0-9A-Za-z]+'}"
+    expected = "places to characters; for example {'query:id': '[0-9A-Za-z]+'}"
     #: One class of characters, so that no value costs more than reading each of its bytes once.
     grammar = Grammar(
         r"\[(?:[ -Z^-~]|\\[\\\[\]^nrt-])+\](?:\+|\{[0-9]{1,4}(?:,[0-9]{0,5})?\})", excluded=r"--|&&|\|\||~~"
@@ -126,7 +126,7 @@ class RequiredValues(NamedValues[str | None]):
     """Names, each with the value that it must have, or true for any."""
 
     title = "names and values"
-    expected = "names to values, for example {app_id: '2021'}; true is any value"
+    expected = "names to values; for example {app_id: '2021'}; true is any value"
 
     def __init__(self, names: PatternText) -> None:
         self._names = names

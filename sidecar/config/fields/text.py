@@ -160,7 +160,7 @@ class RegularExpression(NonEmpty):
         try:
             re.compile(text)
         except re.error as error:
-            raise InvalidValueError(f"{quote(text)} is not a valid regular expression: {error}") from None
+            raise InvalidValueError(f"{quote(text)} is not a valid regular expression; correct it: {error}") from None
         return text
 
     def json_schema(self) -> JSONSchema:
@@ -208,7 +208,9 @@ class Choice(ValueType[Word]):
         try:
             return self.words(value)
         except ValueError:
-            raise InvalidValueError(f"{quote(value)} is not valid; use one of {', '.join(self.words)}") from None
+            words = ", ".join(self.words)
+            use = f"use one of {words}" if len(self.words) > 1 else f"use {words}"
+            raise InvalidValueError(f"{quote(value)} is not valid; {use}") from None
 
     def write(self, value: Word) -> Any:
         return str(value)
@@ -221,7 +223,7 @@ class HeaderValues(NamedValues[str]):
     """Header names, with the value of each."""
 
     title = "header names and values"
-    expected = "header names to values, for example {X-Version: '1'}"
+    expected = "header names to values; for example {X-Version: '1'}"
     value_grammar = Grammar("[ -~]*[!-~][ -~]*")
 
     def read_one(self, name: str, value: Any) -> str:
@@ -240,12 +242,12 @@ class Scalars(NamedValues[str | int]):
     """Names, with a text or whole number for each."""
 
     title = "names and values"
-    expected = "names to values, for example {type: url_verification}"
+    expected = "names to values; for example {type: url_verification}"
 
     def read_one(self, name: str, value: Any) -> str | int:
         read = value if isinstance(value, str) else whole_number(value)
         if read is None:
-            raise InvalidValueError("must be text or a whole number")
+            raise InvalidValueError("must be text or a whole number; quote it")
         return read
 
     def json_schema(self) -> JSONSchema:

@@ -100,7 +100,9 @@ def test_a_removed_file_is_gone_and_an_empty_one_keeps_its_last_secret(
     (tmp_path / "b.key").write_text("")
     run(directory)
     assert shown(directory) == {"b": (b"first", None)}
-    assert [problem.problem for problem in directory.problems.values()] == ["is empty; anyone could sign with it"]
+    assert [problem.problem for problem in directory.problems.values()] == [
+        "is empty, so anyone could sign with it; set one"
+    ]
     (tmp_path / "b.key").write_text("second")
     run(directory)
     assert (shown(directory), directory.problems) == ({"b": (b"second", None)}, {})

@@ -128,13 +128,13 @@ def test_nesting_is_taken_to_its_limit_and_no_deeper() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"\xff\xfe\xff", "not valid YAML: "),
-        (b"a: \xff", "not valid YAML: "),
-        (b"a: \x00", "not valid YAML: "),
-        (b'a: "\x01"', "not valid YAML: "),
-        (b"a: b: c", "not valid YAML: mapping values are not allowed in this context"),
-        (b"a: 'b", "not valid YAML: "),
-        (b"\ta: b", "not valid YAML: "),
+        (b"\xff\xfe\xff", "is not valid YAML ("),
+        (b"a: \xff", "is not valid YAML ("),
+        (b"a: \x00", "is not valid YAML ("),
+        (b'a: "\x01"', "is not valid YAML ("),
+        (b"a: b: c", "is not valid YAML (mapping values are not allowed in this context); "),
+        (b"a: 'b", "is not valid YAML ("),
+        (b"\ta: b", "is not valid YAML ("),
     ],
 )
 def test_what_is_not_yaml_is_one_problem(text: bytes, message: str) -> None:

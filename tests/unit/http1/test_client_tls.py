@@ -46,11 +46,11 @@ def test_two_are_equal_if_the_contents_and_the_name_are() -> None:
 @pytest.mark.parametrize(
     ("files", "where", "message"),
     [
-        (TlsFiles(ca=b""), "ca", "has no certificate in PEM"),
-        (TlsFiles(ca=KEY), "ca", "has no certificate in PEM"),
+        (TlsFiles(ca=b""), "ca", "has no certificate; use PEM"),
+        (TlsFiles(ca=KEY), "ca", "has no certificate; use PEM"),
         (TlsFiles(ca=AUTHORITY[:300]), "ca", "can't be read"),
         (TlsFiles(ca="é".encode() + b"-----BEGIN CERTIFICATE-----"), "ca", "can't be read"),
-        (TlsFiles(client_cert=b"text", client_key=KEY), "client_cert", "has no certificate in PEM"),
+        (TlsFiles(client_cert=b"text", client_key=KEY), "client_cert", "has no certificate; use PEM"),
         (TlsFiles(client_cert=CERT), "client_cert", "has no private key in PEM"),
         (TlsFiles(client_cert=CERT, client_key=CERT), "client_key", "has no private key in PEM"),
         (TlsFiles(client_cert=CERT, client_key=KEY[:200] + b"PRIVATE KEY-----"), "client_cert", "can't be read"),
