@@ -75,14 +75,9 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        source.problems.append(
-            Problem(
-                file,
-                line,
-                "",
-                f"is not valid YAML ({(error.problem or error.context or '').removeprefix('but ')}); check quotes, colons and indentation",
-            )
-        )
+        what = (error.problem or error.context or "").removeprefix("but ")
+        message = f"is not valid YAML ({what}); check quotes, colons and indentation"
+        source.problems.append(Problem(file, line, "", message))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         source.problems.append(
             Problem(

@@ -85,12 +85,14 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = self.line + (mark.line if mark else 0) + 1
+            what = (error.problem or error.context or "").removeprefix("but ")
             raise ManifestError(
-                f"{self.file}:{where}: is not valid YAML ({(error.problem or error.context or '').removeprefix('but ')}); check quotes, colons and indentation"
+                f"{self.file}:{where}: is not valid YAML ({what}); check quotes, colons and indentation"
             ) from None
         except (yaml.YAMLError, RecursionError) as error:
+            what = str(error).splitlines()[0]
             raise ManifestError(
-                f"{self.file}:{self.line + 1}: is not valid YAML ({str(error).splitlines()[0]}); write it as UTF-8 without control characters"
+                f"{self.file}:{self.line + 1}: is not valid YAML ({what}); write it as UTF-8 without control characters"
             ) from None
 
     def _check_depth(self, body: str) -> None:
