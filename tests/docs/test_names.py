@@ -243,6 +243,7 @@ OTHERS_KEYS = {
     "acknowledgements",
     "app",
     "components",
+    "max_payload",
     "network_mode",
     "rule_files",
     "sync_interval",
