@@ -1,6 +1,7 @@
 """The list of all providers on the site, with a search and filters; without JavaScript it is a plain list."""
 
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 
 from provider_page import FAMILIES, Facts, facts
@@ -39,11 +40,13 @@ def page() -> str:
 
 def form(schemes: list[Scheme], found: list[Facts]) -> str:
     """Hidden until the script shows it: without the script it would do nothing."""
-    families = Counter(each.family for each in found)
+    known = list(FAMILIES.values())
+    order = sorted({each.family for each in found}, key=lambda name: [*known, name].index(name))
+    families = {name: sum(each.family == name for each in found) for name in order}
     kinds = Counter(scheme.evidence for scheme in schemes)
     proven = sum(kinds[kind] for kind in PROVEN)
     fields = [
-        select("family", "Proof", {name: name for name in dict.fromkeys(FAMILIES.values())}, families),
+        select("family", "Proof", {name: name for name in families}, families),
         select(
             "evidence",
             "Evidence",
@@ -58,7 +61,7 @@ def form(schemes: list[Scheme], found: list[Facts]) -> str:
     return "\n".join(['<form class="providers" hidden>', search, *fields, last, "</form>\n"])
 
 
-def select(name: str, label: str, words: dict[str, str], counts: dict[str, int]) -> str:
+def select(name: str, label: str, words: dict[str, str], counts: Mapping[str, int]) -> str:
     options = "".join(f'<option value="{value}">{text} ({counts[value]})</option>' for value, text in words.items())
     return f'<label>{label} <select name="{name}"><option value="">any</option>{options}</select></label>'
 

@@ -21,7 +21,7 @@ MEANING = {
     Evidence.PRINTED_VECTOR: "The provider prints a signed delivery in its documentation or examples, and it verifies.",
     Evidence.VENDOR_TEST: "The tests of the provider or its SDK contain a signed delivery, and it verifies.",
     Evidence.SDK_RUN: "The provider's own code (an SDK, a sample, or the sender itself) was run; it signed or accepted a delivery, and that verifies.",
-    Evidence.SDK_SOURCE: "The same code, but only read.",
+    Evidence.SDK_SOURCE: "The provider's own code (an SDK, a sample, or the sender itself), read but not run.",
     Evidence.DOCUMENTATION: "The provider's documentation.",
     Evidence.DOCUMENTATION_COPY: "The provider's documentation or code, read as a copy elsewhere.",
     Evidence.SECOND_HAND: "Code or text of third parties, for the whole scheme or for a part that decides.",
@@ -65,7 +65,8 @@ class Facts(NamedTuple):
 
 
 def facts(scheme: Scheme) -> Facts:
-    family = next(title for start, title in FAMILIES.items() if scheme.signature.kind.name.startswith(start))
+    kind = scheme.signature.kind.name
+    family = next((title for start, title in FAMILIES.items() if kind.startswith(start)), kind)
     resends = "unknown" if not scheme.delivery.source else "yes" if scheme.delivery.resends else "never"
     here = [responds_to(shape, None) for shape in scheme.handshake]
     return Facts(family, resends, "none" if not here else "sidecar" if all(here) else "receiver")
@@ -231,13 +232,14 @@ def _secret(scheme: Scheme) -> str:
     if not has_secrets(scheme):
         return f"**No secret.** {short(scheme)} publishes its keys, and the sidecar fetches them: [published keys](../published-keys.md)."
     what = "public key" if signs_with_private_key(scheme) else "secret"
-    known = re.findall(r"(?:^|(?<=\. ))The (?:secret|key) is [^.]+\.(?= |$)", scheme.notes)
+    known = re.findall(r"(?:^|(?<=\. ))((?:The (?:secret|key) is|Make a) .*?\.)(?= [A-Z]|$)", scheme.notes)
+    chosen = any(each.startswith("Make a") for each in known)  # by the operator, not by the provider
     return " ".join(
         [
             f"**Where the {what} is.**",
             *known,
             f"[{short(scheme)}'s documentation]({scheme.docs}) says {'more' if known else 'where to find it'}.",
-            FORMS[scheme.key],
+            *([] if chosen else [FORMS[scheme.key]]),
             f"Put it into the variable `{variable(scheme)}`, or into a file with `file:` in place of `env:`.",
         ]
     )
@@ -268,11 +270,12 @@ def _try(scheme: Scheme) -> str:
         )
     else:
         lines.append(f"$ {command}")
-        said = f"Run the last line in a second terminal, with the same variable. It signs as {name} does, and prints your receiver's response. "
+        said = f"Run the last line in a second terminal, with the same variable. It sends a delivery as {name} does, and prints your receiver's response. "
+        wrong = "token" if scheme.signature.kind.bearer else "signature"
         said += (
-            "With `--forged` it sends a wrong signature: shadow mode forwards that as well, and the log says `shadow_reason`."
+            f"With `--forged` it sends a wrong {wrong}: shadow mode forwards that as well, and the log says `shadow_reason`."
             if scheme.evidence == Evidence.SECOND_HAND
-            else "With `--forged --expect 403` it sends a wrong signature."
+            else f"With `--forged --expect 403` it sends a wrong {wrong}."
         )
         said = f"Save an event of {name} as `event.json` first. {said}" if needs_event(scheme) else said
         said = said.replace("--expect 403", f"--expect {scheme.reject.status}") if scheme.reject is not None else said

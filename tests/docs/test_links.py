@@ -52,6 +52,11 @@ def test_every_page_is_linked_from_the_readme_or_a_page_of_docs() -> None:
     assert [path.name for path in ROOT.glob("docs/*.md") if path.resolve() not in linked] == []
 
 
+def test_the_index_has_every_page() -> None:
+    index = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", read("docs/README.md"))}
+    assert {path.name for path in ROOT.glob("docs/*.md")} - index == {"README.md"}
+
+
 def test_a_dead_link_is_found() -> None:
     page = "# A title\n[a](#a-title) [b](#b) [c](nowhere.md) [d](reasons.md#reasons) [e](reasons.md#nothing) `[f](g)`\n"
     assert dead_links("docs/log.md", page) == {"#b", "nowhere.md", "reasons.md#nothing"}

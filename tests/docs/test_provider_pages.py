@@ -123,14 +123,33 @@ def test_a_page_can_be_followed_with_a_real_sidecar(name: str, tmp_path: Path) -
         assert run(f"{send} {forged}").returncode == 0
 
 
+def test_a_page_says_what_the_preset_knows_of_its_secret() -> None:
+    assert "**Where the secret is.** The secret is the HMAC key in hex." in provider_page.page("adyen-item")
+    assert "a colon and the key in PEM: PUB_KEY_ID_...:-----BEGIN PUBLIC KEY-----. [" in provider_page.page(
+        "wechat-pay"
+    )
+    made = provider_page.page("azure-container-registry").partition("**Where the secret is.** ")[2]
+    assert made.startswith("Make a long random token, and register the URL that ends in it,")
+    assert "as the provider shows it" not in made.partition("\n")[0]
+    assert (
+        "documentation](https://docs.github.com/"
+        in provider_page.page("github").partition("**Where the secret is.**")[2]
+    )
+
+
 def test_the_list_has_every_preset_with_its_facts() -> None:
     page = provider_list_page.page()
-    found = re.findall(r'<tr data-words="(\S+) [^"]*" data-family="(\w+)" data-evidence="([\w -]+)"', page)
+    found = re.findall(r'<tr data-words="(\S+) [^"]*" data-family="([^"]+)" data-evidence="([\w -]+)"', page)
     assert [name for name, _, _ in found] == list(preset_names())
     assert {name: evidence.split()[0] for name, _, evidence in found} == {
         name: load_preset(name).evidence for name in preset_names()
     }
-    assert {family for _, family, _ in found} == set(provider_page.FAMILIES.values())
+    families = {family for _, family, _ in found}
+    assert families >= set(provider_page.FAMILIES.values())
+    assert re.findall(r'<option value="([^"]+)">', page.partition('name="family"')[2].partition("</select>")[0]) == [
+        *dict.fromkeys(provider_page.FAMILIES.values()),
+        *sorted(families - set(provider_page.FAMILIES.values())),
+    ]
     assert re.findall(r'href="providers/(\S+)\.html"', page) == list(preset_names())
 
 
