@@ -34,7 +34,6 @@ FAMILIES = {
     "basic": "Password",
     "jwt": "JWT",
     "jws": "JWS",
-    "jws": "JWS",
     "rfc9421": "RFC9421",
     "cavage": "RFC9421",
     "rsa": "RSA",

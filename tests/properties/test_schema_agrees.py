@@ -80,7 +80,7 @@ from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
-from sidecar.config.token_keys import Algorithms, Claims, Expiry, JwsAlgorithm, Names, Skew
+from sidecar.config.token_keys import Algorithms, Claims, Expiry, Names, SignatureAlgorithm, Skew
 from sidecar.telemetry.log import Level
 
 AGREES = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -96,7 +96,7 @@ KINDS: dict[str, ValueType[Any]] = {
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
-        JwsAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
+        SignatureAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
     )
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ def routes() -> tuple[list[Config], dict[str, str]]:
         verify = verify_of(name, vector) | {"timestamp": {"tolerance": CENTURIES}}
         if vector["want"] == "valid" and name == "rfc9421":
             verify["skew"] = CENTURIES  # for `expires`
-        secrets = []
+        secrets: list[dict[str, str]] = []
         for key, text in secrets_of(name, vector).items():
             env[f"{vector['id']}_{len(secrets)}".replace("-", "_").upper()] = text
             secrets.append({"id": key, "env": f"{vector['id']}_{len(secrets)}".replace("-", "_").upper()})

@@ -70,8 +70,8 @@ def test_an_unknown_placeholder_is_named(name: str) -> None:
         parse_template(f"{{{name}}}{{body}}")
     assert str(error.value) == (
         f"has the unknown placeholder {{{name}}}; known are {{body}}, {{timestamp}}, {{method}}, {{url}}, "
-        "{url_without_query}, {path_query}, {path_query_escaped}, {path_query_other_slash}, {query_sorted}, {host}, {form_sorted}, "
-        "{form_sorted_all}, {body_sha256_hex}, {body_sha256_b64}, {body_sha256_b64url}, {body_sha512_hex}, "
+        "{url_without_query}, {path_query}, {path_query_escaped}, {path_query_other_slash}, {query_sorted}, {host}, "
+        "{form_sorted}, {form_sorted_all}, {body_sha256_hex}, {body_sha256_b64}, {body_sha256_b64url}, {body_sha512_hex}, "
         "{body_sha512_b64}, {body_sha512_b64url}, {body_sha1_hex}, {body_crc32}, {secret}, {id}, {header:NAME}, "
         "{json:PATH}, {query:NAME}, {query_lower:NAME}, {form:NAME}, {form_joined:WITHOUT,...}, "
         "{listed_headers:HEADER} and {listed:MEMBER}"
