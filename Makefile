@@ -163,7 +163,7 @@ image: ## build the container image, the same bits for the same commit and packa
 
 # The cluster is the one that KUBECONFIG names: kind, k3d or a real one. More arguments: --only NAME, --minutes N, --keep.
 CLUSTER_TEST_ARGS ?= --image $(IMAGE)
-cluster-test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl ## try everything on a real cluster, up to 90 minutes; see docs/kubernetes.md
+cluster-test: $(VENV)/installed-dev $(VENV)/kubernetes/kubectl ## try everything on a real cluster, up to 90 minutes; see docs/kubernetes-operation.md
 	$(BIN)/python tests/cluster/run.py $(CLUSTER_TEST_ARGS)
 
 chart: $(VENV)/kubernetes/kubectl ## package the Helm chart into dist/, the same bytes for the same commit

@@ -23,7 +23,7 @@ from sidecar.cli.main import main
 from sidecar.inject.injection import inject
 from sidecar.inject.options import Options
 
-PAGES = ("docs/authorizer.md", "docs/kubernetes.md", "docs/inject.md", "helm/README.md")
+PAGES = ("docs/authorizer.md", "docs/kubernetes.md", "docs/kubernetes-operation.md", "docs/inject.md", "helm/README.md")
 CONTAINER = "webhook-sidecar"
 Objects = list[dict[str, Any]]
 

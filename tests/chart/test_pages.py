@@ -1,4 +1,4 @@
-"""The values in docs/kubernetes.md and helm/README.md are right."""
+"""The values in docs/kubernetes*.md and helm/README.md are right."""
 
 import re
 import textwrap
@@ -8,7 +8,7 @@ import pytest
 import yaml
 from chart import CHART, CI, ROOT, template
 
-PAGE = (ROOT / "docs/kubernetes.md").read_text()
+PAGE = "\n".join(path.read_text() for path in sorted(ROOT.glob("docs/kubernetes*.md")))
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"<!-- values -->\n *```yaml\n(.*?)\n *```", PAGE, re.DOTALL)]
 BASE: dict[str, Any] = yaml.safe_load((CHART / "ci/gateway-values.yaml").read_text())
 

@@ -81,7 +81,9 @@ def test_pages_and_chart_say_which_keys_need_a_restart() -> None:
     restarts = re.search(r"needs-restart: {{ pick \.Values\.config ([^|]*)", chart)
     assert restarts is not None
     assert sorted(re.findall(r'"(\w+)"', restarts[1])) == sorted(fixed), "the chart replaces the pods for these"
-    row = next(row for row in rows(read("docs/kubernetes.md"), "## What a change does") if "config.listen" in row[0])
+    row = next(
+        row for row in rows(read("docs/kubernetes-operation.md"), "## What a change does") if "config.listen" in row[0]
+    )
     assert sorted(named(row[0].replace("config.", ""))) == sorted(fixed)
 
 
