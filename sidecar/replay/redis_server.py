@@ -62,7 +62,7 @@ class Server:
                         replies.append(await connection.read_response(disable_decoding=True))
                     except ResponseError as error:
                         replies.append(error)
-        except BaseException:  # whatever comes on this connection is no reply to what is sent next
+        except BaseException:  # the next reply on this connection would belong to an earlier command
             await connection.disconnect(nowait=True)
             raise
         return replies

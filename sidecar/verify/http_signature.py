@@ -94,7 +94,7 @@ class HttpSignatureReader:
         self._inputs = self._header + b"-input"
 
     def describe(self, head: RequestHead) -> Coverage:
-        """What the signature that counts says about itself. Raises `Rejected`."""
+        """The components and parameters of the signature that counts. Raises `Rejected`."""
         inputs = self._read(head, self._inputs, f"{self._spelled}-Input")
         label = self._choose(inputs)
         covered, parameters = inputs[label]

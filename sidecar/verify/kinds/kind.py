@@ -74,7 +74,7 @@ class Kind:
     package: str = ""  #: the one that it needs besides those of the program; empty: none
     extra: str = ""  #: the extra of the distribution that has it
     listed: bool = False  #: the delivery lists what is signed: `components:` says what must be among it
-    algorithms: tuple[str, ...] = ()  #: of a kind with `algorithms:` that is no JWS: their names
+    algorithms: tuple[str, ...] = ()  #: of a kind with `algorithms:` that isn't a JWS: their names
     digest_sized: bool = False  #: the signature has the size of `algorithm:`
     message_holds_secret: bool = False  #: `signed:` must have the place {secret}
     prefix: str = ""  #: the default of `prefix:`
