@@ -1,11 +1,11 @@
-{{- /* Mode `authorizer`: what gateways are told. */ -}}
+{{- /* Mode `authorizer`: settings for gateways. */ -}}
 
 {{- /* The Service's name for other namespaces. */ -}}
 {{- define "sidecar.authorizer.host" -}}
 {{ include "sidecar.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end }}
 
-{{- /* The largest body of any route, in bytes: what a gateway must send along. */ -}}
+{{- /* The largest body of any route, in bytes. A gateway must send bodies of that size. */ -}}
 {{- define "sidecar.authorizer.body" -}}
 {{- $largest := dig "body" "5MiB" (default dict .Values.config.limits) | include "sidecar.bytes" | int64 -}}
 {{- range .Values.config.routes -}}
@@ -14,7 +14,7 @@
 {{- $largest -}}
 {{- end }}
 
-{{- /* The headers that gateways take from an answer, as JSON. All of ours, always: a gateway that does not take one would let the sender's through. */ -}}
+{{- /* The headers that gateways copy from an answer, as JSON. Always all of ours: if a gateway did not copy one, the sender's own would get through. */ -}}
 {{- define "sidecar.authorizer.headers" -}}
 {{- concat (list "x-webhook-verified" "x-webhook-secret-id" "x-webhook-client" "x-webhook-tenant") .Values.authorizer.responseHeaders | uniq | toJson -}}
 {{- end }}

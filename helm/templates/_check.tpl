@@ -1,8 +1,8 @@
-{{- /* What only the chart knows: its modes, the ports of its pods, which Secrets it mounts, its own values.
+{{- /* Checks of what only the chart knows: its modes, the ports of its pods, the Secrets that it mounts, its own values.
 
-The form of `config` is in values.schema.json. What a configuration means is judged by the program, which is not repeated here: a Job
-runs `sidecar check` before an install or upgrade changes anything (checkjob.yaml), and `sidecar check --manifests -` reads what
-`helm template` renders. Each template writes one problem per line; `sidecar.check` fails with all of them at once. */ -}}
+values.schema.json checks the form of `config`. The program checks its meaning: a Job runs `sidecar check` before an install or upgrade
+changes anything (checkjob.yaml), and `sidecar check --manifests -` reads the output of `helm template`. Each template here writes one
+problem per line; `sidecar.check` fails with all of them at once. */ -}}
 
 {{- define "sidecar.check" -}}
 {{- $problems := list (include "sidecar.check.removed" .) (include "sidecar.check.mode" .) (include "sidecar.check.listeners" .) (include "sidecar.check.upstreams" .) (include "sidecar.check.secrets" (list . "config" .Values.config "")) (include "sidecar.check.objects" .) (include "sidecar.check.tests" .) (include "sidecar.check.authorizer" .) -}}
@@ -43,7 +43,7 @@ receiver.{{ $probe }}: the kubelet can't reach port {{ $receiver.port }}, becaus
 receiver.image: can't be used with `mode: {{ .Values.mode }}`; remove it, or set `mode: sidecar`{{ end }}
 {{- end }}
 
-{{- /* That each has a port of its own is judged by the program. */ -}}
+{{- /* The program checks that no two use the same port. */ -}}
 {{- define "sidecar.check.listeners" -}}
 {{- $given := dict "listen" (dig "listen" "[::]:8080" .Values.config) "admin" (dig "admin" "[::]:9090" .Values.config) }}
 {{- if eq .Values.mode "authorizer" }}{{ $_ := set $given "authorize.listen" (dig "listen" "[::]:8081" (default dict .Values.config.authorize)) }}{{ end }}
@@ -53,7 +53,7 @@ config.{{ $key }}: {{ include "sidecar.text" $address | squote }} can't be reach
 {{- end }}
 {{- end }}
 
-{{- /* Addresses that are right by themselves, but lead elsewhere in this mode. */ -}}
+{{- /* Valid addresses that are wrong in this mode. */ -}}
 {{- define "sidecar.check.upstreams" -}}
 {{- $config := .Values.config }}
 {{- if not $config.routes }}
@@ -71,7 +71,7 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- end }}
 {{- end }}
 
-{{- /* References to secrets, wherever they are: (list root AT VALUE KEY). What may be the secret itself is not repeated. */ -}}
+{{- /* References to secrets, wherever they are: (list root AT VALUE KEY). A value that may be the secret itself is never printed. */ -}}
 {{- define "sidecar.check.secrets" -}}
 {{- $root := index . 0 -}}{{- $at := index . 1 -}}{{- $value := index . 2 -}}{{- $key := index . 3 -}}{{- $is_map := kindIs "map" $value -}}
 {{- if and (has $key (list "secrets" "secret" "api_key" "verify_token" "admin_token" "password")) (not (kindIs "slice" $value)) (not (and $is_map (or (hasKey $value "file") (hasKey $value "env") (hasKey $value "dir")))) }}
@@ -173,14 +173,14 @@ authorizer.{{ . }}.enabled: needs `mode: authorizer`; this mode has nothing that
 {{- range $at, $upstream := $upstreams }}{{ if $upstream }}
 {{ $at }}: can't be used with `mode: authorizer`, which forwards nothing; remove it, and install a second release with `mode: gateway` for routes that need the proxy{{ end }}{{ end }}
 {{- if or .Values.ingress.enabled .Values.httpRoute.enabled }}
-mode: authorizer is asked by gateways and gets no deliveries, so ingress and httpRoute can't be used; set them to false, and point your gateway's own route at the receiver{{ end }}
+mode: authorizer only answers gateways and gets no deliveries, so ingress and httpRoute can't be used; set them to false, and point your gateway's own route at the receiver{{ end }}
 {{- if and .Values.receiver.podSelector (not .Values.receiver.from) }}
 receiver.from: is empty, so the NetworkPolicy would let everyone reach the receiver; add the gateway's pods, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: envoy-gateway-system}}}]{{ end }}
 {{- $form := dig "form" "any" (default dict .Values.config.authorize) }}
 {{- if or (and (eq $form "forward-auth") (without $asking "traefik")) (and (eq $form "envoy") $authorizer.traefik.enabled) }}
 config.authorize.form: {{ $form }} is not how {{ eq $form "envoy" | ternary "Traefik asks" "Envoy asks" }}; use any, or leave it out{{ end }}
 {{- if and $authorizer.traefik.enabled (not .Values.config.trusted_proxies) }}
-config.trusted_proxies: is empty, so what Traefik asks would not be believed, and every delivery would be rejected with 404; add the addresses of Traefik's pods, for example [10.0.0.0/8]{{ end }}
+config.trusted_proxies: is empty, so Traefik's questions would not be trusted, and every delivery would be rejected with 404; add the addresses of Traefik's pods, for example [10.0.0.0/8]{{ end }}
 {{- if and $authorizer.traefik.enabled (eq $form "any") (dig "path_prefix" "" (default dict .Values.config.authorize)) }}
 config.authorize.path_prefix: is for Envoy, which puts it before each path, and Traefik does not; use one release for each, or leave it out{{ end }}
 {{- if and (or $authorizer.envoyGateway.enabled $authorizer.istio.enabled) (not $authorizer.requestHeaders) }}

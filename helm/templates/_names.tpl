@@ -102,15 +102,15 @@ annotations:
 {{- regexFind "^[!-~]*" (default "" $url) -}}
 {{- end }}
 
-{{- /* What leads to a port of the pods: (list root NAME NUMBER). By name each pod is reached at its own port, also while a change of
-`config.listen` is rolled out. By number in native sidecars, whose names resolve only since Kubernetes 1.32. */ -}}
+{{- /* A port of the pods, for Services and policies: (list root NAME NUMBER). A name resolves to each pod's own port, also while a change
+of `config.listen` is rolled out. Native sidecars need the number, because their names resolve only since Kubernetes 1.32. */ -}}
 {{- define "sidecar.target" -}}
 {{- if include "sidecar.native" (index . 0) }}{{ index . 2 | int }}{{ else }}{{ index . 1 | quote }}{{ end -}}
 {{- end }}
 {{- define "sidecar.dataTarget" -}}
 {{- include "sidecar.target" (list . "hooks" (include "sidecar.dataPort" .)) -}}
 {{- end }}
-{{- /* Of the listener that others may reach: the data listener, or in an authorizer the one that gateways ask. */ -}}
+{{- /* The port of the public listener: the data listener, or in an authorizer the one for gateways. */ -}}
 {{- define "sidecar.servedTarget" -}}
 {{- if eq .Values.mode "authorizer" }}"hooks-authorize"{{ else }}{{ include "sidecar.dataTarget" . }}{{ end -}}
 {{- end }}

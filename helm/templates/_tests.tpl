@@ -63,7 +63,7 @@ metadata:
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation
-    # Helm stops at the first test that fails: what everybody can fix comes first, and `bypass` last.
+    # Helm stops at the first test that fails. `bypass` runs last, because it needs a network plugin that enforces policies.
     helm.sh/hook-weight: {{ get (dict "signed" "1" "forged" "2" "bypass" "9") (index . 1) | default "3" | quote }}
 spec:
   restartPolicy: Never

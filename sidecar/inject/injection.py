@@ -145,7 +145,7 @@ class _Injection:
 
     def _say_step(self) -> None:
         if self.options.step == "pods":
-            self._note("the Services still lead to the receiver; once the rollout is complete, use --step traffic")
+            self._note("the Services still point to the receiver; once the rollout is complete, use --step traffic")
         elif self.options.step == "traffic" and not self.options.no_network_policy:
             self._note(f"the receiver's port {self.port} is still open; to close it, run this again without --step")
 

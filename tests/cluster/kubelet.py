@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 #: How late nodes learn of an endpoint that came or went, seconds.
@@ -37,6 +36,8 @@ class Container:
         self.name: str = spec["name"]
         self.ended = asyncio.Event()
         self.killed = False
+        self.failures = 0
+        self.ready = "readinessProbe" not in spec
         self.log: list[str] = []
 
     async def start(self) -> None:
@@ -58,8 +59,14 @@ class Container:
             self.log.append(line.decode())
 
     async def is_ready(self) -> bool:
-        probe = self.spec.get("readinessProbe")
-        return self.process.returncode is None and (probe is None or await self.pod.answers(probe))
+        """After a success until so many failures in a row."""
+        if self.process.returncode is not None:
+            return False
+        if (probe := self.spec.get("readinessProbe")) is not None:
+            succeeded = await self.pod.answers(probe)
+            self.failures = 0 if succeeded else self.failures + 1
+            self.ready = succeeded or (self.ready and self.failures < probe.get("failureThreshold", 3))
+        return self.ready
 
     async def stop(self, grace: float, others: list["Container"]) -> None:
         """What a kubelet does with one container of a pod that is deleted."""
@@ -95,7 +102,7 @@ class Container:
 
 
 class LocalPod:
-    """One pod of a template. `volumes`: the content of ConfigMaps and Secrets by their names."""
+    """One pod of a template. `volumes`: the content of each `configmap/NAME` and `secret/NAME`."""
 
     def __init__(
         self, name: str, template: Mapping[str, Any], volumes: Mapping[str, Mapping[str, str]], folder: Path
@@ -138,12 +145,13 @@ class LocalPod:
         mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
         text = ""
         for volume in self.spec["volumes"]:
-            name = volume.get("configMap", {}).get("name") or volume.get("secret", {}).get("secretName")
             if volume["name"] not in mounts:
                 continue
+            secret = volume.get("secret")
+            source = f"secret/{secret['secretName']}" if secret else f"configmap/{volume['configMap']['name']}"
             place = self.folder / mounts[volume["name"]].lstrip("/")
             place.mkdir(parents=True)
-            for file, content in self.volumes[name].items():
+            for file, content in self.volumes[source].items():
                 (place / file).write_text(content)
                 text = content if file == "config.yaml" else text
         config = yaml.safe_load(text.replace("/run/secrets/", f"{self.folder}/run/secrets/"))
@@ -159,11 +167,14 @@ class LocalPod:
     async def answers(self, probe: Mapping[str, Any]) -> bool:
         get = probe["httpGet"]
         try:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                found = await client.get(f"http://127.0.0.1:{self.port(get['port'])}{get['path']}", timeout=1)
-        except httpx.TransportError:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port(get["port"]))
+                writer.write(f"GET {get['path']} HTTP/1.1\r\nHost: kubelet\r\nConnection: close\r\n\r\n".encode())
+                line = await reader.readline()
+                writer.close()
+        except OSError:  # a timeout too
             return False
-        return 200 <= found.status_code < 400
+        return line[9:10] in (b"2", b"3")
 
     async def start(self) -> None:
         for each in self.containers:

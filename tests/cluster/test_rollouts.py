@@ -19,8 +19,9 @@ import pytest
 import workloads
 import yaml
 from cel import evaluate
-from chart import objects, of_kind, template
+from chart import TOOLS, objects, of_kind, template
 from kubelet import SCRIPTS, LocalPod, Service, replace_pods
+from needs import needs
 
 IMAGE = "registry.example/webhook-sidecar:0.1.0"
 DRAIN, PRE_STOP, STOP, MIN_READY = "6s", 3, 6, 1.0
@@ -33,8 +34,9 @@ class Shape(NamedTuple):
 
 
 def shape(objects: list[dict[str, Any]], pod: dict[str, Any], service: dict[str, Any]) -> Shape:
-    volumes = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
-    volumes[workloads.SECRET] = {key: b64decode(value).decode() for key, value in workloads.secret()["data"].items()}
+    volumes = {f"configmap/{each['metadata']['name']}": each["data"] for each in objects if each["kind"] == "ConfigMap"}
+    secret = {key: b64decode(value).decode() for key, value in workloads.secret()["data"].items()}
+    volumes |= {f"secret/{name}": secret for name in (workloads.SECRET, "webhook-sidecar")}
     return Shape(pod, service["spec"]["ports"][0]["targetPort"], volumes)
 
 
@@ -267,16 +269,47 @@ class Application:
         await asyncio.sleep(1.5)
 
 
-async def in_steps(app: Application) -> dict[str, Any]:
-    """As docs/inject.md has them, and back again."""
+class Steps(NamedTuple):
+    """Manifests: the sidecar in the pods, then traffic to it, then the policy; and without traffic, and without the sidecar."""
+
+    pods: str
+    traffic: str
+    whole: str
+    not_traffic: str
+    nothing: str
+
+
+def of_inject(app: Application) -> Steps:
+    """As docs/inject.md has them."""
+    pods, traffic = (inject(app.folder, app.text, "--step", step) for step in ("pods", "traffic"))
     whole = inject(app.folder, app.text)
+    back = inject(app.folder, whole, "--remove", "--step", "traffic")
+    return Steps(pods, traffic, whole, back, inject(app.folder, whole, "--remove"))
+
+
+def of_kustomize(app: Application) -> Steps:
+    """As kustomize/sidecar has them."""
+    folder = app.folder / "kustomize"
+
+    def built(*components: str) -> str:
+        application = workloads.application("app", IMAGE, lingers=4)
+        workloads.kustomization(folder, application, *components, pre_stop=PRE_STOP, drain=DRAIN)
+        words = [needs(TOOLS / "kubectl"), "kustomize", str(folder)]
+        return str(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    pods = built("pods")
+    return Steps(pods, built("pods", "traffic"), built("."), pods, built())
+
+
+async def in_steps(app: Application, steps: Steps) -> dict[str, Any]:
     async with app.loaded() as report:
-        await app.apply(inject(app.folder, app.text, "--step", "pods"), replaces=True)
-        await app.apply(inject(app.folder, app.text, "--step", "traffic"), replaces=False)
-        await app.apply(whole, replaces=False)
+        await app.apply(steps.pods, replaces=True)
+        await app.apply(steps.traffic, replaces=False)
+        await app.apply(steps.whole, replaces=False)
+        assert app.service.policy is not None
         app.service.policy = None
-        await app.apply(inject(app.folder, whole, "--remove", "--step", "traffic"), replaces=False)
-        await app.apply(inject(app.folder, whole, "--remove"), replaces=True)
+        await app.apply(steps.not_traffic, replaces=False)
+        await app.apply(steps.nothing, replaces=True)
     return report
 
 
@@ -286,8 +319,10 @@ async def at_once(app: Application) -> dict[str, Any]:
     return report
 
 
-def test_inject_and_remove_in_steps_refuse_no_connection(tmp_path: Path) -> None:
-    report = asyncio.run(in_steps(Application(tmp_path)))
+@pytest.mark.parametrize("way", [of_inject, of_kustomize])
+def test_the_steps_there_and_back_refuse_no_connection(way: Callable[[Application], Steps], tmp_path: Path) -> None:
+    app = Application(tmp_path)
+    report = asyncio.run(in_steps(app, way(app)))
     assert set(report["outcomes"]) == {"200"}, report
     assert report["sent"] > 800
 

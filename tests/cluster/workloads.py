@@ -1,14 +1,19 @@
 """What the cluster test puts into its namespace: a receiver, senders, Secrets, values for the chart."""
 
+import os
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 SCRIPTS = Path(__file__).parent / "scripts"
 PYTHON = "/opt/sidecar/bin/python"
 OLD, NEW = "old-secret-of-the-cluster-test", "new-secret-of-the-cluster-test"
 SECRET = "cluster-test-secret"
 PATH = "/webhooks/github"
+KUSTOMIZE = Path(__file__).parents[2] / "kustomize/sidecar"
+INJECT = {"webhook-sidecar/inject": "enabled"}
 
 #: The restricted Pod Security Standard, which the namespace enforces.
 POD_SECURITY = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -27,8 +32,8 @@ def namespace(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def secret(current: str = OLD, previous: str | None = None) -> Object:
-    return _secret(SECRET, {"current": current} | ({"previous": previous} if previous else {}))
+def secret(current: str = OLD, previous: str | None = None, name: str = SECRET) -> Object:
+    return _secret(name, {"current": current} | ({"previous": previous} if previous else {}))
 
 
 def sender_secret(value: str = OLD) -> Object:
@@ -117,10 +122,36 @@ def load_pod(name: str, image: str, url: str, *, rate: int, seconds: int, signed
     }
 
 
-def config(upstream: str | None, **more: Any) -> dict[str, Any]:
+def kustomization(
+    folder: Path, objects: list[Object], *components: str, pre_stop: int = 10, **config_more: Any
+) -> None:
+    """Writes a kustomization of an application, as kustomize/example is one. It needs a Secret `webhook-sidecar`."""
+    deployment, service = ({**each, "metadata": each["metadata"] | {"labels": INJECT}} for each in objects)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop}}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.yaml").write_text(yaml.safe_dump_all([deployment, service]))
+    content = config("http://127.0.0.1:3000", secret_name="webhook-sidecar", **config_more)
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    repository, at, digest = container["image"].partition("@")
+    name, _, tag = repository.rpartition(":")
+    image = {"newName": repository, "digest": digest} if at else {"newName": name, "newTag": tag}
+    generator = {"name": "webhook-sidecar", "files": ["config.yaml"], "options": {"disableNameSuffixHash": True}}
+    made = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["app.yaml"],
+        "components": [os.path.relpath(KUSTOMIZE / each, folder.resolve()) for each in components],
+        "configMapGenerator": [generator] if components else [],
+        "images": [{"name": "webhook-sidecar"} | image],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(made))
+
+
+def config(upstream: str | None, *, secret_name: str = SECRET, **more: Any) -> dict[str, Any]:
     secrets = [
-        {"id": "current", "file": f"/run/secrets/{SECRET}/current"},
-        {"id": "previous", "file": f"/run/secrets/{SECRET}/previous", "optional": True},
+        {"id": "current", "file": f"/run/secrets/{secret_name}/current"},
+        {"id": "previous", "file": f"/run/secrets/{secret_name}/previous", "optional": True},
     ]
     routes = [
         {"name": "github", "path": PATH, "verify": "github", "secrets": secrets},

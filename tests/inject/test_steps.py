@@ -103,7 +103,7 @@ def test_taking_it_out_in_steps_refuses_nothing_either() -> None:
 def test_each_step_says_what_comes_next() -> None:
     pods, traffic = (inject(application(), with_options(step=step), "web.yaml").notes for step in ("pods", "traffic"))
     assert pods == [
-        "Deployment shop/shop: the Services still lead to the receiver; once the rollout is complete, use --step traffic"
+        "Deployment shop/shop: the Services still point to the receiver; once the rollout is complete, use --step traffic"
     ]
     assert traffic == [
         "Deployment shop/shop: the receiver's port 3000 is still open; to close it, run this again without --step"
