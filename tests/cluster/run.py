@@ -51,6 +51,7 @@ def plan(steps: Steps) -> Iterator[Step]:
     yield "inject: rollout", "no delivery is lost while pods are replaced", steps.injected_rollout
     yield "inject: bypass", "the receiver's port is closed", lambda: steps.bypass("app=app")
     yield "inject: remove", "and the application answers at every moment", steps.remove
+    yield "kustomize", "in three steps and back, and the application answers at every moment", steps.kustomize
     yield "admission policy", "pods that something else makes get the sidecar", steps.admission_policy
     yield "admission policy: rollout", "no delivery is lost while pods are replaced", steps.policy_rollout
     yield "admission policy: deleted pod", "one pod of two takes no delivery with it", steps.deleted_under_policy

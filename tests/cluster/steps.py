@@ -424,6 +424,38 @@ class Steps:
             raise StepError(f"left behind: {[each['metadata']['name'] for each in left]}")
         return self.taken(report)
 
+    def kustomize(self) -> str:
+        """The component in its steps, and back again."""
+        cluster = self.cluster
+        folder = ROOT / ".venv/cluster-test/kustomize"
+        application = workloads.application("kustomized", cluster.image, lingers=10)
+
+        def build(*components: str) -> str:
+            workloads.kustomization(folder, application, *components)
+            return cluster.run("kubectl", "kustomize", folder)
+
+        without = build()
+        cluster.apply([workloads.secret(name="webhook-sidecar")])
+        cluster.apply(without)
+        cluster.rolled_out("the application runs without a sidecar", "deployment/kustomized")
+        with self.load("http://kustomized/", signed=False) as report:
+            with self.replaced("deployment/kustomized", "app=kustomized"):
+                cluster.apply(build("pods"))
+            cluster.apply(build("pods", "traffic"))
+            self.cluster.sleep(15)
+            cluster.apply(build("."))
+            self.cluster.sleep(10)
+            if self.connects(self._pod_address("app=kustomized"), 3000) and self.enforces:
+                raise StepError("the receiver's port is open, though policies are enforced")
+            cluster.kubectl("delete", "networkpolicy", "webhook-sidecar")
+            self.cluster.sleep(10)
+            cluster.apply(build("pods"))
+            self.cluster.sleep(15)
+            with self.replaced("deployment/kustomized", "app=kustomized"):
+                cluster.apply(without)
+        cluster.kubectl("delete", "configmap", "webhook-sidecar")
+        return self.taken(report)
+
     # The admission policy
 
     def admission_policy(self) -> str:
