@@ -335,7 +335,7 @@ def test_the_values_of_the_page_point_each_gateway_at_the_route_of_the_page(tool
     (rule,) = objects["IngressRoute"]["spec"]["routes"]
     assert [each["name"] for each in rule["middlewares"]] == [middleware["metadata"]["name"]]
     assert middleware["metadata"]["namespace"] == objects["IngressRoute"]["metadata"]["namespace"]
-    assert len(page.splitlines()) <= 150
+    assert len(page.splitlines()) <= 160
 
 
 @pytest.mark.parametrize(
