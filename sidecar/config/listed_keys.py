@@ -4,9 +4,10 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote, read_each
+from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.mapping import read_present
 from sidecar.verify.components import (
+    COMPONENT,
     DRAFT_ALGORITHMS,
     HTTP_ALGORITHMS,
     REQUEST_TARGET,
@@ -50,7 +51,7 @@ class OneComponent(ValueType[Component]):
         return f"{value}{'?' if value.if_present else ''}"
 
     def json_schema(self) -> JSONSchema:
-        return {"title": self.title, "type": "string", "minLength": 1}
+        return {"title": self.title} | Grammar(COMPONENT).json_schema()
 
 
 class Components(ValueType[tuple[Component, ...]]):

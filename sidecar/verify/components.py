@@ -38,7 +38,13 @@ HTTP_ALGORITHMS: Final = {
 DRAFT_ALGORITHMS: Final = {"ed25519": "EdDSA", "rsa-sha256": "RS256", "rsa-sha512": "RS512", "hmac-sha256": "HS256"}
 
 _FIELD: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_PARAMETER: Final = re.compile(r';([a-z*][a-z0-9_.*-]*)(?:="([ !#-\[\]-~]*)")?')
+_TEXT: Final = r'"[ !#-\[\]-~]*"'
+_PARAMETER: Final = re.compile(rf";([a-z*][a-z0-9_.*-]*)(?:=({_TEXT}))?")
+#: A component as a configuration has it, in the syntax that Python and JSON Schema share.
+COMPONENT: Final = (
+    r"@(method|target-uri|authority|scheme|request-target|path|query\??)"
+    rf"|@query-param;name={_TEXT}\??|\(request-target\)|{_FIELD.pattern}(;key={_TEXT})?(;(sf|bs))?\??"
+)
 
 
 class ComponentError(ValueError):
@@ -79,11 +85,13 @@ def parse_component(text: str) -> Component:
             raise ComponentError('has parameters that are not written ;name or ;name="value"')
         if match[1] in parameters:
             raise ComponentError(f"has the parameter {match[1]} twice")
-        parameters[match[1]] = True if match[2] is None else match[2]
+        parameters[match[1]] = True if match[2] is None else match[2][1:-1]
         at = match.end()
     check_component(name, parameters)
     if if_present and name[0] in "@(" and name not in ("@query", "@query-param"):
         raise ComponentError("is part of every request; remove the ?")
+    if not re.fullmatch(COMPONENT, text):
+        raise ComponentError("has parameters in another order than key, and then sf or bs")
     return Component(name, frozenset(parameters.items()), if_present)
 
 

@@ -1,8 +1,10 @@
 """Coverage-guided fuzzing of the parsers that see a sender's bytes first, with Atheris: `make fuzz-parsers`.
 
-    python tests/fuzz/fuzz_parsers.py scheme|address -max_total_time=120 [libFuzzer's options]
+    python tests/fuzz/fuzz_parsers.py scheme|address|signature -max_total_time=120 [libFuzzer's options]
 
 `scheme`: any headers, target and body against every preset raise `Rejected` or nothing, and nothing verifies that was not signed.
+`signature`: any text in the fields of HTTP Message Signatures (RFC 9421) and of their draft raises `Rejected`, and nothing verifies that
+was not signed; the structured fields are http-sf's to parse. tests/properties/test_http_signatures.py mutates some thousand in the suite.
 `address`: any text is an address or None, and agrees with Python's `ipaddress` on what it takes; any chain of hops has a client
 or is unreadable, and never one that only the part to the left of an unreadable hop names.
 """
@@ -12,8 +14,8 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["sidecar"]):
-    from sidecar.config.presets import load_preset, preset_names
+with atheris.instrument_imports(include=["sidecar", "http_sf"]):
+    from sidecar.config.presets import Verify, load_preset, preset_names
     from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
     from sidecar.routing.client_ip import resolve_client
@@ -21,6 +23,7 @@ with atheris.instrument_imports(include=["sidecar"]):
     from sidecar.secret import Secret
     from sidecar.verify.keys import KeyForm
     from sidecar.verify.kinds.basic import BASIC
+    from sidecar.verify.scheme import Scheme
     from sidecar.verify.verifier import Verifier
 
 NOW = 1_700_000_000.0
@@ -69,6 +72,37 @@ def scheme(data: bytes) -> None:
     raise AssertionError("verified, though nobody signed it")
 
 
+def listed() -> list[Verifier]:
+    """A verifier of each kind whose signatures list what they cover, which demands little, so that much is parsed."""
+    made = []
+    for kind, components in (("rfc9421", ["@method"]), ("cavage", ["(request-target)"])):
+        signature = {"kind": kind, "header": "Signature", "algorithms": ["hmac-sha256"], "components": components}
+        scheme = Verify().read({"signature": signature, "binds_body": False})
+        assert isinstance(scheme, Scheme)
+        made.append(Verifier(scheme, [Secret("a", b"a key that no input can guess")], "https://hooks.example.com"))
+    return made
+
+
+LISTED = listed()
+FIELDS = (b"Signature-Input", b"Signature", b"Content-Digest", b"X-A")
+
+
+def signature(data: bytes) -> None:
+    provider = atheris.FuzzedDataProvider(data)
+    verifier = LISTED[provider.ConsumeIntInRange(0, 1)]
+    headers = [(b"Host", b"hooks.example.com")]
+    for name in FIELDS:
+        text = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 400)).replace(b"\n", b"").replace(b"\r", b"")
+        headers.append((name, text.strip()))
+    head = make_head("POST", b"/hooks?a=1", headers, "192.0.2.1")
+    try:
+        claim = verifier.read_claim(head, NOW)
+        verifier.verify(claim, head, [provider.ConsumeBytes(provider.remaining_bytes())])
+    except Rejected:
+        return
+    raise AssertionError("verified, though nobody signed it")
+
+
 def address(data: bytes) -> None:
     text = data.decode("latin-1")
     for hop in text.split(","):
@@ -89,6 +123,6 @@ def address(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    chosen = {"scheme": scheme, "address": address}[sys.argv.pop(1)]
+    chosen = {"scheme": scheme, "address": address, "signature": signature}[sys.argv.pop(1)]
     atheris.Setup(sys.argv, chosen)
     atheris.Fuzz()

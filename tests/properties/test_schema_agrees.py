@@ -76,12 +76,14 @@ from sidecar.config.fields.upstream import HostField, ServerName
 from sidecar.config.handshake_keys import HANDSHAKE
 from sidecar.config.handshakes import HandshakeName, RouteHandshake, SchemeHandshake
 from sidecar.config.keys import CONFIG, Rejection, Secrets
+from sidecar.config.listed_keys import Components
 from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
 from sidecar.config.token_keys import Algorithms, Claims, Expiry, Names, SignatureAlgorithm, Skew
 from sidecar.telemetry.log import Level
+from sidecar.verify.components import parse_component
 
 AGREES = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
@@ -96,7 +98,8 @@ KINDS: dict[str, ValueType[Any]] = {
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
-        SignatureAlgorithm(), Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
+        SignatureAlgorithm(), Components(),
+        Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
     )
 }  # fmt: skip
 
@@ -159,12 +162,18 @@ def _changes_what_is_not_there(value: Any) -> bool:
     return not validator_of(SCHEME).is_valid(apply_changes(read_preset(value["preset"]), value))
 
 
+def _has_a_component_twice(value: Any) -> bool:
+    """Also as `@query` and `@query?`, or with `key` of the same name."""
+    return isinstance(value, list) and len({parse_component(each).identity for each in value}) < len(value)
+
+
 EXCEPTIONS: dict[type[ValueType[Any]], tuple[Callable[[Any], bool], ...]] = {
     Network: (_has_host_bits, _is_mapped),
     AllowedSender: (_has_host_bits, _is_mapped),
     TrustedProxy: (_has_host_bits, _is_mapped),
     RegularExpression: (_is_not_python_syntax,),
     PlainPlaces: (_is_no_class,),
+    Components: (_has_a_component_twice,),
     Claims: (_has_bad_pattern, _has_keys),
     Settings: (_has_bad_pattern,),
 }
