@@ -84,6 +84,12 @@ def find(name: str, case: str) -> Vector:
         ("google-pubsub", "exp missing", "timestamp_missing", None),
         ("paypal", "webhook id of another webhook", "signature_mismatch", "wrong_setting"),
         ("amazon-sns", "version 1 signature relabelled 2", "signature_mismatch", "unknown"),
+        ("rfc9421", "content-digest not covered, though required", "signature_malformed", "component_missing"),
+        ("rfc9421", "expired", "timestamp_too_old", None),
+        ("rfc9421", "a stranger's key", "signature_mismatch", "unknown"),
+        ("rfc9421", "keyid missing", "signature_malformed", None),
+        ("keygen", "body changed", "signature_mismatch", "digest_mismatch"),
+        ("keygen", "date not covered", "signature_malformed", "component_missing"),
         ("constant-contact", "alg HS256 keyed with the public key", "signature_malformed", "wrong_algorithm"),
         ("constant-contact", "ts 5:01 ahead", "timestamp_in_future", None),
         ("truelayer", "jku on a stranger's host", "signature_malformed", "wrong_issuer"),
@@ -109,6 +115,29 @@ def test_explain_says_what_a_token_holds_which_key_it_wants_and_which_claim_fail
     assert explained["reason"] == "key_unavailable"
     assert explained["key"] == "https://www.googleapis.com/oauth2/v3/certs"
     assert "try: give --keys FILE" in shown
+
+
+def test_explain_says_what_a_signature_covers_and_which_key_it_names(explain: Callable[..., Explained]) -> None:
+    vector = find("rfc9421", "valid: nonce, tag and expires")
+    _, explained, shown = explain("rfc9421", vector)
+    assert explained["coverage"] == {
+        "label": "sig1",
+        "covers": ["@method", "@target-uri", "content-digest"],
+        "parameters": {"created": 1795999998, "expires": 1796000100, "keyid": "ed-1", "nonce": "n1", "tag": "webhook"},
+    }
+    assert (
+        'covers     sig1: @method, @target-uri, content-digest; created=1795999998; expires=1796000100; keyid="ed-1"'
+        in shown
+    )
+    signature = next(value for name, value in vector["headers"] if name == "Signature")
+    assert signature.split(":")[1] not in shown
+    renamed = vector | {"headers": [[name, value.replace('"ed-1"', '"ed-9"')] for name, value in vector["headers"]]}
+    _, explained, shown = explain("rfc9421", renamed)
+    assert (explained["reason"], "not the id of one of the route's secrets" in explained["detail"]) == (
+        "key_unknown",
+        True,
+    )
+    assert "with the ids of its secrets" in shown
 
 
 def test_explain_shows_no_credential_that_a_token_carries(explain: Callable[..., Explained]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from published_store import jwk_of
 
 from sidecar.cli.main import main
@@ -25,6 +25,18 @@ from sidecar.verify.sign import SIGNING_KEY_ID
             "fusionauth-jwks",
             ["jwks_url=https://auth.example.com/.well-known/jwks.json", "algorithms=ES256"],
             "https://auth.example.com/.well-known/jwks.json",
+            ec.generate_private_key(ec.SECP256R1()),
+        ),
+        (
+            "http-signature-jwks",
+            [
+                "jwks_url=https://sender.example.com/.well-known/jwks.json",
+                "algorithms=ecdsa-p256-sha256",
+                "required=@method",
+                "required=@path",
+                "required=content-digest",
+            ],
+            "https://sender.example.com/.well-known/jwks.json",
             ec.generate_private_key(ec.SECP256R1()),
         ),
         (
@@ -85,3 +97,43 @@ def type_of(key: object) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
         return rsa.generate_private_key(65537, 2048)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return ec.generate_private_key(key.curve)
+
+
+@pytest.mark.parametrize("preset", ["http-signature", "keygen"])
+def test_what_a_private_key_signs_verifies_with_the_configured_public_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "body").write_bytes(b'{"n":1}')
+    required = ["@method", "@target-uri", "content-digest"]
+    verify = {"preset": preset} | ({"required": required} if preset == "http-signature" else {})
+    public = key.public_key()
+    text = (
+        public.public_bytes_raw().hex()
+        if preset == "keygen"
+        else public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    monkeypatch.setenv("PUBLIC", text if isinstance(text, str) else text.decode())
+    route = {"name": "r", "path": "/in", "verify": verify, "secrets": [{"id": "sender-1", "env": "PUBLIC"}]}
+    config = {"upstream": "http://127.0.0.1:1", "public_url": "https://hooks.example.com", "routes": [route]}
+    (tmp_path / "sidecar.yaml").write_text(json.dumps(config))
+    of_route = ["--config", str(tmp_path / "sidecar.yaml"), "--route", "r"]
+    common = ["--private-key", str(tmp_path / "key.pem"), "--body", str(tmp_path / "body"), "--timestamp", "1700000000"]
+    assert main(["sign", *of_route, "--body", str(tmp_path / "body")]) == 2
+    assert "has a public key, which only verifies" in capsys.readouterr().err
+    for more, status in (([], 0), (["--key-id", "another"], 1 if preset == "http-signature" else 0)):
+        assert main(["sign", *of_route, *common, *more]) == 0
+        headers = capsys.readouterr().out
+        raw = b"POST /in HTTP/1.1\nHost: hooks.example.com\n" + headers.encode() + b"\n" + b'{"n":1}'
+        (tmp_path / "request").write_bytes(raw)
+        explain = [
+            "explain",
+            "--config",
+            str(tmp_path / "sidecar.yaml"),
+            "--now",
+            "1700000060",
+            str(tmp_path / "request"),
+        ]
+        assert main(explain) == status, capsys.readouterr().out
+        assert ("accepted, by the secret sender-1" in capsys.readouterr().out) == (status == 0)

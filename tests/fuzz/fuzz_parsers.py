@@ -32,6 +32,7 @@ KEYS = {
     KeyForm.BASE64: b"c2VjcmV0" * 4,
     KeyForm.WHSEC: b"whsec_" + b"c2VjcmV0" * 4,
     KeyForm.AFTER_COLON: b"name:a key that no input can guess",
+    KeyForm.SHA1_AFTER_COLON: b"name:a key that no input can guess",
 }
 
 
@@ -43,7 +44,7 @@ def verifiers() -> list[tuple[Verifier, list[bytes]]]:
         if scheme.signature.kind.read_private_key is not None:
             continue
         key = b"user:a password that no input can guess" if scheme.signature.kind is BASIC else KEYS.get(scheme.key)
-        verifier = Verifier(scheme, [Secret("a", key or b"a key that no input can guess")], "https://hooks.example.com")
+        verifier = Verifier(scheme, [Secret("a", key or b"a-key-that-no-input-can-guess")], "https://hooks.example.com")
         names = [(scheme.signature.header or "X-Signature").replace("{n}", "1").encode(), b"Content-Type"]
         names += [scheme.timestamp.header.encode()] if scheme.timestamp and scheme.timestamp.header else []
         made.append((verifier, names))

@@ -76,7 +76,7 @@ from sidecar.config.fields.upstream import HostField, ServerName
 from sidecar.config.handshake_keys import HANDSHAKE
 from sidecar.config.handshakes import HandshakeName, RouteHandshake, SchemeHandshake
 from sidecar.config.keys import CONFIG, Rejection, Secrets
-from sidecar.config.listed_keys import Components
+from sidecar.config.listed_keys import Components, OneComponent
 from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
@@ -98,7 +98,7 @@ KINDS: dict[str, ValueType[Any]] = {
         SocketPath(), HostPattern(), LogRate(), HandshakeName(), RouteHandshake(), HostField(), ServerName(),
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
-        SignatureAlgorithm(), Components(),
+        SignatureAlgorithm(), Components(), OneComponent(),
         Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
     )
 }  # fmt: skip
