@@ -7,7 +7,8 @@ Gateways take 200 for yes, Traefik and nginx every 2xx, so nothing else is ever 
 of a delivery that was allowed before. They pass other responses on to the sender.
 """
 
-from typing import ClassVar, Final
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Final
 
 from sidecar.delivery import decide
 from sidecar.delivery.body import Body
@@ -110,12 +111,12 @@ class Authorizer(Proxy):
             f"a handshake, which needs a response of ours, and gateways pass on none; {remedy}",
         )
 
-    async def _claim_turn(self, delivery: Delivery) -> None:
+    def _claim_turn(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
         """Stage 7. Nobody says how the receiver responds, so the route says what a claim means (`on_failure`).
 
         A copy never waits: gateways don't.
         """
-        await self._forwarder.claim_turn(delivery, _longest(delivery), wait=False)
+        return self._forwarder.claim_turn(delivery, _longest(delivery), wait=False)
 
     async def _pass(self, delivery: Delivery) -> None:
         """Stages 8 and 9: yes, with what the gateway adds to the request."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.delivery import decide
-from sidecar.delivery.delivery import Delivery
+from sidecar.delivery.delivery import SMALL_BYTES, Delivery
 from sidecar.delivery.upstream_head import upstream_head
 from sidecar.http1.upstream import Connection
 from sidecar.outcomes import Reason, Rejected
@@ -42,29 +42,32 @@ class Forwarder:
         assert route.replay is not None
         assert claim is not None
         assert delivery.verified is not None
-        verifier = route.verifier
+        verifier, replay, scope = route.verifier, route.replay, delivery.scope
         deciding = verifier.proven_by(delivery.verified, claim, delivery.head)[0]
-        if route.replay.by_id:
-            ident = verifier.delivery_id(delivery.head)
-            if not ident and deciding.scheme.signature.kind.bearer:
-                return  # nothing tells it from a similar one
-            if ident:
-                turn = ReplayTurn(self._replays, _fingerprint_of_id(delivery.scope, ident), route.replay, route.name)
-                await _begin_turn(delivery, turn, longest, wait=wait)
-                return
-        others = deciding.other_fingerprints(delivery.head, scope=delivery.scope)
-        keys = await delivery.compute(
-            functools.partial(
-                verifier.replay_keys,
-                delivery.verified,
-                claim,
-                delivery.head,
-                delivery.body.pieces,
-                scope=delivery.scope,
-            )
-        )
-        turn = ReplayTurn(self._replays, keys.own, route.replay, route.name, others, items=keys.items, also=keys.also)
-        await _begin_turn(delivery, turn, longest, wait=wait)
+        ident = verifier.delivery_id(delivery.head) if replay.by_id else b""
+        if ident:
+            turn = ReplayTurn(self._replays, _fingerprint_of_id(scope, ident), replay, route.name)
+        elif replay.by_id and deciding.scheme.signature.kind.bearer:
+            return  # nothing tells it from a similar one
+        else:
+            others = deciding.other_fingerprints(delivery.head, scope=scope)
+            head, pieces = delivery.head, delivery.body.pieces
+            if delivery.body.size <= SMALL_BYTES and not delivery.expands:  # most are
+                keys = verifier.replay_keys(delivery.verified, claim, head, pieces, scope=scope)
+            else:
+                keys = await delivery.compute(
+                    functools.partial(verifier.replay_keys, delivery.verified, claim, head, pieces, scope=scope)
+                )
+            turn = ReplayTurn(self._replays, keys.own, replay, route.name, others, items=keys.items, also=keys.also)
+        try:
+            await turn.begin(longest + PENDING_MARGIN, wait=wait)
+        except StoreUnavailableError as error:
+            if not replay.fail_open:
+                raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
+            delivery.record.unchecked = True
+            delivery.record.detail = f"forwarded unchecked: {error}"
+            return
+        delivery.turn = turn
 
     async def forward(self, delivery: Delivery) -> None:
         """Stages 8 and 9. Raises `Rejected` before the response has begun, `Aborted` after."""
@@ -98,20 +101,6 @@ class Forwarder:
         if isinstance(permission, Waived) and not permission.admitted:
             return b""
         return await delivery.compute(functools.partial(_signature_lines, delivery, self._now()))
-
-
-async def _begin_turn(delivery: Delivery, turn: ReplayTurn, longest: float, *, wait: bool) -> None:
-    """Claims a delivery's turn, as `claim_turn` says."""
-    replay = delivery.route.replay
-    try:
-        await turn.begin(longest + PENDING_MARGIN, wait=wait)
-    except StoreUnavailableError as error:
-        if replay is None or not replay.fail_open:
-            raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
-        delivery.record.unchecked = True
-        delivery.record.detail = f"forwarded unchecked: {error}"
-        return
-    delivery.turn = turn
 
 
 def _fingerprint_of_id(scope: str, ident: bytes) -> bytes:

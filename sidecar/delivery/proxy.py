@@ -162,10 +162,10 @@ class Proxy:
     def _answer_handshake(self, delivery: Delivery) -> Rejected | None:
         return answer_handshake(delivery)
 
-    async def _claim_turn(self, delivery: Delivery) -> None:
+    def _claim_turn(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
         """Stage 7. Raises `Rejected`."""
         route = delivery.route
-        await self._forwarder.claim_turn(delivery, delivery.snapshot.upstreams[route].longest, wait=not route.shadow)
+        return self._forwarder.claim_turn(delivery, delivery.snapshot.upstreams[route].longest, wait=not route.shadow)
 
     def _pass(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
         """Stages 8 and 9."""

@@ -21,7 +21,10 @@ class _Share:
         self.by_seconds: dict[float, OrderedDict[bytes, float]] = {}
 
     def holds(self, key: bytes, now: float) -> bool:
-        return any(remembered.get(key, now) > now for remembered in self.by_seconds.values())
+        for remembered in self.by_seconds.values():  # noqa: SIM110 - a generator would be an object for each delivery
+            if remembered.get(key, now) > now:
+                return True
+        return False
 
     def add(self, key: bytes, seconds: float, now: float) -> None:
         remembered = self.by_seconds.get(seconds)
