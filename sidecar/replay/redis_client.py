@@ -63,7 +63,7 @@ def make_client(address: StoreAddress, store: CredentialProvider, sentinels: Cre
         options: dict[str, Any] = {
             "credential_provider": credentials,
             "db": database,
-            # `Server` has limits of its own: redis-py makes a task for what it sends, a seventh of a small request.
+            # `Server` has limits of its own: redis-py makes a task and a timer for what it sends.
             "socket_timeout": None,
             "socket_connect_timeout": STEP_SECONDS,
             "retry": Retry(NoBackoff(), 0),  # `Server` does that
