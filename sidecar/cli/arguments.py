@@ -80,7 +80,7 @@ def unix_time(text: str) -> float:
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1; use for example 10")
     return int(text)
 
 
@@ -90,7 +90,7 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or not name:
-            unusable(f"--setting {each!r} is not NAME=VALUE")
+            unusable(f"--setting {each!r} is not NAME=VALUE; use for example audience=https://hooks.example.com")
         settings[name] = [*settings[name], value] if name in settings else [value]
     if "/" in preset or preset.endswith((".yaml", ".yml")):
         try:
@@ -109,7 +109,8 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
     try:
         scheme = Verify().read(made if settings else preset)
     except InvalidValueError as error:
-        unusable(f"{preset}: {'; '.join(message for _, message in error.mistakes)}; add --setting NAME=VALUE")
+        mistakes = "".join(f"\n  {message}" for _, message in error.mistakes)
+        unusable(f"{preset} has settings; give each with --setting NAME=VALUE:{mistakes}")
     assert isinstance(scheme, Scheme)
     if problem := missing_extra(scheme):
         unusable(f"{preset} {problem}")
@@ -121,7 +122,7 @@ def describe_unknown_preset(name: str) -> str:
         return f"{name!r} is not a preset; use {alias}"
     close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
     close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
-    remedy = f"did you mean {' or '.join(close)}?" if close else "`sidecar presets` lists all"
+    remedy = f"did you mean {' or '.join(close)}?" if close else "run `sidecar presets` for the list"
     return f"{name!r} is not a preset; {remedy}"
 
 
@@ -136,7 +137,7 @@ def read_secret_ref(reference: str) -> Secret:
     except SecretUnavailableError as error:
         unusable(str(error))
     except ValueError:
-        unusable(f"the secret in {reference} is empty")
+        unusable(f"the secret in {reference} is empty; set one")
 
 
 def read_secrets(references: Sequence[str]) -> list[Secret]:

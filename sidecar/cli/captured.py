@@ -57,11 +57,11 @@ def _get(admin: str, token: str, path: str) -> Any:
         with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
             response = client.get(url + path, headers={"Authorization": authorization})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        unusable(f"{url}: {error or type(error).__name__}")
+        unusable(f"no response from {url}: {error or type(error).__name__}; give the URL of the admin listener")
     if response.status_code != 200:
         try:
             detail = response.json()["detail"]
         except (ValueError, KeyError, TypeError):
-            detail = "is it the admin listener?"
+            detail = "this is not the admin listener; give its URL"
         unusable(f"{url}{path}: status {response.status_code}: {detail}")
     return response

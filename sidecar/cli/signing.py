@@ -137,7 +137,9 @@ def _sender_of_route(
         unusable(f"the configuration is not valid:\n{error}")
     route = find_route(config, arguments.route)
     if route.verifier is None:
-        unusable(f"the route {route.name} has no scheme, so nothing can be signed for it")
+        unusable(
+            f"the route {route.name} has no scheme, so nothing can be signed for it; choose another one with --route"
+        )
     verifier = route.verifier
     several = isinstance(verifier, Composite) and verifier.combine is Combine.ALL
     members = verifier.members() if several else verifier.members()[:1]
@@ -169,7 +171,7 @@ def _named(given: Secret | None, member: Verifier, key_id: str | None) -> Secret
 def find_route(config: Config, name: str) -> Route:
     """The route of this name."""
     routes = {route.name: route for route in config.routes.routes}
-    return routes.get(name) or unusable(f"there is no route {name!r}; the configuration has {', '.join(routes)}")
+    return routes.get(name) or unusable(f"there is no route {name!r}; use one of {', '.join(routes)}")
 
 
 def url_of(listen: ListenAddress, route: Route) -> str:

@@ -306,7 +306,7 @@ def _check_capture(at: Path, route: RouteSettings, report: Report) -> None:
         report.add(at, "keeps bodies, which only the holder of a token may see; add `admin_token: {env: NAME}`")
     if route.scheme is None and not report.is_given((*at[:-1], "allow")) and not report.is_wrong((*at[:-1], "verify")):
         report.add(at, "has nothing to capture, because this route verifies nothing; remove it")
-    report.warn(at, "is on: rejected requests are held in memory, bodies included; remove it when you have seen enough")
+    report.warn(at, "is on: rejected requests are kept in memory, bodies included; remove it when you have seen enough")
 
 
 def _check_headers(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:

@@ -33,7 +33,7 @@ def check_machine(file: FileSettings, machine: Machine, report: Report) -> None:
         mebibytes = 1024**2
         report.warn(
             ("limits", "buffer"),
-            f"can't hold: with {limits.buffer // mebibytes} MiB of bodies the program needs some {least // mebibytes} MiB, and "
+            f"can't hold: with {limits.buffer // mebibytes} MiB of bodies the program needs about {least // mebibytes} MiB, and "
             f"the memory limit is {machine.memory // mebibytes} MiB; lower limits.buffer, or raise the memory limit",
         )
     needed = 2 * limits.connections + OTHER_FILES  # each delivery has one from its sender and one to the receiver

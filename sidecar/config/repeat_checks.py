@@ -57,7 +57,7 @@ def check_question(at: Path, route: RouteSettings, report: Report) -> None:
     if route.reject == RESEND and resend_status(scheme) >= 500:
         report.warn(
             (*at, "reject"),
-            "has a status of 500 or more, which Envoy takes for a failure of the authorizer: it answers with its own "
+            "has a status of 500 or more, which Envoy treats as a failure of the authorizer: it responds with its own "
             "status_on_error, and with failure_mode_allow it forwards what was rejected; remove it, or set "
             "status_on_error and never failure_mode_allow",
         )
@@ -126,7 +126,8 @@ def check_replay(at: Path, route: RouteSettings, file: FileSettings, report: Rep
             same = "{id}" if scheme.id_bound is not None else scheme.signed
             report.warn(
                 (*at, "replay"),
-                f"treats deliveries with the same {same} as copies, because the provider does not sign the body",
+                f"treats deliveries with the same {same} as copies, because the provider does not sign the body; "
+                "remove it if they can be different events",
             )
 
 

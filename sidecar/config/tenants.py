@@ -95,17 +95,22 @@ class TenantLoader:
                 f"the directory {where} can't be read: {directory.unreadable}; check its path and permissions",
             )
         elif not directory.store:
-            self._report.warn((*at, "dir"), f"the directory {where} has no file for any tenant yet")
+            self._report.warn((*at, "dir"), f"the directory {where} has no file for any tenant yet; add one for each")
         problems = sorted(directory.problems.values())
         for problem in problems[:MAX_WARNINGS]:
             self._report.warn((*at, "dir"), f"the file {problem.file} {problem.problem}")
         if len(problems) > MAX_WARNINGS:
-            self._report.warn((*at, "dir"), f"{len(problems) - MAX_WARNINGS} more files in {where} can't be used")
+            self._report.warn(
+                (*at, "dir"),
+                f"{len(problems) - MAX_WARNINGS} more files in {where} can't be used; correct them like these",
+            )
         doubts = sorted(directory.doubts.values())
         for doubt in doubts[:MAX_WARNINGS]:
             self._report.warn((*at, "dir"), f"the secret in file:{doubt.file} {doubt.problem}")
         if len(doubts) > MAX_WARNINGS:
-            self._report.warn((*at, "dir"), f"{len(doubts) - MAX_WARNINGS} more secrets in {where} are like these")
+            self._report.warn(
+                (*at, "dir"), f"{len(doubts) - MAX_WARNINGS} more secrets in {where} are like these; correct them too"
+            )
 
     def _warn_of_forms(self, at: Path, directory: TenantDirectory, scheme: Scheme) -> None:
         wrong = [
@@ -117,4 +122,6 @@ class TenantLoader:
         for tenant, problem in wrong[:MAX_WARNINGS]:
             self._report.warn((*at, "dir"), f"a secret of the tenant {tenant} {problem}")
         if len(wrong) > MAX_WARNINGS:
-            self._report.warn((*at, "dir"), f"{len(wrong) - MAX_WARNINGS} more secrets are not in the scheme's form")
+            self._report.warn(
+                (*at, "dir"), f"{len(wrong) - MAX_WARNINGS} more secrets are not in the scheme's form; correct them too"
+            )

@@ -97,5 +97,7 @@ class TlsLoader:
             )
         elif parsed.not_valid_before_utc > now:
             self._report.warn(
-                at, f"the certificate in {name} is valid from {parsed.not_valid_before_utc:%Y-%m-%d} only"
+                at,
+                f"the certificate in {name} is not valid before {parsed.not_valid_before_utc:%Y-%m-%d}; "
+                "check the clock, or replace it",
             )

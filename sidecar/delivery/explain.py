@@ -46,7 +46,7 @@ _TRY = {
     Reason.TIMESTAMP_MISSING: "check that no proxy removes headers",
     Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
     Reason.TIMESTAMP_IN_FUTURE: "compare the clocks of sender and sidecar (NTP); for a capture, give --now",
-    Reason.CLAIM_MISMATCH: "compare the settings of the route with what the token holds, above",
+    Reason.CLAIM_MISMATCH: "compare the settings of the route with the token's claims above",
     Reason.KEY_UNKNOWN: "compare the key's id with those that the provider publishes (another environment has other keys), "
     "or, where the route has the keys, with the ids of its secrets",
     Reason.KEY_UNAVAILABLE: "give --keys FILE with that document: explain fetches nothing",

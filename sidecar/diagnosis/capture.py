@@ -66,7 +66,7 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
     Without `needs_host` a capture without Host is accepted: enough to check its signature.
     """
     if len(raw) > MAX_CAPTURE:
-        raise UnusableCaptureError(f"is larger than {MAX_CAPTURE} bytes; is it one request?")
+        raise UnusableCaptureError(f"is larger than {MAX_CAPTURE} bytes; save one request only")
     raw = raw.lstrip(b"\r\n")
     if not raw:
         raise UnusableCaptureError("is empty; give a request line, headers, an empty line and the body")
@@ -142,7 +142,8 @@ def _read_sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: lis
             "line if the body is complete"
         )
     remarks.append(
-        f"{len(rest) - size} byte(s) after the {size} that Content-Length announces were left out; did an editor add a newline?"
+        f"{len(rest) - size} byte(s) after the {size} that Content-Length announces were left out; "
+        "save the capture without an editor's newline"
     )
     return rest[:size]
 

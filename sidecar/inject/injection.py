@@ -219,7 +219,9 @@ class _Injection:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 self._redirect_probe(probe)
         if workload.value(*spec, "hostNetwork") == "true":
-            self._note("hostNetwork: NetworkPolicies don't apply to it, so clients can bypass the sidecar")
+            self._note(
+                "hostNetwork: NetworkPolicies don't apply to it, so clients can bypass the sidecar; remove hostNetwork if you can"
+            )
         self._write_record(workload, self.record)
 
     def _redirect_probe(self, probe: str) -> None:

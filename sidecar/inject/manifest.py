@@ -102,9 +102,7 @@ class Document:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 line = self.line + (event.start_mark.line if event.start_mark else 0) + 1
-                raise ManifestError(
-                    f"{self.file}:{line}: nested deeper than {MAX_DEPTH} levels; no manifest needs that"
-                )
+                raise ManifestError(f"{self.file}:{line}: nested deeper than {MAX_DEPTH} levels; check the indentation")
 
     def fail(self, node: yaml.Node | None, message: str) -> NoReturn:
         line = self.line + (node.start_mark.line if node is not None else 0) + 1

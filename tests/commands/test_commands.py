@@ -89,7 +89,7 @@ def test_an_unknown_preset_gets_a_suggestion(run: Run) -> None:
     unknown = run("presets", "githb")
     assert (unknown.status, unknown.out) == (1, "")
     assert "did you mean github" in unknown.err
-    assert "`sidecar presets` lists all" in run("presets", "zzzz").err
+    assert "run `sidecar presets` for the list" in run("presets", "zzzz").err
 
 
 @pytest.mark.parametrize("name", ["whatsapp", "WhatsApp"])
@@ -718,7 +718,7 @@ def test_sign_takes_scheme_secret_and_url_from_a_route(
     [
         (("--route", "hub"), "needs --config"),
         (("--config", "{}"), "give the URL to send to"),
-        (("--config", "{}", "--route", "nobody"), "there is no route 'nobody'; the configuration has hub, below"),
+        (("--config", "{}", "--route", "nobody"), "there is no route 'nobody'; use one of hub, below"),
         (("--config", "{}", "--route", "open"), "has no scheme"),
         (("--config", "{}", "--route", "hub", "--preset", "github"), "exclude each other"),
         (("--config", "/nowhere.yaml", "--route", "hub"), "is not valid"),

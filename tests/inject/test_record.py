@@ -208,7 +208,7 @@ LABELS = "kind: Deployment\nmetadata:\n  labels:\n"
         ("a: &a {b: *a}\n", "web.yaml:1: an alias (*) is part of what it refers to; write it out"),
         ("a: &a [x, *a]\n", "an alias (*) is part of what it refers to"),
         (LABELS + layered(25, 2) + "    ? *l25\n    : x\n", "a key is a list or a mapping"),
-        ("a: " + "[" * 60_000, "web.yaml:1: nested deeper than 200 levels; no manifest needs that"),
+        ("a: " + "[" * 60_000, "web.yaml:1: nested deeper than 200 levels; check the indentation"),
         ("a: " + "{b: " * 60_000 + "}" * 60_000, "nested deeper than 200 levels"),
         ("- " * 60_000 + "a", "nested deeper than 200 levels"),
     ],

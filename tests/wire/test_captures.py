@@ -126,7 +126,7 @@ def test_nobody_without_the_token_gets_one_and_no_other_page_shows_it(start: Sta
         running.admin(path)  # searched for bodies at the end
     _, page = running.admin("/", headers={"Accept": "text/html"})
     assert b"captures 3 rejected" in page
-    assert b"is on: rejected requests are held in memory" in page
+    assert b"is on: rejected requests are kept in memory" in page
 
 
 def test_only_rejections_of_the_route_are_held_and_only_the_last_of_them(start: Start, craft: type[Craft]) -> None:
