@@ -54,7 +54,7 @@ def _check_files(arguments: argparse.Namespace) -> Iterator[Config | ConfigError
 
 
 def _check_manifests(file: str) -> Iterator[Config | ConfigError | str]:
-    """Each configuration, or what is wrong with it; the object's name takes the place of the file's."""
+    """Each configuration or its mistakes, with the object's name instead of the file's."""
     from sidecar.inject.config_maps import find_configs  # noqa: PLC0415 - a hook that checks one file needs no manifests
     from sidecar.inject.manifest import ManifestError  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def _describe_replay(replay: Replay) -> str:
 
 
 def describe_routes(config: Config) -> str:
-    """What each route will do, one line each."""
+    """A line for each route, with its settings in short."""
     lines = [f"{config.file}: ok", f"  listen {config.listen}, admin {config.admin}{_describe_authorize(config)}"]
     for route in config.routes.routes:
         if route.open:

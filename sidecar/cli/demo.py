@@ -67,7 +67,7 @@ class DemoError(Exception):
 
 @dataclass
 class Step:
-    """One delivery: what is sent, and what must happen."""
+    """One delivery, and its expected end."""
 
     title: str
     path: str
@@ -196,7 +196,7 @@ def _steps(keys: dict[str, str]) -> list[Step]:
 
 
 def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
-    """Sends one delivery and shows what happened; returns what did not go as expected."""
+    """Sends one delivery and shows what happened; returns the differences from the expected end."""
     before = _deliveries(admin)
     receiver.seen.clear()
     response = httpx.post(f"http://{data}{step.path}", content=step.body, headers=step.headers, trust_env=False)

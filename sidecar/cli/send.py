@@ -119,7 +119,7 @@ def send(
     """Sends `count` deliveries, one after another; returns how often each status came, and the last response.
 
     Each one is signed separately, so that a timestamp stays within its tolerance. Raises `httpx.HTTPError`,
-    `httpx.InvalidURL`, and what `Sender.sign` raises.
+    `httpx.InvalidURL`, and the errors of `Sender.sign`.
     """
     statuses: Counter[int] = Counter()
     with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:

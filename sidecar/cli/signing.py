@@ -100,7 +100,7 @@ class Sender:
 def make_sender(
     arguments: argparse.Namespace, url: str, public_url: str = "", *, delivery_id: str = "", forged: bool = False
 ) -> Sender:
-    """What `--preset` and `--secret`, or `--config` and `--route` say."""
+    """A sender with the scheme and secrets of `--preset` and `--secret`, or of `--config` and `--route`."""
     if arguments.route is not None:
         return _sender_of_route(arguments, url, public_url, delivery_id=delivery_id, forged=forged)
     if arguments.preset is None or arguments.secret is None:

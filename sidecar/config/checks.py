@@ -1,6 +1,6 @@
-"""What only several settings together can show: routes that overlap, that verify nothing, ports that are used twice.
+"""Checks that need several settings: routes that overlap or verify nothing, ports that are used twice.
 
-Each function checks one thing and reports it. Values with a mistake of their own are skipped, so that every message is
+Each function checks one thing and reports it. Values that are already wrong are skipped, so that every message is
 about one mistake.
 """
 
@@ -50,7 +50,7 @@ def check_listeners(file: FileSettings, report: Report) -> None:
 
 
 def check_proxies(file: FileSettings, report: Report) -> None:
-    """What only trusted proxies can say needs trusted proxies."""
+    """Settings that rely on trusted proxies need trusted proxies."""
     if report.is_given(("trusted_proxies",)):
         return
     if file.authorize is not None and file.authorize.form is QuestionForm.FORWARD_AUTH:
@@ -310,7 +310,7 @@ def _check_capture(at: Path, route: RouteSettings, report: Report) -> None:
 
 
 def _check_headers(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
-    """No header is set that we write ourselves, and no credential is sent with what nobody verified."""
+    """`headers:` sets none of our own headers, and sends no credential with unverified deliveries."""
     if route.headers is None:
         return
     traced = {"traceparent", "tracestate"} if file.tracing is not None else set()

@@ -108,7 +108,7 @@ class Entries(Items[Member]):
 
 
 def combination_section(scheme: ValueType[Any]) -> Section[Combination]:
-    """`scheme` reads what an entry can be."""
+    """`scheme` reads an entry."""
     entries = Entries(Entry(scheme), MAX_SCHEMES)
     return Section(
         None,

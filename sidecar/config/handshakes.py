@@ -1,4 +1,4 @@
-"""Handshakes by name, and what `handshake:` of a route and of a scheme can hold."""
+"""Handshakes by name, and the values of `handshake:` on a route and in a scheme."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -77,7 +77,7 @@ class SchemeHandshake(ValueType[tuple[Shape, ...]]):
 
 
 class RouteHandshake(ValueType[HandshakeMode | tuple[NamedHandshake, ...]]):
-    """Who responds, or the names of handshakes that the route adds."""
+    """`answer` or `pass`, or the names of handshakes that the route adds."""
 
     title = "answer, pass or names"
     mode = Choice(HandshakeMode)

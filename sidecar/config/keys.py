@@ -1,4 +1,4 @@
-"""Every key of a configuration file: how it is written, and what it is about.
+"""Every key of a configuration file: its form and its meaning.
 
 `sidecar check`, `sidecar schema` and docs/configuration.md all come from here. The defaults are those of the dataclasses.
 """

@@ -1,4 +1,4 @@
-"""The keys of a scheme whose deliveries list what is signed: `components:` and what goes with it, and how they become rules."""
+"""The keys of a scheme whose deliveries list their signed parts: `components:` and related keys, as rules."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -165,7 +165,7 @@ def _check_components(scheme: Scheme, rules: SignatureRules) -> None:
 
 
 def check_listed_binding(scheme: Scheme, *, claims_to_bind: bool) -> None:
-    """Whether what must be covered binds the body, as the scheme says. Raises `InvalidValueError`."""
+    """Checks that the required components bind the body, as the scheme says. Raises `InvalidValueError`."""
     if not scheme.binds_body and claims_to_bind:
         hashed = "content-digest" if scheme.signature.kind.name == "rfc9421" else "digest, with a section `body_hash`"
         raise InvalidValueError(

@@ -2,7 +2,7 @@
 
 (1) yaml_source.py   text → plain values and their lines
 (2) keys.py          every key is known, every value is valid
-(3) checks.py        what only several settings together can show
+(3) checks.py        several settings together are consistent
 (4) secrets.py       secrets are resolved; from here on they are `Secret`
 (5) here             routes and everything else are made of them
 """
@@ -472,7 +472,7 @@ def _name_of(route: RouteSettings) -> str:
 
 
 def _make_rejection(route: RouteSettings) -> RejectionResponse:
-    """The route's own response, and what it leaves open from the preset's or the common one."""
+    """The route's own response; missing parts come from the preset's or the common one."""
     scheme, given = route.scheme, route.reject
     base = DEFAULT_REJECTION if scheme is None or scheme.reject is None else scheme.reject
     if given is None:

@@ -1,7 +1,7 @@
 """The configuration as the admin listener shows it: without secrets.
 
 The view is made from the settings themselves, so that a new setting appears without further work, and a `Secret` is masked
-wherever it is. Only what a file writes differently from how the program holds it is named here.
+wherever it is. This module names only the settings whose form in a file differs from the program's.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ def _secrets(route: Route) -> Any:
 
 
 def _headers(headers: ReceiverHeaders | None) -> Any:
-    """What is set and removed; of a secret only that there is one."""
+    """Names and values that are set, and names that are removed; secrets are masked."""
     if headers is None:
         return None
     return {

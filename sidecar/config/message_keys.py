@@ -1,4 +1,4 @@
-"""The keys of a scheme that say what is signed, and what must be in the body."""
+"""The keys of a scheme for the signed message, and for the required content of the body."""
 
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.message import (

@@ -1,4 +1,4 @@
-"""Settings of presets: what a route says beside `preset:`, because only the operator knows it, and where it goes.
+"""Settings of presets: values that only the operator knows, which a route gives next to `preset:`.
 
 A preset declares them under `settings:`, and has `{setting:NAME}` where each belongs. They are filled in before the preset is
 read as a scheme, so every check of a scheme also checks them.
@@ -18,7 +18,7 @@ from sidecar.verify.scheme import Setting
 
 
 class Settings(ValueType[tuple[Setting, ...]]):
-    """Names of settings, and what each is about."""
+    """Names of settings, with the meaning of each."""
 
     title = "settings"
 
@@ -51,7 +51,7 @@ class ScalarOrList(ValueType[Any]):
 
 
 class SettingForm(StrEnum):
-    """What a setting is, if its example does not say it."""
+    """The form of a setting, if its example does not show it."""
 
     DURATION = "duration"
     LIST = "list"

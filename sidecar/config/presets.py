@@ -1,4 +1,4 @@
-"""Presets by name, and what `verify:` can hold."""
+"""Presets by name, and the values of `verify:`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -200,7 +200,7 @@ class OneScheme(ValueType[Scheme | str]):
 
 
 class Verify(ValueType[Scheme | Combination | str]):
-    """What `OneScheme` reads, or several of them under `any_of` or `all_of`."""
+    """One scheme, or several under `any_of` or `all_of`."""
 
     title = OneScheme.title
     one = OneScheme()
@@ -235,7 +235,7 @@ class SigningScheme(ValueType[Scheme | None]):
 
 
 def _remedy(name: str) -> str:
-    """What to write instead of an unknown name."""
+    """The remedy for an unknown name."""
     if alias := preset_aliases().get(name.lower()):
         return f"use {alias}"
     if close := find_close(name, preset_names()):

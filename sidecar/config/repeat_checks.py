@@ -1,4 +1,4 @@
-"""Checks of what happens to a delivery that comes again: copies, `reject: resend`, and the store of `replay:`.
+"""Checks of repeated deliveries: copies, `reject: resend`, and the store of `replay:`.
 
 As in `checks.py`, each function checks one thing and reports it.
 """
@@ -38,7 +38,7 @@ def is_asked(file: FileSettings, report: Report) -> bool:
 
 
 def check_question(at: Path, route: RouteSettings, report: Report) -> None:
-    """What a gateway that asks can't pass on."""
+    """Warns about responses that a gateway can't pass on."""
     scheme = route.scheme
     own = [shape for each in route.schemes for shape in each.handshake]
     mode = route.handshake if isinstance(route.handshake, HandshakeMode) else None
@@ -143,7 +143,7 @@ def check_store(file: FileSettings, report: Report) -> None:
 
 
 def check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
-    """A provider sends again what it gets 503 for while the shared replay store is unavailable."""
+    """Warns if the provider doesn't resend after the 503 of an unavailable replay store."""
     scheme, shared = route.scheme, file.replay_store.address is not None
     if scheme is None or route.replay is None or not can_replay(route) or not shared or fails_open(route, file):
         return

@@ -1,4 +1,4 @@
-"""References to secrets, and reading what they refer to."""
+"""Reads the secrets that references name."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -65,7 +65,7 @@ def without_newline(value: bytes) -> bytes:
 
 
 def describe_disguise(value: bytes) -> str:
-    """What an editor, a shell or Windows has put around a secret, with the remedy; empty if nothing shows."""
+    """Text that an editor, a shell or Windows has added to a secret, with the remedy; empty if there is none."""
     if value.startswith((b"\xff\xfe", b"\xfe\xff")) or value[1::2].count(0) * 2 >= len(value) > 4:
         return "is UTF-16 text, as Windows writes it, and each second byte is a zero; save it as UTF-8 without a byte order mark"
     if value.startswith(b"\xef\xbb\xbf"):

@@ -1,7 +1,7 @@
 """The settings: as a file holds them (`FileSettings`, `RouteSettings`), and as the program runs by them (`Config`).
 
 The defaults of all keys are here and in the dataclasses of the parts that use them (`Timeouts`, `LogSettings`, ...).
-keys.py adds how each key is written and what it is about.
+keys.py adds the form and the meaning of each key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ class RejectSettings:
 
 
 class ReplayBy(StrEnum):
-    """What copies of a delivery have in common."""
+    """How copies of a delivery are recognized."""
 
     MESSAGE = "message"  # what the provider signed
     DELIVERY_ID = "delivery_id"
@@ -176,7 +176,7 @@ class RouteSettings:
 
     @property
     def handshake_mode(self) -> HandshakeMode | None:
-        """Who responds to the handshakes of the schemes; None if the file doesn't say."""
+        """The mode of the schemes' handshakes; None if the file doesn't say."""
         return self.handshake if isinstance(self.handshake, HandshakeMode) else None
 
     @property
@@ -268,7 +268,7 @@ class Config(CommonSettings):
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """What metrics call the published keys that routes need, each name once."""
+        """The names, in metrics, of the published keys that routes need, without repetition."""
         verifiers = [route.verifier for route in self.routes.routes if route.verifier is not None]
         return tuple(dict.fromkeys(name for verifier in verifiers for name in verifier.key_names))
 

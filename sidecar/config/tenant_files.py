@@ -42,7 +42,7 @@ class TenantFileSettings:
 
 
 class TenantFileProblem(NamedTuple):
-    """A file that can't be used, or whose secret is hardly what was meant."""
+    """A file that can't be used, or whose secret looks wrong."""
 
     tenant: str
     file: str
@@ -81,9 +81,9 @@ class TenantDirectory:
             pass
 
     def passes(self, *, settle: int = SETTLE) -> Iterator[None]:
-        """One pass; yields now and then, so that the caller can pause.
+        """One pass; yields regularly, so that the caller can pause.
 
-        If the directory can't be read, what is known stays.
+        If the directory can't be read, known secrets stay.
         """
         directory = self.settings.dir
         try:

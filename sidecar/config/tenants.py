@@ -1,4 +1,4 @@
-"""The tenants of a route: checked, read, and made into what verifies."""
+"""The tenants of a route: checks and reads them, and builds their verifiers."""
 
 import os
 from typing import Final
@@ -15,7 +15,7 @@ MAX_WARNINGS: Final = 5
 
 
 class TenantLoader:
-    """Makes the tenants of one configuration. Routes with the same files share what was read."""
+    """Makes the tenants of one configuration. Routes with the same files share their content."""
 
     def __init__(self, report: Report, *, resolves: bool) -> None:
         """Without `resolves` no file is read."""

@@ -1,4 +1,4 @@
-"""What several keys of a scheme with a token say together."""
+"""Checks of the keys of a scheme with a token against each other."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def make_token(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_token(scheme: Scheme, given: dict[str, Any]) -> None:
-    """What goes with a token of the scheme's kind, and what doesn't. Raises `InvalidValueError`."""
+    """Checks which keys can be used with a token of the scheme's kind. Raises `InvalidValueError`."""
     kind, clock = scheme.signature.kind, scheme.timestamp
     if kind.claims and clock is not None and not clock.claim:
         raise InvalidValueError("is not part of the token; use `claim`", "timestamp")

@@ -121,7 +121,7 @@ class Claim(ValueType[Any]):
 
 
 class Claims(ValueType[Any]):
-    """Claims and what each must be; or a list of such mappings, of which the first whose `when` holds counts."""
+    """Claims and the required value of each; or a list of such mappings, of which the first whose `when` holds counts."""
 
     title = "claims"
 

@@ -1,4 +1,4 @@
-"""The certificates and keys of `upstream: {tls: ...}`: read, checked, and made into what connections use."""
+"""The certificates and keys of `upstream: {tls: ...}`: read, checked, and loaded for connections."""
 
 import ssl
 from datetime import UTC, datetime

@@ -1,5 +1,5 @@
-"""What may have been signed in place of the delivery: the body with another end, the same JSON written by another library,
-another form of the URL. Each value for `diagnose.py` to try comes with a few words that say what differs.
+"""Variants that may have been signed instead of the delivery: the body with another end, the same JSON by another library,
+another form of the URL. Each value for `diagnose.py` to try comes with a short description of the difference.
 """
 
 import hashlib

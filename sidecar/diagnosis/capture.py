@@ -104,7 +104,7 @@ def read_capture(raw: bytes, *, peer: str | None, needs_host: bool = True) -> Ca
 
 
 def _check_form(lines: list[bytes]) -> None:
-    """Rejects what is obviously not a request line and header fields; the parser finds smaller mistakes."""
+    """Rejects text that is obviously not a request line and header fields; the parser finds smaller mistakes."""
     first = lines[0]
     if first.startswith((b"HTTP/", b"{", b"[")):
         what = "a response" if first.startswith(b"HTTP/") else "a body without its head"

@@ -159,7 +159,7 @@ def diagnose(
 
 
 def _diagnose_published(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
-    """The key is the provider's, so something else was signed than what arrived, or than what the settings say."""
+    """The key is the provider's, so the signed message differs from the delivery or from the settings."""
     found = _diagnose_body(verifier, head, body)
     settings = [each.name for each in verifier.scheme.settings if each.signed]
     if found.hint is not Hint.UNKNOWN or not settings:
@@ -176,7 +176,7 @@ def _needs_body(verifier: Verifier) -> bool:
 
 
 def _diagnose_body(verifier: Verifier, head: RequestHead, body: bytes) -> Finding:
-    """Faults of a body that nothing can be tried for: what was signed can't be made from what arrived."""
+    """Faults of a body from which the signed message can't be restored, so nothing can be tried."""
     scheme = verifier.scheme
     is_form = scheme.reads_form
     if not body and _needs_body(verifier) and not (is_form and head.method == "GET"):  # its form is in the query
@@ -308,7 +308,7 @@ def _tries(
     together = max(1, effort.batch // (len(body) + 256)) if kind.digest_sized or kind.bearer else 1
 
     def with_secrets(hint: Hint, form: KeyForm, secrets: Iterable[Secret]) -> Iterator[_Try]:
-        """Some at once; the id of the one that matches says what was changed."""
+        """Tries several secrets at once; the id of the matching one describes the change."""
         changed = replace(scheme, key=form)
         usable: list[Secret] = []
         for secret in secrets:

@@ -1,4 +1,4 @@
-"""Why a signature that lists what it covers was rejected: something is not covered, or the body, URL or secret is another one.
+"""Why a signature that lists its components was rejected: one is missing, or the body, URL or secret differs.
 
 Like `diagnose.py`, which asks this for such schemes: bounded, after the response, and no oracle.
 """

@@ -49,7 +49,7 @@ class Turns:
 
 
 class LiveRejection(NamedTuple):
-    """What a diagnosis is about."""
+    """The input of a diagnosis."""
 
     reason: Reason
     route: Route

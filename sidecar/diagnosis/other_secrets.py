@@ -1,4 +1,4 @@
-"""Secrets that may have signed a delivery in place of a route's own; each has for an id the words that say what differs."""
+"""Secrets that may have signed a delivery in place of a route's own; the id of each describes the difference."""
 
 import re
 from base64 import b64encode

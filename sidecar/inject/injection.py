@@ -48,7 +48,7 @@ class ObjectName(NamedTuple):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `kubectl delete -f` needs."""
+        """The fields that `kubectl delete -f` needs."""
         api = "networking.k8s.io/v1" if self.kind == "NetworkPolicy" else "v1"
         place = {"namespace": self.namespace} if self.namespace else {}
         return {"apiVersion": api, "kind": self.kind, "metadata": {"name": self.name} | place}

@@ -33,7 +33,7 @@ class ManifestError(Exception):
 
 @dataclass
 class Record:
-    """What was changed in an object, so that it can be undone: paths added, parents first, and texts replaced."""
+    """The changes of an object, to undo them: paths added, parents first, and texts replaced."""
 
     added: list[Steps] = field(default_factory=list)
     was: list[tuple[Steps, str]] = field(default_factory=list)
@@ -225,7 +225,7 @@ class Document:
             self.replace(found[1], ("" if self.raw(found[1]) else " ") + json.dumps(value))
 
     def change(self, base: yaml.Node, steps: Steps, text: str, record: "Record") -> None:
-        """Replaces the scalar at `steps`, and records what it was."""
+        """Replaces the scalar at `steps`, and records its former text."""
         for end in range(1, len(steps) + 1):
             self._check_own(self.get(base, *steps[:end]), steps[end - 1])
         node = self.get(base, *steps)

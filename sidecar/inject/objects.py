@@ -1,4 +1,4 @@
-"""What `inject` adds: the container, its volumes, the ConfigMap, the NetworkPolicy. Plain values, no I/O."""
+"""The objects that `inject` adds: the container, its volumes, the ConfigMap, the NetworkPolicy. Plain values, no I/O."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def volumes(config_map: str, secrets: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def marker(workload: str) -> dict[str, str]:
-    """The label of what is added for a workload, so that it can be selected: kubectl delete -l."""
+    """The label of all objects that are added for a workload, to select them: kubectl delete -l."""
     return {MARKER: workload[:63].rstrip("-.")}
 
 

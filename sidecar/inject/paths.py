@@ -1,6 +1,6 @@
 """Which paths an Ingress or HTTPRoute sends to an injected Service, and which of them have no route and get 404.
 
-A rule that rewrites paths is left out: what it sends can't be read from the manifests.
+Rules that rewrite paths are left out, because their results can't be read from the manifests.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ def unrouted_paths(
 
 
 def _judge(rule: _Rule, config: Config | None) -> str:
-    """What becomes of such a path; empty if every one has a route."""
+    """What happens to such a path; empty if every one has a route."""
     if config is None:
         return "so the configuration needs a route for that; other paths get 404"
     if not rule.exact_form:

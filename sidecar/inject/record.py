@@ -80,7 +80,7 @@ class _Check:
                 self._reject(steps)
 
     def _places(self) -> set[Steps]:
-        """Everything that inject may change in such an object, if it is there."""
+        """Every path that inject may change in such an object."""
         found = self.found
         places: set[Steps] = {_ANNOTATION}
         if found.kind == "Service":
@@ -107,7 +107,7 @@ class _Check:
         )
 
     def _is_own(self, steps: Steps) -> bool:
-        """Whether what is there now, if anything, is of the form that inject writes."""
+        """Whether the current value, if any, has the form that inject writes."""
         value, last = self.found.value(*steps), steps[-1]
         if value is None:
             return True

@@ -39,7 +39,7 @@ def without_brackets(host: str) -> str:
 
 
 def explain_socket(value: Any, example: str) -> str:
-    """What is wrong with a path that can't be a unix socket's; it may begin with `unix:`."""
+    """Why a path can't be a unix socket's; it may begin with `unix:`."""
     path = str(value).removeprefix("unix:")
     if path.startswith("/") and len(path.encode(errors="replace")) > MAX_SOCKET_PATH:
         return f"{quote(value)} has {len(path.encode(errors='replace'))} bytes; use a path of at most {MAX_SOCKET_PATH}"

@@ -1,4 +1,4 @@
-"""What every kind of value has: reading, its JSON Schema, and the error for a value that is not valid."""
+"""The base of every kind of value: its reader, its JSON Schema, and the error for an invalid value."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ Mistake = tuple[Path, str]
 
 
 class InvalidValueError(Exception):
-    """A value that is not valid, with every mistake in it."""
+    """An invalid value, with all its mistakes."""
 
     def __init__(self, message: str | Sequence[Mistake], *at: str | int) -> None:
         """One message, at a place below the value or at the value itself; or several mistakes."""

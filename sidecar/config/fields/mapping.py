@@ -33,7 +33,7 @@ class Key(NamedTuple):
 
 
 def _explain_required(name: str, key: Key) -> str:
-    """What is wrong with a missing key, with an example to copy if it has a short one."""
+    """The message for a missing key, with an example to copy if it has a short one."""
     example = (
         yaml.safe_dump({name: key.examples[0]}, default_flow_style=True, width=1000).strip()[1:-1]
         if key.examples
@@ -88,13 +88,13 @@ class Section(ValueType[T], Generic[T]):
         return made  # type: ignore[return-value]
 
     def read_valid(self, value: Any) -> tuple[T, list[Mistake]]:
-        """What the valid keys make, and the mistakes in the others. For a class with a default for every field."""
+        """The object made of the valid keys, and the mistakes in the others. For a class with a default for every field."""
         given, mistakes = self.read_keys(value)
         assert self._make is not None
         return self._make(given), mistakes
 
     def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Mistake]]:
-        """The valid keys that are given, and every mistake: each key by itself, without what several of them say together."""
+        """The valid keys that are given, and every mistake: each key by itself, without checks of several keys."""
         if not isinstance(value, Mapping):
             return {}, [((), "must be a mapping; write `key: value`")]
         given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a signed message is written as: templates, alternatives of one message, and what its places may hold."""
+"""The forms of a signed message: templates, alternatives, and the allowed values of places."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -82,7 +82,7 @@ class PlaceValues(NamedValues[T]):
 
 
 class Conditions(PlaceValues[Expected]):
-    """What places must hold: a value, one of several, true (any value) or false (none)."""
+    """The required values of places: one value, one of several, true (any value) or false (none)."""
 
     expected = "places to values; for example {'json:type': order}"
 

@@ -45,7 +45,7 @@ class Count(ValueType[int]):
 
 
 class SuccessStatus(ValueType[int]):
-    """A status that a provider takes for success."""
+    """A status that a provider treats as success."""
 
     title = "status"
 

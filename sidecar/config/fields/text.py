@@ -123,7 +123,7 @@ class Fingerprint(PatternText):
 
 
 class TenantFileName(PatternText):
-    """The name of a tenant's file, with `{tenant}` in it."""
+    """The name of a tenant's file; it contains `{tenant}`."""
 
     title = "file name"
     grammar = Grammar(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})?[{]tenant[}][A-Za-z0-9._-]{0,64}", excluded=r"[.]previous$")
