@@ -85,7 +85,7 @@ RULES = (
         "compare with, check against",
         "It holds the request against a preset.",
     ),
-    Rule(r"\b(go|goes|gone|going) around\b", "bypass", "The receiver can be gone around."),
+    Rule(r"\b(go|goes|gone|going) a?round\b", "bypass", "The receiver can be gone around."),
     Rule(r"\bneed(n't)? be\b", "doesn't need to be", "Nobody need be trusted."),
     Rule(r"\b(there|where|here)(by|of|in|upon)\b", "plain words", "It thereby signs the body."),
     Rule(r"\bof one's own\b", "custom, or 'your own'", "Use a scheme of one's own."),
