@@ -418,7 +418,7 @@ def test_nats_keeps_a_delivery_until_the_receiver_is_back(walk: Walk) -> None:
     assert walk.output.count('/webhooks/github {"event":"sidecar.test"') == 1
 
 
-def test_nats_that_is_down_is_an_error_for_the_sender(walk: Walk) -> None:
+def test_what_nats_can_not_store_is_an_error_for_the_sender(walk: Walk) -> None:
     server, python = needs(ENGINES / "nats-server"), needs(ENGINES / "python")
     walk.copy("config/queue")
     address = f"--addr 127.0.0.1 --port {walk.ports['4222']}"
@@ -430,6 +430,10 @@ def test_nats_that_is_down_is_an_error_for_the_sender(walk: Walk) -> None:
             listens(walk.ports["4222"])
             later.enter_context(running(front, walk.where, walk.env))
             listens(walk.ports["3000"])
+            large = _file(walk.where, b'{"a": "' + b"x" * (2 << 20) + b'"}')
+            assert walk.run(f"{send} --body {large} --expect 503").returncode == 0
+            assert "not stored: " in walk.output
+            assert walk.run(send).returncode == 0
         assert walk.run(f"{send} --expect 503").returncode == 0
 
 
