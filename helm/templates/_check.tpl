@@ -105,15 +105,17 @@ config.routes: is empty, so nothing would be accepted; add a route, for example 
 {{- $volume := include "sidecar.secretVolume" . }}
 {{- if hasKey $volumes $volume }}
 existingSecrets: {{ . }} and {{ get $volumes $volume }} would use the same volume, {{ $volume }}; rename one of the Secrets{{ end }}
-{{- $_ := set $volumes $volume . }}
-{{- end }}
+{{- $_ := set $volumes $volume . }}{{ end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
 ingress.hosts: is empty; add the host that senders use, for example [hooks.example.com]{{ end }}
-{{- if and .Values.httpRoute.enabled (gt (len (include "sidecar.publicPaths" . | trim | splitList "\n")) 128) }}
-httpRoute.enabled: an HTTPRoute can have 128 paths, and config.routes has more; set it to false and add your own HTTPRoute for a common prefix (extraObjects){{ end }}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
-httpRoute.parentRefs: is empty; add the Gateway, for example [{name: public, namespace: gateways}]{{ end }}
-{{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not (include "sidecar.publicPaths" .)) }}
+{{- $paths := include "sidecar.publicPaths" . | trim | splitList "\n" | compact }}
+{{- range $at, $route := dict "httpRoute" .Values.httpRoute "authorizer.httpRoute" .Values.authorizer.httpRoute }}
+{{- if and $route.enabled (gt (len $paths) 128) }}
+{{ $at }}.enabled: an HTTPRoute can have 128 paths, and config.routes has more; set it to false and add your own HTTPRoute for a common prefix (extraObjects){{ end }}
+{{- if and $route.enabled (not $route.parentRefs) }}
+{{ $at }}.parentRefs: is empty; add the Gateway, for example [{name: public, namespace: gateways}]{{ end }}
+{{- end }}
+{{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled .Values.authorizer.httpRoute.enabled) (not $paths) }}
 config.routes: are all open, so an Ingress or HTTPRoute would have no path; set ingress.enabled and httpRoute.enabled to false{{ end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
 autoscaling.minReplicas: is more than maxReplicas; change one of the two{{ end }}
@@ -163,7 +165,7 @@ tests.route: {{ squote .Values.tests.route }} takes no signed POST; use another 
 {{- define "sidecar.check.authorizer" -}}
 {{- $authorizer := .Values.authorizer }}
 {{- $asking := list }}
-{{- range $name := list "envoyGateway" "istio" "traefik" }}{{ if (get $authorizer $name).enabled }}{{ $asking = append $asking $name }}{{ end }}{{ end }}
+{{- range $name := list "envoyGateway" "httpRoute" "istio" "traefik" }}{{ if (get $authorizer $name).enabled }}{{ $asking = append $asking $name }}{{ end }}{{ end }}
 {{- if ne .Values.mode "authorizer" }}
 {{- range $asking }}
 authorizer.{{ . }}.enabled: needs `mode: authorizer`; this mode has nothing that a gateway could ask{{ end }}
@@ -183,15 +185,14 @@ config.authorize.form: {{ $form }} is not how {{ eq $form "envoy" | ternary "Tra
 config.trusted_proxies: is empty, so Traefik's questions would not be trusted, and every delivery would be rejected with 404; add the addresses of Traefik's pods, for example [10.0.0.0/8]{{ end }}
 {{- if and $authorizer.traefik.enabled (eq $form "any") (dig "path_prefix" "" (default dict .Values.config.authorize)) }}
 config.authorize.path_prefix: is for Envoy, which puts it before each path, and Traefik does not; use one release for each, or leave it out{{ end }}
-{{- if and (or $authorizer.envoyGateway.enabled $authorizer.istio.enabled) (not $authorizer.requestHeaders) }}
-authorizer.requestHeaders: is empty, and Envoy sends no others along, so no signature would be found; add the headers that the routes' schemes read, for example [x-hub-signature-256, content-type]{{ end }}
-{{- if and $authorizer.envoyGateway.enabled (not $authorizer.envoyGateway.targetRefs) }}
-authorizer.envoyGateway.targetRefs: is empty; add the route or Gateway to protect, for example [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]{{ end }}
-{{- with $authorizer.istio }}
-{{- if and .enabled (eq (empty .selector) (empty .targetRefs)) }}
+{{- if and (without $asking "traefik") (not $authorizer.requestHeaders) }}
+authorizer.requestHeaders: is empty, and gateways send no others along, so no signature would be found; add the headers that the routes' schemes read, for example [x-hub-signature-256, content-type]{{ end }}
+{{- range list (list "envoyGateway" "targetRefs" "; add the route or Gateway to protect, for example [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]") (list "httpRoute" "backendRefs" "; add the receiver's Service, for example [{name: receiver, port: 3000}]") (list "istio" "rules" ", so Istio would never ask and nothing would be protected; use [{}] for every request") }}
+{{- $gateway := get $authorizer (index . 0) }}{{ if and $gateway.enabled (not (get $gateway (index . 1))) }}
+authorizer.{{ index . 0 }}.{{ index . 1 }}: is empty{{ index . 2 }}{{ end }}{{ end }}
+{{- if and $authorizer.httpRoute.enabled (gt (include "sidecar.authorizer.body" . | int64) 65535) }}
+authorizer.httpRoute: Gateway API 1.6 and older send along at most 65535 bytes of a body, and a larger `maxSize` breaks them; set config.limits.body to 65535 or less (and that of each route), or use envoyGateway, istio or traefik{{ end }}
+{{- if and $authorizer.istio.enabled (eq (empty $authorizer.istio.selector) (empty $authorizer.istio.targetRefs)) }}
 authorizer.istio: needs selector or targetRefs, and not both; without them every pod of the namespace would ask; for example selector: {istio: ingressgateway}{{ end }}
-{{- if and .enabled (not .rules) }}
-authorizer.istio.rules: is empty, so Istio would never ask and nothing would be protected; use [{}] for every request{{ end }}
-{{- end }}
 {{- end }}
 {{- end }}

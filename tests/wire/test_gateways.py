@@ -194,22 +194,35 @@ def test_what_the_page_shows_lets_signed_deliveries_through_and_no_forged_ones(
     assert receiver.requests[0].values(b"X-Webhook-Secret-Id") == [b"current"]
 
 
-@pytest.mark.parametrize("kind", ["envoyGateway", "traefik"])
+@pytest.mark.parametrize("kind", ["envoyGateway", "httpRoute", "traefik"])
 def test_what_the_chart_makes_lets_signed_deliveries_through_and_no_forged_ones(
     make: Make, authorizer: Sidecar, receiver: Receiver, craft: type[Craft], kind: str
 ) -> None:
-    """Traefik reads a Middleware's settings as they are. Of a SecurityPolicy Envoy Gateway makes a filter, as we do here."""
+    """Traefik reads a Middleware's settings as they are. Of a SecurityPolicy Envoy Gateway makes a filter, as we do here;
+    so do gateways by Envoy of an HTTPRoute.
+    """
     targets = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "shop"}]
-    asks = {"enabled": True} | ({"targetRefs": targets} if kind == "envoyGateway" else {})
+    routed = {"parentRefs": [{"name": "public"}], "backendRefs": [{"name": "receiver", "port": 3000}]}
+    asks = {"enabled": True} | {"envoyGateway": {"targetRefs": targets}, "httpRoute": routed, "traefik": {}}[kind]
+    most = 65535 if kind == "httpRoute" else 1024 * 1024
     route = {"path": "/webhooks/begini", "verify": "begini", "secrets": [{"file": "/run/secrets/begini/key"}]}
-    config = {"trusted_proxies": ["10.0.0.0/8"], "limits": {"body": "1MiB"}, "routes": [route]}
+    config = {"trusted_proxies": ["10.0.0.0/8"], "limits": {"body": most}, "routes": [route]}
     values = {"mode": "authorizer", "config": config, "existingSecrets": ["begini"]}
     made = template(values | {"authorizer": {"requestHeaders": ["x-signature"], kind: asks}})
     if kind == "traefik":
         shown = of_kind(made, "Middleware")["spec"]["forwardAuth"]
         gateway = make(traefik, authorizer.authorize_address, receiver, middleware=shown)
     else:
-        shown = of_kind(made, "SecurityPolicy")["spec"]["extAuth"]
+        if kind == "httpRoute":
+            asked = of_kind(made, "HTTPRoute")["spec"]["rules"][0]["filters"][0]["externalAuth"]
+            shown = {
+                "headersToExtAuth": asked["http"]["allowedHeaders"],
+                "http": {"headersToBackend": asked["http"]["allowedResponseHeaders"]},
+                "bodyToExtAuth": {"maxRequestBytes": asked["forwardBody"]["maxSize"]},
+                "failOpen": False,  # the API knows no other
+            }
+        else:
+            shown = of_kind(made, "SecurityPolicy")["spec"]["extAuth"]
         service = ext_authz()["http_service"]
         for part, key, names in (
             ("authorization_request", "allowed_headers", shown["headersToExtAuth"]),
@@ -221,7 +234,7 @@ def test_what_the_chart_makes_lets_signed_deliveries_through_and_no_forged_ones(
         gateway = make(envoy, [authorizer.authorize_address], receiver, filter_=filter_)
     lied = ((b"X-Webhook-Verified", b"me"), (b"X-Webhook-Client", b"192.0.2.1"), (b"X-Webhook-Tenant", b"me"))
     assert through(gateway, craft.begini(secret="wrong", headers=lied)).status == 403
-    assert through(gateway, craft.begini(bytes(1024 * 1024 + 1))).status == (401 if kind == "traefik" else 413)
+    assert through(gateway, craft.begini(bytes(most + 1))).status == (401 if kind == "traefik" else 413)
     assert receiver.bytes_seen == 0
     assert through(gateway, craft.begini(craft.body_mark * 1000, headers=lied)).status == 200
     (request,) = receiver.requests
