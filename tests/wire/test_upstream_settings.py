@@ -256,6 +256,12 @@ def test_each_file_is_replaced_under_load_and_no_delivery_is_lost(
     assert client_seen() == "third"
 
 
+def server_context(authority: Authority) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(NAME))
+    return context
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_receivers_authority_is_replaced_under_load_and_no_delivery_is_lost(
     start: Start,
@@ -266,9 +272,11 @@ def test_the_receivers_authority_is_replaced_under_load_and_no_delivery_is_lost(
     workers: int,
 ) -> None:
     other = Authority(tmp_path / "other")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*private.issue(NAME))
-    rotating = new_receiver(tls=context)
+    presented = [server_context(private)]
+    listening = server_context(private)
+    # Another context for each connection: one whose files are loaded again has for a moment a certificate without its key.
+    listening.sni_callback = lambda connection, name, context: setattr(connection, "context", presented[-1])
+    rotating = new_receiver(tls=listening)
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(private.file.read_bytes())
     tls = {"ca": str(trusted), "server_name": NAME}
@@ -287,10 +295,10 @@ def test_the_receivers_authority_is_replaced_under_load_and_no_delivery_is_lost(
             mark = running.mark()
             trusted.write_bytes(trust)
             running.line(mark, event="config_loaded")
-            context.load_cert_chain(*certificate.issue(NAME))  # for connections from now on
+            presented.append(server_context(certificate))  # for connections from now on
             some_more()
     assert set(statuses) == {200}
-    context.load_cert_chain(*private.issue(NAME))  # whose authority is not trusted any more
+    presented.append(server_context(private))  # whose authority is not trusted any more
     for peer in rotating.open_peers:
         peer.close()
     time.sleep(0.5)  # an unused connection that ended is noticed
