@@ -59,7 +59,9 @@ def bind_shared(address: ListenAddress, count: int) -> list[socket.socket]:
                 raise
             return _bind_tcp("0.0.0.0", address.port, count)  # noqa: S104 - the machine has no IPv6, or it is disabled
     except OSError as error:
-        raise ListenError(f"can't listen on {address}: {error.strerror}; is another program there?") from None
+        in_use = error.errno == errno.EADDRINUSE
+        remedy = "stop the program that uses it, or choose another port" if in_use else "choose another address"
+        raise ListenError(f"can't listen on {address}: {error.strerror}; {remedy}") from None
 
 
 def _bind_tcp(host: str, port: int, count: int) -> list[socket.socket]:
@@ -113,7 +115,7 @@ def _bind_unix(address: ListenAddress) -> socket.socket:
         listener.close()
         remove(address)
         problem = f"there is no group {address.group}" if isinstance(error, LookupError) else error.strerror or error
-        raise ListenError(f"can't listen on {address}: {problem}") from None
+        raise ListenError(f"can't listen on {address}: {problem}; check the directory, mode and group") from None
     return listener
 
 

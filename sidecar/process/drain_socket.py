@@ -79,9 +79,11 @@ def request_drain(pid: int | None) -> int:
             connection.sendall(REQUEST)
             response = connection.recv(len(RESPONSE), socket.MSG_WAITALL)
         except OSError as error:
-            raise DrainError(f"PID {found} does not respond: {error.strerror or error}; is it starting?") from None
+            raise DrainError(
+                f"PID {found} does not respond: {error.strerror or error}; try again when it has started"
+            ) from None
         if response != RESPONSE:
-            raise DrainError(f"PID {found} is stopping already")
+            raise DrainError(f"PID {found} is already stopping; wait for its end")
         return found
     finally:
         for each in running.values():

@@ -74,7 +74,10 @@ def test_every_address_of_a_machine_without_ipv6_is_ipv4(number: int, monkeypatc
 
 
 def test_a_port_in_use_is_an_error_and_not_a_reason_for_ipv4() -> None:
-    with bind(EVERY) as listener, pytest.raises(ListenError, match="Address already in use; is another program there"):
+    with (
+        bind(EVERY) as listener,
+        pytest.raises(ListenError, match="Address already in use; stop the program that uses it"),
+    ):
         bind(EVERY._replace(port=listener.getsockname()[1]))
 
 
@@ -178,7 +181,10 @@ def test_mode_and_group_are_set_before_anybody_can_connect(path: str, monkeypatc
 def test_an_unknown_group_is_an_error_that_leaves_nothing(path: str) -> None:
     with pytest.raises(ListenError) as caught:
         bind(ListenAddress("", 0, path, None, "nobodys-group"))
-    assert str(caught.value) == f"can't listen on unix:{path}: there is no group nobodys-group"
+    assert (
+        str(caught.value)
+        == f"can't listen on unix:{path}: there is no group nobodys-group; check the directory, mode and group"
+    )
     assert not Path(path).exists()
 
 
