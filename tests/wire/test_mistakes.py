@@ -345,12 +345,16 @@ def test_what_is_merely_old_has_no_hint(config_file: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar: Sidecar, receiver: Receiver, name: str) -> None:
     mistake = mistakes(int(time.time()))[name]
-    time.sleep(0.11)  # so many refusals of a second are looked into, and not more
     labels = {"route": mistake.route, "hint": mistake.hint}
     before = sidecar.metric("mismatch_hints_total", **labels)
     status = 401 if mistake.route == "shopify" else 403
-    answer = sidecar.refused(mistake.raw, status, mistake.reason, route=mistake.route, receiver=receiver)
-    assert answer.body == b'{"detail":"Validation Failure"}'
+    # On a busy machine a diagnosis may get no turn in its 50 ms: then there is no hint, and never a wrong one.
+    for _ in range(100):
+        time.sleep(0.11)  # so many refusals of a second are looked into, and not more
+        answer = sidecar.refused(mistake.raw, status, mistake.reason, route=mistake.route, receiver=receiver)
+        assert answer.body == b'{"detail":"Validation Failure"}'
+        if sidecar.lines[-1].get("hint"):
+            break
     assert sidecar.lines[-1]["hint"] == mistake.hint
     assert sidecar.metric("mismatch_hints_total", **labels) == before + 1
 
