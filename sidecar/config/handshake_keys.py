@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sidecar.config.fields.address import URL_PATTERN
 from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.number import SuccessStatus
@@ -19,6 +20,7 @@ from sidecar.config.fields.text import (
 from sidecar.verify.handshake import (
     Computed,
     Condition,
+    Confirmation,
     Hash,
     KeyPart,
     Place,
@@ -31,7 +33,7 @@ from sidecar.verify.handshake import (
 _PLACE_KEYS = {
     "query": Key(NonEmpty(), "the query parameter", ["challenge"]),
     "header": Key(HeaderName(), "the header", ["X-Hook-Secret"]),
-    "json": Key(JsonPath(), "the place in the body's JSON, for signed handshakes", ["challenge"]),
+    "json": Key(JsonPath(), "the place in the body's JSON", ["challenge"]),
 }
 
 
@@ -63,7 +65,7 @@ HANDSHAKE_REQUEST: Section[dict[str, Any]] = Section(
         "header": Key(HeaderValues(), "headers and the value that each must have", [{"X-Event": "ping"}]),
         "json": Key(
             Scalars(),
-            "fields of the body's JSON and the value that each must have, for signed handshakes",
+            "fields of the body's JSON and the value that each must have",
             [{"type": "url_verification"}],
         ),
         "without": Key(
@@ -121,7 +123,7 @@ HANDSHAKE_ANSWER: Section[dict[str, Any]] = Section(
 
 
 #: Keys that are fields of `Shape` as they are.
-_SAME = ("compare", "computed", "signed", "published_secret", "here")
+_SAME = ("compare", "computed", "signed", "published_secret", "here", "confirm")
 
 
 def _make_shape(given: dict[str, Any]) -> Shape:
@@ -152,8 +154,14 @@ def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: 
         ("challenge", "json" in challenge),
         ("compare", compare is not None and compare.source is Source.JSON),
     ):
-        if reads_body and not given.get("signed"):
-            raise InvalidValueError("needs the body, which is read only after verification; add `signed: true`", key)
+        if reads_body and not given.get("signed") and (key == "compare" or not request.get("absent")):
+            raise InvalidValueError(
+                "needs the body, which is read of verified requests; add `signed: true`, or the header of the signature to "
+                "`absent` of `request`",
+                key,
+            )
+    if "confirm" in given and not given.get("signed"):
+        raise InvalidValueError("calls an address of the body, which must be verified; add `signed: true`", "confirm")
     if "published_secret" in given and not given.get("signed"):
         raise InvalidValueError("needs a signature to verify; add `signed: true`", "published_secret")
     if "published_secret" in given and "json" not in request:
@@ -165,7 +173,7 @@ def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: 
     if (
         not given.get("signed")
         and not challenge
-        and "body" not in request
+        and not {"body", "json"} & request.keys()
         and request.get("method") not in ("GET", "HEAD")
     ):
         raise InvalidValueError("would also match deliveries; add a challenge, or `method: GET` or HEAD", "request")
@@ -175,6 +183,34 @@ def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: 
             "challenge",
         )
 
+
+def _make_confirmation(given: dict[str, Any]) -> Confirmation:
+    if not URL_PATTERN.fullmatch(given["url"]):
+        raise InvalidValueError(
+            "must begin with https:// and a host that is written out, as in https://api\\.acme\\.example/", "url"
+        )
+    return Confirmation(**given)
+
+
+#: The address that confirms a subscription.
+CONFIRM: Section[Confirmation] = Section(
+    None,
+    {
+        "json": Key(JsonPath(), "the place of the address in the body's JSON", ["SubscribeURL"], required=True),
+        "url": Key(
+            RegularExpression(),
+            "a regular expression for the whole address",
+            ["https://api\\.acme\\.example/\\?confirm=[a-z]+"],
+            required=True,
+        ),
+        "enabled": Key(
+            Flag(),
+            "true: the sidecar calls it; false: the receiver gets the verified handshake, and does",
+            default=False,
+        ),
+    },
+    make=_make_confirmation,
+)
 
 #: What a provider asks once, and the response.
 HANDSHAKE = Section(
@@ -191,6 +227,7 @@ HANDSHAKE = Section(
             "forwards it",
             ["test_Am3L1GuOIc"],
         ),
+        "confirm": Key(CONFIRM, "the address in the verified body that confirms a subscription when it is called"),
         "here": Key(Flag(), "true: never left to the receiver, whatever the route says"),
         "answer": Key(HANDSHAKE_ANSWER, "the response", required=True),
     },

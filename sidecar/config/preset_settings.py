@@ -12,7 +12,7 @@ from typing import Any
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Items, Key, Section, read_present
 from sidecar.config.fields.number import Tolerance, whole_number
-from sidecar.config.fields.text import Choice, NonEmpty, OnlyTrue, RegularExpression, Text
+from sidecar.config.fields.text import Choice, Flag, NonEmpty, OnlyTrue, RegularExpression, Text
 from sidecar.config.token_keys import Scalar
 from sidecar.verify.scheme import Setting
 
@@ -118,13 +118,15 @@ def fill_settings(preset: Mapping[str, Any], given: Mapping[str, Any], *, exampl
 
 
 class SettingValue(ValueType[Any]):
-    """The value that a route gives to a setting: like its example, text or a whole number; where `many`, also a list."""
+    """The value that a route gives to a setting: text, a whole number or a truth value, like its example; or a list (`many`)."""
 
     title = "setting"
 
     def __init__(self, setting: Mapping[str, Any]) -> None:
         example = setting["example"]
-        self._numeric = isinstance(example[0] if isinstance(example, list) else example, int)
+        first = example[0] if isinstance(example, list) else example
+        self._flag = isinstance(first, bool)
+        self._numeric = isinstance(first, int) and not self._flag
         self._many = bool(setting.get("many"))
         self._lines = bool(setting.get("lines"))
         self._form = setting.get("form", "")
@@ -144,6 +146,8 @@ class SettingValue(ValueType[Any]):
 
     def read_one(self, value: Any) -> Any:
         """One of several."""
+        if self._flag:
+            return Flag().read(value)
         if self._numeric:
             number = whole_number(value)
             if number is None:
@@ -159,6 +163,8 @@ class SettingValue(ValueType[Any]):
     def json_schema(self) -> JSONSchema:
         if self._form == SettingForm.DURATION:
             return {"title": self.title} | {k: v for k, v in Tolerance().json_schema().items() if k != "title"}
+        if self._flag:
+            return Flag().json_schema()
         one = {"title": self.title} | ({"type": "integer"} if self._numeric else self._grammar.json_schema())
         if self._lines:
             one = NonEmpty().json_schema()

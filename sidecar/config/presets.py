@@ -184,7 +184,7 @@ class OneScheme(ValueType[Scheme | str]):
         described = {
             name: {
                 "title": "setting",
-                "type": ["string", "integer", "array"],
+                "type": ["string", "integer", "boolean", "array"],
                 "items": {"title": "setting", "type": ["string", "integer"]},
                 "description": f"a setting of {', '.join(declaring)}",
                 "examples": [settings[declaring[0]][name]["example"]],
@@ -231,7 +231,8 @@ class SigningScheme(ValueType[Scheme | None]):
 
     def json_schema(self) -> JSONSchema:
         schemes = [each for each in OneScheme().json_schema()["anyOf"] if "signature" in each.get("properties", ())]
-        return {"title": self.title, "anyOf": [{"enum": list(preset_names())}, *schemes]}
+        names = [name for name in preset_names() if not required_settings(read_preset(name))]
+        return {"title": self.title, "anyOf": [{"enum": names}, *schemes]}
 
 
 def _remedy(name: str) -> str:

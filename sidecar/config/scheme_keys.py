@@ -288,16 +288,28 @@ def _make_scheme(given: dict[str, Any]) -> Scheme:
         "delivery_id": identity.get("header"),
         "delivery_claim": identity.get("claim", ""),
     }
-    made["handshake"] = tuple(shape for each in given.get("handshake", ()) for shape in each)
+    shapes = [shape for each in given.get("handshake", ()) for shape in each]
+    made["handshake"] = tuple(shape for shape in shapes if shape.confirm is None or shape.confirm.enabled)
     made |= make_token(given) | make_listed(given)
     scheme = Scheme(**{key: value for key, value in made.items() if key not in NOT_FIELDS})
     check_scheme(scheme, given)
-    _check_published_secrets(scheme)
+    _check_handshakes(scheme)
     return scheme
 
 
-def _check_published_secrets(scheme: Scheme) -> None:
+def _check_handshakes(scheme: Scheme) -> None:
     for index, shape in enumerate(scheme.handshake):
+        if (
+            shape.reads_unsigned
+            and not shape.body
+            and scheme.signature.header.lower() not in map(str.lower, shape.absent)
+        ):
+            raise InvalidValueError(
+                f"would take deliveries for handshakes; add the header of the signature ({scheme.signature.place}) to `absent`",
+                "handshake",
+                index,
+                "request",
+            )
         if shape.published_secret and (
             problem := key_problem(scheme, Secret("published", shape.published_secret.encode()))
         ):

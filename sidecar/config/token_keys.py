@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
+from sidecar.config.fields.address import URL_PATTERN
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, NamedValues, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Items, Key, OneOrMore, Section, read_present
 from sidecar.config.fields.number import Count, Duration
@@ -35,11 +36,6 @@ ALGORITHMS = (
 #: A URL of keys: https, a host in lower case that is written out, no user, port, query or fragment. {id} only in its path.
 _KEY_URL = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[A-Za-z0-9._~%@{}/-]*)?")
 _PLACE = re.compile(r"\{([^{}]*)\}")
-#: The host that every URL a pattern matches begins with.
-_URL_PATTERN = re.compile(
-    r"https://(?:[a-z0-9-]|\\\.|\[[a-z0-9-]+\]|\((?:[a-z0-9|{},-]|\[[a-z0-9-]+\])*\)|\{[0-9,]+\})*"
-    r"[a-z0-9-]+\\\.[a-z]+(\(\\\.[a-z]+\)\?)?/[^|]*"
-)
 
 
 class KeyForm(StrEnum):
@@ -335,7 +331,7 @@ def _make_certificate(given: dict[str, Any]) -> CertificatePlace:
     if kind not in ("header", "json"):
         raise InvalidValueError("must be {header:NAME} or {json:PATH}, which names the certificate's URL", "of")
     pattern = given["url"]
-    if not _URL_PATTERN.fullmatch(pattern):
+    if not URL_PATTERN.fullmatch(pattern):
         raise InvalidValueError(
             "must begin with https:// and a literal host; for example https://api\\.acme\\.example/", "url"
         )

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from sidecar.config.settings import Config
 from sidecar.delivery import decide
@@ -477,6 +478,13 @@ def _report_handshake(explanation: Explanation, capture: Capture, decisions: dec
         explanation.handshake = "rejected"
         return explanation.rejected("handshake", rejected)
     explanation.handshake = "answered"
+    if shape.confirm is not None:
+        try:
+            host = urlsplit(handshakes.address(shape, capture.head, [capture.body])).netloc
+        except Rejected as rejected:
+            explanation.handshake = "rejected"
+            return explanation.rejected("handshake", rejected)
+        explanation.skipped("confirm", f"live, the sidecar then calls an address of {host}; explain calls nothing")
     explanation.passed("handshake", f"a handshake, answered here with {response.status} and {len(response.body)} bytes")
     return explanation
 

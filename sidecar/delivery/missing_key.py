@@ -25,6 +25,10 @@ class RefreshableKeys(PublishedKeys, Protocol):
         """As `PublishedKeys.refresh`; waits for at most `seconds`."""
         ...
 
+    def confirm(self, route: str, url: str) -> bool:
+        """Has the address called that confirms a subscription, at once or soon; False if that is not possible now."""
+        ...
+
     def is_current(self, source: KeySource) -> bool:
         """Whether the provider itself said, within the interval, what the document at hand says."""
         ...

@@ -160,7 +160,7 @@ class Proxy:
         return snapshot.forwarding
 
     def _answer_handshake(self, delivery: Delivery) -> Rejected | None:
-        return answer_handshake(delivery)
+        return answer_handshake(delivery, self._keys.confirm if self._keys is not None else None)
 
     def _claim_turn(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
         """Stage 7. Raises `Rejected`."""

@@ -1,5 +1,7 @@
 """What a sender gets when the sidecar itself responds: to a rejected request, and to a provider's handshake."""
 
+from collections.abc import Callable
+
 from sidecar.delivery.delivery import Delivery
 from sidecar.http1.head import field_lines
 from sidecar.http1.incoming import Incoming
@@ -21,8 +23,10 @@ def unparsed_rejection(rejected: Rejected) -> tuple[int, bytes]:
     return status, format_unparsed(status, lines, body)
 
 
-def answer_handshake(delivery: Delivery) -> Rejected | None:
+def answer_handshake(delivery: Delivery, confirm: Callable[[str, str], bool] | None = None) -> Rejected | None:
     """Responds to a handshake, or returns why it is rejected. Without effect where the receiver responds to it.
+
+    `confirm` has an address called for a route; if it can't, the provider should send the handshake again.
 
     `record.handshake` says what became of it.
     """
@@ -34,9 +38,13 @@ def answer_handshake(delivery: Delivery) -> Rejected | None:
         return None
     try:
         status, headers, content = handshakes.respond(shape, delivery.head, delivery.body.pieces)
+        url = handshakes.address(shape, delivery.head, delivery.body.pieces)
     except Rejected as rejected:
         record.handshake = HandshakeResult.REJECTED
         return rejected
+    if url and (confirm is None or not confirm(delivery.route.name, url)):
+        record.handshake = HandshakeResult.REJECTED
+        return Rejected(Reason.OVERLOADED, "too many confirmations of subscriptions are under way")
     record.handshake = HandshakeResult.ANSWERED
     record.status, record.answer_bytes = status, len(content)
     send(delivery.incoming, status, field_lines(headers), content)

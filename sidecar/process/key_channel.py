@@ -4,6 +4,7 @@ main -> worker    {"do": "keys", "entries": [...], "dropped": [...]}    after ea
                   {"do": "keys", "denied": SOURCE, "pause": SECONDS}    nothing is fetched now
 worker -> main    {"is": "keys wanted", "source": SOURCE, "has": TIME of its document, or 0}
                   {"is": "keys used", "sources": [...]}
+                  {"is": "confirm", "route": NAME, "url": URL}          call what confirms a subscription
 """
 
 import asyncio
@@ -42,6 +43,9 @@ class KeyRelay:
 
     def receive(self, message: Mapping[str, Any], respond: Callable[[Mapping[str, object]], None]) -> None:
         """Handles a message of a worker, which `respond` sends to."""
+        if message["is"] == "confirm":
+            self._store.confirm(message["route"], message["url"])
+            return
         if message["is"] == "keys used":
             for packed in message["sources"]:
                 self._store.note_used(unpack_source(packed))
@@ -98,6 +102,13 @@ class WorkerKeys(KeyDocuments[Entry]):
                 self._asked.pop(source, None)
                 if entry.document is None and not source.listed:
                     self._forget(source)
+
+    def confirm(self, route: str, url: str) -> bool:
+        """Has the main process call the address that confirms a subscription."""
+        if self._channel is None:
+            return False
+        self._channel.send({"is": "confirm", "route": route, "url": url})
+        return True
 
     async def _report(self, channel: Channel) -> None:
         """Reports the documents that were used, until cancelled."""

@@ -29,7 +29,7 @@ LIFETIMES = (300.0, 86400.0)
 DEFAULT_LIFETIME = 3600.0
 
 #: One spelling only, so that no two readers of a URL can disagree about its host.
-_URL = re.compile(r"https://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::[0-9]{1,5})?(?:[/?][!-\"$-?A-\[\]-~]*)?")
+_URL = re.compile(r"https://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::[0-9]{1,5})?(?:[/?][!-\"$-\[\]-~]*)?")
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?([0-9]{1,10})', re.IGNORECASE)
 #: Statuses with which a server says that there is no key of an id.
 _ABSENT = frozenset({400, 404, 410})
@@ -97,6 +97,19 @@ class Fetcher:
         document = Document(content, 0.0, content_type)
         ids, linked = await asyncio.to_thread(inspect, source, document)
         return Fetched(content, content_type, lifetime_of(headers), ids, linked)
+
+    async def call(self, url: str, name: str) -> None:
+        """Calls an address for the sake of the call. Raises `FetchError` unless the response has status 200."""
+        if _URL.fullmatch(url) is None:
+            raise FetchError(Result.UNREACHABLE, "is not a plain https URL", certain=True)
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                context = await asyncio.to_thread(self._prepare, "")
+                await _get(resolve_mirror(url, self._mirrors), KeySource(url, name, listed=False), context)
+        except TimeoutError:
+            raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
+        except OSError as error:
+            raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
 
     def _prepare(self, roots: str) -> ssl.SSLContext:
         """The TLS settings, with the authorities in `roots` (PEM) instead of the system's if given. Call it in a thread."""

@@ -20,9 +20,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from sidecar.config.settings import Config, KeysSettings
+from sidecar.process.confirmations import Confirmations
 from sidecar.process.key_documents import NEGATIVE_SECONDS, Entry, KeyDocuments
 from sidecar.process.key_fetch import Fetched, Fetcher, FetchError, Result
-from sidecar.secret import mask_url
+from sidecar.routing.routes import Route
 from sidecar.telemetry.keys_view import KeysView
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
@@ -87,6 +88,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self._by_id: dict[str, _ById] = {}
         self._counts: dict[str, dict[Result, int]] = {}
         self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self.confirmations = Confirmations()
 
     # What the program does with it
 
@@ -98,6 +100,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             self._fetcher = Fetcher(config.keys.mirrors, config.key_authorities)
             for entry in self.entries.values():
                 entry.due = 0.0
+        self.confirmations.apply(self._fetcher, log, confirming(config.routes.routes))
         self._wanted = set(config.key_sources)
         names = {*config.key_names, *(source.name for source in self._wanted)}
         linked = {entry.linked for source, entry in self.entries.items() if source in self._wanted}
@@ -112,6 +115,10 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             self.counts_of(name)
         for source in self._wanted:
             self._add(source)
+
+    def confirm(self, route: str, url: str) -> bool:
+        """Has the address called that confirms a subscription; False if too many are under way."""
+        return self.confirmations.confirm(route, url)
 
     async def wait_first(self) -> None:
         """Returns when each listed document was fetched or failed, at most `FIRST_SECONDS` later."""
@@ -159,6 +166,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             for result, count in self._counts[name].items()
         ]
         yield family("webhook_sidecar_key_fetches_total", counts)
+        yield from self.confirmations.collect()
 
     # Internals: which documents there are
 
@@ -273,14 +281,14 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         entry.ids = fetched.ids
         if before is None or not before.content or recovered:
             self._log.event(
-                "keys_fetched", Level.INFO, source=source.name, url=mask_url(source.url), keys=len(entry.ids)
+                "keys_fetched", Level.INFO, source=source.name, url=shown_url(source.url), keys=len(entry.ids)
             )
         if old_ids and set(old_ids) != set(entry.ids):
             self._log.event(
                 "keys_rotated",
                 Level.INFO,
                 source=source.name,
-                url=mask_url(source.url),
+                url=shown_url(source.url),
                 appeared=_listing(set(entry.ids) - set(old_ids)),
                 vanished=_listing(set(old_ids) - set(entry.ids)),
             )
@@ -310,7 +318,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             "keys_failed",
             Level.WARNING,
             source=source.name,
-            url=mask_url(source.url),
+            url=shown_url(source.url),
             result=error.result.value,
             detail=str(error),
             kept=f"the last good keys, for {entry.until - now:.0f} s" if usable else "nothing: deliveries get 503",
@@ -367,7 +375,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         listed = entry.source.listed
         return KeysView(
             source=entry.source.name,
-            url=mask_url(entry.source.url),
+            url=shown_url(entry.source.url),
             fetched=entry.fetched if entry.good else None,
             usable=entry.good and entry.until > now,
             next_fetch=now + max(entry.due - self._monotonic(), 0.0) if listed else None,
@@ -375,6 +383,21 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             failures=entry.failures,
             result=entry.result.value if entry.result is not None else "",
         )
+
+
+def confirming(routes: Iterable[Route]) -> list[str]:
+    """The names of the routes that confirm subscriptions."""
+    return [
+        route.name
+        for route in routes
+        if route.handshakes is not None and any(shape.confirm is not None for shape in route.handshakes.signed)
+    ]
+
+
+def shown_url(url: str) -> str:
+    """A document's URL for logs and pages, without its query. It has no user, but perhaps an `@` in its path, as Google's."""
+    path, mark, _ = url.partition("?")
+    return f"{path}?***" if mark else path
 
 
 def _listing(ids: Iterable[str]) -> str:

@@ -92,7 +92,7 @@ class Worker:
             elif message["is"] == "answer":
                 if (asked := self._questions.pop(message["number"], None)) is not None:
                     asked.set_result(message["answer"])
-            elif message["is"] in ("keys wanted", "keys used"):
+            elif message["is"] in ("keys wanted", "keys used", "confirm"):
                 self._keys.receive(message, channel.send)
             else:
                 self._reconfigured.pop(message["number"]).set_result(None)

@@ -288,6 +288,12 @@ METRICS: Final = (
         "Attempts to fetch a document of a provider's published keys.",
     ),
     MetricInfo(
+        "webhook_sidecar_confirmations_total",
+        "counter",
+        ("route", "result"),
+        "Attempts to confirm a subscription by the address that a verified handshake names.",
+    ),
+    MetricInfo(
         "webhook_sidecar_build_info",
         "gauge",
         ("version", "python"),

@@ -10,6 +10,7 @@ A preset or a custom scheme lists its handshakes under `handshake:`
       signed: true                                            responded to only after its signature was verified
       published_secret: test_Am3L1GuOIc                       signed with this, which anybody can know
       here: true                                              never left to the receiver
+      confirm: {json: SubscribeURL, url: "https://..."}       the address to call, once the signature was verified
 
 A response that is computed with the secret signs text that the sender chose. The challenge must therefore be limited to
 characters that can't form a delivery's signed message: `pattern` is required there. The echoed text is short printable
@@ -38,8 +39,9 @@ DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
 _PRINTABLE = re.compile(r"[ -~]{1,1024}")
 #: A handshake's body has a few hundred bytes; larger ones are deliveries.
 MAX_BODY = 16 * 1024
-#: The body of an unsigned handshake that may have one; larger ones are deliveries.
+#: The body of an unsigned handshake that may have one, as a pattern or as JSON; larger ones are deliveries.
 MAX_PING = 256
+MAX_UNSIGNED = 4096
 _MAX_PARAMETERS = 64
 _MAX_PARAMETER = 4096
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -89,6 +91,14 @@ class Place(NamedTuple):
     name: str
 
 
+class Confirmation(NamedTuple):
+    """The address in a verified body that confirms a subscription when it is called."""
+
+    json: str  #: its place
+    url: str  #: a regular expression for all of it; its host is literal
+    enabled: bool = False  #: else the receiver confirms
+
+
 class Condition(NamedTuple):
     """A value that must be present; None: any value."""
 
@@ -124,10 +134,17 @@ class Shape:
         ""  #: signs it in place of the route's secrets; it is published, so a request proves nothing
     )
     here: bool = False  #: never left to the receiver
+    confirm: Confirmation | None = None
     status: int = 200
     text: str = ""
     json: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reads_unsigned(self) -> bool:
+        """Whether it is recognized by the body of a request that nothing vouches for."""
+        places = [condition.place for condition in self.conditions] + ([self.challenge] if self.challenge else [])
+        return not self.signed and (bool(self.body) or any(place.source is Source.JSON for place in places))
 
     @property
     def words(self) -> list[bytes]:
@@ -160,10 +177,10 @@ def responds_to(shape: Shape, mode: HandshakeMode | None) -> bool:
     By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
     secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
     """
-    if shape.here or shape.published_secret or shape.body:
+    if shape.here or shape.published_secret or shape.reads_unsigned:
         return True
     if mode is None:
-        return not shape.signed or shape.computed is not None
+        return not shape.signed or shape.computed is not None or shape.confirm is not None
     return mode is HandshakeMode.ANSWER
 
 
@@ -230,9 +247,9 @@ class Handshakes:
         """
         for shape in self.unsigned:
             if (
-                _matches(shape, head, None)
+                _matches(shape, head, None, but=Source.JSON if shape.reads_unsigned else None)
                 and (self.responds_to(shape) or _may_pass(shape, head))
-                and (not shape.body or 0 < (head.content_length or 0) <= MAX_PING)
+                and (not shape.reads_unsigned or _may_have_body(shape, head))
             ):
                 return shape
         return None
@@ -278,8 +295,8 @@ class Handshakes:
 
     def respond(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes] = ()) -> HandshakeResponse:
         """Raises `Rejected`: token_mismatch, or malformed_request for a challenge that its pattern doesn't allow."""
-        document = _parse_body(b"".join(pieces)) if shape.signed else None
-        if shape.body and not re.fullmatch(shape.body, b"".join(pieces).decode("latin-1")):
+        document = _parse_body(b"".join(pieces)) if shape.signed or shape.reads_unsigned else None
+        if shape.reads_unsigned and not _has_body(shape, head, pieces, document):
             raise Rejected(Reason.SIGNATURE_MISSING, "it has no signature, and its body is not that of the handshake")
         if shape.compare is not None:
             assert self._token is not None  # __init__ left the shape out otherwise
@@ -295,6 +312,21 @@ class Handshakes:
         if shape.computed is not None:
             values |= self._compute(shape.computed, self._secret_of(shape), values)
         return _write_response(shape, values)
+
+    def address(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes]) -> str:
+        """What to call to confirm a verified handshake; empty if nothing. Raises `Rejected` for an address that isn't allowed."""
+        if shape.confirm is None:
+            return ""
+        found = _find_value(Place(Source.JSON, shape.confirm.json), head, _parse_body(b"".join(pieces)))
+        if (
+            not isinstance(found, str)
+            or len(found) > _MAX_PARAMETER
+            or not re.fullmatch(shape.confirm.url, found, re.ASCII)
+        ):
+            raise Rejected(
+                Reason.MALFORMED_REQUEST, "the address that confirms the handshake is not one of the provider's"
+            )
+        return found
 
     def _secret_of(self, wanted: Shape) -> Secret | None:
         return next(secret for shape, secret in self._secrets if shape is wanted)
@@ -328,6 +360,18 @@ def _matches(shape: Shape, head: RequestHead, document: Any, *, but: Source | No
         if found is None or (wanted is not None and (found != wanted or isinstance(found, bool))):
             return False
     return not (isinstance(document, dict) and any(name in document for name in shape.without))
+
+
+def _may_have_body(shape: Shape, head: RequestHead) -> bool:
+    """Whether an unsigned request has a body that may be a handshake's, by its length."""
+    return 0 < (head.content_length or 0) <= (MAX_PING if shape.body else MAX_UNSIGNED)
+
+
+def _has_body(shape: Shape, head: RequestHead, pieces: Sequence[bytes], document: Any) -> bool:
+    """Whether an unsigned request has the body of the handshake."""
+    if shape.body:
+        return re.fullmatch(shape.body, b"".join(pieces).decode("latin-1")) is not None
+    return document is not None and _matches(shape, head, document)
 
 
 def _is_challenge(shape: Shape, text: str) -> bool:

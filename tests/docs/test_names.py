@@ -25,7 +25,7 @@ from sidecar.config.ranges import range_names
 from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
-from sidecar.process.key_fetch import Result
+from sidecar.process.key_fetch import Fetcher, Result
 from sidecar.process.key_store import KeyStore
 from sidecar.process.reload import Reloader
 from sidecar.replay.store import OnFailure
@@ -74,6 +74,7 @@ def families() -> list[Metric]:
     reloader = Reloader(config, FileRecorder(), {}, networks={}, keys=KeyStore(), processes=processes, log=log)
     keys = KeyStore()
     keys.counts_of("oidc")
+    keys.confirmations.apply(Fetcher({}), cast(Log, NoLog()), ["sns"])
     for owner in (
         reloader,
         RangesRefresher(ranges, reloader, log),

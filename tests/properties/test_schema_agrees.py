@@ -81,7 +81,7 @@ from sidecar.config.message_keys import BODY_HASH
 from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
-from sidecar.config.token_keys import Algorithms, Claims, Expiry, Names, SignatureAlgorithm, Skew
+from sidecar.config.token_keys import Algorithms, Claims, Expiry, HeadMembers, Names, SignatureAlgorithm, Skew
 from sidecar.telemetry.log import Level
 from sidecar.verify.components import parse_component
 
@@ -99,7 +99,7 @@ KINDS: dict[str, ValueType[Any]] = {
         FieldName(), PlainPlaces(), RequiredValues(JsonPlace()), SignedMessages(), BODY_HASH, HeaderPattern(),
         HeaderSettings(), Secrets(), TenantFileName(), Fingerprint(),
         SignatureAlgorithm(), Components(), OneComponent(),
-        Algorithms(), Claims(), Expiry(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
+        Algorithms(), Claims(), Expiry(), HeadMembers(), Names(), Settings(), Skew(), KeyMirrors(), MirrorURL(),
     )
 }  # fmt: skip
 

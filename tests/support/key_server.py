@@ -16,6 +16,9 @@ from pathlib import Path
 
 import trustme
 
+#: In the body of a POST that asks for one key. Such a page's name is the path, `#` and the id.
+_KEY_ID = re.compile(rb'"key_id": ?"([^"]+)"')
+
 
 @dataclass
 class Page:
@@ -104,6 +107,9 @@ class KeyServer:
                 return
             request += piece
         path = request.split(b" ", 2)[1].decode()
+        asked = _KEY_ID.search(request.partition(b"\r\n\r\n")[2])
+        if asked is not None and f"{path}#{asked[1].decode()}" in self.pages:
+            path = f"{path}#{asked[1].decode()}"
         self.heads.append(request)
         self.counts[path] += 1
         page = self.pages.get(path, Page(status=404))

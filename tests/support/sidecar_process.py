@@ -109,6 +109,15 @@ def merged(base: Config, changes: Config) -> Config:
     return result
 
 
+#: The program, with a clock that stands still. What measures durations has another one.
+STANDING_CLOCK = """
+import sys, time
+time.time = lambda: {clock!r}
+from sidecar.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 class Sidecar:
     """A running `sidecar serve`."""
 
@@ -119,7 +128,10 @@ class Sidecar:
         *,
         ca_file: Path | None = None,
         env: Mapping[str, str] | None = None,
+        clock: float | None = None,
     ) -> None:
+        """`clock`: unix seconds, at which the process's clock stands still; for recorded deliveries."""
+        program = ["-m", "sidecar"] if clock is None else ["-c", STANDING_CLOCK.format(clock=clock)]
         self.directory = directory
         self.config = config if isinstance(config, dict) else {}
         self.file = directory / "sidecar.yaml"
@@ -127,7 +139,7 @@ class Sidecar:
         environment = os.environ | SECRETS | {"SSL_CERT_FILE": str(ca_file or "")} | dict(env or {})
         environment.pop("SIDECAR_CONFIG", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "sidecar", "serve", "--config", str(self.file)],
+            [sys.executable, "-W", "error", *program, "serve", "--config", str(self.file)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -441,4 +453,5 @@ class Start(Protocol):
         wait: bool = True,
         ca_file: Path | None = ...,
         env: Mapping[str, str] | None = None,
+        clock: float | None = None,
     ) -> Sidecar: ...

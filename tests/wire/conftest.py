@@ -126,10 +126,11 @@ def _starting(
         wait: bool = True,
         ca_file: Path | None = authority[0],
         env: Mapping[str, str] | None = None,
+        clock: float | None = None,
     ) -> Sidecar:
         directory = _directory(tmp_path_factory)
         config = text or merged(base_config(receivers, directory), changes or {})
-        running = Sidecar(config, directory, ca_file=ca_file, env=env)
+        running = Sidecar(config, directory, ca_file=ca_file, env=env, clock=clock)
         made.append(running)
         if wait:
             running.wait_serving()

@@ -46,6 +46,13 @@ def explain_socket(value: Any, example: str) -> str:
     return f"{quote(value)} is not a valid socket; use an absolute path: {example}"
 
 
+#: The host that every URL a pattern matches begins with.
+URL_PATTERN = re.compile(
+    r"https://(?:[a-z0-9-]|\\\.|\[[a-z0-9-]+\]|\((?:[a-z0-9|{},-]|\[[a-z0-9-]+\])*\)|\{[0-9,]+\})*"
+    r"[a-z0-9-]+\\\.[a-z]+(\(\\\.[a-z]+\)\?)?/[^|]*"
+)
+
+
 class SocketPath(ValueType[str]):
     title = "path"
     grammar = Grammar(_SOCKET_PATH)
@@ -281,7 +288,7 @@ class MirrorURL(WebURL):
     @property
     def grammar(self) -> Grammar:
         secure = f"https://{HOST}(:{PORT})?/[!-~]*"
-        return Grammar(rf"{secure}|http://(localhost|127\.0\.0\.1|\[::1\])(:{PORT})?/[!-~]*", excluded="@|#")
+        return Grammar(rf"{secure}|http://(localhost|127\.0\.0\.1|\[::1\])(:{PORT})?/[!-~]*", excluded="#")
 
 
 class KeyMirrors(NamedValues[str]):
@@ -289,7 +296,7 @@ class KeyMirrors(NamedValues[str]):
 
     title = "URLs and URLs"
     expected = "URLs to URLs; for example {https://www.googleapis.com/oauth2/v3/certs: https://mirror.example/google}"
-    _names = Grammar(f"https://{HOST}(:{PORT})?/[!-~]*", excluded="@|#")
+    _names = Grammar(f"https://{HOST}(:{PORT})?/[!-~]*", excluded="#")
 
     def read_one(self, name: str, value: Any) -> str:
         if self._names.match(name) is None:
