@@ -76,7 +76,7 @@ fuzz-parsers: python ## fuzz the parsers of schemes and addresses, guided by cov
 	@[ -x $(VENV)/fuzz/bin/python ] || $(PYTHON) -m venv $(VENV)/fuzz
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install atheris
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/runtime.txt
-	@for target in address scheme signature; do echo "$$target:"; SIDECAR_PURE=1 PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
+	@for target in address scheme signature token keys certificate; do echo "$$target:"; SIDECAR_PURE=1 PYTHONPATH=. $(VENV)/fuzz/bin/python tests/fuzz/fuzz_parsers.py $$target \
 		-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$(VENV)/fuzz/ || exit 1; done
 
 load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders need slowhttptest); an hour: tests/load/soak.py

@@ -5,12 +5,13 @@ Apple's leaf lacks, and compares alternative names where these senders' rule is 
 certificate is verified by the next one's key. Nothing is fetched: no OCSP, no issuer's URL.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -26,6 +27,27 @@ _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END
 
 class CertificateError(ValueError):
     """A certificate that proves nothing; the message says why."""
+
+
+#: What `cryptography` raises for a part of a certificate that it reads only when it is asked for.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Raises `CertificateError` for a part that can't be read."""
+    try:
+        yield
+    except CertificateError:
+        raise
+    except _UNREADABLE:
+        raise CertificateError("a certificate can't be read") from None
 
 
 def read_certificates(text: bytes) -> list[x509.Certificate]:
@@ -47,11 +69,13 @@ def read_der(der: bytes) -> x509.Certificate:
         raise CertificateError("a certificate can't be read") from None
 
 
+@_reading()
 def validity(certificate: x509.Certificate) -> tuple[float, float]:
     """From and to, in unix seconds."""
     return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
 
 
+@_reading()
 def check_chain(
     leaf: x509.Certificate,
     intermediates: Sequence[x509.Certificate],
@@ -86,7 +110,7 @@ def _find_issuer(
             continue
         try:
             certificate.verify_directly_issued_by(candidate)
-        except (InvalidSignature, ValueError, TypeError):
+        except (InvalidSignature, *_UNREADABLE):
             continue
         return candidate
     return None
@@ -101,7 +125,7 @@ def _may_issue(certificate: x509.Certificate, below: int) -> bool:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound as missing:
         return missing.oid == ExtensionOID.KEY_USAGE
-    except ValueError:
+    except _UNREADABLE:
         return False
     return usage.key_cert_sign
 
@@ -117,6 +141,7 @@ def _is_valid(certificate: x509.Certificate, now: float | None) -> bool:
     return now is None or begin <= now <= end
 
 
+@_reading()
 def check_name(certificate: x509.Certificate, patterns: Sequence[str]) -> None:
     """The leaf's one common name matches one of `patterns`, in which `*` is one label. Raises `CertificateError`."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -127,6 +152,7 @@ def check_name(certificate: x509.Certificate, patterns: Sequence[str]) -> None:
     raise CertificateError("the certificate is somebody else's: its common name is not the sender's")
 
 
+@_reading()
 def check_extension(certificate: x509.Certificate, oid: str) -> None:
     """Raises `CertificateError` if it lacks the extension with this object identifier."""
     try:
@@ -135,10 +161,18 @@ def check_extension(certificate: x509.Certificate, oid: str) -> None:
         raise CertificateError(f"the certificate lacks the extension {oid}") from None
 
 
+def public_key(certificate: x509.Certificate) -> Any:
+    """Its public key. Raises `ValueError` for one that can't be read, or of a kind that `cryptography` doesn't know."""
+    try:
+        return certificate.public_key()
+    except UnsupportedAlgorithm:
+        raise ValueError("a key of an unknown kind") from None
+
+
 def key_of(certificate: x509.Certificate) -> Any:
     """Its public key. Raises `CertificateError` for one of a kind that no sender uses."""
     try:
-        key = certificate.public_key()
+        key = public_key(certificate)
     except ValueError:
         key = None
     if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from sidecar.verify.certificates import read_certificates, validity
+from sidecar.verify.certificates import public_key, read_certificates, validity
 from sidecar.verify.document import find_item, parse_json
 from sidecar.verify.jose import MAX_KEYS, PublishedKey, is_strong, read_jwk, read_public_key
 
@@ -50,7 +50,7 @@ def _x509(content: bytes, at: str, dead: str) -> list[PublishedKey]:
 
 
 def _of_certificate(key_id: str, certificate: x509.Certificate) -> PublishedKey:
-    return PublishedKey(certificate.public_key(), key_id, valid=validity(certificate))
+    return PublishedKey(public_key(certificate), key_id, valid=validity(certificate))
 
 
 def _jwk(content: bytes, at: str, dead: str) -> list[PublishedKey]:
@@ -72,7 +72,7 @@ def _item(content: bytes, at: str) -> Any:
 
 
 def _certificate(content: bytes, at: str, dead: str) -> list[PublishedKey]:
-    return [PublishedKey(each.public_key(), valid=validity(each)) for each in read_certificates(content)]
+    return [PublishedKey(public_key(each), valid=validity(each)) for each in read_certificates(content)]
 
 
 _READERS: Final = {

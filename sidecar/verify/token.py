@@ -8,12 +8,15 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from binascii import Error, a2b_base64
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn
 
 #: Bytes of a token in a header. Microsoft's with many groups have 6 KiB.
 MAX_TOKEN: Final = 16 * 1024
 #: Bytes of a token that is a body, or one field of it. Apple's hold two more tokens, each with its chain of certificates: 19 KiB.
 MAX_BODY_TOKEN: Final = 256 * 1024
+#: Bytes of a head that is remembered once it is parsed. Usual ones have 150; those with certificates in them are not remembered.
+MAX_KNOWN_HEAD: Final = 1024
 #: Nesting of a head or payload, counted before the parser sees it.
 MAX_DEPTH: Final = 32
 #: Objects and lists of a head or payload, those in strings included.
@@ -57,7 +60,14 @@ def read_token(text: bytes, payload: bytes | None = None, most: int = MAX_TOKEN)
             raise TokenError("not detached: its second part isn't empty")
     else:
         payload = decode_base64url(middle)
-    return Token(read_object(decode_base64url(head), "head"), payload, b"%b.%b" % (head, middle), signature)
+    made = _read_known_head(head) if len(head) <= MAX_KNOWN_HEAD else read_object(decode_base64url(head), "head")
+    return Token(made, payload, b"%b.%b" % (head, middle), signature)
+
+
+@lru_cache(maxsize=64)
+def _read_known_head(text: bytes) -> dict[str, Any]:
+    """A sender writes the same head into each token, so it is parsed once. Nothing changes the result. Raises `TokenError`."""
+    return read_object(decode_base64url(text), "head")
 
 
 def decode_base64url(text: bytes) -> bytes:

@@ -18,7 +18,7 @@ from sidecar.secret import Secret
 from sidecar.verify.chain_finder import ChainFinder
 from sidecar.verify.claim_rules import ClaimSet, KeyPlace, TokenRules
 from sidecar.verify.document import find_item, find_values
-from sidecar.verify.jose import PublishedKey, find_match
+from sidecar.verify.jose import PublishedKey, digest, find_match, verify_digest
 from sidecar.verify.key_finder import KeyFinder, agrees
 from sidecar.verify.keys import read_keys
 from sidecar.verify.message import PublicURL
@@ -191,12 +191,14 @@ class TokenVerifier:
                 self._secrets if place is None else [each for each in self._secrets if each[0] == token.head.get("kid")]
             )
             return find_match(algorithm, keys, token.signature, [token.signed])
-        for key in self._published(place, token, algorithm, now):
+        digested = b""
+        for key in self._published(place, token, algorithm, now):  # each fits the algorithm
             for member, value in place.fits:
                 expected = resolve_value(value, payload, delivery)
                 if not isinstance(expected, str) or not agrees(key, member, expected):
                     raise Rejected(Reason.CLAIM_MISMATCH, f"the key that the token names is for another {member}")
-            if find_match(algorithm, [(PUBLISHED, key.key)], token.signature, [token.signed]):
+            digested = digested or digest(algorithm, [token.signed])
+            if verify_digest(algorithm, key.key, token.signature, digested):
                 self._finders[id(place)].verified(token.head.get("kid"))
                 return PUBLISHED
         return None

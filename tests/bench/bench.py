@@ -15,6 +15,7 @@ Parts:
     refusals    accepted, wrong signature, no signature, unknown path; also without a log line for each
     settings    routes and networks, each beside the plain sidecar
     replay      replay protection off, in memory, in a Redis on the load generator's core
+    published   a key that the provider publishes, at hand: RS256, ES256, a certificate; each beside a shared secret
     workers     one and two, not held to a core
     bodies      fifty of 10 MiB at once within limits.buffer 128MiB: the most memory it took
 """
@@ -39,6 +40,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import published
 from measure import (
     KEY,
     LOAD_CORE,
@@ -47,6 +49,7 @@ from measure import (
     Load,
     free_port,
     lua,
+    lua_of,
     lua_of_many,
     macs_of_many,
     process_tree,
@@ -58,7 +61,7 @@ from peers import PEERS, VERIFYING, Proxies
 
 from sidecar import is_compiled
 
-PARTS = ("peers", "sizes", "latency", "refusals", "settings", "replay", "workers", "bodies")
+PARTS = ("peers", "sizes", "latency", "refusals", "settings", "replay", "published", "workers", "bodies")
 #: Deliveries that are all different, for replay protection: more than a round takes.
 DIFFERENT = 150_000
 
@@ -139,6 +142,15 @@ class Bench:
         with running(redis, port, LOAD_CORE, self.work):
             for label, store in (("off", ""), ("memory", "memory"), ("Redis", f"redis://127.0.0.1:{port}/0")):
                 self.case("replay", label, "sidecar", different, replay=store)
+
+    def published(self) -> None:
+        self.case("published", "begini", "sidecar", lua(1024))
+        for label, case in published.cases(1024).items():
+            server = published.serve(case.pages)
+            mirrors = {url: f"http://127.0.0.1:{server.server_port}{path}" for url, path in case.mirrors.items()}
+            script = lua_of(case.headers, case.body)
+            self.case("published", label, "sidecar", script, verify=case.verify, mirrors=mirrors)
+            server.shutdown()
 
     def workers(self) -> None:
         for count in (1, 2):

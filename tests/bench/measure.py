@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +122,12 @@ def lua(size: int, signed: str = "right") -> str:
             macs[header] = mac if signed == "right" else "0" * len(mac)
     headers = "".join(f'wrk.headers["{header}"]="{mac}"; ' for header, mac in macs.items())
     return f'wrk.method="POST"; wrk.headers["Content-Type"]="application/json"; {headers}wrk.body=[==[{body}]==]'
+
+
+def lua_of(headers: Mapping[str, str], body: str) -> str:
+    """A script for wrk: one delivery."""
+    lines = "".join(f'wrk.headers["{name}"]="{value}"; ' for name, value in headers.items())
+    return f'wrk.method="POST"; {lines}wrk.body=[==[{body}]==]'
 
 
 def lua_of_many(macs: str) -> str:

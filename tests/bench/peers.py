@@ -1,6 +1,7 @@
 """How each proxy of the benchmark is configured and started. `go`, `haproxy` and `njs` verify a signature as the sidecar
 does; `envoy`, `caddy` and `traefik` only forward, so they do less."""
 
+import json
 import os
 import socket
 import subprocess
@@ -187,8 +188,13 @@ class Proxies:
         level: str = "info",
         workers: int = 1,
         buffer: str = "256MiB",
+        verify: dict[str, Any] | None = None,
+        mirrors: dict[str, str] | None = None,
     ) -> list[str]:
-        """Deliveries go to the last of `routes`, whose allowlist has `networks`, loopback the last of them. `replay` is a store."""
+        """Deliveries go to the last of `routes`, whose allowlist has `networks`, loopback the last of them. `replay` is a store.
+
+        `verify` is a scheme whose keys are published, at `mirrors`.
+        """
         text = SIDECAR.format(
             port=port,
             admin=free_port(),
@@ -199,9 +205,12 @@ class Proxies:
             level=level,
             store=f"replay_store: {replay}\n" if replay else "",
         )
+        if mirrors is not None:
+            text = f"keys: {json.dumps({'mirrors': mirrors})}\n{text}"
         for number in range(routes):
             path = PATH if number == routes - 1 else f"/hooks/r{number}"
-            text += f"  - path: {path}\n    verify: begini\n    secrets: [{{id: current, env: BENCH_KEY}}]\n"
+            text += f"  - path: {path}\n    verify: {json.dumps(verify) if verify else 'begini'}\n"
+            text += "" if verify else "    secrets: [{id: current, env: BENCH_KEY}]\n"
             text += "    replay: 10m\n" if replay else ""
         allowed = [f"{16 + at // 32768}.{at // 128 % 256}.{at % 128 * 2}.0/24" for at in range(networks - 1)]
         text += f"    allow: [{', '.join([*allowed, '127.0.0.0/8'])}]\n" if networks else ""

@@ -1,20 +1,27 @@
 """Coverage-guided fuzzing of the parsers that see a sender's bytes first, with Atheris: `make fuzz-parsers`.
 
-    python tests/fuzz/fuzz_parsers.py scheme|address|signature -max_total_time=120 [libFuzzer's options]
+    python tests/fuzz/fuzz_parsers.py scheme|address|signature|token|keys|certificate -max_total_time=120 [libFuzzer's options]
 
 `scheme`: any headers, target and body against every preset raise `Rejected` or nothing, and nothing verifies that was not signed.
 `signature`: any text in the fields of HTTP Message Signatures (RFC 9421) and of their draft raises `Rejected`, and nothing verifies that
 was not signed; the structured fields are http-sf's to parse. tests/properties/test_http_signatures.py mutates some thousand in the suite.
 `address`: any text is an address or None, and agrees with Python's `ipaddress` on what it takes; any chain of hops has a client
 or is unreadable, and never one that only the part to the left of an unreadable hop names.
+`token`: any text is a compact or detached JWS, or `TokenError`; what it is taken for is written in that one way only.
+`keys`: any document is keys that are strong enough, or `ValueError`; a link leads to an allowed host or nowhere.
+`certificate`: any PEM, DER or chain is certificates, or `CertificateError` and its like; none ends in a root that did not issue it.
 """
 
 import ipaddress
 import sys
+import tempfile
+from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["sidecar", "http_sf"]):
+    import document_parsers
+
     from sidecar.config.presets import Verify, load_preset, preset_names
     from sidecar.http1.head import make_head
     from sidecar.outcomes import Rejected
@@ -42,6 +49,8 @@ def verifiers() -> list[tuple[Verifier, list[bytes]]]:
     for name in preset_names():
         scheme = load_preset(name)
         if scheme.signature.kind.read_private_key is not None:
+            continue
+        if scheme.published:
             continue
         key = b"user:a password that no input can guess" if scheme.signature.kind is BASIC else KEYS.get(scheme.key)
         verifier = Verifier(scheme, [Secret("a", key or b"a-key-that-no-input-can-guess")], "https://hooks.example.com")
@@ -124,6 +133,13 @@ def address(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    chosen = {"scheme": scheme, "address": address, "signature": signature}[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, chosen)
-    atheris.Fuzz()
+    name = sys.argv.pop(1)
+    chosen = {"scheme": scheme, "address": address, "signature": signature, **document_parsers.TARGETS}[name]
+    with tempfile.TemporaryDirectory() as corpus:
+        if name in document_parsers.TARGETS:
+            sys.path.append(str(Path(__file__).parents[1] / "support"))
+            for number, seed in enumerate(document_parsers.seeds(name)):
+                Path(corpus, str(number)).write_bytes(seed)
+            sys.argv.append(corpus)
+        atheris.Setup(sys.argv, chosen)
+        atheris.Fuzz()

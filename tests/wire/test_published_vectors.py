@@ -79,10 +79,11 @@ class Batch:
         path = urlsplit(target_of(vector)).path
         if (host, path) not in self.routes:
             names = [f"V{len(self.routes)}_{index}" for index in range(len(secrets))]
-            self.env |= dict(zip(names, secrets, strict=True))
+            self.env |= dict(zip(names, secrets.values(), strict=True))
             route: Config = {"hosts": [host], "path": path, "verify": verify, "public_url": url}
             route |= {"name": f"r{len(self.routes)}", "methods": ["POST", "GET", "PUT"]}
-            route |= {"secrets": [{"id": each.lower(), "env": each} for each in names]} if names else {}
+            listed = [{"id": key, "env": each} for key, each in zip(secrets, names, strict=True)]
+            route |= {"secrets": listed} if names else {}
             self.routes[host, path] = route
         return host
 
