@@ -16,13 +16,14 @@ from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import Snapshot
 from sidecar.delivery.upstream_head import verified_lines
+from sidecar.http1.head import RequestHead
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.status_response import send
 from sidecar.outcomes import VERIFICATION, HandshakeResult, Outcome, Reason, Rejected, Response
 from sidecar.replay.once import IN_PROGRESS
 from sidecar.replay.store import OnFailure
 from sidecar.routing.access import Waived
-from sidecar.routing.question import Question, read_question
+from sidecar.routing.question import Question, QuestionForm, is_described, read_question
 from sidecar.routing.routes import RouteTable
 from sidecar.verify.handshake import HandshakeMode, responds_to
 from sidecar.verify.verifier import Verified, Verifier
@@ -55,7 +56,9 @@ class Authorizer(Proxy):
         settings = snapshot.config.authorize
         question = Question(head)
         if incoming.fault is None and settings is not None:
-            trusted = snapshot.resolve_peer(head.peer).trusted_peer
+            # Only what is described in fields depends on who asks.
+            matters = is_described(head) or settings.form is QuestionForm.FORWARD_AUTH
+            trusted = matters and snapshot.resolve_peer(head.peer).trusted_peer
             question = read_question(head, settings.form, settings.path_prefix.encode(), trusted=trusted)
         record = self.recorder.begin(question.head)
         record.authorizes = True
@@ -76,10 +79,8 @@ class Authorizer(Proxy):
 
     async def _verify(self, delivery: Delivery) -> Rejected | None:
         """Stage 6, and why a body that is not the sender's can't verify."""
-        verifier, size = delivery.route.verifier, delivery.body.size
-        if verifier is None or not _depends_on_body(verifier):
-            return await Proxy._verify(self, delivery)
-        if any(value.lower() != b"false" for value in delivery.incoming.head.values(_PARTIAL)):
+        size, head = delivery.body.size, delivery.incoming.head
+        if _PARTIAL in head.fields and _is_partial(head) and _depends_on_body(delivery.route.verifier):
             return Rejected(
                 Reason.BODY_NOT_FORWARDED,
                 f"the gateway sent the first {size} bytes of a larger body; raise Envoy's max_request_bytes above "
@@ -87,6 +88,8 @@ class Authorizer(Proxy):
             )
         rejected = await Proxy._verify(self, delivery)
         if rejected is None or size or rejected.reason not in VERIFICATION:
+            return rejected
+        if not _depends_on_body(delivery.route.verifier):
             return rejected
         return Rejected(
             Reason.BODY_NOT_FORWARDED,
@@ -149,9 +152,11 @@ def _allowed_lines(delivery: Delivery, permission: Verified | Waived, signed: by
     else:
         verified, secret_id = permission.label, ""
     lines = verified_lines(verified, secret_id)
-    absent = [
-        name for name, value in ((b"x-webhook-verified", verified), (b"x-webhook-secret-id", secret_id)) if not value
-    ]
+    absent = list[bytes]()
+    if not verified:
+        absent.append(b"x-webhook-verified")
+    if not secret_id:
+        absent.append(b"x-webhook-secret-id")
     if client is not None and client.text:
         lines += b"X-Webhook-Client: %b\r\n" % client.text.encode()
     else:
@@ -211,8 +216,14 @@ def _longest(delivery: Delivery) -> float:
     return timeouts.connect + timeouts.total
 
 
-def _depends_on_body(verifier: Verifier) -> bool:
+def _is_partial(head: RequestHead) -> bool:
+    return any(value.lower() != b"false" for value in head.values(_PARTIAL))
+
+
+def _depends_on_body(verifier: Verifier | None) -> bool:
     """Whether what is verified is in the body, if only in part."""
+    if verifier is None:
+        return False
     schemes = [member.scheme for member in verifier.members()]
     return verifier.reads_body or any(each.binds_body and not each.signature.kind.bearer for each in schemes)
 

@@ -39,9 +39,14 @@ class Question(NamedTuple):
     disbelieved: bool = False  #: whether the fields of forward-auth are there, from a peer that isn't a trusted proxy
 
 
+def is_described(head: RequestHead) -> bool:
+    """Whether the fields of forward-auth are there; who asks decides whether they are believed."""
+    return _METHOD in head.fields and _URI in head.fields
+
+
 def read_question(head: RequestHead, form: QuestionForm, prefix: bytes, *, trusted: bool) -> Question:
     """`prefix` is `authorize.path_prefix`; `trusted` says whether the question comes from a trusted proxy."""
-    described = _METHOD in head.fields and _URI in head.fields
+    described = is_described(head)
     if form is not QuestionForm.FORWARD_AUTH:
         if prefix and head.target.startswith(prefix + b"/"):
             return Question(_with_target(head, head.target[len(prefix) :]))

@@ -30,6 +30,7 @@ CASES = {
     "accepted, Stripe": ["--stripe"],
     "accepted, replay: memory": ["--replay"],
     "accepted, 10,000 tenants": ["--tenants"],
+    "allowed, a question": ["--question"],
     "no signature": ["--unsigned"],
     "unknown path": ["--unknown"],
 }

@@ -1,15 +1,16 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
 loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
 
-    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--wrong | --unsigned | --unknown] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--question] [--wrong | --unsigned | --unknown] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
 route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in
-turn; with --wrong every signature is wrong, with --unsigned there is none, and with --unknown no route has the path.
---profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than
-they are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this
-code on one machine; for comparisons with peers see bench.py.
+turn; with --question it is Envoy that asks about the delivery, and nothing is forwarded; with --wrong every signature is
+wrong, with --unsigned there is none, and with --unknown no route has the path. --profile, which needs SIDECAR_PURE=1, tells
+which modules take the time (cProfile makes small functions look dearer than they are). --count N, for instructions.py, makes N
+deliveries and measures nothing. For comparisons between two versions of this code on one machine; for comparisons with peers
+see bench.py.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from sidecar.http1.upstream import Connection
 from sidecar.outcomes import Outcome, Reason
 from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log_writer import LogWriter, open_log
-from sidecar.telemetry.metrics import END_AT, Metrics
+from sidecar.telemetry.metrics import END_AT, QUESTION_AT, Metrics
 
 CONFIG = """
 upstream: http://127.0.0.1:3000
@@ -45,6 +46,9 @@ timeouts: {idle: 10m}
 routes:
   - {name: begini, path: /webhooks/begini, verify: %s, secrets: [{id: current, env: KEY}], allow: [127.0.0.0/8]}
 """ % ("stripe" if "--stripe" in sys.argv else "begini")
+QUESTION = "--question" in sys.argv
+if QUESTION:
+    CONFIG += "authorize: {listen: '127.0.0.1:8081'}\n"
 KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 UNSIGNED = "--unsigned" in sys.argv
@@ -69,6 +73,8 @@ def request(number: int) -> bytes:
             hmac.new(key, b"%d.%b" % (stamp, body), hashlib.sha256).hexdigest().encode() for key in keys
         ]
         signature = b"Stripe-Signature: t=%d,v1=%b,v1=%b,v1=%b" % (stamp, first, second, right)
+    if QUESTION:  # what Envoy adds
+        signature += b"\r\nX-Envoy-Internal: true\r\nX-Forwarded-For: 127.0.0.1\r\nX-Envoy-Expected-Rq-Timeout-Ms: 5000"
     path = (
         b"/webhooks/%05d" % (number % TENANTS) if TENANTS else b"/webhooks/nobody" if UNKNOWN else b"/webhooks/begini"
     )
@@ -145,8 +151,10 @@ async def main() -> None:
 
     answered: list[bytes] = []
     deadlines, listener = service.deadlines, service.listener
+    application = service.authorizer if QUESTION else service.proxy
+    assert application is not None
     protocols = [
-        DataProtocol(service.proxy, connections=set(), tasks=set(), deadlines=deadlines, listener=listener)
+        DataProtocol(application, connections=set(), tasks=set(), deadlines=deadlines, listener=listener)
         for _ in range(BATCH)
     ]
     for protocol in protocols:
@@ -200,7 +208,8 @@ async def main() -> None:
     reason = Reason.SIGNATURE_MISMATCH if WRONG else Reason.SIGNATURE_MISSING if UNSIGNED else None
     reason = Reason.NO_ROUTE if UNKNOWN else reason
     outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
-    assert metrics.routes["" if UNKNOWN else "begini"].block[END_AT[outcome, reason]] > 2000
+    at = QUESTION_AT[reason] if QUESTION else END_AT[outcome, reason]
+    assert metrics.routes["" if UNKNOWN else "begini"].block[at] > 2000
     os._exit(0)
 
 

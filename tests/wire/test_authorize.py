@@ -458,7 +458,7 @@ def test_lost_means_that_a_copy_is_never_allowed_and_never_answered_as_a_yes(
 
 
 def test_allow_repeat_rejects_a_copy_only_while_the_receiver_may_be_at_work(start: Start, craft: type[Craft]) -> None:
-    times = {"connect": "100ms", "response": "200ms", "total": "200ms"}
+    times = {"connect": "1s", "response": "1s", "total": "1s"}
     sidecar = start(CONFIG | {"timeouts": times}, env=ENV)
     raw = craft.begini(path=b"/webhooks/repeat")
     allowed(sidecar, raw, route="repeat")

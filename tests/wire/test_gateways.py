@@ -202,8 +202,9 @@ def test_what_the_chart_makes_lets_signed_deliveries_through_and_no_forged_ones(
     so do gateways by Envoy of an HTTPRoute.
     """
     targets = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "shop"}]
-    routed = {"parentRefs": [{"name": "public"}], "backendRefs": [{"name": "receiver", "port": 3000}]}
-    asks = {"enabled": True} | {"envoyGateway": {"targetRefs": targets}, "httpRoute": routed, "traefik": {}}[kind]
+    routed: Config = {"parentRefs": [{"name": "public"}], "backendRefs": [{"name": "receiver", "port": 3000}]}
+    of_kinds: dict[str, Config] = {"envoyGateway": {"targetRefs": targets}, "httpRoute": routed, "traefik": {}}
+    asks = {"enabled": True} | of_kinds[kind]
     most = 65535 if kind == "httpRoute" else 1024 * 1024
     route = {"path": "/webhooks/begini", "verify": "begini", "secrets": [{"file": "/run/secrets/begini/key"}]}
     config = {"trusted_proxies": ["10.0.0.0/8"], "limits": {"body": most}, "routes": [route]}
