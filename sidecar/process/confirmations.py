@@ -18,7 +18,7 @@ from sidecar.process.key_fetch import Fetcher, FetchError, Result
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
 
-#: Confirmations under way. With more, the sender is told to send again.
+#: Confirmations under way. With more, the sender gets a response after which it sends again.
 MAX_PENDING: Final = 16
 #: Addresses that were called or are being called, and are not called again for a copy.
 MAX_KNOWN: Final = 256

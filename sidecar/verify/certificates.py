@@ -29,7 +29,7 @@ class CertificateError(ValueError):
     """A certificate that proves nothing; the message says why."""
 
 
-#: What `cryptography` raises for a part of a certificate that it reads only when it is asked for.
+#: Errors of `cryptography` about a part of a certificate that it reads only when it is asked for.
 _UNREADABLE: Final = (
     ValueError,
     TypeError,
