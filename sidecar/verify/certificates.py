@@ -33,6 +33,7 @@ class CertificateError(ValueError):
 _UNREADABLE: Final = (
     ValueError,
     TypeError,
+    KeyError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
