@@ -276,7 +276,7 @@ test-extras: $(VENV)/installed-dev
 # Some tests let other languages sign: php, node, ruby, perl, openssl; one runs curl. Debian calls some packages otherwise.
 # Each as COMMAND-OR-FILE:DEBIAN-PACKAGE. Some tests let other languages sign; the benchmark has other proxies beside the sidecar.
 COMPILER = gcc:gcc /usr/include/stdio.h:libc6-dev $(PYTHON_H):python3-dev
-TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl chromium:chromium chromedriver:chromium-driver promtool:prometheus docker-registry:docker-registry redis-server:redis-server \
+TEST_TOOLS := php:php-cli node:nodejs npm:npm ruby:ruby perl:perl openssl:openssl curl:curl chromium:chromium chromedriver:chromium-driver promtool:prometheus docker-registry:docker-registry redis-server:redis-server systemd-analyze:systemd \
 	nginx:nginx-light javac:default-jdk-headless
 BENCH_TOOLS := wrk:wrk nginx:nginx-light haproxy:haproxy go:golang-go taskset:util-linux redis-server:redis-server \
 	/usr/lib/nginx/modules/ngx_http_js_module.so:libnginx-mod-http-js
