@@ -87,6 +87,7 @@ class Verifier:
         "_published",
         "_reader",
         "_required",
+        "_resolved",
         "_signed_headers",
         "decompresses",
         "hides_path",
@@ -154,6 +155,7 @@ class Verifier:
         self.tokens: Any = None
         self._published = published
         self._body_limit = body_limit
+        self._resolved = resolved
         if field.kind.claims:
             # Only now: it needs `cryptography`, which no route without published keys should load.
             from sidecar.verify.token_verifier import TokenVerifier  # noqa: PLC0415
@@ -427,6 +429,7 @@ class Verifier:
             scheme,
             self.secrets if secrets is None else secrets,
             public_url or self.public_url,
+            resolved=self._resolved or secrets is not None,
             body_limit=self._body_limit,
             published=self._published,
             keys_name=self.key_names[0] if self.key_names else "",

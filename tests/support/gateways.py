@@ -144,7 +144,7 @@ def envoy(
     config = {"static_resources": {"listeners": [{"address": address, "filter_chains": filters}], "clusters": clusters}}
     file = directory / "envoy.json"
     file.write_text(json.dumps(config))
-    options = ("--concurrency", "1", "-l", "warning", "--base-id", str(gateway.port), "--drain-time-s", "1")
+    options = ("--concurrency", "1", "-l", "warning", "--disable-hot-restart", "--drain-time-s", "1")
     return gateway.run(program, *options, "-c", str(file)) if program else gateway
 
 
