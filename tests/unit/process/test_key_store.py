@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from sidecar.process import key_documents, key_fetch, key_store
 from sidecar.process.key_channel import KeyRelay, WorkerKeys, pack_source, unpack_source
 from sidecar.process.key_fetch import FetchError, Result, inspect, lifetime_of, resolve_mirror
 from sidecar.process.key_store import MAX_BY_ID, MAX_NEGATIVES, MAX_NEW_IDS, KeyStore
+from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log, LogSettings
 from sidecar.verify.published import Document, KeySource
 
@@ -51,6 +52,7 @@ class Settings:
     keys: KeysSettings
     key_authorities: str
     key_names: tuple[str, ...]
+    routes: RouteTable = field(default_factory=lambda: RouteTable([]))
 
 
 class Setup:
