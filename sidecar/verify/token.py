@@ -96,9 +96,7 @@ def read_object(text: bytes, what: str) -> dict[str, Any]:
     if _is_too_deep(text):
         raise TokenError(f"its {what} is nested more than {MAX_DEPTH} deep")
     try:
-        value = json.loads(
-            text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
-        )
+        value = _STRICT.decode(text.decode())
     except (ValueError, RecursionError):
         raise TokenError(f"its {what} is not one JSON object without duplicate members") from None
     if not isinstance(value, dict):
@@ -134,3 +132,9 @@ def _finite(text: str) -> float:
     if value - value != 0:  # 1e400 is infinite
         raise ValueError
     return value
+
+
+#: Made once: to make a decoder costs as much as to read a small token.
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+)

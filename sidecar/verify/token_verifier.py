@@ -38,6 +38,9 @@ from sidecar.verify.token_claims import (
 )
 
 _EVERY: Final = ClaimSet()
+#: Genuine tokens that a route remembers, and the bytes of the longest one.
+MAX_GENUINE: Final = 64
+MAX_GENUINE_LENGTH: Final = 4096
 
 
 class VerifiedToken(NamedTuple):
@@ -89,6 +92,9 @@ class TokenVerifier:
                 self._finders[id(place)] = KeyFinder(place, keys_name, published, secrets=secrets)
         configured = scheme.keys is None or scheme.keys.configured
         self._secrets = read_keys(scheme, secrets) if resolved and configured else []
+        #: Signed text and signature of genuine tokens, and the key that each was verified with. Senders use a token for up to an
+        #: hour, and the verdict on these bytes with this very key can't change. Everything else about it is checked again.
+        self._genuine: dict[tuple[bytes, bytes], Any] = {}
         self.sources: tuple[KeySource, ...] = tuple(
             dict.fromkeys(source for finder in self._finders.values() for source in finder.sources)
         )
@@ -192,16 +198,28 @@ class TokenVerifier:
             )
             return find_match(algorithm, keys, token.signature, [token.signed])
         digested = b""
+        known = self._genuine.get((token.signed, token.signature))
         for key in self._published(place, token, algorithm, now):  # each fits the algorithm
             for member, value in place.fits:
                 expected = resolve_value(value, payload, delivery)
                 if not isinstance(expected, str) or not agrees(key, member, expected):
                     raise Rejected(Reason.CLAIM_MISMATCH, f"the key that the token names is for another {member}")
+            if known is key.key:
+                self._finders[id(place)].verified(token.head.get("kid"))
+                return PUBLISHED
             digested = digested or digest(algorithm, [token.signed])
             if verify_digest(algorithm, key.key, token.signature, digested):
+                self._remember(token, key.key)
                 self._finders[id(place)].verified(token.head.get("kid"))
                 return PUBLISHED
         return None
+
+    def _remember(self, token: Token, key: Any) -> None:
+        """Forgets all when there are too many: one step, because threads verify as well."""
+        if len(token.signed) <= MAX_GENUINE_LENGTH:
+            if len(self._genuine) >= MAX_GENUINE:
+                self._genuine = {}
+            self._genuine[token.signed, token.signature] = key
 
     def _signed_at(self, payload: dict[str, Any], now: float | None) -> float | None:
         """When a token was signed, by itself; certificates in it are judged by that. Without such a claim, now."""
