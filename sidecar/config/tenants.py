@@ -74,7 +74,8 @@ class TenantLoader:
                     f"are those of tenants, but nothing names the tenant; use `path: /hooks/{PLACE}` or `tenant: HEADER`",
                 )
         elif route.scheme is not None and route.scheme.signature.kind.read_private_key is not None:
-            report.add((*at, "verify"), "has a public key, not a secret for each tenant; use `secrets: [...]`")
+            has = "tokens, which can't be verified with" if route.scheme.shares_secret else "a public key, not"
+            report.add((*at, "verify"), f"has {has} a secret for each tenant; use `secrets: [...]`")
         elif route.scheme is not None and route.scheme.signature.names_key:
             report.add(
                 (*at, "verify"),
