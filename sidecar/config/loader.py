@@ -29,11 +29,12 @@ from sidecar.config.checks import (
 from sidecar.config.combination import Combination
 from sidecar.config.extras import missing_extra
 from sidecar.config.files import ReadFile, read_file
-from sidecar.config.keys import CONFIG, ROUTE
+from sidecar.config.keys import CONFIG
 from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_status
+from sidecar.config.route_keys import ROUTE
 from sidecar.config.secrets import SecretRef, SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE

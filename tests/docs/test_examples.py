@@ -9,7 +9,7 @@ from pages import NAMES, ROOT, Fence, fences, read
 
 from sidecar.cli.main import main
 from sidecar.config.keys import CONFIG
-from sidecar.config.keys import ROUTE as ROUTE_SECTION
+from sidecar.config.route_keys import ROUTE as ROUTE_SECTION
 from sidecar.config.scheme_keys import SCHEME
 
 #: Of other programs, or of the chart: `tests/chart/test_pages.py` renders values, `tests/wire/test_gateways.py` runs gateways.

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 SIDECAR = Path(__file__).parents[2] / "sidecar"
+MAX_LINES = 500
 #: Files that read a secret's value, and why.
 REVEALING = {
     "routing/receiver_headers.py",  # writes credentials for the receiver into its request
@@ -29,3 +30,9 @@ def test_another_file_that_reveals_a_secret_is_found(tmp_path: Path) -> None:
     (tmp_path / "admin/pages.py").write_text("def show(secret):\n    return secret.reveal()\n")
     (tmp_path / "admin/markup.py").write_text("def show(secret):\n    return secret.id\n")
     assert revealing(tmp_path) == {"admin/pages.py"}
+
+
+def test_no_file_is_too_long_to_read_at_once() -> None:
+    """A file that grows beyond this has two subjects."""
+    lines = {str(file): len(file.read_text(encoding="utf-8").splitlines()) for file in SIDECAR.rglob("*.py")}
+    assert {file: count for file, count in lines.items() if count > MAX_LINES} == {}

@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
 from sidecar.config.problems import ConfigError
-from sidecar.delivery.explain import Explanation, Subject, explain
+from sidecar.delivery.explain import Subject, explain
+from sidecar.delivery.explanation import Explanation
 from sidecar.diagnosis.capture import read_capture
 from sidecar.outcomes import Hint, Reason
 from sidecar.secret import Secret
