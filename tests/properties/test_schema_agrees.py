@@ -86,6 +86,9 @@ from sidecar.config.token_keys import Algorithms, Claims, Expiry, HeadMembers, N
 from sidecar.telemetry.log import Level
 from sidecar.verify.components import parse_component
 
+#: The library of schemas compiles regular expressions as they are, `[[` included.
+pytestmark = pytest.mark.filterwarnings("ignore:Possible:FutureWarning")
+
 AGREES = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
 KINDS: dict[str, ValueType[Any]] = {

@@ -1,6 +1,7 @@
 """Texts, names, words and flags."""
 
 import re
+import warnings
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -158,7 +159,10 @@ class RegularExpression(NonEmpty):
     def read(self, value: Any) -> str:
         text = super().read(value)
         try:
-            re.compile(text)
+            with warnings.catch_warnings(
+                category=FutureWarning, action="ignore"
+            ):  # `[[` may mean something else one day
+                re.compile(text)
         except re.error as error:
             raise InvalidValueError(f"{quote(text)} is not a valid regular expression; correct it: {error}") from None
         return text
