@@ -92,7 +92,7 @@ def age_of_claim(clock: TimestampField, payload: dict[str, Any], now: float | No
     if value is ABSENT:
         raise Rejected(Reason.TIMESTAMP_MISSING, f"the token has no {name}")
     numeric = clock.unit in (Unit.SECONDS, Unit.MILLISECONDS)
-    if isinstance(value, bool) or not isinstance(value, (int | float) if numeric else str):
+    if isinstance(value, str) is numeric or isinstance(value, bool) or not isinstance(value, int | float | str):
         raise Rejected(Reason.TIMESTAMP_MALFORMED, describe_malformed(clock))
     text = str(value)
     if isinstance(value, int | float):
