@@ -5,14 +5,19 @@ server.serve("/jwks", content, hangs=True)     what it does instead of an ordina
 server.requests("/jwks")                       how often that was asked for
 """
 
+import asyncio
+import gc
 import re
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -32,6 +37,17 @@ class Page:
     endless: bool = False  #: sends a body without an end
     drips: float = 0.0  #: one byte of head and body every so many seconds
     raw: bytes = b""  #: sent instead of a response
+
+
+def run_beside_server(scenario: Coroutine[Any, Any, None]) -> None:
+    """Runs it, and removes what it leaves.
+
+    A fetch that is cut off at the end still says goodbye by TLS when asyncio closes the loop. The warning of its connection would
+    otherwise hit the test in which it is collected.
+    """
+    asyncio.run(scenario)
+    with warnings.catch_warnings(category=ResourceWarning, action="ignore"):
+        gc.collect()
 
 
 class KeyServer:

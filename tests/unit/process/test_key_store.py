@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from key_server import KeyServer
+from key_server import KeyServer, run_beside_server
 
 from sidecar.config.settings import Config, KeysSettings
 from sidecar.process import key_documents, key_fetch, key_store
@@ -117,7 +117,7 @@ def play(server: KeyServer, scenario: Scenario) -> None:
     async def run() -> None:
         await scenario(Setup(server))
 
-    asyncio.run(run())
+    run_beside_server(run())
 
 
 # -- listed documents --
