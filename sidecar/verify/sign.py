@@ -43,6 +43,18 @@ class Signed(NamedTuple):
     body: bytes
 
 
+class ToSign(NamedTuple):
+    """A delivery that has no signature yet."""
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    now: float  #: unix seconds
+    delivery_id: str
+    made_up: str  #: the value of fields that must be there and are not
+
+
 def sign(
     scheme: Scheme, secret: Secret, *, body: bytes, now: float, headers: Sequence[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
@@ -74,21 +86,18 @@ def sign_delivery(
     `KeyFormError` for a secret that is not in the scheme's form.
     """
     _check_signable(scheme, url)
+    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
+    what = ToSign(method, url, headers, body, now, delivery_id or made_up, made_up)
     if scheme.signature.kind.claims or scheme.listed is not None:
-        make = _sign_token if scheme.listed is None else _sign_listed
-        return make(
-            scheme, secret, body=body, now=now, method=method, url=url, headers=headers, public_url=public_url,
-            delivery_id=delivery_id, forged=forged,
-        )  # fmt: skip
+        return _sign_whole(scheme, secret, what, public_url=public_url, forged=forged)
     if scheme.signature.in_target:
         url = with_token(scheme, secret, url, forged=forged)
     if scheme.when and scheme.reads_document:
         scheme = _begin_with_fitting(scheme, _object(body))
-    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
     clock = scheme.timestamp
     timestamp = format_timestamp(clock.unit, now) if clock is not None else ""
     added = _key_header(scheme, secret, headers)
-    added += _added_headers(scheme, [*headers, *added], delivery_id or made_up, made_up)
+    added += _added_headers(scheme, [*headers, *added], what.delivery_id, made_up)
     if clock is not None and clock.header:
         added.append((clock.header, timestamp))
     added += _listing(scheme, [*headers, *added])
@@ -179,27 +188,17 @@ def forge(signature: bytes, *, text: bool) -> bytes:
     return signature[:-1] + ((b"1" if last == b"0" else b"0") if text else bytes([last[0] ^ 1]))
 
 
-def _sign_token(
-    scheme: Scheme,
-    secret: Secret,
-    *,
-    body: bytes,
-    now: float,
-    method: str,
-    url: str,
-    headers: Sequence[tuple[str, str]],
-    public_url: str,
-    delivery_id: str,
-    forged: bool,
-) -> Signed:
-    """Imports what signs tokens, which no other scheme needs."""
-    from sidecar.verify.sign_token import delivery_to_sign, sign_with_token  # noqa: PLC0415
+def _sign_whole(scheme: Scheme, secret: Secret, what: ToSign, *, public_url: str, forged: bool) -> Signed:
+    """Tokens, and signatures that list what they cover. Imports what signs these, which no other scheme needs."""
+    if scheme.listed is not None:
+        from sidecar.verify.sign_listed import sign_listed  # noqa: PLC0415
 
-    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
-    base = public_url or "/".join(url.split("/", 3)[:3])
-    delivery = delivery_to_sign(scheme, method, url, headers, body)
-    value, body = sign_with_token(scheme, secret, delivery, now=now, made_up=made_up, base=base)
-    return Signed(url, [(scheme.signature.header, value)] if value else [], body)
+        return Signed(what.url, sign_listed(scheme, secret, what, forged=forged), what.body)
+    from sidecar.verify.sign_token import sign_with_token  # noqa: PLC0415
+
+    base = public_url or "/".join(what.url.split("/", 3)[:3])
+    value, body = sign_with_token(scheme, secret, what, base=base, forged=forged)
+    return Signed(what.url, [(scheme.signature.header, value)] if value else [], body)
 
 
 def _sign_detached(
@@ -210,8 +209,7 @@ def _sign_detached(
 
     delivery.jws_head = detached_head(scheme, now)
     message = _compose(scheme, messages, delivery)
-    spoil = forge if forged else None
-    return scheme.signature.prefix + sign_detached(scheme, secret, delivery.jws_head, message, forge=spoil)
+    return scheme.signature.prefix + sign_detached(scheme, secret, delivery.jws_head, message, forged=forged)
 
 
 def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -221,27 +219,6 @@ def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str
         return []
     named = SIGNING_KEY_ID if scheme.published else key_id(secret).decode()
     return [(name, named)] if named else []
-
-
-def _sign_listed(
-    scheme: Scheme,
-    secret: Secret,
-    *,
-    body: bytes,
-    now: float,
-    method: str,
-    url: str,
-    headers: Sequence[tuple[str, str]],
-    public_url: str,
-    delivery_id: str,
-    forged: bool,
-) -> Signed:
-    """Imports what signs these, which no other scheme needs."""
-    from sidecar.verify.sign_listed import ToSign, sign_listed  # noqa: PLC0415
-
-    made_up = hashlib.sha256(b"%r" % now + body).hexdigest()[:32]
-    what = ToSign(method, url, headers, body, now, delivery_id or made_up, made_up)
-    return Signed(url, sign_listed(scheme, secret, what, forged=forged), body)
 
 
 def _signature(scheme: Scheme, secret: Secret, message: Sequence[bytes], *, forged: bool) -> str:

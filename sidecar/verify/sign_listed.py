@@ -2,8 +2,7 @@
 `listed_verifier.py`."""
 
 from base64 import b64encode
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Rejected
@@ -15,23 +14,11 @@ from sidecar.verify.keys import read_signing_key
 from sidecar.verify.listed_verifier import JWS_NAMES, make_reader
 from sidecar.verify.message import PublicURL
 from sidecar.verify.scheme import Scheme, Unit
-from sidecar.verify.sign import SIGNING_KEY_ID, SigningError, forge
+from sidecar.verify.sign import SIGNING_KEY_ID, SigningError, ToSign, forge
 from sidecar.verify.timestamp import format_timestamp
 
 #: Seconds for which a signature that we make is valid, where the scheme demands an end.
 LIFETIME = 300
-
-
-class ToSign(NamedTuple):
-    """A delivery that has no signature yet."""
-
-    method: str
-    url: str
-    headers: Sequence[tuple[str, str]]
-    body: bytes
-    now: float  #: unix seconds
-    delivery_id: str
-    made_up: str  #: the value of fields that must be there and are not
 
 
 def sign_listed(scheme: Scheme, secret: Secret, what: ToSign, *, forged: bool = False) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sidecar.http1.head import make_head
 from sidecar.secret import Secret
@@ -13,7 +13,7 @@ from sidecar.verify.jose import PublishedKey, sign_token
 from sidecar.verify.keys import KeyFormError, read_signing_key
 from sidecar.verify.places import Delivery
 from sidecar.verify.scheme import Scheme, Unit
-from sidecar.verify.sign import SIGNING_KEY_ID
+from sidecar.verify.sign import SIGNING_KEY_ID, ToSign, forge
 from sidecar.verify.timestamp import format_timestamp
 from sidecar.verify.token import encode_base64url
 from sidecar.verify.token_claims import ABSENT, find_claim, resolve_value
@@ -22,25 +22,21 @@ from sidecar.verify.token_claims import ABSENT, find_claim, resolve_value
 LIFETIME: Final = 300
 
 
-class Forge(Protocol):
-    """From a signature to another one of the same form."""
-
-    def __call__(self, signature: bytes, *, text: bool) -> bytes: ...
-
-
 def sign_with_token(
-    scheme: Scheme, secret: Secret, delivery: Delivery, *, now: float, made_up: str, base: str = ""
+    scheme: Scheme, secret: Secret, what: ToSign, *, base: str = "", forged: bool = False
 ) -> tuple[str, bytes]:
-    """The signature field's value with its prefix, and the body, which may hold it instead; `delivery.body` is the given one.
+    """The signature field's value with its prefix, and the body, which may hold it instead.
 
-    `now` is in unix seconds. Raises `KeyFormError` for a secret that can't sign.
+    `base` is the public URL without the request's target. With `forged` the signature is another one of
+    its form. Raises `KeyFormError` for a secret that can't sign.
     """
     assert scheme.token is not None
     chosen = scheme.token.claims[0] if scheme.token.claims else ClaimSet()
+    delivery, made_up = _delivery_to_sign(scheme, what), what.made_up
     document = _fill_body(scheme, chosen, delivery, made_up)
     if document is not None:
         delivery = Delivery(delivery.head, [_dump(document)], b"", delivery.url, scheme.form_field)
-    payload = _claims(scheme, chosen, delivery, now, made_up, base.encode())
+    payload = _claims(scheme, chosen, delivery, what.now, made_up, base.encode())
     if scheme.token.covers_json:
         _put(payload, scheme.token.covers_claim, _covered(scheme, delivery))
     algorithm = scheme.signature.algorithms[0]
@@ -48,7 +44,7 @@ def sign_with_token(
     if not algorithm.startswith("HS"):
         head["kid"] = SIGNING_KEY_ID
     signed = b"%b.%b" % (encode_base64url(_dump(head)), encode_base64url(_dump(payload)))
-    signature = sign_token(algorithm, _signing_key(scheme, secret, algorithm), signed)
+    signature = _sign(scheme, secret, algorithm, signed, forged=forged)
     token = b"%b.%b" % (signed, encode_base64url(signature))
     field = scheme.signature
     if field.body:
@@ -58,6 +54,11 @@ def sign_with_token(
         _put(document, field.field or field.each, token.decode() if field.field else [token.decode()])
         return "", _dump(document)
     return field.prefix + token.decode(), b"".join(delivery.body)
+
+
+def _sign(scheme: Scheme, secret: Secret, algorithm: str, signed: bytes, *, forged: bool) -> bytes:
+    signature = sign_token(algorithm, _signing_key(scheme, secret, algorithm), signed)
+    return forge(signature, text=False) if forged else signature
 
 
 def _signing_key(scheme: Scheme, secret: Secret, algorithm: str) -> Any:
@@ -84,15 +85,13 @@ def detached_head(scheme: Scheme, now: float) -> dict[str, Any]:
 
 
 def sign_detached(
-    scheme: Scheme, secret: Secret, head: Mapping[str, Any], message: Sequence[bytes], *, forge: Forge | None
+    scheme: Scheme, secret: Secret, head: Mapping[str, Any], message: Sequence[bytes], *, forged: bool
 ) -> str:
-    """A detached token over a message in pieces; `forge` makes another signature of it. Raises `KeyFormError`."""
+    """A detached token over a message in pieces; with `forged` another signature of its form. Raises `KeyFormError`."""
     first = encode_base64url(_dump(head))
     text = b"".join(message)
     signed = b"%b.%b" % (first, text if "b64" in head else encode_base64url(text))
-    signature = sign_token(head["alg"], _signing_key(scheme, secret, head["alg"]), signed)
-    if forge is not None:
-        signature = forge(signature, text=False)
+    signature = _sign(scheme, secret, head["alg"], signed, forged=forged)
     return f"{first.decode()}..{encode_base64url(signature).decode()}"
 
 
@@ -177,10 +176,9 @@ def _dump(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def delivery_to_sign(
-    scheme: Scheme, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes
-) -> Delivery:
-    """What the claims are computed from."""
-    target = "/" + url.partition("://")[2].partition("/")[2] if url else "/"
-    head = make_head(method, target.encode(), [(name.encode(), value.encode()) for name, value in headers], None)
-    return Delivery(head, [body], b"", url.encode(), scheme.form_field)
+def _delivery_to_sign(scheme: Scheme, what: ToSign) -> Delivery:
+    """The source of the claims."""
+    target = "/" + what.url.partition("://")[2].partition("/")[2] if what.url else "/"
+    fields = [(name.encode(), value.encode()) for name, value in what.headers]
+    head = make_head(what.method, target.encode(), fields, None)
+    return Delivery(head, [what.body], b"", what.url.encode(), scheme.form_field)

@@ -65,7 +65,7 @@ def looks_into_json(scheme: Scheme) -> bool:
     return scheme.reads_document or bool(scheme.timestamp and scheme.timestamp.field)
 
 
-def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject) -> Delivery:
+def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject, *, forged: bool = False) -> Delivery:
     scheme = load_preset(preset)
     private, public = key_pair(scheme)
     store = store_for(scheme, private)
@@ -77,7 +77,13 @@ def delivery(preset: str, key_pair: KeyPairs, data: st.DataObject) -> Delivery:
     path = "/hooks?" + data.draw(names)
     given = [kind, ("Host", "hooks.example.com")]
     signed = sign_delivery(
-        scheme, Secret("current", private), body=data.draw(bodies), now=NOW, url=ORIGIN + path, headers=given
+        scheme,
+        Secret("current", private),
+        body=data.draw(bodies),
+        now=NOW,
+        url=ORIGIN + path,
+        headers=given,
+        forged=forged,
     )
     headers = [(name.encode(), value.encode()) for name, value in [*given, *signed.headers]]
     other = Secret("other", key_pair(scheme, 1)[1])
@@ -100,6 +106,13 @@ def test_what_we_sign_we_verify_whatever_else_is_configured(
 ) -> None:
     made = delivery(preset, key_pair, data)
     assert made.verify().secret_id == ("published" if made.verifier.scheme.published else "current")
+
+
+@every_preset
+@given(data=st.data())
+@examples
+def test_what_we_forge_is_of_the_right_form_and_rejected(preset: str, key_pair: KeyPairs, data: st.DataObject) -> None:
+    delivery(preset, key_pair, data, forged=True).refuses()
 
 
 @every_preset
