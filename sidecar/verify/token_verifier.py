@@ -204,14 +204,13 @@ class TokenVerifier:
                 expected = resolve_value(value, payload, delivery)
                 if not isinstance(expected, str) or not agrees(key, member, expected):
                     raise Rejected(Reason.CLAIM_MISMATCH, f"the key that the token names is for another {member}")
-            if known is key.key:
-                self._finders[id(place)].verified(token.head.get("kid"))
-                return PUBLISHED
-            digested = digested or digest(algorithm, [token.signed])
-            if verify_digest(algorithm, key.key, token.signature, digested):
+            if known is not key.key:
+                digested = digested or digest(algorithm, [token.signed])
+                if not verify_digest(algorithm, key.key, token.signature, digested):
+                    continue
                 self._remember(token, key.key)
-                self._finders[id(place)].verified(token.head.get("kid"))
-                return PUBLISHED
+            self._finders[id(place)].verified(token.head.get("kid"))
+            return PUBLISHED
         return None
 
     def _remember(self, token: Token, key: Any) -> None:

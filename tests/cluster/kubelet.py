@@ -216,7 +216,7 @@ class Service:
 
     async def knows(self, count: int) -> None:
         """Until it knows so many pods that are ready."""
-        while len(self.known) < count:  # noqa: ASYNC110 - the list is set anew by the loop itself
+        while len(self.known) < count:  # noqa: ASYNC110 - the loop itself replaces the list
             await asyncio.sleep(0.1)
 
     async def _watch(self) -> None:

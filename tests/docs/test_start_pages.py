@@ -345,7 +345,7 @@ def test_behind_a_real_proxy_the_sender_is_known_and_nothing_changes_on_the_way(
     file = walk.config(yaml.safe_dump(config))
     folder = tmp_path / "gateway"
     folder.mkdir()
-    body = b'{"a": "' + b"x" * (1 << 20) + b'"}'  # more than nginx takes unless it is told to
+    body = b'{"a": "' + b"x" * (1 << 20) + b'"}'  # above nginx's default limit
     signed = walk.run(f"sidecar sign --preset github --secret env:GITHUB_SECRET --body {_file(tmp_path, body)}").stdout
     signature = re.findall(r"^X-Hub-Signature-256: (\S+)", signed, re.M)[0]
     with walk.receiver(), walk.sidecar(file):

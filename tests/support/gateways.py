@@ -87,7 +87,7 @@ class Gateway:
         return self
 
     def restart(self) -> None:
-        """As an operator does: it is told to end, and started again."""
+        """As an operator does: ends it, and starts it again."""
         self.stop()
         self.run(*self._command, env=self._env)
 

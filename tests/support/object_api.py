@@ -5,19 +5,17 @@ It checks no schema, runs no controller and admits everything. A Job is complete
 `drain: soon`. `writes` has every change: the method, the kind and the name.
 """
 
-import json
 import threading
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from stub_api import RESOURCES, answer, kubeconfig, plural
+from stub_api import RESOURCES, JsonHandler, answer, plural, serve_api
 
 #: What the chart makes beside Kubernetes' own kinds.
 CUSTOM = {
@@ -210,10 +208,10 @@ def object_api(folder: Path) -> Iterator[tuple[ObjectApi, Path]]:
     """The API and a KUBECONFIG for it."""
     api = ObjectApi()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             parts = urlsplit(self.path)
             path, query = parts.path.rstrip("/"), parse_qs(parts.query)
             if "sendInitialEvents" in query:
@@ -246,38 +244,10 @@ def object_api(folder: Path) -> Iterator[tuple[ObjectApi, Path]]:
             given = read_secret(content) if content.startswith(PROTOBUF) else yaml.safe_load(content) if content else {}
             self.respond(*api.change(self.command, urlsplit(self.path).path, given))
 
-        def do_POST(self) -> None:
-            self.change()
+        do_POST = do_PUT = do_PATCH = do_DELETE = change  # noqa: N815 - as above
 
-        def do_PUT(self) -> None:
-            self.change()
-
-        def do_PATCH(self) -> None:
-            self.change()
-
-        def do_DELETE(self) -> None:
-            self.change()
-
-        def respond(self, code: int, value: dict[str, Any]) -> None:
-            content = json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield api, kubeconfig(folder, server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve_api(Handler, folder) as config:
+        yield api, config
 
 
 COLLECTIONS = {plural(kind): (version, kind) for version, kinds in KINDS.items() for kind in kinds}

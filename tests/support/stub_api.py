@@ -31,25 +31,25 @@ def plural(kind: str) -> str:
     return kind.lower() + ("es" if kind.endswith("s") else "s")
 
 
+class JsonHandler(BaseHTTPRequestHandler):
+    """Responds with JSON, and logs nothing."""
+
+    def respond(self, code: int, value: dict[str, Any]) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 @contextmanager
-def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.36.0") -> Iterator[Path]:
-    """The path of a KUBECONFIG for it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = answer(self.path.partition("?")[0].rstrip("/"), objects, version)
-            missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
-            content = json.dumps(found if found is not None else missing).encode()
-            self.send_response(200 if found is not None else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def serve_api(handler: type[JsonHandler], folder: Path) -> Iterator[Path]:
+    """The path of a KUBECONFIG for an API server that handles requests like this."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -58,6 +58,20 @@ def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def stub_api(objects: Sequence[dict[str, Any]], folder: Path, version: str = "1.36.0") -> Iterator[Path]:
+    """The path of a KUBECONFIG for it."""
+
+    class Handler(JsonHandler):
+        def do_GET(self) -> None:
+            found = answer(self.path.partition("?")[0].rstrip("/"), objects, version)
+            missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            self.respond(200 if found is not None else 404, found if found is not None else missing)
+
+    with serve_api(Handler, folder) as config:
+        yield config
 
 
 def kubeconfig(folder: Path, port: int) -> Path:

@@ -350,7 +350,7 @@ def test_live_traffic_names_the_mistake_in_log_and_metric(sidecar: Sidecar, rece
     status = 401 if mistake.route == "shopify" else 403
     # On a busy machine a diagnosis may get no turn in its 50 ms: then there is no hint, and never a wrong one.
     for _ in range(100):
-        time.sleep(0.11)  # so many refusals of a second are looked into, and not more
+        time.sleep(0.11)  # only so many rejections of a second are diagnosed
         answer = sidecar.refused(mistake.raw, status, mistake.reason, route=mistake.route, receiver=receiver)
         assert answer.body == b'{"detail":"Validation Failure"}'
         if sidecar.lines[-1].get("hint"):

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.keys import SHARED_FORMS, KeyForm, key_bytes
-from sidecar.verify.kinds.kind import MATCHES_NOTHING, Keys, Kind, Matcher, Pieces
+from sidecar.verify.kinds.kind import Kind
 
 
 def read_key(form: KeyForm, text: bytes) -> Any:
@@ -30,23 +29,12 @@ def read_private_key(form: KeyForm, text: bytes) -> Any:
     return read_private_pem(text, lambda key: hasattr(key, "sign"), not_a_private_key("tokens"))
 
 
-def _make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
-    """A token is its own message: nothing matches a composed one."""
-    return MATCHES_NOTHING
-
-
-def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
-    raise NotImplementedError("verify/sign_token.py signs tokens")
-
-
 JWT = Kind(
     name="jwt",
     title="JWT ({algorithm})",
     key_forms=(*SHARED_FORMS, KeyForm.PEM),
     read_key=read_key,
     read_private_key=read_private_key,
-    make_matcher=_make_matcher,
-    sign=_sign,
     claims=True,
     shown_as="a JSON Web Token, three parts of base64url",
 )

@@ -52,6 +52,15 @@ def _no_constructions(parts: tuple[Part, ...]) -> Iterator[Construction]:
     return iter(())
 
 
+def _match_nothing(algorithm: Algorithm, keys: Keys) -> Matcher:
+    """For kinds that have a verifier of their own: tokens, detached tokens, listed signatures."""
+    return MATCHES_NOTHING
+
+
+def _sign_elsewhere(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
+    raise NotImplementedError("verify/sign_token.py and verify/sign_listed.py sign these")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Kind:
     """What proves that the sender knows the secret: `signature: {kind: ...}`."""
@@ -65,8 +74,8 @@ class Kind:
     read_private_key: Callable[[KeyForm, bytes], Any] | None = None
     #: In place of `read_key`, where the scheme's algorithms are those of public keys and others of a shared secret.
     read_public_key: Callable[[KeyForm, bytes], Any] | None = None
-    make_matcher: Callable[[Algorithm, Keys], Matcher]
-    sign: Callable[[Algorithm, Any, Pieces], bytes]  #: makes a signature, with a key that signs
+    make_matcher: Callable[[Algorithm, Keys], Matcher] = _match_nothing
+    sign: Callable[[Algorithm, Any, Pieces], bytes] = _sign_elsewhere  #: makes a signature, with a key that signs
 
     bearer: bool = False  #: nothing is signed: anyone who saw one delivery can send another one
     claims: bool = False  #: a token that holds what is signed: `claims:` says what it must be

@@ -5,12 +5,11 @@
 
 from typing import Any
 
-from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.components import DRAFT_ALGORITHMS, HTTP_ALGORITHMS
 from sidecar.verify.keys import SHARED_FORMS, KeyForm, key_bytes
 from sidecar.verify.kinds.ed25519 import ED25519
 from sidecar.verify.kinds.jwt import JWT
-from sidecar.verify.kinds.kind import MATCHES_NOTHING, Keys, Kind, Matcher, Pieces
+from sidecar.verify.kinds.kind import Kind
 
 
 def _read_public_key(form: KeyForm, text: bytes) -> Any:
@@ -25,15 +24,6 @@ def _read_private_key(form: KeyForm, text: bytes) -> Any:
     return key_bytes(form, text)
 
 
-def _make_matcher(algorithm: Algorithm, keys: Keys) -> Matcher:
-    """The signed text is not a template: nothing matches a composed one."""
-    return MATCHES_NOTHING
-
-
-def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
-    raise NotImplementedError("verify/sign_listed.py signs these")
-
-
 def _make_kind(name: str, title: str, algorithms: dict[str, str], package: str = "", extra: str = "") -> Kind:
     return Kind(
         name=name,
@@ -42,8 +32,6 @@ def _make_kind(name: str, title: str, algorithms: dict[str, str], package: str =
         read_key=key_bytes,
         read_public_key=_read_public_key,
         read_private_key=_read_private_key,
-        make_matcher=_make_matcher,
-        sign=_sign,
         listed=True,
         package=package,
         extra=extra,
