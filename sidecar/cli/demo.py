@@ -47,6 +47,7 @@ PROVIDER = "203.0.113.7"
 STRANGER = "198.51.100.66"
 BODY = b'{"event":"score.ready","id":"622056dce007dc805c741751","score":712}'
 START_SECONDS = 10.0
+COUNTED_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,7 +201,7 @@ def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
     before = _deliveries(admin)
     receiver.seen.clear()
     response = httpx.post(f"http://{data}{step.path}", content=step.body, headers=step.headers, trust_env=False)
-    moved = {key: count - before[key] for key, count in _deliveries(admin).items() if count != before[key]}
+    moved = _moved(admin, before)
 
     print(_bold(f"* {step.title}"))
     print(f"  sent      POST {step.path}  {step.body.decode()}")
@@ -226,6 +227,16 @@ def _run(step: Step, receiver: Receiver, data: str, admin: str) -> list[str]:
     if {key[1:]: count for key, count in moved.items()} != {(step.expect_outcome, step.expect_reason): 1}:
         problems.append(f"{step.title}: unexpected counters: {moved}")
     return problems
+
+
+def _moved(admin: str, before: dict[tuple[str, str, str], float]) -> dict[tuple[str, str, str], float]:
+    """The counters that were incremented: a rejection is counted when it has been diagnosed, shortly after its response."""
+    deadline = time.monotonic() + COUNTED_SECONDS
+    while True:
+        moved = {key: count - before[key] for key, count in _deliveries(admin).items() if count != before[key]}
+        if moved or time.monotonic() > deadline:
+            return moved
+        time.sleep(0.01)
 
 
 def _deliveries(admin: str) -> dict[tuple[str, str, str], float]:
