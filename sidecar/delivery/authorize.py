@@ -16,6 +16,7 @@ from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import Snapshot
 from sidecar.delivery.upstream_head import verified_lines
+from sidecar.diagnosis.alternatives import lost_gzip
 from sidecar.http1.head import RequestHead
 from sidecar.http1.incoming import Incoming
 from sidecar.http1.status_response import send
@@ -87,10 +88,10 @@ class Authorizer(Proxy):
                 f"the largest delivery, and set allow_partial_message: false",
             )
         rejected = await Proxy._verify(self, delivery)
-        if rejected is None or size or rejected.reason not in VERIFICATION:
+        if rejected is None or rejected.reason not in VERIFICATION or not _depends_on_body(delivery.route.verifier):
             return rejected
-        if not _depends_on_body(delivery.route.verifier):
-            return rejected
+        if size:
+            return _decompressed(delivery) or rejected
         return Rejected(
             Reason.BODY_NOT_FORWARDED,
             "the question has no body, and the signature is not that of an empty one; if the sender sent a body, "
@@ -203,6 +204,20 @@ def _for_gateway(delivery: Delivery, rejected: Rejected) -> Rejected:
     else:
         return rejected
     return Rejected(reason, detail, response=response)
+
+
+def _decompressed(delivery: Delivery) -> Rejected | None:
+    """Why a body can't verify that Content-Encoding calls gzip, and that is none.
+
+    What else may have become of a body takes longer to find out: delivery/recorder.py, `blame_gateway`.
+    """
+    if not lost_gzip(delivery.head, b"".join(delivery.body.pieces[:2])):  # the first piece may be a single byte
+        return None
+    return Rejected(
+        Reason.BODY_NOT_FORWARDED,
+        "Content-Encoding says gzip, and the body isn't: the gateway decompressed it; have it ask before it decompresses "
+        "(Envoy: ext_authz before the decompressor filter)",
+    )
 
 
 def _allows_repeat(delivery: Delivery) -> bool:

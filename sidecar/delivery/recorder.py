@@ -4,7 +4,7 @@ import asyncio
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.delivery import decide
 from sidecar.delivery.delivery import Delivery
@@ -17,6 +17,16 @@ from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.telemetry.record import DeliveryRecord
 from sidecar.telemetry.tenant_uses import TenantUses
 from sidecar.telemetry.tracing import Tracing
+
+#: The hints on a body that was parsed, or rewritten, after it was signed.
+_REENCODED: Final = frozenset(
+    {
+        Hint.BODY_NEWLINE_CHANGED,
+        Hint.BODY_LINE_ENDINGS_CHANGED,
+        Hint.BODY_BOM_CHANGED,
+        Hint.BODY_JSON_RESERIALISED,
+    }
+)
 
 
 class CaptureStore(Protocol):
@@ -116,6 +126,8 @@ class Recorder:
             self._log.event("diagnosis_failed", Level.ERROR, where=place_of(bug))
         elif not found.cancelled():
             record.hint = found.result()
+            if record.authorizes:
+                blame_gateway(record)
         delivery.body.release()
         self.end_rejected(record, ended)
 
@@ -138,6 +150,26 @@ def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
     record.detail = end.detail
     # An exception that a request or a connection kept until it was raised leads back there by its frames: a circle.
     end.__traceback__ = None
+
+
+def blame_gateway(record: DeliveryRecord) -> None:
+    """Says that the body of a question was re-encoded, if the diagnosis showed that another form of it was signed.
+
+    Only who knows the secret can cause this, so it is the sender's own delivery. Its response has been sent: that of any
+    rejection by verification.
+    """
+    if record.hint not in _REENCODED:
+        return
+    if record.reason is Reason.SIGNATURE_MISMATCH:
+        record.reason = Reason.BODY_NOT_FORWARDED
+    elif record.shadow_reason is Reason.SIGNATURE_MISMATCH:
+        record.shadow_reason = Reason.BODY_NOT_FORWARDED
+    else:
+        return
+    record.detail = (
+        "the sender signed another form of this body (see hint), so it was re-encoded on its way; the gateway must ask with "
+        "the bytes that it received, before anything parses, decompresses or rewrites them"
+    )
 
 
 def place_of(bug: BaseException) -> str:

@@ -1,8 +1,10 @@
 """The authorize listener: what gateways ask, in both forms, and what they are told. Nothing reaches a receiver."""
 
+import gzip
 import hmac
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -419,6 +421,63 @@ def test_an_announced_body_that_never_comes_is_nginxs(sidecar: Sidecar, craft: t
     fields = [(b"X-Signature", craft.mac("BEGINI_API_KEY", craft.json_body)), (b"Content-Length", b"37")]
     _, detail = rejected(sidecar, craft.request(headers=fields), 403, "body_not_forwarded")
     assert "nginx" in detail
+
+
+@pytest.mark.parametrize(
+    ("signed", "sent", "hint"),
+    [
+        (b'{"id":"a","amount":12}', b'{"id": "a", "amount": 12}', "body_json_reserialised"),
+        (b'{"name":"\\u00e9"}', '{"name":"é"}'.encode(), "body_json_reserialised"),
+        (b'{"id":"a"}\n', b'{"id":"a"}', "body_newline_changed"),
+        (b"id: a\r\nto: b", b"id: a\nto: b", "body_line_endings_changed"),
+        (b'\xef\xbb\xbf{"id":"a"}', b'{"id":"a"}', "body_bom_changed"),
+    ],
+)
+def test_a_body_that_was_re_encoded_on_its_way_never_verifies_and_is_named(
+    sidecar: Sidecar, craft: type[Craft], signed: bytes, sent: bytes, hint: str
+) -> None:
+    time.sleep(0.11)  # only so many rejections of a second are diagnosed
+    raw = craft.request(headers=[(b"X-Signature", craft.mac("BEGINI_API_KEY", signed))], body=sent)
+    mark = sidecar.mark()
+    answer, detail = rejected(sidecar, raw, 403, "body_not_forwarded")
+    assert answer.body == FORBIDDEN
+    assert "re-encoded" in detail
+    assert sidecar.line(mark, event="authorization")["hint"] == hint
+
+
+def test_a_body_that_was_decompressed_never_verifies_and_names_who_did_it(sidecar: Sidecar, craft: type[Craft]) -> None:
+    plain = b'{"id":"a"}'
+    for body in (plain, plain * 40000):  # the diagnosis has a limit, and this is found without it
+        mac = craft.mac("BEGINI_API_KEY", gzip.compress(body))
+        raw = craft.request(headers=[(b"X-Signature", mac), (b"Content-Encoding", b"gzip")], body=body)
+        answer, detail = rejected(sidecar, raw, 403, "body_not_forwarded")
+        assert answer.body == FORBIDDEN
+        assert "decompressed" in detail
+    compressed = gzip.compress(plain)
+    mac = craft.mac("BEGINI_API_KEY", compressed)
+    allowed(
+        sidecar,
+        craft.request(headers=[(b"X-Signature", mac), (b"Content-Encoding", b"gzip")], body=compressed),
+    )
+
+
+def test_another_body_is_a_mismatch_and_not_blamed_on_the_gateway(sidecar: Sidecar, craft: type[Craft]) -> None:
+    raw = craft.request(headers=[(b"X-Signature", craft.mac("BEGINI_API_KEY", b'{"id":"a"}'))], body=b'{"id":"b"}')
+    rejected(sidecar, raw, 403, "signature_mismatch")
+
+
+def test_shadow_mode_allows_what_was_re_encoded_and_counts_it(sidecar: Sidecar, craft: type[Craft]) -> None:
+    def counted() -> float:
+        return sidecar.metric("shadow_rejections_total", route="shadow", reason="body_not_forwarded")
+
+    before = counted()
+    fields = [(b"X-Signature", craft.mac("BEGINI_API_KEY", b'{"id":"a"}'))]
+    mark = sidecar.mark()
+    with Client(sidecar.authorize_address) as client:
+        answer = client.send(craft.request(b"/webhooks/shadow", fields, b'{ "id": "a" }')).answer("POST")
+    assert answer.status == 200
+    assert sidecar.line(mark, event="authorization")["shadow_reason"] == "body_not_forwarded"
+    assert counted() == before + 1
 
 
 def test_a_route_that_reads_no_body_needs_none(sidecar: Sidecar, craft: type[Craft]) -> None:
