@@ -149,6 +149,8 @@ class Proxy:
                     return copy
 
         # (8) forward, (9) response
+        if delivery.verified is not None:
+            incoming.recognize()
         try:
             await self._pass(delivery)
         finally:

@@ -1,6 +1,7 @@
 """Which connections a listener keeps open: their number, and the deadlines that they share."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import Final, Protocol
 
@@ -19,6 +20,11 @@ WRITE_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 620.0
 #: How long a connection may wait for its sender before another may take its place.
 PATIENCE_SECONDS: Final = 0.25
+#: How long a connection that never carried anything genuine keeps its place, however busy it is. Senders begin their request
+#: with the connection, and there are more newer ones than a core can accept before this one's turn comes.
+STRANGER_SECONDS: Final = 0.05
+#: So many strangers are checked for one that can make room.
+STRANGERS_CHECKED: Final = 64
 
 
 #: Of several processes, each can always use its part of this fraction of a limit, whatever the others hold: a process can
@@ -34,6 +40,8 @@ class TimedConnection(Protocol):
 
     @property
     def unused(self) -> bool: ...
+    @property
+    def waits_for_sender(self) -> bool: ...
     def head_expired(self) -> None: ...
     def body_expired(self) -> None: ...
     def keep_alive_expired(self) -> None: ...
@@ -105,6 +113,9 @@ class Listener:
     than a moment: unused between two requests, with an incomplete head or body, or with responses that it doesn't read.
     So a peer that holds connections open without using them (slowloris) loses them to others, and a complete request is
     never cut off before its response has begun. Otherwise the new connection is rejected.
+
+    A connection that has carried nothing genuine counts as if it had waited since it was opened. Else a peer that sends some
+    request that is rejected on each connection, again and again, would keep them all.
     """
 
     def __init__(self, deadlines: Deadlines, max_connections: int, count: ConnectionCount) -> None:
@@ -115,12 +126,22 @@ class Listener:
         self.wants_proxy_header: Callable[[str | None], bool] | None = None
         self._deadlines = deadlines
         self._count = count
+        #: When they were opened, oldest first. Ordered: a plain `dict` passes all entries that were removed from its start.
+        self._strangers: OrderedDict[TimedConnection, float] = OrderedDict()
 
-    def admit(self) -> bool:
+    def admit(self, newcomer: TimedConnection) -> bool:
         """Counts a new connection and makes room for it. Returns False if there is no room."""
         self._count.add(1)
-        if self._count.fits(self.max_connections):
-            return True
+        fits = self._count.fits(self.max_connections) or self._make_room()
+        if fits:
+            self._strangers[newcomer] = self._deadlines.now()
+        return fits
+
+    def recognize(self, connection: TimedConnection) -> None:
+        """The connection has carried something genuine."""
+        self._strangers.pop(connection, None)
+
+    def _make_room(self) -> bool:
         deadlines = self._deadlines
         waiting = [
             deadlines.head.oldest(),
@@ -129,25 +150,41 @@ class Listener:
             self._longest_unused(),
         ]
         connection, seconds = max(filter(None, waiting), key=lambda it: it[1], default=(None, 0.0))
+        stranger, age = self._oldest_stranger()
+        if stranger is not None and age >= STRANGER_SECONDS and (age >= seconds or seconds < PATIENCE_SECONDS):
+            stranger.evict()
+            return True
         if connection is None or seconds < PATIENCE_SECONDS:
             return False
         connection.evict()
         return True
 
     def _longest_unused(self) -> tuple[TimedConnection, float] | None:
-        now = self._deadlines.keep_alive.now()
+        now = self._deadlines.now()
         for connection in self._deadlines.keep_alive:  # approximately in this order
             if connection.unused and connection.idle_since is not None:
                 return connection, now - connection.idle_since
         return None
 
-    def release(self) -> None:
+    def _oldest_stranger(self) -> tuple[TimedConnection | None, float]:
+        """Of those that wait for their sender. The others go to the end, so that not every newcomer checks them again."""
+        strangers = self._strangers
+        for _ in range(min(STRANGERS_CHECKED, len(strangers))):
+            connection, opened = next(iter(strangers.items()))
+            if connection.waits_for_sender:
+                return connection, self._deadlines.now() - opened
+            strangers[connection] = self._deadlines.now()
+            strangers.move_to_end(connection)
+        return None, 0.0
+
+    def release(self, connection: TimedConnection) -> None:
         """Stops counting a connection: it is closed, or only waits until its sender has read the response."""
+        self._strangers.pop(connection, None)
         self._count.add(-1)
 
-    def linger(self) -> None:
+    def linger(self, connection: TimedConnection) -> None:
         """Stops counting a connection that is being closed. There may be as many of these as of the others."""
-        self.release()
+        self.release(connection)
         lingering = self._deadlines.linger
         if len(lingering) > self.max_connections and (oldest := lingering.oldest()):
             oldest[0].transport.abort()

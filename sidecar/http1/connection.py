@@ -64,6 +64,7 @@ class DataProtocol(RequestParser):
         self.address: str | None = None  # see `_peer_address`
         self.proxy_header: bytes | None = None  # what has arrived of the PROXY header; None if none is due
         self.counted = False  # among the listener's connections
+        self.recognized = False  # it has carried something genuine
         self.active: Incoming | None = None  # the request that is being handled
         self.idle_since: float | None = None  # loop time of the last response's end; None before the first one
         self.head_timed = False
@@ -82,7 +83,7 @@ class DataProtocol(RequestParser):
         self.connections.add(self)
         self.address = self.peer = _peer_address(self.transport)
         self.counted = True
-        if not self.listener.admit():
+        if not self.listener.admit(self):
             self._reject(Rejected(Reason.OVERLOADED, "limits.connections reached"))
             return
         self.head_timed = True
@@ -96,7 +97,7 @@ class DataProtocol(RequestParser):
             queue.discard(self)
         self.connections.discard(self)
         if self.counted:
-            self.listener.release()
+            self.listener.release(self)
         incoming = self.active
         if incoming is not None and not incoming.response_complete:
             incoming.disconnected = True
@@ -246,6 +247,18 @@ class DataProtocol(RequestParser):
         """Whether the connection is between two requests."""
         return self.active is None and not self.pipeline and not self.in_head
 
+    @property
+    def waits_for_sender(self) -> bool:
+        """Whether the next step is the sender's: to send a request, or the rest of one, or to read a response."""
+        deadlines = self.deadlines
+        return self.unused or self in deadlines.head or self in deadlines.body or self in deadlines.write
+
+    def recognize(self) -> None:
+        """Notes that the connection has carried something genuine, so its sender may take time between two requests."""
+        if not self.recognized:
+            self.recognized = True
+            self.listener.recognize(self)
+
     def evict(self) -> None:
         """Makes room for another connection: this one has waited longest for its sender."""
         in_head, in_body = self in self.deadlines.head, self in self.deadlines.body
@@ -332,7 +345,7 @@ class DataProtocol(RequestParser):
             self.deadlines.linger.add(self)
             if self.counted:
                 self.counted = False
-                self.listener.linger()
+                self.listener.linger(self)
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():

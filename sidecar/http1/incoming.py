@@ -73,6 +73,10 @@ class Incoming:
         self.has_news = True
         self._signal.set()
 
+    def recognize(self) -> None:
+        """Notes that this request is genuine."""
+        self.protocol.recognize()
+
     def evict(self, rejected: Rejected) -> None:
         """Rejects this request, whose body is still on its way, to make room for others."""
         self.protocol.reject_body(rejected)

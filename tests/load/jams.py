@@ -109,6 +109,25 @@ NAMES = ",".join(map("".join, itertools.product("abcdefghijklmnopqrstuvwxyz", re
 MAILGUN = b'{"signature":{"timestamp":"1","token":"t","signature":"' + b"0" * 64 + b'"},"x":[%b0]}'
 
 
+def keep_busy(attacker: Attacker) -> None:
+    """Many connections, each with a small request every fifth of a second, so that none of them is ever unused for long."""
+    held: list[socket.socket] = []
+    while True:
+        began = time.monotonic()
+        while len(held) < 300:
+            with contextlib.suppress(OSError):
+                held.append(socket.create_connection(attacker.data, 10))
+        for connection in list(held):
+            try:
+                attacker.send(connection, get("/nowhere"))
+                if not connection.recv(1 << 16):
+                    raise ConnectionResetError
+            except OSError:
+                connection.close()
+                held.remove(connection)
+        time.sleep(max(began + 0.2 - time.monotonic(), 0))
+
+
 def pipeline(attacker: Attacker) -> None:
     """Requests without end, and no response is read."""
     for connection in attacker.connections(window=2048):
@@ -130,6 +149,7 @@ ATTACKS: dict[str, Callable[[Attacker], None]] = {
     "bodies of 4 MiB that stop": lambda it: it.hold(
         20, request("/webhooks/begini", FORGED, body=bytes(4 * MEBIBYTE), length=5 * MEBIBYTE), b"x"
     ),
+    "connections kept busy": keep_busy,
     "slow heads": lambda it: it.hold(300, f"POST / HTTP/1.1\r\n{HOST}".encode(), b"a: b\r\n"),
     "nested JSON to diagnose": lambda it: it.ask(
         request("/webhooks/begini", FORGED, JSON, body=b"[" * 900 + b"0," * 4000 + b"0" + b"]" * 900)

@@ -6,6 +6,7 @@ Each test has a limit that the attack exceeded many times before its fault was f
 
 import itertools
 import socket
+import threading
 import time
 
 import pytest
@@ -125,3 +126,41 @@ def test_senders_that_do_not_read_lose_their_places_to_others(
             assert client.send(craft.begini()).answer().status == 200
     for client in stalled:
         client.close()
+
+
+def test_connections_that_are_kept_busy_lose_their_places_to_others(
+    start: Start, receiver: Receiver, craft: type[Craft]
+) -> None:
+    """Each one asks for a path without a route, again and again, so none of them ever waits long."""
+    sidecar = start({"limits": {"connections": 20}})
+    stop = threading.Event()
+    refused = 0
+
+    def keep_busy() -> None:
+        nonlocal refused
+        held: list[Client] = []
+        while not stop.wait(0.02):
+            while len(held) < 20:
+                held.append(Client(sidecar.address))
+            for client in list(held):
+                try:
+                    assert client.send(head(GET, HOST)).answer("GET").status == 404
+                except (OSError, AssertionError):
+                    refused += 1
+                    client.close()
+                    held.remove(client)
+        for client in held:
+            client.close()
+
+    stranger = threading.Thread(target=keep_busy)
+    stranger.start()
+    try:
+        time.sleep(0.5)
+        for number in range(40):
+            with sidecar.connect() as client:
+                assert client.send(craft.begini()).answer().status == 200, number
+    finally:
+        stop.set()
+        stranger.join()
+    assert len(receiver.requests) == 40
+    assert refused > 0, "they never held all places"

@@ -234,7 +234,7 @@ def test_all_silent_ends_with_the_timeout(names: Names) -> None:
 
 def test_refusals_from_all_addresses_are_reported_as_one(names: Names, port: int) -> None:
     names.hosts = ["127.0.0.8", "127.0.0.9"]
-    assert rejection(connecting(port, 0.1)[0]).detail == f"no connection to http://{HOST}:{port}: Connection refused"
+    assert rejection(connecting(port, 0.5)[0]).detail == f"no connection to http://{HOST}:{port}: Connection refused"
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)

@@ -18,6 +18,9 @@ from sidecar.http1.admission import (
     DISCARD_STEP,
     KEEP_ALIVE_SECONDS,
     LINGER_SECONDS,
+    PATIENCE_SECONDS,
+    STRANGER_SECONDS,
+    STRANGERS_CHECKED,
     WRITE_SECONDS,
     ConnectionCount,
 )
@@ -975,9 +978,73 @@ def test_a_part_of_the_limit_is_reserved_for_each_process() -> None:
 
 def test_a_connection_that_has_just_begun_is_not_replaced(full: Server) -> None:
     new = full.connect()
-    new.wait(0.2)
+    new.wait(STRANGER_SECONDS - 0.01)
     assert full.connect().transport.take() == UNPARSED
     assert not new.transport.closed
+
+
+async def recognize(incoming: Incoming) -> None:
+    incoming.recognize()
+    await read_and_respond(incoming)
+
+
+def test_a_stranger_does_not_keep_its_place_by_being_busy(full: Server) -> None:
+    busy = full.connect()
+    for _ in range(10):
+        busy.wait(0.01)
+        busy.send(GET)
+    assert full.connect().send(GET) == response()
+    assert busy.transport.closed
+    busy.leave()
+    assert full.open == 1
+
+
+def test_a_connection_that_carried_something_genuine_keeps_its_place_for_a_moment(full: Server) -> None:
+    full.behaviour = recognize
+    known = full.connect()
+    known.wait(1.0)
+    known.send(GET)
+    known.wait(PATIENCE_SECONDS - 0.01)
+    rejected = full.connect()
+    assert rejected.transport.take() == UNPARSED
+    rejected.leave()
+    assert not known.transport.closed
+    known.wait(0.02)
+    assert full.connect().send(GET) == response()
+    assert known.transport.closed
+
+
+def test_the_oldest_stranger_makes_room_before_a_slow_delivery_on_a_known_connection() -> None:
+    server = Server(max_connections=3)
+    server.behaviour = recognize
+    known = server.connect()
+    known.send(GET)
+    server.behaviour = read_and_respond
+    older, newer = server.connect(), server.connect()
+    known.wait(1.0)
+    known.send(POST[:-2])
+    for stranger in (newer, older):
+        stranger.send(GET)
+    known.wait(0.5)
+    for stranger in (newer, older):
+        stranger.send(GET)
+    server.connect()
+    assert [each.transport.closed for each in (known, older, newer)] == [False, True, False]
+
+
+def test_strangers_whose_requests_are_being_handled_are_passed_over_and_not_checked_again() -> None:
+    count = 3 * STRANGERS_CHECKED
+    server = Server(max_connections=count)
+    server.behaviour = never_respond
+    handled = [server.connect() for _ in range(count - 1)]
+    for each in handled:
+        each.send(POST)
+    waiting = server.connect()
+    waiting.wait(STRANGER_SECONDS + 0.01)
+    assert [server.connect().transport.take() for _ in range(2)] == [UNPARSED] * 2
+    assert server.connect().transport.take() == b""
+    assert waiting.transport.take() == UNPARSED
+    assert not any(each.transport.writes for each in handled)
 
 
 # The PROXY header
