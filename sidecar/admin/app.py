@@ -1,5 +1,6 @@
 """The admin listener: probes, metrics, status page, masked configuration, reload and delivery test."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sidecar.admin.access import Denied, denied_to_change
+from sidecar.admin.costly import CostlyText, json_text
 from sidecar.admin.delivery_test import run_delivery_test
 from sidecar.admin.pages import PageProgram, StatusPage
 from sidecar.config.masked import masked_config
@@ -40,6 +42,7 @@ class AdminProgram(PageProgram, Protocol):
 def admin_app(program: AdminProgram) -> Starlette:
     """The Starlette application of the admin listener."""
     page = StatusPage(program)
+    shown = CostlyText()
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -53,7 +56,12 @@ def admin_app(program: AdminProgram) -> Starlette:
         return Response(text, headers={"content-type": content_type})
 
     async def config(request: Request) -> Response:
-        return JSONResponse(masked_config(program.config))
+        settings = program.config
+
+        async def write() -> str:
+            return await asyncio.to_thread(lambda: json_text(masked_config(settings)))
+
+        return Response(await shown.get(settings, write), media_type="application/json")
 
     async def reload(request: Request) -> Response:
         settings = program.config

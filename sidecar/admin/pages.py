@@ -22,6 +22,7 @@ from sidecar.admin.access import (
     is_of_another_origin,
     may_change,
 )
+from sidecar.admin.costly import CostlyText, json_text
 from sidecar.admin.delivery_test import deliver
 from sidecar.admin.events import Events
 from sidecar.admin.live_page import LivePage, ProgramView
@@ -62,6 +63,7 @@ class StatusPage:
 
     def __init__(self, program: PageProgram) -> None:
         self._program = program
+        self._tenants_page, self._tenants_json = CostlyText(), CostlyText()
         assets = {name: (SHIPPED / "admin/static" / name).read_bytes() for name in ASSETS}
         self._assets = hashlib.sha256(b"".join(assets.values())).hexdigest()[:8]
         self.routes = [
@@ -106,10 +108,19 @@ class StatusPage:
 
     async def tenants(self, request: Request) -> Response:
         """Tenants in rotation: a page for browsers, and JSON for all other clients."""
-        uses, config = await self._program.tenant_uses(), self._program.config
+        program, config = self._program, self._program.config
+
+        async def write_page() -> str:
+            uses = await program.tenant_uses()
+            return await asyncio.to_thread(draw_tenants, config, uses, self._assets)
+
+        async def write_json() -> str:
+            uses = await program.tenant_uses()
+            return await asyncio.to_thread(lambda: json_text(tenants_json(config, uses)))
+
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(draw_tenants(config, uses, self._assets), 200, PAGE_HEADERS)
-        return JSONResponse(tenants_json(config, uses))
+            return HTMLResponse(await self._tenants_page.get(config, write_page), 200, PAGE_HEADERS)
+        return Response(await self._tenants_json.get(config, write_json), media_type="application/json")
 
     async def events(self, request: Request) -> ASGIApp:
         if is_of_another_origin(request):  # it could not read the events, but could take all places
