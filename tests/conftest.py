@@ -2,11 +2,13 @@
 
 import base64
 import functools
+import gc
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from compiled import refuse_old_code
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
@@ -26,8 +28,27 @@ def pytest_sessionstart() -> None:
     refuse_old_code()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Twenty thousand tests are no garbage: to look through them at each collection would cost more than some tests do."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 #: What signs, and what the sidecar is given; the same for a shared secret.
 KeyPair = tuple[bytes, bytes]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_are_read_once() -> Iterator[None]:
+    """OpenSSL tests the primes of a private RSA key when it is read, for 30 ms; tests sign with few keys, and very often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "load_pem_private_key", functools.cache(serialization.load_pem_private_key))
+        yield
 
 
 @pytest.fixture(scope="session")
