@@ -5,6 +5,7 @@ The value is read with `reveal` only, in the few files that tests/unit/test_stru
 
 import re
 from hmac import compare_digest
+from typing import NamedTuple
 
 _USER = re.compile(r"(?<=://).*@", re.DOTALL)
 
@@ -22,6 +23,20 @@ def mask_url(text: str) -> str:
 
 def _pairs(query: str) -> list[tuple[str, str, str]]:
     return [pair.partition("=") for pair in query.split("&")]
+
+
+class SecretRef(NamedTuple):
+    """Where a secret is, outside the configuration file. `id` is its name in logs and metrics."""
+
+    id: str
+    env: str
+    file: str
+    optional: bool
+    retire_by: float | None = None
+
+    @property
+    def where(self) -> str:
+        return f"env:{self.env}" if self.env else f"file:{self.file}"
 
 
 class Secret:

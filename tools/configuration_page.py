@@ -32,9 +32,8 @@ TITLES = {
     "the log. [Configuration](configuration.md) has the formats of values and the list of all sections.\n",
     "configuration-routes.md": "# Configuration of routes\n\n{generated}\n\nThe keys of an entry of `routes:`, and of a secret.\n"
     "[Configuration](configuration.md) has the formats of values and the list of all sections.\n",
-    "configuration-schemes.md": "# Configuration of schemes\n\n{generated}\n\nThe keys of `verify:`, if it is not the name of a preset.\n"
-    "[Custom schemes](own-scheme.md) has examples, and [scheme keys](scheme-keys.md) explains each key.\n"
-    "[Published keys and handshakes](configuration-handshakes.md) have a page of their own.\n",
+    "configuration-schemes.md": "# Configuration of schemes\n\n{generated}\n\nThe keys of `verify:`. [Custom schemes](own-scheme.md) has examples, [scheme keys](scheme-keys.md)\n"
+    "explains each key. [Published keys and handshakes](configuration-handshakes.md) have their own page.\n",
     "configuration-handshakes.md": "# Configuration of published keys and handshakes\n\n{generated}\n\nTwo parts of `verify:`: where the\n"
     "provider [publishes its keys](published-keys.md), and the requests by which it checks that an\n"
     "endpoint is yours. [Configuration of schemes](configuration-schemes.md) has the other keys.\n",

@@ -9,6 +9,7 @@ from sidecar.config.fields.number import Duration
 from sidecar.config.loader import resend_response
 from sidecar.config.presets import load_preset
 from sidecar.config.ranges import range_names
+from sidecar.secret import SecretRef
 from sidecar.verify.handshake import Shape, responds_to
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import Evidence, Scheme, Setting
@@ -157,6 +158,8 @@ def configuration(scheme: Scheme) -> str:
 
 def _value(example: Any) -> str:
     """A value on one line of YAML."""
+    if isinstance(example, SecretRef):
+        return f"{{env: {example.env}}}" if example.env else f"{{file: {example.file}}}"
     return json.dumps(list(example) if isinstance(example, tuple) else example, ensure_ascii=False)
 
 
@@ -254,6 +257,7 @@ def _settings(scheme: Scheme) -> list[str]:
 def _try(scheme: Scheme) -> str:
     name, command = short(scheme), send_command(scheme)
     exports = [f"$ export {variable(scheme)}=..."] if has_secrets(scheme) else []
+    exports += [f"$ export {each.example.env}=..." for each in must_say(scheme) if isinstance(each.example, SecretRef)]
     exports += ["$ export VERIFY_TOKEN=..."] if any(shape.needs_token for shape in scheme.handshake) else []
     lines = [*exports, "$ sidecar check sidecar.yaml", "$ sidecar serve --config sidecar.yaml"]
     if command is None:

@@ -13,9 +13,9 @@ from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.reference import SecretReference
 from sidecar.config.presets import Verify, load_preset, load_scheme, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
-from sidecar.config.secrets import SecretRef, SecretUnavailableError, read_secret
-from sidecar.secret import Secret
-from sidecar.verify.scheme import Scheme
+from sidecar.config.secrets import SecretUnavailableError, read_secret
+from sidecar.secret import Secret, SecretRef
+from sidecar.verify.scheme import Scheme, Setting
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +103,7 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
         unusable(describe_unknown_preset(preset))
     made: dict[str, Any] = {"preset": preset}
     for name, texts in settings.items():
-        example = declared[name].example if name in declared else ""
-        values = [int(text) if isinstance(example, int) and text.isdecimal() else text for text in texts]
+        values = [_setting_value(declared[name], text) if name in declared else text for text in texts]
         made[name] = values if len(values) > 1 else values[0]
     try:
         scheme = Verify().read(made if settings else preset)
@@ -115,6 +114,16 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
     if problem := missing_extra(scheme):
         unusable(f"{preset} {problem}")
     return scheme
+
+
+def _setting_value(setting: Setting, text: str) -> Any:
+    """The value of a setting as a file has it: of a secret, a reference."""
+    if isinstance(setting.example, int) and text.isdecimal():
+        return int(text)
+    kind, colon, place = text.partition(":")
+    if isinstance(setting.example, SecretRef) and colon and kind in ("env", "file"):
+        return {kind: place}
+    return text
 
 
 def describe_unknown_preset(name: str) -> str:

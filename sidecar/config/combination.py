@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.reference import SecretReference
-from sidecar.config.secrets import SecretRef
+from sidecar.secret import SecretRef
 from sidecar.verify.composite import MAX_SCHEMES, Combine
 from sidecar.verify.scheme import DeliveryFacts, Scheme
 from sidecar.verify.verifier import MAX_SECRETS

@@ -29,13 +29,14 @@ from sidecar.config.checks import (
 from sidecar.config.combination import Combination
 from sidecar.config.extras import missing_extra
 from sidecar.config.files import ReadFile, read_file
+from sidecar.config.key_clients import load_key_clients
 from sidecar.config.keys import CONFIG
 from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_status
 from sidecar.config.route_keys import ROUTE
-from sidecar.config.secrets import SecretRef, SecretResolver
+from sidecar.config.secrets import SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
 from sidecar.config.tenant_files import PLACE
 from sidecar.config.tenants import TenantLoader
@@ -48,7 +49,7 @@ from sidecar.routing.client_ip import ClientHeader
 from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.receiver_headers import ReceiverHeaders, SetHeader
 from sidecar.routing.routes import Route, RouteTable
-from sidecar.secret import Secret
+from sidecar.secret import Secret, SecretRef
 from sidecar.verify.composite import Composite, name_schemes
 from sidecar.verify.handshake import HandshakeMode, Handshakes
 from sidecar.verify.keys import KeyFormError, key_problem
@@ -137,6 +138,7 @@ class _Builder:
         sentinel_password = self._resolve(("replay_store", "sentinel_password"), store.sentinel_password)
         admin_token = self._resolve(("admin_token",), settings.admin_token)
         accounts = self._make_accounts()
+        clients = load_key_clients(settings, self.secrets, report, _route_name)
         authorities = self.tls.load_authorities(("keys", "ca"), settings.keys.ca)
         report.raise_if_wrong()
         trusted = settings.trusted_proxies
@@ -155,6 +157,7 @@ class _Builder:
             accounts=accounts,
             tenant_directories=self.tenants.directories,
             key_authorities=authorities,
+            key_clients=clients,
             warnings=tuple(report.warnings),
         )
 

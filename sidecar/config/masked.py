@@ -40,6 +40,7 @@ _FILE_REST = frozenset(
         "accounts",
         "tenant_directories",
         "key_authorities",
+        "key_clients",
     }
 )
 

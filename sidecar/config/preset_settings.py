@@ -12,6 +12,7 @@ from typing import Any
 from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, ValueType, quote, read_each
 from sidecar.config.fields.mapping import Items, Key, Section, read_present
 from sidecar.config.fields.number import Tolerance, whole_number
+from sidecar.config.fields.reference import SecretReference
 from sidecar.config.fields.text import Choice, Flag, NonEmpty, OnlyTrue, RegularExpression, Text
 from sidecar.config.token_keys import Scalar
 from sidecar.verify.scheme import Setting
@@ -55,6 +56,18 @@ class SettingForm(StrEnum):
 
     DURATION = "duration"
     LIST = "list"
+    SECRET = "secret"  # noqa: S105 - a word of the file: a reference to a secret
+
+
+class Example(ScalarOrList):
+    """What a setting may be; of a secret, a reference to one."""
+
+    def read(self, value: Any) -> Any:
+        return SecretReference().read(value) if isinstance(value, Mapping) else super().read(value)
+
+    def json_schema(self) -> JSONSchema:
+        schema = super().json_schema()
+        return schema | {"anyOf": [*schema["anyOf"], SecretReference().json_schema()]}
 
 
 SETTING: Section[dict[str, Any]] = Section(
@@ -66,12 +79,12 @@ SETTING: Section[dict[str, Any]] = Section(
             ["your tenant, in the console under Settings"],
             required=True,
         ),
-        "example": Key(ScalarOrList(), "an example", ["acme"], required=True),
+        "example": Key(Example(), "an example", ["acme"], required=True),
         "signed": Key(OnlyTrue(), "true: it is part of the signed message, and not of the delivery", [True]),
         "lines": Key(OnlyTrue(), "true: text of several lines, such as a certificate", [True]),
         "form": Key(
             Choice(SettingForm),
-            "duration, or list, which may be empty; default: like the example",
+            "duration, secret, or list, which may be empty; default: like the example",
             ["duration"],
             default=None,
         ),
@@ -107,14 +120,21 @@ def fill_settings(preset: Mapping[str, Any], given: Mapping[str, Any], *, exampl
         elif examples:
             values[name] = setting["example"]
         else:
-            example = setting["example"]
-            shown = f"[{', '.join(map(str, example))}]" if isinstance(example, list) else str(example)
-            mistakes.append(((), f"needs `{name}`: {setting['about']}; for example {name}: {shown}"))
+            mistakes.append(
+                ((), f"needs `{name}`: {setting['about']}; for example {name}: {_show(setting['example'])}")
+            )
     if mistakes:
         raise InvalidValueError(mistakes)
     filled = _fill(preset, values) if declared else dict(preset)
     assert isinstance(filled, dict)
     return filled
+
+
+def _show(example: Any) -> str:
+    """An example as in YAML."""
+    if isinstance(example, Mapping):
+        return f"{{{', '.join(f'{key}: {value}' for key, value in example.items())}}}"
+    return f"[{', '.join(map(str, example))}]" if isinstance(example, list) else str(example)
 
 
 class SettingValue(ValueType[Any]):
@@ -137,6 +157,9 @@ class SettingValue(ValueType[Any]):
     def read(self, value: Any) -> Any:
         if self._form == SettingForm.DURATION:
             Tolerance().read(value)
+            return value
+        if self._form == SettingForm.SECRET:
+            SecretReference().read(value)
             return value
         if self._form == SettingForm.LIST and value == []:
             return []
@@ -163,6 +186,8 @@ class SettingValue(ValueType[Any]):
     def json_schema(self) -> JSONSchema:
         if self._form == SettingForm.DURATION:
             return {"title": self.title} | {k: v for k, v in Tolerance().json_schema().items() if k != "title"}
+        if self._form == SettingForm.SECRET:
+            return SecretReference().json_schema()
         if self._flag:
             return Flag().json_schema()
         one = {"title": self.title} | ({"type": "integer"} if self._numeric else self._grammar.json_schema())

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from sidecar.config.combination import NO_SCHEME, Combination, combination_section, is_combination
 from sidecar.config.fields.base import InvalidValueError, JSONSchema, ValueType, quote
 from sidecar.config.fields.mapping import find_close
+from sidecar.config.fields.reference import SecretReference
 from sidecar.config.files import read_file
-from sidecar.config.preset_settings import SettingValue, check_own_scheme, fill_settings, required_settings
+from sidecar.config.preset_settings import SettingForm, SettingValue, check_own_scheme, fill_settings, required_settings
 from sidecar.config.problems import ConfigError, Problem
 from sidecar.config.scheme_keys import SCHEME
 from sidecar.config.yaml_source import MAX_YAML_BYTES, read_shipped, read_yaml, shipped_names
@@ -191,6 +192,9 @@ class OneScheme(ValueType[Scheme | str]):
             }
             for name, declaring in others.items()
         }
+        for name, declaring in others.items():
+            if settings[declaring[0]][name].get("form") == SettingForm.SECRET:
+                described[name] = SecretReference().json_schema() | {"description": described[name]["description"]}
         changed = scheme | {
             "properties": preset | described | changes,
             "required": ["preset"],

@@ -32,7 +32,6 @@ from sidecar.config.fields.upstream import UPSTREAM_OR_URL
 from sidecar.config.handshakes import RouteHandshake
 from sidecar.config.presets import SigningScheme, Verify
 from sidecar.config.scheme_keys import REJECT_KEYS
-from sidecar.config.secrets import SecretRef
 from sidecar.config.settings import (
     RESEND,
     RejectSettings,
@@ -48,6 +47,7 @@ from sidecar.config.tenant_files import TenantFileSettings
 from sidecar.replay.store import OnFailure
 from sidecar.routing.client_certificate import ClientCertificate
 from sidecar.routing.routes import Capture
+from sidecar.secret import SecretRef
 from sidecar.verify.verifier import MAX_SECRETS
 
 REJECT = Section(RejectSettings, REJECT_KEYS)

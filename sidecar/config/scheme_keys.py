@@ -21,6 +21,7 @@ from sidecar.config.fields.text import (
     Text,
 )
 from sidecar.config.handshakes import SchemeHandshake
+from sidecar.config.key_source_keys import KEYS, Names
 from sidecar.config.listed_keys import Components, SignatureTime, check_listed_field, make_listed
 from sidecar.config.message_keys import MESSAGE_KEYS
 from sidecar.config.preset_settings import Settings
@@ -30,13 +31,11 @@ from sidecar.config.token_keys import (
     ALGORITHM_BY,
     COVERS,
     DELIVERY_ID,
-    KEYS,
     WRAPPED,
     Algorithms,
     Claims,
     Expiry,
     HeadMembers,
-    Names,
     Skew,
 )
 from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse

@@ -1,30 +1,15 @@
 """Reads the secrets that references name."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from sidecar.config.files import ReadFile, read_file
 from sidecar.config.problems import Path, Report
-from sidecar.secret import Secret
+from sidecar.secret import Secret, SecretRef
 
 #: A secret file is one line of text; anything larger is the wrong file.
 MAX_SECRET_BYTES = 64 * 1024
 #: Shorter secrets are guessed, not broken: below 16 bytes we warn.
 SHORT_SECRET = 16
-
-
-class SecretRef(NamedTuple):
-    """Where a secret is. `id` is its name in logs and metrics."""
-
-    id: str
-    env: str
-    file: str
-    optional: bool
-    retire_by: float | None = None
-
-    @property
-    def where(self) -> str:
-        return f"env:{self.env}" if self.env else f"file:{self.file}"
 
 
 class SecretUnavailableError(Exception):

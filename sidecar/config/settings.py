@@ -15,7 +15,6 @@ from sidecar.config.fields.reference import PROCESS_MEMORY, ReplayStoreRef
 from sidecar.config.fields.upstream import UpstreamFileSettings
 from sidecar.config.handshakes import NamedHandshake
 from sidecar.config.problems import Problem
-from sidecar.config.secrets import SecretRef
 from sidecar.config.tenant_files import TenantDirectory, TenantFileSettings
 from sidecar.http1.sockets import ListenAddress
 from sidecar.http1.upstream import Timeouts
@@ -26,12 +25,12 @@ from sidecar.routing.networks import IPNetwork, Networks
 from sidecar.routing.question import QuestionForm
 from sidecar.routing.refusal_limit import Rate
 from sidecar.routing.routes import Capture, RouteTable
-from sidecar.secret import Secret
+from sidecar.secret import Secret, SecretRef
 from sidecar.telemetry.log import LogSettings
 from sidecar.telemetry.trace_context import TracingSettings
 from sidecar.verify.composite import weakest
 from sidecar.verify.handshake import HandshakeMode, Shape
-from sidecar.verify.published import KeySource
+from sidecar.verify.published import ClientName, KeySource
 from sidecar.verify.scheme import Scheme
 
 DEFAULT_LISTEN = ListenAddress("::", 8080)
@@ -247,6 +246,15 @@ class Account:
     webhook_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeyClient:
+    """An application at a provider, whose access token requests for keys need."""
+
+    name: ClientName
+    secret: Secret
+    source: str  #: of the keys, in metrics
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Config(CommonSettings):
     """One configuration, complete and checked. Requests in flight keep the one that they began with."""
@@ -264,6 +272,7 @@ class Config(CommonSettings):
     accounts: tuple[Account, ...]
     tenant_directories: tuple[TenantDirectory, ...]
     key_authorities: str  #: the content of `keys.ca`, PEM
+    key_clients: tuple[KeyClient, ...]
     warnings: tuple[Problem, ...]
 
     @property

@@ -11,14 +11,14 @@ import asyncio
 import math
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from sidecar.process.channel import Channel
 from sidecar.process.key_documents import Entry, KeyDocuments
 from sidecar.process.key_store import Fetching, KeyStore
-from sidecar.verify.published import Document, KeySource
+from sidecar.verify.published import ClientName, Document, KeySource
 
 #: How often a worker reports which documents it has used, seconds.
 REPORT_SECONDS = 5.0
@@ -178,7 +178,8 @@ def pack_source(source: KeySource) -> dict[str, object]:
 
 
 def unpack_source(packed: Mapping[str, Any]) -> KeySource:
-    lists: dict[str, Sequence[Any]] = {
+    lists: dict[str, Any] = {
+        "client": ClientName(*packed["client"]) if packed["client"] is not None else None,
         "headers": tuple((name, value) for name, value in packed["headers"]),
         "hosts": tuple(packed["hosts"]),
     }

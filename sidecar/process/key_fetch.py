@@ -7,7 +7,8 @@ second and 10 MB, which a program without published keys does not pay.
 import asyncio
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,14 +50,16 @@ class Result(StrEnum):
     TLS = "tls"
     UNREACHABLE = "unreachable"
     UNUSABLE = "unusable"  # status 200, but no keys
+    CREDENTIALS = "credentials"  # the provider gave no access token, which its keys need
 
 
 class FetchError(Exception):
     """A fetch that brought no document. The message is for the log, and repeats nothing that the server sent."""
 
-    def __init__(self, result: Result, detail: str, *, certain: bool = False) -> None:
-        """`certain`: the provider has no key of the id."""
+    def __init__(self, result: Result, detail: str, *, certain: bool = False, status: int = 0) -> None:
+        """`certain`: the provider has no key of the id. `status`: that of the response, if there was one."""
         super().__init__(detail)
+        self.status = status
         self.result = result
         self.certain = certain
 
@@ -80,15 +83,15 @@ class Fetcher:
         self._authorities = authorities
         self._contexts: dict[str, ssl.SSLContext] = {}
 
-    async def fetch(self, source: KeySource) -> Fetched:
-        """Raises `FetchError`."""
+    async def fetch(self, source: KeySource, access_token: str = "") -> Fetched:
+        """Raises `FetchError`. The token is sent to the source's host, or to its mirror, and to no other."""
         if _URL.fullmatch(source.url) is None:
             raise FetchError(Result.UNREACHABLE, "is not a plain https URL")
         url = resolve_mirror(source.url, self._mirrors)
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 context = await asyncio.to_thread(self._prepare, source.roots if url == source.url else "")
-                content, headers = await _get(url, source, context)
+                content, headers = await _get(url, source, context, access_token)
         except TimeoutError:
             raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
         except OSError as error:
@@ -97,6 +100,21 @@ class Fetcher:
         document = Document(content, 0.0, content_type)
         ids, linked = await asyncio.to_thread(inspect, source, document)
         return Fetched(content, content_type, lifetime_of(headers), ids, linked)
+
+    async def post_form(self, url: str, form: bytes, authorization: str) -> tuple[int, bytes]:
+        """Posts a form; status and content of the response, whatever it is. Raises `FetchError` if there is none."""
+        if _URL.fullmatch(url) is None:
+            raise FetchError(Result.CREDENTIALS, "is not a plain https URL")
+        headers = {"authorization": authorization, "content-type": "application/x-www-form-urlencoded"}
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                context = await asyncio.to_thread(self._prepare, "")
+                async with _stream(resolve_mirror(url, self._mirrors), headers, form, context) as response:
+                    return response.status_code, await _read_at_most(response, MAX_KEY_BYTES)
+        except TimeoutError:
+            raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
+        except OSError as error:
+            raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
 
     async def call(self, url: str, name: str) -> None:
         """Calls an address for the sake of the call. Raises `FetchError` unless the response has status 200."""
@@ -185,18 +203,32 @@ def _ids(content: bytes) -> Iterator[str]:
         yield from (name[:_MAX_ID] for name, key in found.items() if isinstance(key, str) and "-----BEGIN " in key)
 
 
-async def _get(url: str, source: KeySource, context: ssl.SSLContext) -> "tuple[bytes, Mapping[str, str]]":
+async def _get(
+    url: str, source: KeySource, context: ssl.SSLContext, access_token: str = ""
+) -> "tuple[bytes, Mapping[str, str]]":
     """Content and headers of a response with status 200."""
+    headers = dict(source.headers) | ({"authorization": f"Bearer {access_token}"} if access_token else {})
+    async with _stream(url, headers, source.post, context) as response:
+        return await _read(response, source), response.headers
+
+
+@asynccontextmanager
+async def _stream(
+    url: str, headers: Mapping[str, str], content: bytes, context: ssl.SSLContext
+) -> "AsyncIterator[httpx.Response]":
+    """The response to a GET or, with `content`, to a POST. Raises `FetchError`."""
     import httpx  # noqa: PLC0415 - in memory by now
 
-    headers = {"accept-encoding": "identity", "user-agent": "webhook-sidecar"} | dict(source.headers)
+    common = {"accept-encoding": "identity", "user-agent": "webhook-sidecar"}
     # `trust_env=False`: no proxy of the environment, and no password that ~/.netrc has for the host.
     client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=FETCH_SECONDS)
+    method = "POST" if content else "GET"
     try:
-        async with client:
-            method = "POST" if source.post else "GET"
-            async with client.stream(method, url, headers=headers, content=source.post or None) as response:
-                return await _read(response, source), response.headers
+        async with (
+            client,
+            client.stream(method, url, headers=common | dict(headers), content=content or None) as response,
+        ):
+            yield response
     except httpx.TimeoutException as error:
         raise FetchError(Result.TIMEOUT, type(error).__name__) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -207,12 +239,20 @@ async def _get(url: str, source: KeySource, context: ssl.SSLContext) -> "tuple[b
 
 async def _read(response: "httpx.Response", source: KeySource) -> bytes:
     status = response.status_code
+    if source.client is not None and status in (401, 403):
+        detail = (
+            f"responded with status {status} to an access token; check that the application of client_id may fetch keys"
+        )
+        raise FetchError(Result.STATUS, detail, status=status)
     if not source.listed and 400 <= status < 500 and status not in _OUR_FAULT:
         # A store of certificates may say 403 for one that it doesn't have, and a firewall for one that it has.
         raise FetchError(Result.ABSENT, f"responded with status {status}", certain=status in _ABSENT)
     if status != 200:
         raise FetchError(Result.STATUS, f"responded with status {status}")
-    most = MAX_LIST_BYTES if source.listed else MAX_KEY_BYTES
+    return await _read_at_most(response, MAX_LIST_BYTES if source.listed else MAX_KEY_BYTES)
+
+
+async def _read_at_most(response: "httpx.Response", most: int) -> bytes:
     content = bytearray()
     async for piece in response.aiter_raw():
         content += piece

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from sidecar.config.settings import Config, KeysSettings
+from sidecar.config.settings import Config, KeyClient, KeysSettings
+from sidecar.process.access_tokens import AccessTokens
 from sidecar.process.confirmations import Confirmations
 from sidecar.process.key_documents import NEGATIVE_SECONDS, Entry, KeyDocuments
 from sidecar.process.key_fetch import Fetched, Fetcher, FetchError, Result
@@ -84,6 +85,8 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self._log: Log  # from `apply` on
         self._settings = (KeysSettings(), "")
         self._fetcher = Fetcher({})
+        self._tokens = AccessTokens(monotonic)
+        self._asking: set[asyncio.Task[None]] = set()
         self._wanted: set[KeySource] = set()
         self._by_id: dict[str, _ById] = {}
         self._counts: dict[str, dict[Result, int]] = {}
@@ -101,6 +104,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
             for entry in self.entries.values():
                 entry.due = 0.0
         self.confirmations.apply(self._fetcher, log, confirming(config.routes.routes))
+        self._use_clients(config.key_clients)
         self._wanted = set(config.key_sources)
         names = {*config.key_names, *(source.name for source in self._wanted)}
         linked = {entry.linked for source, entry in self.entries.items() if source in self._wanted}
@@ -167,6 +171,37 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         ]
         yield family("webhook_sidecar_key_fetches_total", counts)
         yield from self.confirmations.collect()
+
+    # Internals: credentials
+
+    def _use_clients(self, clients: Iterable[KeyClient]) -> None:
+        """Tries new credentials at once, so that a mistake is in the log before a delivery needs a key."""
+        new = self._tokens.apply(clients)
+        for client in new:
+            task = asyncio.get_running_loop().create_task(self._try(client))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        names = {client.name for client in new}
+        for entry in [each for each in self.entries.values() if each.source.client in names and each.failed]:
+            if entry.good:
+                entry.due = 0.0
+            else:
+                self._drop(entry.source)  # the next delivery asks again
+
+    async def _try(self, client: KeyClient) -> None:
+        try:
+            await self._tokens.get(self._fetcher, client.name)
+        except FetchError as error:
+            self.counts_of(client.source)[error.result] += 1
+            self._log.event(
+                "keys_failed",
+                Level.WARNING,
+                source=client.source,
+                url=shown_url(client.name.token_url),
+                result=error.result.value,
+                detail=str(error),
+                kept="the last good keys; deliveries with others get 503",
+            )
 
     # Internals: which documents there are
 
@@ -254,7 +289,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
     async def _fetch(self, entry: Fetching) -> None:
         try:
             async with self._slots:
-                fetched = await self._fetcher.fetch(entry.source)
+                fetched = await self._tokens.fetch(self._fetcher, entry.source)
         except FetchError as error:
             self._failed(entry, error)
         except Exception as bug:  # of this program or its libraries: keep the last good document

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from sidecar.secret import SecretRef
+
 
 class ComputedPlace(StrEnum):
     """A value that is computed from the delivery; it is the whole text of a rule's value."""
@@ -76,6 +78,16 @@ class CertificatePlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthPlace:
+    """Where the access token for a key comes from: client credentials (RFC 6749, 4.4)."""
+
+    token_url: str
+    client_id: str
+    client_secret: SecretRef
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPlace:
     """Where the keys of a scheme are published: exactly one of the first six."""
 
@@ -92,6 +104,7 @@ class KeyPlace:
     form: str = "jwk"  #: of each: jwk or pem
     at: str = ""  #: of each: the place of the key in the JSON document
     post: tuple[tuple[str, str], ...] = ()  #: of each: members of the JSON that asks for the key; {id}, {secret}
+    oauth: OAuthPlace | None = None  #: of each: where the access token comes from that a request for a key needs
     dead: str = ""  #: of each: a member of the key that says that it is dead, unless it is null
     without_id: bool = False  #: every key may match
     fits: tuple[tuple[str, RuleValue], ...] = ()  #: members of the key that must agree with the delivery

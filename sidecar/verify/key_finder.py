@@ -15,7 +15,7 @@ from sidecar.secret import Secret
 from sidecar.verify.claim_rules import KeyPlace
 from sidecar.verify.jose import PublishedKey
 from sidecar.verify.key_documents import read_keys
-from sidecar.verify.published import Document, KeyNeeded, KeySource, PublishedKeys, linked_source
+from sidecar.verify.published import ClientName, Document, KeyNeeded, KeySource, PublishedKeys, linked_source
 
 #: Parsed documents that a route keeps.
 MAX_PARSED: Final = 32
@@ -38,6 +38,11 @@ class KeyFinder:
         self._secret = secrets[0].reveal().decode("utf-8", "replace") if secrets and place.post else ""
         self._parsed: OrderedDict[tuple[str, str], tuple[Document, list[PublishedKey]]] = OrderedDict()
         self._id = re.compile(place.id) if place.id else None
+        self._client = (
+            ClientName(place.oauth.token_url, place.oauth.scope, place.oauth.client_id)
+            if place.oauth is not None
+            else None
+        )
         self._listed = self._make_listed()
 
     @property
@@ -101,6 +106,7 @@ class KeyFinder:
             post=json.dumps(post).encode() if post else b"",
             headers=(("Content-Type", "application/json"),) if post else (),
             form=place.form,
+            client=self._client,
         )
 
     def _get(self, source: KeySource) -> Document:

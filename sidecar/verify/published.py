@@ -15,6 +15,14 @@ from sidecar.verify.document import parse_json
 PUBLISHED: Final = "published"
 
 
+class ClientName(NamedTuple):
+    """An application at a provider's token endpoint. Its secret is where documents are fetched, and nowhere else."""
+
+    token_url: str
+    scope: str  #: empty: the endpoint's own
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class KeySource:
     """One document of keys: an https URL whose host the scheme or the operator fixed, never a sender."""
@@ -30,6 +38,7 @@ class KeySource:
     roots: str = ""  #: the certificate authorities of the TLS connection; empty: the system's
     form: str = "jwks"  #: what the document is: `jwks`, `x509`, `discovery`, `jwk`, `pem` or `certificate`
     hosts: tuple[str, ...] = ()  #: of a discovery document: further hosts that its `jwks_uri` may have
+    client: ClientName | None = None  #: whose access token is sent with it
 
 
 class Document(NamedTuple):

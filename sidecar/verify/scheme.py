@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from sidecar.outcomes import RejectionResponse
+from sidecar.secret import SecretRef
 from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.claim_rules import KeyPlace, TokenRules
 from sidecar.verify.components import CONTENT_DIGEST, Component, SignatureRules
@@ -258,10 +259,10 @@ class Setting:
 
     name: str
     about: str  #: what it is, and where it is found at the provider
-    example: str | int | tuple[str | int, ...]
+    example: str | int | tuple[str | int, ...] | SecretRef
     signed: bool = False  #: whether it is part of the signed message
     lines: bool = False  #: whether it is text of several lines
-    form: str = ""  #: `duration`, or `list` that may be empty; else like its example
+    form: str = ""  #: `duration`, `secret`, or `list` that may be empty; else like its example
     many: bool = False  #: whether it may be a list, of which any may match
     optional: bool = False
     default: str | int | tuple[str | int, ...] | None = None

@@ -195,7 +195,7 @@ def test_a_secret_of_any_kind_and_garbage_for_a_signature_end_in_a_verdict(
         for name, each in given.items()
         if name != "preset"
         for item in (each if isinstance(each, list) else [each])
-        for part in ("--setting", f"{name}={item}")
+        for part in ("--setting", f"{name}=env:{item['env']}" if isinstance(item, dict) else f"{name}={item}")
     ]
     names = [scheme.signature.header.replace("{n}", "1") or "X-None", *(name for name, _ in scheme.require)]
     clock = [scheme.timestamp.header] if scheme.timestamp is not None and scheme.timestamp.header else []

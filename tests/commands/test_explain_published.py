@@ -21,6 +21,7 @@ def explain(
 
     def run(name: str, vector: Vector, *, keys: bool = True, **changes: Any) -> Explained:
         secrets = []
+        monkeypatch.setenv("EBAY_CLIENT_SECRET", "the secret of an application")
         for number, (key, secret) in enumerate(secrets_of(name, vector).items()):
             secrets.append({"id": key, "env": f"S{number}"})
             monkeypatch.setenv(f"S{number}", secret)

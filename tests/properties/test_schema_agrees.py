@@ -75,6 +75,7 @@ from sidecar.config.fields.text import (
 from sidecar.config.fields.upstream import HostField, ServerName
 from sidecar.config.handshake_keys import HANDSHAKE
 from sidecar.config.handshakes import HandshakeName, RouteHandshake, SchemeHandshake
+from sidecar.config.key_source_keys import Names
 from sidecar.config.keys import CONFIG
 from sidecar.config.listed_keys import Components, OneComponent
 from sidecar.config.message_keys import BODY_HASH
@@ -82,7 +83,7 @@ from sidecar.config.preset_settings import Settings
 from sidecar.config.presets import OneScheme, SigningScheme, Verify, apply_changes, preset_names, read_preset
 from sidecar.config.route_keys import Rejection, Secrets
 from sidecar.config.scheme_keys import SCHEME, SignatureKind
-from sidecar.config.token_keys import Algorithms, Claims, Expiry, HeadMembers, Names, SignatureAlgorithm, Skew
+from sidecar.config.token_keys import Algorithms, Claims, Expiry, HeadMembers, SignatureAlgorithm, Skew
 from sidecar.telemetry.log import Level
 from sidecar.verify.components import parse_component
 

@@ -21,6 +21,7 @@ SECRETS = {
     "SLACK_SECRET": "CANARY-SECRET-slack-90fe",
     "ACME_SECRET": "CANARY-SECRET-acme-6b07",
     "OTHER_API_KEY": "CANARY-SECRET-other-account-0d5c",
+    "EBAY_CLIENT_SECRET": "CANARY-SECRET-ebay-5d1e",
 }
 PREVIOUS_SECRET = "CANARY-SECRET-begini-previous-e2d4"
 leak_watch.marker(b"CANARY-SECRET", BODY_MARK)

@@ -37,6 +37,7 @@ class Page:
     endless: bool = False  #: sends a body without an end
     drips: float = 0.0  #: one byte of head and body every so many seconds
     raw: bytes = b""  #: sent instead of a response
+    authorization: str = ""  #: what a request must bring; without it the response is 401, as RFC 6749, 5.2, has it
 
 
 def run_beside_server(scenario: Coroutine[Any, Any, None]) -> None:
@@ -110,18 +111,9 @@ class KeyServer:
             raw.close()
 
     def _respond(self, connection: socket.socket) -> None:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            request += piece
-        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", request)
-        while length is not None and len(request.partition(b"\r\n\r\n")[2]) < int(length[1]):
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            request += piece
+        request = _read(connection)
+        if not request:
+            return
         path = request.split(b" ", 2)[1].decode()
         asked = _KEY_ID.search(request.partition(b"\r\n\r\n")[2])
         if asked is not None and f"{path}#{asked[1].decode()}" in self.pages:
@@ -129,6 +121,8 @@ class KeyServer:
         self.heads.append(request)
         self.counts[path] += 1
         page = self.pages.get(path, Page(status=404))
+        if page.authorization and f"\r\nauthorization: {page.authorization}\r\n".encode() not in request:
+            page = Page(b'{"error":"invalid_client","error_description":"client authentication failed"}', 401)
         self._stopped.wait(page.delay)
         if page.hangs:
             self._stopped.wait(60)
@@ -152,3 +146,18 @@ class KeyServer:
         while page.endless and time.monotonic() - began < 60 and not self._stopped.is_set():
             connection.sendall(b"x" * 65536)
             self.sent += 65536
+
+
+def _read(connection: socket.socket) -> bytes:
+    """A request, with its body; nothing if it doesn't come whole."""
+    request = b""
+    missing = True
+    while missing:
+        piece = connection.recv(65536)
+        if not piece:
+            return b""
+        request += piece
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        missing = not end or (length is not None and len(body) < int(length[1]))
+    return request

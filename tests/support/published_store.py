@@ -16,10 +16,12 @@ from sidecar.verify.sign import SIGNING_KEY_ID
 from sidecar.verify.token import encode_base64url
 
 
-def with_examples(preset: str) -> Any:
-    """What `verify:` holds for a preset: its settings have the values of their examples."""
+def with_examples(preset: str, secret: str = "") -> Any:
+    """What `verify:` holds for a preset: its settings have the values of their examples, and secrets are in `secret` if given."""
     settings = read_preset(preset).get("settings", {})
-    given = {name: it["example"] for name, it in settings.items() if "default" not in it and "lines" not in it}
+    needed = {name: it for name, it in settings.items() if "default" not in it and "lines" not in it}
+    place = {"env": secret}
+    given = {name: place if secret and it.get("form") == "secret" else it["example"] for name, it in needed.items()}
     return {"preset": preset} | given if settings else preset
 
 
@@ -37,7 +39,7 @@ def brings_certificates(scheme: Scheme) -> bool:
 def route_of(preset: str, *, path: str = "/a", secret: str = "GOOD") -> str:
     """A route with a preset, as one line of YAML."""
     secrets = f", secrets: [{{env: {secret}}}]" if needs_secrets(load_preset(preset)) else ""
-    return f"  - {{path: {path}, verify: {json.dumps(with_examples(preset))}{secrets}}}\n"
+    return f"  - {{path: {path}, verify: {json.dumps(with_examples(preset, secret))}{secrets}}}\n"
 
 
 def store_for(scheme: Scheme, private: bytes) -> "OneKeyStore | None":

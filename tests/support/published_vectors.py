@@ -134,7 +134,7 @@ CONFIGURED: dict[str, Callable[[Settings, Settings], Any]] = {
     },
     "fal": lambda it, _: {"preset": "fal", "user_id": "user-1"},
     "turnkey": lambda it, _: {"preset": "turnkey"},
-    "ebay": lambda it, _: {"preset": "ebay"},
+    "ebay": lambda _, __: {"preset": "ebay", "client_id": "app", "client_secret": {"env": "EBAY_CLIENT_SECRET"}},
     "constant-contact": lambda it, _: {"preset": "constant-contact"},
     "truelayer": lambda it, _: {"preset": "truelayer"},
     "keygen": lambda it, _: {"preset": "keygen"},

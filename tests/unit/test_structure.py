@@ -11,6 +11,7 @@ REVEALING = {
     "verify/keys.py",  # makes keys of secrets
     "verify/key_finder.py",  # asks a provider for a key with the credential that it wants
     "verify/handshake.py",  # computes the responses to handshakes
+    "process/access_tokens.py",  # asks a provider for a token with the credentials of an application
     "diagnosis/other_secrets.py",  # changes secrets as senders may have
     "replay/redis_store.py",  # sends the password to Redis
 }

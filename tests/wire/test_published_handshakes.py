@@ -192,7 +192,8 @@ def test_mondays_challenge_is_answered_and_nothing_like_it_gets_through(
 def test_ebays_challenge_is_hashed_with_the_verification_token_and_the_url(
     shaking: Callable[..., Sidecar], receiver: Receiver
 ) -> None:
-    sidecar = shaking("ebay", '"ebay"', verify_token={"env": "T"})
+    verify = {"preset": "ebay", "client_id": "app", "client_secret": {"env": "EBAY_CLIENT_SECRET"}}
+    sidecar = shaking("ebay", json.dumps(verify), verify_token={"env": "T"})
     raw = Craft.request(b"/hooks/in?challenge_code=a8628072-3d33-45ee-9004-bee86830a22d", body=b"", method=b"GET")
     answer = sidecar.ask(raw, method="GET")
     # By eBay's SDK: event-notification-nodejs-sdk 1.0.3, generateChallengeResponse.

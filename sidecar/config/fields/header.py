@@ -8,8 +8,8 @@ from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, N
 from sidecar.config.fields.mapping import Items, Key, Section
 from sidecar.config.fields.reference import INLINE_SECRET, SecretReference
 from sidecar.config.fields.text import HeaderName, HeaderValues, PatternText
-from sidecar.config.secrets import SecretRef
 from sidecar.routing.receiver_headers import FIXED_FIELDS, OUR_PREFIXES
+from sidecar.secret import SecretRef
 from sidecar.verify.template import HEADER_NAME
 
 #: Fields whose value is a credential, in lower case.

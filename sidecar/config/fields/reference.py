@@ -9,8 +9,8 @@ from sidecar.config.fields.base import Grammar, InvalidValueError, JSONSchema, V
 from sidecar.config.fields.mapping import Key, Section
 from sidecar.config.fields.number import Day
 from sidecar.config.fields.text import Flag, Label, NonEmpty
-from sidecar.config.secrets import SecretRef
 from sidecar.replay.store import StoreAddress, StoreKind
+from sidecar.secret import SecretRef
 
 #: The error for a secret that is written in the file.
 INLINE_SECRET = "holds the secret itself; move it out of the file and refer to it: {env: NAME} or {file: /path}"  # noqa: S105 - a message

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from key_server import KeyServer, run_beside_server
 
-from sidecar.config.settings import Config, KeysSettings
+from sidecar.config.settings import Config, KeyClient, KeysSettings
 from sidecar.process import key_documents, key_fetch, key_store
 from sidecar.process.key_channel import KeyRelay, WorkerKeys, pack_source, unpack_source
 from sidecar.process.key_fetch import FetchError, Result, inspect, lifetime_of, resolve_mirror
@@ -52,6 +52,7 @@ class Settings:
     keys: KeysSettings
     key_authorities: str
     key_names: tuple[str, ...]
+    key_clients: tuple[KeyClient, ...] = ()
     routes: RouteTable = field(default_factory=lambda: RouteTable([]))
 
 
