@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,16 +98,17 @@ TYPE = ("Content-Type", "application/json")
 class Signer:
     """A sender with a key of its own."""
 
-    def __init__(self, verify: Config) -> None:
+    def __init__(self, verify: Config, key_id: str = SIGNING_KEY_ID) -> None:
         scheme = Verify().read(verify)
         assert isinstance(scheme, Scheme)
-        self.scheme = scheme
+        # With keys that aren't published the signature names the secret's id.
+        self.scheme = scheme if key_id == SIGNING_KEY_ID else replace(scheme, keys=None)
         self.private = ec.generate_private_key(ec.SECP256R1())
         pem = self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        self.secret = Secret("k", pem)
+        self.secret = Secret(key_id, pem)
 
-    def jwk(self, kid: str = SIGNING_KEY_ID) -> dict[str, Any]:
-        return jwk_of(self.private.public_key()) | {"kid": kid, "alg": "ES256", "use": "sig"}
+    def jwk(self) -> dict[str, Any]:
+        return jwk_of(self.private.public_key()) | {"kid": self.secret.id, "alg": "ES256", "use": "sig"}
 
     def delivery(self, path: bytes, *, body: bytes = BODY, sent: bytes | None = None, key_id: str = "") -> bytes:
         """As bytes; `sent` goes in place of the body that was signed, and `key_id` is named in place of the key's own."""
@@ -119,7 +121,7 @@ class Signer:
         leak_watch.signature(signature)
         Craft.sent_signatures.add(signature)
         if key_id:
-            headers["Signature-Input"] = headers["Signature-Input"].replace(SIGNING_KEY_ID, key_id)
+            headers["Signature-Input"] = headers["Signature-Input"].replace(self.secret.id, key_id)
         pairs = [(name.encode(), value.encode()) for name, value in [TYPE, *headers.items()]]
         return Craft.request(path, pairs, body if sent is None else sent)
 
@@ -150,7 +152,7 @@ JWKS: Config = {
 def test_a_delivery_is_verified_with_the_key_that_the_sender_publishes_and_a_rotation_is_noticed(
     start: Start, receiver: Receiver, server: KeyServer
 ) -> None:
-    old, new, forger = Signer(JWKS), Signer(JWKS), Signer(JWKS)
+    old, new, forger = Signer(JWKS), Signer(JWKS, "second"), Signer(JWKS)
     server.serve(LIST, json.dumps({"keys": [old.jwk()]}).encode())
     sidecar = start(configuration(server, "/in", JWKS))
     assert sidecar.ask(old.delivery(b"/in")).status == 200
@@ -160,12 +162,20 @@ def test_a_delivery_is_verified_with_the_key_that_the_sender_publishes_and_a_rot
         old.delivery(b"/in", sent=BODY[:-1] + b" "), 403, "signature_mismatch", receiver=receiver, route="signed"
     )
     assert server.requests(LIST) == 1
-    server.serve(LIST, json.dumps({"keys": [new.jwk("second")]}).encode())
-    raw = new.delivery(b"/in")  # names a key that is known, and is another one's
-    sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver, route="signed")
-    sidecar.refused(old.delivery(b"/in", key_id="third"), 403, "key_unknown", receiver=receiver, route="signed")
+    server.serve(LIST, json.dumps({"keys": [new.jwk()]}).encode())
+    receiver.forget()
+    for _ in range(2):  # the first one has the list fetched
+        assert sidecar.ask(new.delivery(b"/in")).status == 200
+    assert [seen.body for seen in receiver.requests] == [BODY, BODY]
     assert server.requests(LIST) == 2
+    line = sidecar.line(event="keys_rotated")
+    assert (line["appeared"], line["vanished"]) == ("second", SIGNING_KEY_ID)
+    # The old key is gone, and no other signature of it becomes the new key's by naming that.
     sidecar.refused(old.delivery(b"/in"), 403, "key_unknown", receiver=receiver, route="signed")
+    for signer in (old, forger):
+        raw = signer.delivery(b"/in", key_id="second")
+        sidecar.refused(raw, 403, "signature_mismatch", receiver=receiver, route="signed")
+    sidecar.refused(new.delivery(b"/in", key_id="third"), 403, "key_unknown", receiver=receiver, route="signed")
     assert server.requests(LIST) == 2
 
 
