@@ -237,7 +237,7 @@ WORDS = together(
 OTHERS_WORDS = {
     "allow_partial_message", "allowed_headers", "auth_request", "failure_mode_allow", "forward_auth",
     "header_attribute_regex", "headers_with_underscores_action", "max_age", "max_request_bytes", "network_mode",
-    "retry_policy", "status_on_error", "sync_interval", "use_remote_address", "with_request_body",
+    "retry_policy", "retry_strategy", "status_on_error", "sync_interval", "use_remote_address", "with_request_body",
 }  # fmt: skip
 #: `key:` in the text that are other programs' keys.
 OTHERS_KEYS = {
@@ -246,6 +246,7 @@ OTHERS_KEYS = {
     "components",
     "max_payload",
     "network_mode",
+    "retry_strategy",
     "rule_files",
     "sync_interval",
     "transformers",
