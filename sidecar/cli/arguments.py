@@ -131,7 +131,8 @@ def describe_unknown_preset(name: str) -> str:
         return f"{name!r} is not a preset; use {alias}"
     close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
     close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
-    remedy = f"did you mean {' or '.join(close)}?" if close else "run `sidecar presets` for the list"
+    either = " or ".join(part for part in (", ".join(close[:-1]), *close[-1:]) if part)
+    remedy = f"did you mean {either}?" if close else "run `sidecar presets` for the list"
     return f"{name!r} is not a preset; {remedy}"
 
 

@@ -34,6 +34,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0 for success, 1 for failure, 2 for unusable input."""
     given = sys.argv[1:] if argv is None else argv
+    if not given:
+        build_parser(load=()).print_help(sys.stderr)
+        return 2
     arguments = build_parser(load=tuple(word for word in given if word in COMMANDS)[:1]).parse_args(given)
     try:
         status: int = arguments.run(arguments)

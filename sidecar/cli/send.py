@@ -64,9 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     except SigningError as error:
         unusable(str(error))
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        unusable(f"{url} is not a valid URL: {error}")
+        unusable(f"{url} is not a valid URL ({str(error).rstrip('.')}); use one such as http://127.0.0.1:8080/path")
     except httpx.HTTPError as error:
-        print(f"sidecar send: no response from {url}: {error or type(error).__name__}", file=sys.stderr)
+        what = error or type(error).__name__
+        print(f"sidecar send: no response from {url}: {what}; check that the sidecar listens there", file=sys.stderr)
         return 1
     if arguments.count > 1:
         print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))

@@ -84,7 +84,8 @@ def load_config(
     try:
         text = read(file, MAX_YAML_BYTES + 1)  # more is an error there
     except OSError as error:
-        raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
+        message = f"can't be read: {error.strerror}; check its path and permissions"
+        raise ConfigError([Problem(file, 1, "", message)]) from None
     source = read_yaml(text, file)
     if source.problems:
         raise ConfigError(source.problems)

@@ -76,8 +76,8 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         what = (error.problem or error.context or "").removeprefix("but ")
-        message = f"is not valid YAML ({what}); check quotes, colons and indentation"
-        source.problems.append(Problem(file, line, "", message))
+        remedy = "indent with spaces, not tabs" if _has_tab(text, line) else "check quotes, colons and indentation"
+        source.problems.append(Problem(file, line, "", f"is not valid YAML ({what}); {remedy}"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         source.problems.append(
             Problem(
@@ -92,6 +92,12 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
             source.lines[()] = node.start_mark.line + 1
             source.value = _value(node, (), source)
     return source
+
+
+def _has_tab(text: bytes, line: int) -> bool:
+    """Whether a line is indented with a tab, which YAML forbids (YAML 1.2.2, 6.1)."""
+    at = b"".join(text.split(b"\n", line)[line - 1 : line])  # nothing, if the mistake is the end of the file
+    return b"\t" in at[: len(at) - len(at.lstrip())]
 
 
 class _UnsupportedError(Exception):

@@ -55,7 +55,7 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
     head, body = capture.head, capture.body
     path = _path_to_show(head, subject)
     explanation.passed(
-        "request", f"{head.method} {_shown(path)}, {len(head.names.listed)} header fields, {_body(capture)}"
+        "request", f"{head.method} {_shown(path)}, {_count(len(head.names.listed), 'header field')}, {_body(capture)}"
     )
     if capture.fault is not None:
         return explanation.rejected("request", capture.fault)
@@ -452,6 +452,10 @@ def _signed(verifier: Verifier, capture: Capture) -> str:
         shown[Piece.URL] = f"URL {_shown(url)}"
         shown[Piece.URL_WITHOUT_QUERY] = f"URL {_shown(url.partition(b'?')[0])}"
     return " or ".join(describe_template(message.parts, shown) for message in verifier.scheme.messages)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _body(capture: Capture) -> str:

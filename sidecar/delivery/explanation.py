@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar.diagnosis.diagnose import REMEDIES, Finding
-from sidecar.outcomes import Reason, Rejected
+from sidecar.outcomes import Hint, Reason, Rejected
 
-#: What to do about rejections that need no diagnosis.
+#: What to do about rejections that no diagnosis explains.
 _TRY = {
     Reason.NO_ROUTE: "compare the path with `sidecar check`: routes match byte for byte",
     Reason.METHOD_NOT_ALLOWED: "add the method to the route's `methods:`, or have the sender use another",
@@ -17,6 +17,8 @@ _TRY = {
     Reason.CLIENT_IP_UNREADABLE: "check what your proxy writes into X-Forwarded-For",
     Reason.CLIENT_CERTIFICATE_MISMATCH: "compare `client_certificate:` with what the proxy passes on, and `trusted_proxies:`",
     Reason.SIGNATURE_MISSING: "set the secret at the provider, and check that no proxy removes headers",
+    Reason.SIGNATURE_MALFORMED: "compare what arrived with the form that is expected; another version of the provider's "
+    "signature has a preset of its own",
     Reason.TIMESTAMP_MISSING: "check that no proxy removes headers",
     Reason.TIMESTAMP_TOO_OLD: "for an old capture, give --now the time it was made; live: compare the clocks (NTP)",
     Reason.TIMESTAMP_IN_FUTURE: "compare the clocks of sender and sidecar (NTP); for a capture, give --now",
@@ -76,7 +78,9 @@ class Explanation:
     @property
     def advice(self) -> str:
         """One line: what to try. Empty if accepted."""
-        if self.finding is not None:
+        if self.finding is not None and not (
+            self.finding.hint is Hint.UNKNOWN and self.reason is Reason.SIGNATURE_MALFORMED  # no secret was tried
+        ):
             return REMEDIES[self.finding.hint]
         return _TRY.get(self.reason, "see docs/reasons.md") if self.reason is not None else ""
 

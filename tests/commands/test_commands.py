@@ -443,6 +443,13 @@ def test_explain_finds_the_route_the_client_and_the_secret(explain: Callable[...
     assert why(said, "signature").endswith("X-Hub-Signature-256: 'sha256=' and 64 characters of hex")
 
 
+def test_explain_does_not_advise_another_secret_where_none_was_tried(explain: Callable[..., Any]) -> None:
+    said = explain("/github", signed=False, headers="X-Hub-Signature-256: sha1=abc\n")
+    assert (said["reason"], said["hint"]) == ("signature_malformed", "unknown")
+    assert said["try"].startswith("compare what arrived with the form that is expected")
+    assert why(said, "request").startswith("passed: POST /github, 2 header fields, ")
+
+
 def test_explain_refuses_whom_the_allowlist_refuses(explain: Callable[..., Any]) -> None:
     forwarded = "X-Forwarded-For: 203.0.113.7\n"
     said = explain("/github", "--client-ip", "198.51.100.9", headers=forwarded)
@@ -588,7 +595,20 @@ def test_send_says_when_there_is_no_response(run: Run) -> None:
     failed = run("send", "http://127.0.0.1:9/", "--preset", "github", "--secret", "env:SECRET")
     assert failed.status == 1
     assert "no response from http://127.0.0.1:9/" in failed.err
-    assert run("send", "ftp://x/", "--preset", "github", "--secret", "env:SECRET").status == 2
+    assert failed.err.endswith("; check that the sidecar listens there\n")
+    wrong = run("send", "127.0.0.1:9/", "--preset", "github", "--secret", "env:SECRET")
+    assert (wrong.status, "127.0.0.1:9/ is not a valid URL (" in wrong.err) == (2, True)
+    assert wrong.err.endswith("; use one such as http://127.0.0.1:8080/path\n")
+
+
+def test_the_command_alone_shows_its_help(run: Run) -> None:
+    alone = run()
+    assert (alone.status, alone.out) == (2, "")
+    assert "validate configuration files" in alone.err
+
+
+def test_several_presets_that_are_alike_are_listed(run: Run) -> None:
+    assert run("presets", "githb").err.endswith("; did you mean github, gitlab or github-sha1?\n")
 
 
 def test_send_ends_well_if_the_answer_is_the_expected_one(run: Run, server: Any) -> None:

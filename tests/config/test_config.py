@@ -117,11 +117,14 @@ def test_an_invalid_file_is_reported_with_exactly_these_messages(name: str) -> N
 
 
 def test_a_file_that_can_not_be_read_is_an_error_like_any_other(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^nowhere\.yaml:1: can't be read: No such file or directory$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^nowhere\.yaml:1: can't be read: No such file or directory; check its path and permissions$",
+    ):
         load_config("nowhere.yaml", ENV)
     with pytest.raises(ConfigError, match=r"^/dev/zero:1: the file is larger than"):
         load_config("/dev/zero", {})  # read to its limit, not to its end
-    with pytest.raises(ConfigError, match=r":1: can't be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=r":1: can't be read: Is a directory; check its path and permissions$"):
         load_config(str(tmp_path), ENV)
 
 
