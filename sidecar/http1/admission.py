@@ -27,13 +27,13 @@ STRANGER_SECONDS: Final = 0.05
 STRANGERS_CHECKED: Final = 64
 
 
-#: Of several processes, each can always use its part of this fraction of a limit, whatever the others hold: a process can
-#: make room by ending what its own senders leave unfinished, but not what those of other processes do.
+#: This fraction of a limit is divided among the processes, so that each always has its part: a process can make room by
+#: ending what its own senders leave unfinished, but not what the senders of another process do.
 RESERVED: Final = 0.25
 
 
 class TimedConnection(Protocol):
-    """A connection, as deadlines and the limit of connections see it."""
+    """The part of a connection that deadlines and the limit of connections use."""
 
     transport: asyncio.Transport
     idle_since: float | None
@@ -67,7 +67,7 @@ class ConnectionCount:
         self._cells[self._at] += change
 
     def fits(self, most: int) -> bool:
-        """Whether there are at most `most` connections, with those that are reserved for other processes."""
+        """Whether at most `most` connections are open, counting those that are reserved for other processes."""
         room = float(most)
         reserved = room * RESERVED / (len(self._of_others) + 1)
         for cells in self._of_others:
@@ -122,7 +122,7 @@ class Listener:
         self.max_connections = max_connections
         self.closing = False  #: responses close their connections
         self.unparsed = 0  #: bytes that connections keep until a request before them has had its turn
-        #: Whether a connection from this address must begin with a PROXY header. None: no connection does.
+        #: Whether a connection from this address must begin with a PROXY header. None: no connection must.
         self.wants_proxy_header: Callable[[str | None], bool] | None = None
         self._deadlines = deadlines
         self._count = count
@@ -183,7 +183,7 @@ class Listener:
         self._count.add(-1)
 
     def linger(self, connection: TimedConnection) -> None:
-        """Stops counting a connection that is being closed. There may be as many of these as of the others."""
+        """Stops counting a connection that is being closed. As many of these are allowed as of open ones."""
         self.release(connection)
         lingering = self._deadlines.linger
         if len(lingering) > self.max_connections and (oldest := lingering.oldest()):

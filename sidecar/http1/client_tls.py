@@ -1,7 +1,7 @@
 """TLS towards a receiver: a private authority, a client certificate, another name; made of the bytes of files.
 
-The bytes are read once, with the rest of the configuration, so that every process has the same ones and a change of a file is
-a change of the configuration. `ssl` takes a certificate and its key as files only: they are handed over in memory (memfd).
+The bytes are read once, with the rest of the configuration: every process has the same ones, and a changed file is a changed
+configuration. `ssl` takes a certificate and its key only as files, so they are handed over as files in memory (memfd).
 """
 
 import contextlib

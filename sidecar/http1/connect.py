@@ -3,7 +3,7 @@
 It is not compiled, and must not be. When something that a task waits for fails, the task throws the exception into its
 coroutine. A coroutine compiled by mypyc passes it on to what it awaits as `throw(type, value, traceback)`, which Python
 deprecated in 3.12 (mypyc/lib-rt/misc_ops.c, `CPy_YieldFromErrorHandle`). With warnings as errors, a refused connection
-then ended as a DeprecationWarning, so the sender got 500 in place of 502. A `LightTask` never throws into what a
+ended in a DeprecationWarning, and the sender got 500 instead of 502. A `LightTask` never throws into what a
 compiled coroutine awaits, other than into a `Signal`, which is compiled as well.
 """
 
@@ -112,7 +112,7 @@ class Connector:
 async def open_first(
     loop: asyncio.AbstractEventLoop, addresses: list[Address], delay: float
 ) -> tuple[socket.socket, int]:
-    """A connection to one of the addresses, and its place among them: "happy eyeballs" (RFC 8305, 5).
+    """A connection to one of the addresses, and that address's index: "happy eyeballs" (RFC 8305, 5).
 
     The next address is tried as soon as one fails, or `delay` seconds after the one before. The first that connects is
     used, and the others are given up. Raises the `OSError` of the first address if none connects.
@@ -159,7 +159,7 @@ async def _open_socket(loop: asyncio.AbstractEventLoop, address: Address) -> soc
 
 
 async def _finish_connect(loop: asyncio.AbstractEventLoop, opening: socket.socket, error: int) -> None:
-    """Not `loop.sock_connect`: uvloop's looks the numeric address up in libuv's threads, where others look up names."""
+    """Not `loop.sock_connect`: uvloop resolves even numeric addresses in libuv's threads, which slow lookups may occupy."""
     if error == errno.EINPROGRESS:
         ready = asyncio.Event()
         loop.add_writer(opening, ready.set)

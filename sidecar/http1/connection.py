@@ -105,7 +105,7 @@ class DataProtocol(RequestParser):
                 incoming.task.cancel()  # its delivery is under way
             incoming.wake()  # if its body is being read, `take` raises
         self.flow.resume_writing()
-        # The parser and the requests hold the protocol. These circles would wait for the collector, which rarely runs.
+        # The parser and the requests hold the protocol. These cycles would wait for the collector, which rarely runs.
         self.parser = self.latest = self.active = None
         self.pipeline.clear()
         self.keep_rest(b"")
@@ -142,7 +142,7 @@ class DataProtocol(RequestParser):
         self._begin_next()
 
     def shutdown(self) -> None:
-        """The listener stops. Unused connections are closed now, the others after the response to their last request."""
+        """The listener stops. Unused connections close now, the others after the response to their last request."""
         if self.discarding:  # it closes as soon as its sender could read the response
             self.linger_until = min(self.linger_until, self.deadlines.now() + LINGER_SECONDS)
         elif self.latest is None or self.latest.response_complete:
@@ -192,7 +192,7 @@ class DataProtocol(RequestParser):
             self.deadlines.head.discard(self)
 
     def body_incomplete(self) -> None:
-        if self.active is self.latest:  # else nothing is read until the requests before it have their responses
+        if self.active is self.latest:  # otherwise nothing is read until earlier requests have their responses
             self._time_body()
 
     def body_complete(self) -> None:
@@ -231,7 +231,7 @@ class DataProtocol(RequestParser):
             clock.add(self)
 
     def linger_expired(self) -> None:
-        """A sender that still sends has hardly read the response yet; closing now would destroy it by a reset."""
+        """A sender that is still sending has probably not read the response. Closing now would destroy it by a reset."""
         if self.discarded > self.discarded_before and self.deadlines.now() < self.linger_until:
             self.discarded_before = self.discarded
             self.deadlines.linger.add(self)
@@ -324,7 +324,7 @@ class DataProtocol(RequestParser):
             self.active = incoming = self.pipeline.popleft()
             if not self.pipeline and self.rest:
                 self.parse_rest()
-            if not self.pipeline:  # else a sender that never stops sending could make the queue longer and longer
+            if not self.pipeline:  # otherwise a sender that never stops could make the queue grow without end
                 self.flow.resume_reading()
                 if incoming.more_body and not self.discarding:
                     self._time_body()
@@ -353,7 +353,7 @@ class DataProtocol(RequestParser):
 
 
 def _peer_address(transport: asyncio.Transport) -> str | None:
-    """The address of the direct connection; None on a unix socket. On a dual-stack socket an IPv4 address is still one.
+    """The address of the direct connection; None on a unix socket. An IPv4 client of a dual-stack socket has its IPv4 address.
 
     A connection that was reset before it was accepted has no address any more, but its data can still be read. It must
     not look like a unix socket, whose peer may be trusted.

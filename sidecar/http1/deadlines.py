@@ -61,6 +61,6 @@ class DeadlineQueue(Generic[T]):
         later = next(islice(self._due.values(), len(expired), None), None)
         self._timer = None if later is None else self._loop.call_at(later, self._fire)
         for item in expired:
-            if self._due.get(item, now + 1) <= now:  # else another item's expiry stopped or restarted its clock
+            if self._due.get(item, now + 1) <= now:  # otherwise another item's expiry stopped or restarted its clock
                 del self._due[item]
                 self._expire(item)

@@ -18,7 +18,7 @@ Header = tuple[bytes, bytes]
 _TARGET: Final = re.compile(rb"/[!\"$-~]*")
 #: uri-host [":" port] (RFC 9110, 7.2); no userinfo, and no comma, which some receivers read as a list. Empty is legal.
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
-#: CGI- and WSGI-style receivers fold other characters than letters and digits to one: `Content_Length` becomes
+#: CGI- and WSGI-style receivers fold all characters other than letters and digits to one: `Content_Length` becomes
 #: CONTENT_LENGTH, and PHP does so with `Content.Length` as well.
 _FOLDED: Final = bytes(
     c if c in b"0123456789abcdefghijklmnopqrstuvwxyz" else ord("-") for c in bytes(range(256)).lower()

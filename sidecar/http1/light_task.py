@@ -115,7 +115,7 @@ class LightTask:
             self.cancel()
 
     def _end(self) -> None:
-        # The callback's owner holds this task as well: the circle would wait for the collector.
+        # The callback's owner holds this task as well: the cycle would wait for the collector.
         done, self._done = self._done, None
         assert done is not None
         done(self)

@@ -73,7 +73,7 @@ class RequestParser(asyncio.Protocol):
         self.values: list[bytes] = []
         self.segment = b""  # the data being parsed
         self.earlier = bytearray()  # the data before it, if this head began in it
-        self.rest = b""  # data of which the part from `rest_at` on is parsed when no request waits any more
+        self.rest = b""  # data that is parsed from `rest_at` on when no request waits any more
         self.rest_at = 0
         self.in_head = False
         self.head_bytes = 0
@@ -109,7 +109,7 @@ class RequestParser(asyncio.Protocol):
     # Parsing
 
     def feed(self, data: bytes) -> None:
-        """Parses what has arrived, or keeps it for when no request waits any more."""
+        """Parses what has arrived, or keeps it until no request waits any more."""
         if self.rest:  # the transport had read this before it was paused
             self.keep_rest(self.rest[self.rest_at :] + data)
             return
@@ -153,7 +153,7 @@ class RequestParser(asyncio.Protocol):
             except httptools.HttpParserUpgrade as upgrade:
                 self._ignore_upgrades(data, upgrade.args[0])
         except httptools.HttpParserError as error:
-            if not self.discarding:  # else the first fault in this segment counts
+            if not self.discarding:  # otherwise the first fault in this segment counts
                 self.reject_unparsable(Rejected(Reason.MALFORMED_REQUEST, self._problem(error)))
         else:
             if self.in_head:
@@ -162,7 +162,7 @@ class RequestParser(asyncio.Protocol):
                 self._unfinished_body()
 
     def _ignore_upgrades(self, data: bytes, at: int) -> None:
-        """Parses on at `at`, after a head with an Upgrade, as if it had none (RFC 9110, 7.8)."""
+        """Continues at `at`, after a head with an Upgrade, as if it had none (RFC 9110, 7.8)."""
         while not self.discarding:
             self.upgrading = False
             incoming = self.unfinished()

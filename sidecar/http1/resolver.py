@@ -1,7 +1,7 @@
-"""The addresses of one receiver by name: one look-up for everyone who waits, and its result for a short time.
+"""The addresses of one receiver by name: one lookup for all that wait, and its result is used again for a short time.
 
 libuv resolves names in its thread pool, at most two at once. With a name server that responds after 100 ms, the last of
-150 connections opened together would wait for more than 7 s. Here they share one look-up, which runs in a thread of its
+150 connections opened together would wait for more than 7 s. Here they share one lookup, which runs in a thread of its
 own: a name server that doesn't respond delays the receivers of its own names only, and the program can exit meanwhile.
 """
 
@@ -12,7 +12,7 @@ import threading
 from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
-#: Seconds for which addresses are used again. Short, because a new Pod has a new address.
+#: Seconds for which addresses are reused. Short, because a new Pod has a new address.
 ADDRESSES_SECONDS: Final = 5.0
 #: The same for a failure, and for addresses that nobody listens on.
 FAILURE_SECONDS: Final = 0.5
@@ -57,7 +57,7 @@ class Resolver:
         """The addresses, in the order in which to try them. Raises `ResolveError`."""
         result = self._result
         if result is None or self._loop.time() - result.since >= result.seconds:
-            # Shielded: one who waits no longer must not end the look-up for the others.
+            # Shielded: a waiter that is cancelled must not end the lookup for the others.
             result = await asyncio.shield(self._pending or self._start())
         if result.problem:
             raise ResolveError(f"can't resolve {self.host}: {result.problem}")

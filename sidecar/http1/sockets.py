@@ -77,7 +77,7 @@ def _bind_tcp(host: str, port: int, count: int) -> list[socket.socket]:
             if len(listeners) > 1:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((host, port))
-            if count > 1:  # on the first one after it was bound: else it could join another program's sockets
+            if count > 1:  # on the first one only now: before, it could have joined another program's sockets
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             port = listener.getsockname()[1]
         for listener in listeners:
@@ -143,14 +143,14 @@ def _is_socket(path: Path) -> bool:
 
 
 def _is_in_use(path: str) -> bool:
-    """Whether a process listens on a unix socket. Also if that can't be asked: it must not be taken away."""
+    """Whether a process listens on a unix socket. True if that is uncertain: it must not be taken away."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as question:
         question.setblocking(False)
         return question.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    """A file, and not the next one at its path: numbers are used again, but not within the same instant."""
+    """Tells a file from its successor at the same path: inode numbers are reused, but not within an instant."""
     found = path.lstat()
     return found.st_dev, found.st_ino, found.st_mtime_ns
 

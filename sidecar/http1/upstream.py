@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         self.failed: DeliveryEnd | None = None
         self.has_length = False  # a Content-Length is among the headers
         self._no_body = no_body  # the response to HEAD has none, whatever its headers say
-        self._sized = False  # the head says where the body ends; else the connection's end does
+        self._sized = False  # the head says where the body ends; otherwise the connection's end does
         self._reusable = True
         self._informational = False
         self._framing = 0  # bytes since the last body byte: heads, chunk sizes, trailer fields
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self.pool.connections.discard(self)
         self.pool.forget(self)
-        self.parser = None  # it holds this protocol: the circle would wait for the collector, which rarely runs
+        self.parser = None  # it holds this protocol: the cycle would wait for the collector, which rarely runs
         if not self.busy:
             return
         if exc is None and self.head_done and not self._sized:
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
         self._reusable = self._sized and self.parser.should_keep_alive()
         self.head_done = True
         if self._no_body:
-            # The parser would take the next bytes for this response's body, so the connection can't be used again.
+            # The parser would read the next bytes as this response's body, so the connection can't be used again.
             self._reusable = False
             self.complete = True
 

@@ -1,7 +1,7 @@
 """uvicorn's server: it accepts connections and shuts down. Everything that this program does itself is switched off.
 
-uvicorn gets our own protocol by its `http` parameter. Of a connection it uses `shutdown()`, and
-its membership in `server_state.connections` and that of its request in `server_state.tasks`.
+uvicorn gets our own protocol by its `http` parameter. It calls a connection's `shutdown()`, and expects the connection in
+`server_state.connections` and its request in `server_state.tasks`.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ def _config(application: object, protocol: object) -> UvicornConfig:
         interface="asgi3",
         lifespan="off",
         loop="none",
-        proxy_headers=False,  # else uvicorn overwrites the peer's address with X-Forwarded-For before we see it
+        proxy_headers=False,  # otherwise uvicorn replaces the peer's address with X-Forwarded-For before we see it
         server_header=False,
         date_header=False,
         access_log=False,

@@ -1,4 +1,4 @@
-"""Connecting to a receiver by name: one look-up for all, addresses side by side, and errors that say what failed."""
+"""Connecting to a receiver by name: one lookup for all, addresses side by side, and errors that say what failed."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [uvloop.new_event_loop, a
 
 
 class Names:
-    """Answers look-ups after `seconds`, and counts them."""
+    """Answers lookups after `seconds`, and counts them."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -112,7 +112,7 @@ def rejection(found: object) -> Rejected:
     return found
 
 
-# One look-up for all
+# One lookup for all
 
 
 def test_connections_opened_together_share_one_look_up(names: Names, port: int) -> None:
