@@ -9,7 +9,7 @@
     telemetry/  one record per delivery -> log, metrics, traces, recent rejections
     config/     from files to a frozen Config, or to every mistake at once
     diagnosis/  why a signature does not match
-    delivery/   THE WAY: the ten stages in a straight line; `explain`
+    delivery/   THE PATH of a delivery: ten stages in a straight line; `explain`
     admin/      the admin listener: probes, metrics, status page, delivery test
     inject/     Kubernetes manifests in, with the sidecar out
     process/    what runs: start, reload, workers, SIGTERM

@@ -1,4 +1,4 @@
-"""The way of one delivery, from its head to its record, in a straight line.
+"""The path of one delivery, from its head to its record, in a straight line.
 
      (1) head      what the listener found wrong with the request, if anything    http1/connection
      (2) client    direct connection + X-Forwarded-For -> the sender's address    routing/client_ip
@@ -11,9 +11,10 @@
      (9) response  streamed back as it comes                                      forward
     (10) record    once, whatever happened                                        recorder; telemetry/
 
-`proxy.py` is this line, and `authorize.py` the same without (8) and (9), for gateways that ask and forward by themselves.
-`delivery.py` is the value that it hands from stage to stage, `decide.py` what the stages decide, which `explain.py` asks as
-well. A delivery keeps the `snapshot.py` of the configuration that it began with.
+`proxy.py` is this line. `authorize.py` is the same without (8) and (9), for gateways that ask and then forward by themselves.
+`delivery.py` is the value that is passed from stage to stage. `decide.py` has the decisions, which `explain.py` asks for too.
+A delivery keeps the snapshot of the configuration (`snapshot.py`) that it began with.
+
 Any stage ends the delivery by returning or raising `Rejected` (we respond) or, once a response has begun, by raising
 `Aborted` (the connection closes). Each reason, and the response to it, is in `sidecar/outcomes.py`.
 """

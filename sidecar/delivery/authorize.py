@@ -1,10 +1,10 @@
-"""The authorize listener: a gateway asks whether it may forward a delivery. Same line, same stages, and nothing is forwarded.
+"""The authorize listener: a gateway asks whether it may forward a delivery. The stages are the same; nothing is forwarded.
 
 It differs from the proxy in four places: what the question is about (stage 1), a body that the gateway did not pass on
 (stage 6), what `replay:` claims (stage 7), and the response, which is for the gateway (stages 8 and 9).
 
-Gateways take 200 for yes, Traefik and nginx every 2xx, so nothing else is ever answered with one: no handshake, and no copy
-of a delivery that was allowed before. They pass other responses on to the sender.
+A gateway forwards after 200; Traefik and nginx do after any 2xx. So no other response has such a status, neither to a handshake
+nor to a copy of a delivery that was allowed before. Gateways pass other responses on to the sender.
 """
 
 from collections.abc import Coroutine
@@ -34,7 +34,7 @@ _OURS: Final = frozenset({b"x-webhook-verified", b"x-webhook-secret-id", b"x-web
 #: Envoy removes the fields that this one names from the request to the receiver.
 _REMOVE: Final = b"x-envoy-auth-headers-to-remove: "
 _ALREADY_ALLOWED: Final = Response(409, "Already delivered")
-#: Envoy's word on a body that is larger than its buffer.
+#: How Envoy marks a body that is larger than its buffer.
 _PARTIAL: Final = b"x-envoy-auth-partial-body"
 _SETTINGS: Final = (
     "Envoy with_request_body, Istio includeRequestBodyInCheck, Envoy Gateway bodyToExtAuth, Traefik forwardBody; "
@@ -57,7 +57,7 @@ class Authorizer(Proxy):
         settings = snapshot.config.authorize
         question = Question(head)
         if incoming.fault is None and settings is not None:
-            # Only what is described in fields depends on who asks.
+            # Who asks matters only if header fields describe the delivery.
             matters = is_described(head) or settings.form is QuestionForm.FORWARD_AUTH
             trusted = matters and snapshot.resolve_peer(head.peer).trusted_peer
             question = read_question(head, settings.form, settings.path_prefix.encode(), trusted=trusted)
@@ -99,7 +99,7 @@ class Authorizer(Proxy):
         )
 
     def _answer_handshake(self, delivery: Delivery) -> Rejected | None:
-        """A handshake that we would respond to: its response can't pass through a gateway's question."""
+        """Rejects a handshake that we would respond to: a gateway can't pass the response on."""
         shape, handshakes, record = delivery.handshake, delivery.route.handshakes, delivery.record
         if shape is None or handshakes is None:
             return None
@@ -108,7 +108,7 @@ class Authorizer(Proxy):
             return None
         record.handshake = HandshakeResult.REJECTED
         remedy = "let it pass through the data listener"
-        if not responds_to(shape, HandshakeMode.PASS):  # else no receiver ever gets it
+        if not responds_to(shape, HandshakeMode.PASS):  # otherwise no receiver ever gets it
             remedy += ", or set `handshake: pass` so that the receiver responds"
         return Rejected(
             Reason.SIGNATURE_MISSING,
@@ -116,7 +116,7 @@ class Authorizer(Proxy):
         )
 
     def _claim_turn(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
-        """Stage 7. Nobody says how the receiver responds, so the route says what a claim means (`on_failure`).
+        """Stage 7. Nobody reports the receiver's response, so the route says what a claim means (`on_failure`).
 
         A copy never waits: gateways don't.
         """
@@ -146,7 +146,7 @@ class Authorizer(Proxy):
 
 
 def _allowed_lines(delivery: Delivery, permission: Verified | Waived, signed: bytes) -> bytes:
-    """The header lines of a yes. What is not set is to be removed, so that no sender can write it."""
+    """The header lines of a yes. Fields that are not set are to be removed, so that no sender can write them."""
     client = delivery.client
     if isinstance(permission, Verified):
         verified, secret_id = delivery.route.name, permission.secret_id
@@ -181,7 +181,7 @@ def _allowed_lines(delivery: Delivery, permission: Verified | Waived, signed: by
 
 
 def _for_gateway(delivery: Delivery, rejected: Rejected) -> Rejected:
-    """The rejection with what an operator of a gateway must know, and never with a status that gateways take for yes."""
+    """The rejection with what a gateway's operator must know, and never with a status that a gateway reads as a yes."""
     reason, detail, response = rejected.reason, rejected.detail, rejected.response
     if reason is Reason.REPLAYED and response is None:
         if _allows_repeat(delivery):
@@ -207,9 +207,9 @@ def _for_gateway(delivery: Delivery, rejected: Rejected) -> Rejected:
 
 
 def _decompressed(delivery: Delivery) -> Rejected | None:
-    """Why a body can't verify that Content-Encoding calls gzip, and that is none.
+    """Why a body can't verify that Content-Encoding calls gzip but that isn't gzip.
 
-    What else may have become of a body takes longer to find out: delivery/recorder.py, `blame_gateway`.
+    Other changes to a body take longer to find: delivery/recorder.py, `blame_gateway`.
     """
     if not lost_gzip(delivery.head, b"".join(delivery.body.pieces[:2])):  # the first piece may be a single byte
         return None
@@ -236,7 +236,7 @@ def _is_partial(head: RequestHead) -> bool:
 
 
 def _depends_on_body(verifier: Verifier | None) -> bool:
-    """Whether what is verified is in the body, if only in part."""
+    """Whether any part of the verified message is in the body."""
     if verifier is None:
         return False
     schemes = [member.scheme for member in verifier.members()]
@@ -244,7 +244,7 @@ def _depends_on_body(verifier: Verifier | None) -> bool:
 
 
 def _find_imitation(delivery: Delivery) -> str:
-    """A name of ours that one of the sender's headers is folded to by some receivers: `X_Webhook_Verified`."""
+    """One of our names that some receivers read a sender's header as: `X_Webhook_Verified`."""
     names, signer = delivery.head.names, delivery.route.upstream_signer
     if names.irregular:
         ours = _OURS | signer.replaces if signer is not None else _OURS

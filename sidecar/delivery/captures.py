@@ -54,7 +54,7 @@ class Captures:
         self._timer: asyncio.TimerHandle | None = None
 
     def configure(self, routes: Iterable[Route]) -> None:
-        """Drops everything, and captures by these routes from now on."""
+        """Drops everything, and captures for these routes from now on."""
         for ring in self._rings.values():
             ring.clear()
         self._count()

@@ -1,10 +1,10 @@
-"""What is decided about a request, as pure functions: stages 2 to 4 and 6 of the way of a delivery.
+"""What is decided about a request, as pure functions: stages 2 to 4 and 6 of a delivery's path.
 
-The proxy calls them on live traffic and `explain` on a captured request, so both always decide alike. Each stage takes the
+The proxy calls them on live traffic and `explain` on a captured request, so both always decide the same. Each stage takes the
 `Decisions` made so far, adds its own, and returns the `Rejected` that ends the request, or None. Nothing here reads a clock,
 waits, logs or knows about shadow mode: `tolerates` is the only place that does, and the caller asks it.
 
-A rejection is returned and not raised: raised through four compiled functions, the one of an unsigned delivery takes 6.4 µs
+A rejection is returned, not raised: raised through four compiled functions, that of an unsigned delivery takes 6.4 µs
 of this program's own time instead of 5.4 (`tests/bench/path.py --unsigned`).
 """
 
@@ -47,7 +47,7 @@ class Decisions:
 
 
 def with_secrets_of_tenant(decisions: Decisions) -> Route:
-    """The route with a verifier that has the tenant's secrets, if it has some: for diagnosis, which tries them in other forms."""
+    """The route with a verifier that has the tenant's secrets, if any: for diagnosis, which tries them in other forms."""
     route = decisions.route
     if route.tenants is None or route.verifier is None:
         return route

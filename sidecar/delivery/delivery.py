@@ -1,4 +1,4 @@
-"""One delivery: the value that the stages hand on."""
+"""One delivery: the value that is passed from stage to stage."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from sidecar.telemetry.record import DeliveryRecord
 from sidecar.verify.verifier import MAX_SCHEMES, Verifier
 
 #: More than this is hashed in a thread: a MiB takes over a millisecond, and hashing releases the interpreter's lock. A body
-#: counts as often as it may be hashed.
+#: counts once for each time that it may be hashed.
 ON_LOOP_BYTES: Final = 1024 * 1024
 #: The same for a body that is parsed: as JSON of 64 KiB it takes up to 3 ms. Several schemes share it.
 PARSED_ON_LOOP_BYTES: Final = 64 * 1024
 #: A body of this size is always verified on the loop, however many schemes a route has.
 SMALL_BYTES: Final = PARSED_ON_LOOP_BYTES // MAX_SCHEMES
 
-#: One thread each: more would take the event loop's processors and its turns, and a stranger can keep any number at work.
+#: One thread each: more would compete with the event loop, and a stranger could keep any number of them busy.
 #: Parsing holds the interpreter's lock, so hashing must not wait for it.
 PARSER: Final = ThreadPoolExecutor(1, "parser")
 HASHER: Final = ThreadPoolExecutor(1, "hasher")
@@ -47,12 +47,12 @@ class Delivery(Decisions):
 
     @property
     def expands(self) -> bool:
-        """Whether verification decompresses the body, which may be a thousand times as large then."""
+        """Whether verification decompresses the body, which may then be a thousand times larger."""
         verifier = self.route.verifier
         return verifier is not None and verifier.decompresses and bool(self.head.values(b"content-encoding"))
 
     async def compute(self, function: Callable[[], T]) -> T:
-        """What `function` makes of the body: in a thread if it is so large that others would wait for it."""
+        """The result of `function`, in a thread if the body is so large that others would wait for it."""
         thread = PARSER if self.expands else thread_for(self.body.size, self.route.verifier)
         if thread is None:
             return function()

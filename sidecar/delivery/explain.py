@@ -113,7 +113,7 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
 
 
 def _once(decisions: decide.Decisions, replay: Replay) -> str:
-    """What a copy of the request would be known by."""
+    """What a copy of the request would be recognized by."""
     by = ""
     if replay.by_id:
         verifier = decisions.route.verifier
@@ -123,14 +123,14 @@ def _once(decisions: decide.Decisions, replay: Replay) -> str:
 
 
 def _path_to_show(head: RequestHead, subject: Subject) -> bytes:
-    """Without a segment that is a secret."""
+    """The path without a segment that is a secret."""
     if subject.config is not None:
         return subject.config.routes.shown_path(head.path)
     return b"/" + HIDDEN if subject.verifier is not None and subject.verifier.hides_path else head.path
 
 
 def _verify(explanation: Explanation, decisions: decide.Decisions, body: bytes) -> Rejected | None:
-    """Stage 6. A key that isn't at hand ends it, because nothing is fetched here."""
+    """Stage 6. A key that isn't available ends it, because nothing is fetched here."""
     try:
         return decide.verify(decisions, [body])
     except KeyNeeded as needed:
@@ -185,7 +185,7 @@ def _shown_claim(name: str, value: Any) -> Any:
 
 
 def _route_of(verifier: Verifier, head: RequestHead) -> Route:
-    """A route that takes the request, whatever it is, and verifies it."""
+    """A route that takes any request, and verifies this one."""
     return Route(
         name="",
         path=head.path,
@@ -220,7 +220,7 @@ def _unknown_to_preset(shape: Shape, verifier: Verifier) -> str:
 
 
 def _with_given(route: Route, subject: Subject) -> Route:
-    """The route with the secrets and the URL that were given in place of the configuration's."""
+    """The route with the secrets and the URL that were given instead of the configuration's."""
     own = route.verifier
     if own is None or not (subject.secrets or subject.public_url):
         return route
@@ -247,7 +247,7 @@ def _report_tenant(explanation: Explanation, decisions: decide.Decisions, subjec
 
 
 def _client(explanation: Explanation, head: RequestHead, subject: Subject, config: Config) -> Client | None:
-    """Stage 2. None where the capture does not say where the connection came from."""
+    """Stage 2. None if the capture does not say where the connection came from."""
     header = config.client_header
     hops = head.values(header.field)
     if not subject.peer_known:

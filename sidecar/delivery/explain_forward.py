@@ -8,7 +8,7 @@ from sidecar.routing.routes import Route
 
 
 def describe_forwarding(route: Route, head: RequestHead, usual: Timeouts | None = None) -> str:
-    """What changes for the receiver, on one line; empty if nothing does that the configuration asks for.
+    """What the configuration changes for the receiver, on one line; empty if nothing.
 
     `usual` are the limits of all routes, of which a route may have its own.
     """

@@ -53,7 +53,7 @@ class Explanation:
     finding: Finding | None = None
     shadow: bool = False
     handshake: str | None = None
-    key: str | None = None  #: the URL of the published key that is not at hand
+    key: str | None = None  #: the URL of the published key that is not available
     token: dict[str, dict[str, Any]] | None = None  #: what a token holds: header and claims
     coverage: dict[str, Any] | None = None  #: what a signature says that it covers: label, covers and parameters
 

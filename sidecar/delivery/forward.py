@@ -18,8 +18,8 @@ from sidecar.verify.standard_webhooks import message_id
 from sidecar.verify.upstream_request import UpstreamRequest
 from sidecar.verify.verifier import Verified
 
-#: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. A process
-#: that is killed leaves its claims behind for that long.
+#: Seconds that a claim in the replay store outlives the longest time that its delivery can be with the receiver. The claims
+#: of a process that is killed stay for that long.
 PENDING_MARGIN: Final = 2.0
 
 
@@ -35,7 +35,7 @@ class Forwarder:
         """Stage 7, of a verified delivery on a route with `replay:`. Sets `turn`, which must be ended or abandoned.
 
         `longest` is for how many seconds the delivery can be with its receiver. A copy waits for its end with `wait`.
-        Raises `Rejected` for a copy. If the store can't be reached and the route says so, the delivery goes on unchecked.
+        Raises `Rejected` for a copy. If the store can't be reached, the delivery goes on unchecked where the route allows that.
         """
         route, claim = delivery.route, delivery.claim
         assert route.verifier is not None
@@ -48,7 +48,7 @@ class Forwarder:
         if ident:
             turn = ReplayTurn(self._replays, _fingerprint_of_id(scope, ident), replay, route.name)
         elif replay.by_id and deciding.scheme.signature.kind.bearer:
-            return  # nothing tells it from a similar one
+            return  # nothing distinguishes it from a similar one
         else:
             others = deciding.other_fingerprints(delivery.head, scope=scope)
             head, pieces = delivery.head, delivery.body.pieces
@@ -104,7 +104,7 @@ class Forwarder:
 
 
 def _fingerprint_of_id(scope: str, ident: bytes) -> bytes:
-    """What deliveries with the same id have in common, whatever else they are; never that of a signed message."""
+    """The fingerprint shared by all deliveries with this id; never equal to that of a signed message."""
     return hashlib.sha256(b"%b\0id\0%b" % (scope.encode(), ident)).digest()
 
 

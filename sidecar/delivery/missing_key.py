@@ -1,4 +1,4 @@
-"""Stage 6 where the provider's key is not at hand: wait a little for it, verify once more, or reject.
+"""Stage 6 without the provider's key: wait a little for it and verify again, or reject.
 
 key_unknown        the provider itself said within the last minute that it has no such key: rejected like any forgery
 key_unavailable    nobody knows: never fetched, older than `keep`, the key server is down, too slow or asked too often;
@@ -26,18 +26,18 @@ class RefreshableKeys(PublishedKeys, Protocol):
         ...
 
     def confirm(self, route: str, url: str) -> bool:
-        """Has the address called that confirms a subscription, at once or soon; False if that is not possible now."""
+        """Has a subscription's confirmation address called, now or soon; False if that is not possible now."""
         ...
 
     def is_current(self, source: KeySource) -> bool:
-        """Whether the provider itself said, within the interval, what the document at hand says."""
+        """Whether the provider confirmed the document within the interval."""
         ...
 
 
 async def verify_with_new_keys(
     needed: KeyNeeded, keys: RefreshableKeys | None, verify: Callable[[], Awaitable[Rejected | None]]
 ) -> Rejected | None:
-    """The result of `verify()`, which raised `needed` before, once the key is there; else the rejection."""
+    """The result of `verify()` once the key that it raised `needed` for has arrived; otherwise the rejection."""
     if keys is not None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WAIT_SECONDS
@@ -48,7 +48,7 @@ async def verify_with_new_keys(
                 return await verify()
             except KeyNeeded as still:
                 needed = still
-    needed.__traceback__ = None  # leads to frames that hold the delivery: a circle
+    needed.__traceback__ = None  # leads to frames that hold the delivery: a reference cycle
     known = keys is not None and keys.is_current(needed.source)
     reason = Reason.KEY_UNAVAILABLE if needed.reason is Reason.KEY_UNKNOWN and not known else needed.reason
     return Rejected(reason, needed.detail)

@@ -148,15 +148,15 @@ def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
     record.reason = end.reason
     record.outcome = Outcome.REJECTED if record.authorizes else end.outcome
     record.detail = end.detail
-    # An exception that a request or a connection kept until it was raised leads back there by its frames: a circle.
+    # An exception that a request or connection kept until it was raised refers back to it by its frames: a reference cycle.
     end.__traceback__ = None
 
 
 def blame_gateway(record: DeliveryRecord) -> None:
     """Says that the body of a question was re-encoded, if the diagnosis showed that another form of it was signed.
 
-    Only who knows the secret can cause this, so it is the sender's own delivery. Its response has been sent: that of any
-    rejection by verification.
+    Only someone who knows the secret can cause this, so it is the sender's own delivery. The response has been sent by then,
+    and is that of any rejection by verification.
     """
     if record.hint not in _REENCODED:
         return

@@ -24,9 +24,9 @@ def unparsed_rejection(rejected: Rejected) -> tuple[int, bytes]:
 
 
 def answer_handshake(delivery: Delivery, confirm: Callable[[str, str], bool] | None = None) -> Rejected | None:
-    """Responds to a handshake, or returns why it is rejected. Without effect where the receiver responds to it.
+    """Responds to a handshake, or returns why it is rejected. Does nothing if the receiver responds to it.
 
-    `confirm` has an address called for a route; if it can't, the provider should send the handshake again.
+    `confirm` has an address called for a route. If it can't, the provider should send the handshake again.
 
     `record.handshake` says what became of it.
     """

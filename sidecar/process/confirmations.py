@@ -1,8 +1,8 @@
 """Calls the addresses that confirm subscriptions: Amazon SNS, once a SubscriptionConfirmation was verified.
 
-The sender has its response before that, so it doesn't wait for it. An address is on the provider's host, which the preset fixes;
-it is called over https, without redirects, few at a time, and again a few times if that fails. Log and metrics name the route,
-and the log the host: the rest of the address is a credential.
+The sender gets its response first, so it doesn't wait for the call. An address is on the provider's host, which the preset
+fixes. It is called over https, without redirects, few at a time, and a few times again if that fails. Log and metrics name
+the route, and the log the host: the rest of the address is a credential.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ PAUSES: Final = (0.0, 5.0, 30.0, 120.0)
 
 
 class Confirmations(Collector):
-    """Those of all processes."""
+    """The confirmations of all processes."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._sleep = sleep
@@ -43,7 +43,7 @@ class Confirmations(Collector):
         self._counts = {name: self._counts.get(name, dict.fromkeys(Result, 0)) for name in routes}
 
     def confirm(self, route: str, url: str) -> bool:
-        """Has an address called; whether it is, or was before."""
+        """Has an address called. Returns whether it will be, or was before."""
         if url in self._known:
             return True
         if len(self._tasks) >= MAX_PENDING:

@@ -89,12 +89,12 @@ class DataPlane:
         """`sockets` are the data listener's and, with `authorize:`, that listener's."""
         self.replays.start()
         self.ended = asyncio.create_task(self._serve(sockets))
-        alone = self.current.snapshot.config.workers == 1  # else the main process reports what is wrong with files
+        alone = self.current.snapshot.config.workers == 1  # otherwise the main process reports what is wrong with files
         watch = TenantWatch(lambda: self.current.snapshot.config.tenant_directories, self.log if alone else None)
         self._watching = asyncio.create_task(watch.run())
 
     def answer(self, question: str) -> Any:
-        """What this process knows, as JSON can hold it."""
+        """The answer to a question about this process, as JSON values."""
         if question == "tenants":
             return [
                 list(use)
@@ -207,7 +207,7 @@ class DataPlane:
 
 
 def tune_process() -> None:
-    """To call before the event loop starts."""
+    """Call this before the event loop starts."""
     sys.setswitchinterval(SWITCH_SECONDS)
     # Objects made at the start stay alive, and deliveries leave no reference cycles, so collecting them can be rare.
     gc.collect()

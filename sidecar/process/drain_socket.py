@@ -1,6 +1,6 @@
 """How `sidecar drain` finds the running process: a socket that only its own container can use.
 
-The socket is in Linux' abstract namespace (unix(7)): it has no file, so it works on a read-only file system, and it ends with
+The socket is in Linux's abstract namespace (unix(7)): it has no file, so it works on a read-only file system, and it ends with
 its process. Containers of a pod share that namespace, and so do all processes of a host. So both ends ask the kernel who the
 other one is (SO_PEERCRED): it must be the same user, or root, and in the same PID namespace, because the kernel reports
 PID 0 for a process of another one. No other container, no port forward, no mesh's proxy and no web page can begin a drain.
@@ -40,7 +40,7 @@ def open_drain_socket() -> socket.socket | None:
     """Listens for `sidecar drain`. None where there is no abstract namespace: the program runs without it there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Of two containers in a pod each may be PID 1.
+        # Each of two containers in a pod may have PID 1.
         listener.bind(f"\0{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
         listener.listen(4)
     except OSError:

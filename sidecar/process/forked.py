@@ -1,7 +1,7 @@
 """Workers that are forked from the main process, so that they share its memory.
 
-A fork is safe only while the process has one thread, no event loop and no connection. So workers are forked before all of
-that, and one that exits later is replaced by a new program (supervisor.py). They share the modules and the configuration,
+A fork is safe only while the process has one thread, no event loop and no connection. So workers are forked before any of
+them, and one that exits later is replaced by a new program (supervisor.py). They share the modules and the configuration,
 which nobody changes, and which the garbage collector leaves alone, because `tune_process` has frozen them. Each worker closes at
 once the sockets that are not its own.
 """
@@ -35,7 +35,7 @@ class ForkedProcess:
         os.kill(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Its exit status, negative for a signal. To be called once."""
+        """Its exit status, negative for a signal. Call it once."""
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         loop.add_reader(self._ended, ended.set_result, None)
@@ -84,7 +84,7 @@ def fork_workers(config: Config, listeners: Sequence[Sequence[socket.socket]], a
 
 
 def _be_worker(place: worker.Place, config: Config, others: Sequence[socket.socket]) -> NoReturn:
-    """Nothing of what the parent was doing may go on here."""
+    """Nothing that the parent was doing may continue here."""
     status = 1
     try:
         os.setsid()  # signals of a terminal reach it through the parent, in its order

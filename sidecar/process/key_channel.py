@@ -81,7 +81,7 @@ class WorkerKeys(KeyDocuments[Entry]):
         self._reporting = asyncio.create_task(self._report(channel))
 
     def stop(self) -> None:
-        """Makes do with the documents at hand."""
+        """From now on only the documents that are here are used."""
         self._channel = None
         if self._reporting is not None:
             self._reporting.cancel()
@@ -145,7 +145,7 @@ class WorkerKeys(KeyDocuments[Entry]):
             entry.document = None
         else:
             document = Document(b64decode(packed["content"]), packed["fetched"], packed["type"])
-            if entry.document != document:  # else the verifier's parsed keys stay in use
+            if entry.document != document:  # otherwise the verifier's parsed keys stay in use
                 entry.document = document
         entry.until, entry.failed = packed["until"], packed["failed"]
         entry.asked = self._monotonic() - packed["ago"] if packed["ago"] is not None else -math.inf

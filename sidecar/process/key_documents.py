@@ -54,7 +54,7 @@ E = TypeVar("E", bound=Entry)
 
 
 class KeyDocuments(Generic[E]):
-    """The documents at hand: a `RefreshableKeys`. `get` and `used` may be called in any thread."""
+    """The documents of this process: a `RefreshableKeys`. `get` and `used` may be called in any thread."""
 
     def __init__(self, now: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.entries: dict[KeySource, E] = {}
@@ -76,7 +76,7 @@ class KeyDocuments(Generic[E]):
         self._used.add(source)
 
     def is_current(self, source: KeySource) -> bool:
-        """Whether the provider itself said, within the interval, what the document at hand says."""
+        """Whether the provider confirmed the document within the interval."""
         entry = self.entries.get(source)
         if entry is None or entry.failed or entry.fetching:
             return False
@@ -117,7 +117,7 @@ class KeyDocuments(Generic[E]):
         return self._monotonic() - entry.asked
 
     def is_early(self, entry: E) -> bool:
-        """Whether a delivery had the source asked so recently that no other may have it asked again."""
+        """Whether the source was asked for a delivery so recently that it may not be asked again."""
         return self.seconds_ago(entry) < UNKNOWN_SECONDS
 
     def take_used(self) -> list[KeySource]:

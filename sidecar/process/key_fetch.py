@@ -117,7 +117,7 @@ class Fetcher:
             raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
 
     async def call(self, url: str, name: str) -> None:
-        """Calls an address for the sake of the call. Raises `FetchError` unless the response has status 200."""
+        """Calls an address only for its effect. Raises `FetchError` unless the response has status 200."""
         if _URL.fullmatch(url) is None:
             raise FetchError(Result.UNREACHABLE, "is not a plain https URL", certain=True)
         try:

@@ -96,7 +96,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
     # What the program does with it
 
     def apply(self, config: Config, log: Log) -> None:
-        """Fetches what this configuration needs and is not there, and drops what it no longer needs."""
+        """Fetches what this configuration needs and lacks, and drops what it no longer needs."""
         self._log = log
         if (config.keys, config.key_authorities) != self._settings:
             self._settings = config.keys, config.key_authorities
@@ -309,7 +309,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self._count(entry, Result.OK)
         before, old_ids = entry.document, entry.ids
         recovered = entry.failures > 0
-        if before is None or before.content != fetched.content:  # else the verifier's parsed keys stay in use
+        if before is None or before.content != fetched.content:  # otherwise the verifier's parsed keys stay in use
             entry.document = Document(fetched.content, now, fetched.content_type)
         entry.fetched, entry.until, entry.failed, entry.failures = now, now + source.keep, False, 0
         entry.due = self._monotonic() + REFRESH_SHARE * fetched.lifetime
@@ -344,7 +344,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         clock = self._monotonic()
         if (
             not entry.failures or entry.due <= clock
-        ):  # else it was an extra one, for a delivery: the next one stays where it is
+        ):  # otherwise it was an extra fetch, for a delivery: the next one stays scheduled
             shortest, longest = RETRY_SECONDS
             entry.due = clock + min(shortest * 2 ** min(entry.failures, 10), longest)
             entry.failures += 1
@@ -397,7 +397,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self.counts_of(entry.source.name)[result] += 1
 
     def _age(self, name: str) -> float:
-        """Of the oldest listed document; infinite if one was never fetched. Without listed ones: of the newest by id, or 0."""
+        """The oldest listed document's; infinite if one was never fetched. Without listed ones the newest by id's, or 0."""
         now = self._now()
         entries = [entry for source, entry in self.entries.items() if source.name == name]
         listed = [now - entry.fetched if entry.good else math.inf for entry in entries if entry.source.listed]
@@ -430,7 +430,7 @@ def confirming(routes: Iterable[Route]) -> list[str]:
 
 
 def shown_url(url: str) -> str:
-    """A document's URL for logs and pages, without its query. It has no user, but perhaps an `@` in its path, as Google's."""
+    """A document's URL for logs and pages, without its query. It has no user, but may have an `@` in its path (Google)."""
     path, mark, _ = url.partition("?")
     return f"{path}?***" if mark else path
 

@@ -2,8 +2,8 @@
 
 Clock, log and counts are created here and passed in; nothing below gets them from anywhere else.
 
-`sidecar drain` does (1) and makes responses close connections; deliveries are accepted until SIGTERM comes. In a pod that
-ends, its container learns of it only after the receiver's, so its preStop hook runs the command.
+`sidecar drain` does (1) and makes responses close connections; deliveries are accepted until SIGTERM comes. When a pod ends,
+the sidecar's container gets SIGTERM only after the receiver's, so its preStop hook runs the command.
 
 On SIGTERM:  (1) `/readyz` returns 503 at once, so that no new senders are routed here
              (2) deliveries are accepted a little longer, because some are still on their way; responses close connections;
@@ -122,7 +122,7 @@ class Program:
         if (drain_socket := open_drain_socket()) is not None:
             self._drain_listener = DrainListener(drain_socket, self.begin_drain)
             await self._drain_listener.serve()
-        # Ready without keys after that: a provider that is down must take nothing but its own routes with it.
+        # Ready without keys after that: a provider that is down must affect nothing but its own routes.
         keys = asyncio.create_task(self.keys.wait_first())
         ends: list[asyncio.Future[Any]] = [stop, deliveries, admin]
         await asyncio.wait([*ends, keys], return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +136,7 @@ class Program:
         )
         self._in_background(self._reloader.watch)
         self._in_background(self._refresher.run)
-        if self.config.workers > 1:  # each worker watches for itself; this is for what is shown here, and for the log
+        if self.config.workers > 1:  # each worker watches for itself; this is for the pages and the log
             self._in_background(TenantWatch(lambda: self.config.tenant_directories, self.log).run)
         self._in_background(self.keys.run)
         self._in_background(self.live_page.rates.keep)

@@ -1,9 +1,9 @@
 """Starts the worker processes that handle deliveries, and restarts those that exit.
 
 Each worker has its own listening socket on the one address (SO_REUSEPORT), and the system distributes connections. On one
-shared socket the worker that wakes first takes a whole burst of connections, and kept connections then stay where they
-are: of 32 opened at once one of two workers had 30. The sockets are bound here and stay open here, so that connections to
-a worker that died wait for its replacement and are not lost.
+shared socket the worker that wakes first takes a whole burst of connections, and kept connections then stay with it: of 32
+opened at once, one of two workers had 30. The sockets are bound here and stay open here, so that connections to
+a dead worker wait for its replacement and are not lost.
 
 The first workers are forked (forked.py). One that exits unexpectedly is replaced by a new program. The configuration is checked
 here and sent to the workers with the bytes of every file that it was read from, so that all of them agree.
@@ -345,7 +345,7 @@ class Supervisor:
 
 
 def _command(number: int, workers: int) -> tuple[list[str], dict[str, str]]:
-    """How a worker is started: with this interpreter and the packages it has here, none from the current directory."""
+    """How to start a worker: with this interpreter and its packages, none from the current directory."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     warnings = [f"-W{option}" for option in sys.warnoptions]
     arguments = [sys.executable, "-P", *warnings, "-m", "sidecar.process.worker", str(number), str(workers)]

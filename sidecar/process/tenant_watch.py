@@ -13,7 +13,7 @@ from sidecar.telemetry.log import Level, Log
 PASS_SECONDS: Final = 1.0
 #: Pause of the thread after some files, in seconds, so that deliveries get the processor.
 PAUSE: Final = 0.001
-#: Problems that are logged of one pass.
+#: Problems of one pass that are logged.
 MAX_LOGGED: Final = 10
 
 
@@ -21,7 +21,7 @@ class TenantWatch:
     """Runs until cancelled."""
 
     def __init__(self, directories: Callable[[], Sequence[TenantDirectory]], log: Log | None) -> None:
-        """`directories()` are those of the configuration at work. Without a log, problems are left to another process."""
+        """`directories()` are those of the current configuration. Without a log, problems are left to another process."""
         self._directories = directories
         self._log = log
         self._known: dict[tuple[str, str], str] = {}  # problems that were logged, by file

@@ -33,7 +33,7 @@ from sidecar.telemetry.shared_counts import SharedCounts
 PARENT_SECONDS = 0.5
 
 
-#: The number of the configuration that a forked worker has from its parent.
+#: The number of the configuration that a forked worker inherits from its parent.
 FORKED_WITH = 1
 
 
@@ -129,7 +129,7 @@ def _close(log: Log, writer: LogWriter, channel: Channel) -> None:
 
 
 def _answer(data_plane: DataPlane, message: dict[str, Any]) -> dict[str, Any] | None:
-    """Does what needs no wait, and returns the answer; None for any other message."""
+    """Handles a message that needs no wait, and returns the answer; None for any other message."""
     if message["do"] == "send rejections":
         refusals = data_plane.refusals.since(message["since"])
         return {"is": "refusals", "count": data_plane.refusals.count, "refusals": refusals}
@@ -145,7 +145,7 @@ def _first_config(forked_with: Config | None, message: dict[str, Any], keys: Wor
     """The configuration that this process was forked with, if it is still the one to use."""
     if forked_with is None or message["number"] != FORKED_WITH:
         return _load(message, keys)
-    # One with published keys looks for them in the parent's store, of which a fork has nothing but a copy.
+    # One with published keys looks for them in the parent's store, and a fork has only a copy of that.
     return _load(message, keys) if forked_with.key_names else forked_with
 
 

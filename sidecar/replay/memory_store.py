@@ -59,8 +59,8 @@ class _Share:
 class MemoryStore:
     """The store of one process, bounded in time and in number. The cost of a call does not depend on how much it remembers.
 
-    While there is room, a route may use all of it. When it is full, each route keeps an equal share whatever others do: the
-    place for a new delivery comes from its own route if that has its share, else from the route that has the most.
+    While there is room, a route may use all of it. When the store is full, each route keeps an equal share, whatever others do:
+    a new delivery takes a place from its own route if that has its share, otherwise from the route that has the most.
     """
 
     def __init__(self, monotonic: Callable[[], float], *, limit: int = MAX_REMEMBERED) -> None:

@@ -124,7 +124,7 @@ class ReplayTurn:
         return forgotten
 
     async def end_unknown(self, seconds: float) -> bool:
-        """Keeps copies out for `seconds`, because nobody will say how this delivery ended. Returns what `end` returns."""
+        """Rejects copies for `seconds`, because nobody will report how this delivery ended. Returns what `end` returns."""
         self._over = True
         forgotten = False
         for key in self._claimed:
@@ -132,7 +132,7 @@ class ReplayTurn:
         return forgotten
 
     def abandon(self) -> None:
-        """Lets the next copy be forwarded, as it is unknown whether the receiver accepted this one. No effect after `end`."""
+        """Lets the next copy be forwarded: it is unknown whether the receiver accepted this one. No effect after `end`."""
         if not self._over:
             self._over = True
             self._release(self._claimed)

@@ -1,7 +1,7 @@
-"""A shared store as the servers that it has: one, the primary that sentinels name, or the primaries of a cluster.
+"""The servers of a shared store: a single one, the primary that sentinels name, or the primaries of a cluster.
 
-A server that takes another's place may lack what was written last, because replicas are written to a moment later. So a
-client says so: it raises `PrimaryChangedError` once, before it uses the new one.
+A server that takes another's place may lack the last writes, because replicas get them a moment later. So a client reports
+the change: it raises `PrimaryChangedError` once, before it uses the new server.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from sidecar.replay.redis_steps import Step, pack
 from sidecar.replay.store import StoreAddress, StoreKind
 
 SLOTS: Final = 16384
-#: How often a step is sent again to where a cluster says that its key is now.
+#: How often a step is sent again to the node that has its key by now.
 _REDIRECTIONS: Final = 5
 
 Host = tuple[str, int]
 
 
 class PrimaryChangedError(Exception):
-    """Another server is the primary than before."""
+    """Another server has become the primary."""
 
 
 class UnknownPrimaryError(Exception):
-    """No sentinel that can be reached knows the primary."""
+    """No reachable sentinel knows the primary."""
 
 
 class NoClusterError(Exception):
@@ -40,19 +40,19 @@ class NoClusterError(Exception):
 
 
 class Client(Protocol):
-    """Sends steps to the servers that have their keys. One request is made at a time; the caller sees to that."""
+    """Sends steps to the servers that have their keys. The caller makes one request at a time."""
 
     async def ask(self, steps: Sequence[Step], repeat: Repeat) -> list[bytes]:
-        """The answer to each step. Raises if only one can't be had, whatever the reason.
+        """The answer to each step. Raises if any is missing, whatever the reason.
 
-        A server that is connected to again is first sent the steps of `repeat`.
+        After connecting to a server again, the steps of `repeat` are sent first.
         """
 
     async def probes(self, name: str) -> list[str]:
         """Keys, at least one for each primary. Raises `PrimaryChangedError` where that can be learned without them."""
 
     def distrust(self) -> None:
-        """To call after a failure: look again where the primaries are."""
+        """Call this after a failure: the primaries are looked for again."""
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -97,7 +97,7 @@ class ServerClient:
         return await self._server.ask(steps, repeat)
 
     async def probes(self, name: str) -> list[str]:
-        return [f"{name}:1", f"{name}:2"]  # of two slots, which a node of a cluster says it can't do
+        return [f"{name}:1", f"{name}:2"]  # in two slots, which a node of a cluster rejects
 
     def distrust(self) -> None:
         """Its address does not change."""

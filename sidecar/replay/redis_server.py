@@ -19,7 +19,7 @@ Repeat = Callable[[], Sequence[Step]]
 
 
 class Server:
-    """It has one connection, on which one request is made at a time; the caller sees to that.
+    """It has one connection. The caller makes one request at a time.
 
     A server that runs scripts over keys of one slot only (`together` is false) gets a command for each step.
     """
@@ -49,7 +49,7 @@ class Server:
         return await self.send_packed(packed)
 
     async def send_packed(self, commands: Sequence[bytes]) -> list[Any]:
-        """The same, of commands as the server reads them."""
+        """The same for commands that are already in the protocol's form."""
         connection, replies = self._connection, list[Any]()
         try:
             if not self.is_open:

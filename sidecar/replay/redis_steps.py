@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from sidecar.replay.store import StoreUnavailableError
 
-#: Steps of one request: the store does nothing else in the meantime, well under a millisecond.
+#: Steps of one request. The store does nothing else meanwhile, for well under a millisecond.
 MAX_STEPS: Final = 100
 
 
@@ -104,7 +104,7 @@ class StepQueue:
         self._sender: asyncio.Task[None] | None = None
 
     def add(self, step: Step) -> asyncio.Future[bytes]:
-        """The future of the step's answer. The step is sent even if nobody waits for that any longer."""
+        """The future of the step's answer. The step is sent even if nobody waits for it any longer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((step, answer, loop.time() + self._seconds))

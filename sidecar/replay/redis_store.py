@@ -5,8 +5,8 @@
 
 Each step is atomic, and every key expires. Steps of deliveries that come together share one round trip. An unavailable store
 never counts as one that has not seen a delivery. Updates that it missed (done, or released) are kept and sent when it is back,
-before anything else; and with them what was claimed and marked a while before, because a replica that became the primary, or
-a server that was started again, may not have that.
+before anything else; and with them what was claimed and marked shortly before, because a replica that became the primary, or
+a restarted server, may not have it.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ SETTLING_SECONDS = 0.75
 CLOSING_SECONDS = 0.3
 #: How many updates are kept for an unavailable store. Claims expire there anyway, so only recent ones matter.
 MAX_OWED = 20_000
-#: For how long what was marked is kept, to be marked again where another server takes over. Seconds: longer than the primary
-#: of a cluster that lost sight of the others goes on (cluster-node-timeout, by default 15 s).
+#: For how long marks are kept, to be repeated where another server takes over. Seconds: longer than an isolated primary of a
+#: cluster continues (cluster-node-timeout, by default 15 s).
 REPEAT_SECONDS = 30.0
 #: For how long a probe's key counts. Seconds.
 PROBE_KEY_SECONDS = 5.0
@@ -214,7 +214,7 @@ class RedisStore:
     # While the store is unavailable
 
     def _owe(self, step: Step) -> None:
-        """Keeps an update until the store is back. Of a claim that may have been made this is its release."""
+        """Keeps an update until the store is back. For a claim that may have been made, that is its release."""
         if step.verb is Verb.BEGIN:
             step = step._replace(verb=Verb.RELEASE)
         self._keep_for_later(step)
@@ -246,7 +246,7 @@ class RedisStore:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _probe(self) -> None:
-        """Asks every primary, unless deliveries just did: then it only learns whether they still are the primaries.
+        """Asks every primary. If deliveries just did, it only checks that they are still the primaries.
 
         It is the same script as a delivery's, so that a read-only or full store does not count as available.
         """
@@ -268,7 +268,7 @@ class RedisStore:
 
 
 def _tell(copy: asyncio.Future[Seen], seen: Seen | None, failure: StoreUnavailableError | None) -> None:
-    """The answer to the first one's request, for a copy. Nobody knows it if the first one left; then it is asked again soon."""
+    """Gives a copy the answer to the first one's request. If the first one left, nobody knows it, and the copy asks again."""
     if copy.done():
         return
     if failure is not None:

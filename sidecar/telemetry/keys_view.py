@@ -12,5 +12,5 @@ class KeysView(NamedTuple):
     usable: bool  #: False: deliveries that need it get 503
     next_fetch: float | None  #: None: when a delivery needs it
     keys: int
-    failures: int  #: fetches that failed since the last that did not
+    failures: int  #: failed fetches since the last successful one
     result: str  #: of the last fetch; empty: none yet

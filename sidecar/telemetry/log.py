@@ -52,8 +52,8 @@ _LEVELS: Final = {
     Outcome.ALLOWED: Level.INFO,
 }
 _CENTS: Final = tuple(f"{number:02d}" for number in range(100))
-#: Lines that strangers cause are counted over this many seconds, or over those of the rate if that is longer: a burst is logged
-#: whole, and a flood is sampled.
+#: Lines that strangers cause are counted over this many seconds, or over the rate's own period if that is longer: a burst is
+#: logged whole, and a flood is sampled.
 WINDOW_SECONDS: Final = 10.0
 #: Paths and delivery ids are cut to this many bytes, in the log and in traces.
 MAX_LOGGED: Final = 200

@@ -15,7 +15,7 @@ from sidecar.telemetry.prometheus import family
 class ProcessGroup(Protocol):
     """The processes that handle deliveries."""
 
-    exits: int  #: that were unexpected
+    exits: int  #: unexpected ones
 
     @property
     def serving(self) -> int:

@@ -1,6 +1,6 @@
 """When each tenant in rotation last used its old and its new secret.
 
-No metric has tenants for labels, because they have no bound; only those with two secrets are kept here, in memory.
+Tenants are not labels of a metric, because their number has no limit. Only those with two secrets are kept here, in memory.
 """
 
 from typing import Final, NamedTuple
