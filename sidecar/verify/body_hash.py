@@ -1,4 +1,4 @@
-"""Hashes of the body that a delivery carries in a signed place, as data: `body_hash:`. And the body without its coding."""
+"""Hashes of the body in a signed place of the delivery, as data (`body_hash:`), and the body without its coding."""
 
 import zlib
 from base64 import b64encode
@@ -17,15 +17,15 @@ from sidecar.verify.scheme import BodyHash, HashForm
 #: Hashes in one header.
 MAX_HASHES: Final = 8
 MAX_HEADER: Final = 1024
-#: Names in RFC 9530, section 5, and in RFC 5843 for the older Digest. SHA-1 and weaker ones count for nothing.
+#: Names in RFC 9530, section 5, and in RFC 5843 for the older Digest. SHA-1 and weaker ones don't count.
 _ALGORITHMS: Final = {b"sha-256": Algorithm.SHA256, b"sha-512": Algorithm.SHA512}
 #: Bytes that are decompressed at a time.
 _STEP: Final = 64 * 1024
-#: Bytes that are given to the decompressor at a time: it copies what it did not use.
+#: Bytes that the decompressor gets at a time: it copies the ones that it did not use.
 _SLICE: Final = 16 * 1024
-#: Bytes that a byte may become. Documents shrink to a tenth; a thousandth is a bomb's, which should cost its sender something.
+#: Most bytes that one byte may become. Documents shrink to a tenth. A bomb's thousandth should cost its sender something.
 MAX_RATIO: Final = 100
-#: So small a body may become so large whatever its ratio.
+#: A body may become this large whatever its ratio.
 SMALL: Final = 64 * 1024
 _WINDOWS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
@@ -53,7 +53,7 @@ def _is_hash(rule: BodyHash, sent: bytes, body: Sequence[bytes]) -> bool:
         decode = make_decoder(rule.encoding, DIGEST_SIZES[rule.algorithm])
         found = decode(sent[len(prefix) :]) if sent.startswith(prefix) else None
         return found is not None and compare_digest(found, hash_pieces(rule.algorithm, body))
-    # Every hash that is known must be right, and one must be known.
+    # Every known hash must be right, and at least one must be known.
     items = sent.split(b",", MAX_HASHES)
     if len(items) > MAX_HASHES:
         return False

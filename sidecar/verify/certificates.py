@@ -1,8 +1,8 @@
 """X.509 certificates of senders: a chain to a pinned root, the leaf's name, its dates, its extensions.
 
-`cryptography`'s own path validation (`x509.verification`) wants a subject alternative name and an extended key usage, which
-Apple's leaf lacks, and compares alternative names where these senders' rule is the common name. So the walk is here: each
-certificate is verified by the next one's key. Nothing is fetched: no OCSP, no issuer's URL.
+`cryptography`'s own path validation (`x509.verification`) requires a subject alternative name and an extended key usage, which
+Apple's leaf lacks, and compares alternative names, while these senders' rule is the common name. So the chain is walked here:
+each certificate is verified by the next one's key. Nothing is fetched: no OCSP, no issuer's URL.
 """
 
 import contextlib

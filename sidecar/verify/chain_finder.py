@@ -1,6 +1,6 @@
 """Keys in certificates that a token brings along: `x5c` (RFC 7515, 4.1.6), to a pinned root. Nothing is fetched.
 
-A chain that was verified is remembered by its bytes, without its dates: they are compared with each token's time.
+A verified chain is remembered by its bytes. Its dates are compared with each token's time.
 """
 
 from base64 import b64decode, b64encode
@@ -41,7 +41,7 @@ class ChainFinder:
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has not {self._place.length} certificates")
         if len(x5c) > MAX_CERTIFICATES:  # each may cost a signature
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has more than {MAX_CERTIFICATES} certificates")
-        # With pinned roots the last of several certificates is never needed, and proves nothing.
+        # With pinned roots the last of several certificates is never needed and proves nothing.
         chain = tuple(x5c[:-1] if len(x5c) > 1 else x5c)
         known = self._known.get(chain)
         if known is None:

@@ -29,7 +29,7 @@ MAX_NUMBERED: Final = 100
 
 
 class Claim(NamedTuple):
-    """The claims of a well-formed head. Signature and timestamp are empty as yet if they are in the body."""
+    """The claims of a well-formed head. Signature and timestamp are still empty if they are in the body."""
 
     signatures: Sequence[bytes]  #: decoded; for a bearer kind the token
     timestamp: bytes  #: as sent; empty if the head has none

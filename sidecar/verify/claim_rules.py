@@ -1,4 +1,4 @@
-"""What a token must say, and where the keys are that verify it: rules as data, made from `claims:` and `keys:` of a scheme.
+"""What a token must say, and where its keys are: rules as data, made from `claims:` and `keys:` of a scheme.
 
 Nothing here imports a library: every route's scheme has a place for these, and most have none.
 """
@@ -72,7 +72,7 @@ class CertificatePlace:
     url: str = ""  #: a regular expression for the whole URL; its host is literal
     names: tuple[str, ...] = ()  #: common names of the leaf; `*` matches one label
     roots: str = ""  #: PEM of the roots that the chain must end in; empty: the TLS connection vouches for the leaf
-    intermediates: str = ""  #: PEM of certificates between, in case the sender doesn't serve them
+    intermediates: str = ""  #: PEM of intermediate certificates, in case the sender doesn't serve them
     length: int = 0  #: certificates of an `x5c` chain
     extensions: tuple[str, ...] = ()  #: object identifiers, the leaf's first, then its issuer's
 
@@ -105,7 +105,7 @@ class KeyPlace:
     at: str = ""  #: of each: the place of the key in the JSON document
     post: tuple[tuple[str, str], ...] = ()  #: of each: members of the JSON that asks for the key; {id}, {secret}
     oauth: OAuthPlace | None = None  #: of each: where the access token comes from that a request for a key needs
-    dead: str = ""  #: of each: a member of the key that says that it is dead, unless it is null
+    dead: str = ""  #: of each: a member of the key that is null while the key is alive
     without_id: bool = False  #: every key may match
     fits: tuple[tuple[str, RuleValue], ...] = ()  #: members of the key that must agree with the delivery
     keep: float | None = None  #: seconds for which the last good document counts; None: a day, a week for certificates
@@ -113,16 +113,16 @@ class KeyPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimSet:
-    """Rules that hold together, for tokens for which `when` holds."""
+    """Rules that apply together, to tokens for which `when` holds."""
 
     when: tuple[ClaimRule, ...] = ()
     rules: tuple[ClaimRule, ...] = ()
-    keys: KeyPlace | None = None  #: in place of the scheme's
+    keys: KeyPlace | None = None  #: instead of the scheme's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
-    """Everything that a scheme says about its token, besides where it is."""
+    """Everything that a scheme says about its token, except where it is."""
 
     algorithms: tuple[str, ...] = ()  #: the closed list; a token never chooses outside it
     claims: tuple[ClaimSet, ...] = ()  #: the first one whose `when` holds is the one that counts

@@ -1,7 +1,7 @@
-"""The parts of a request that a signature may cover, and what a scheme demands of it: rules as data, made from `signature:`.
+"""The parts of a request that a signature may cover, and those that a scheme requires: rules as data, from `signature:`.
 
 HTTP Message Signatures (RFC 9421) and their draft (draft-cavage-http-signatures) let each delivery say which of its parts are
-signed. So the scheme names those that must be among them. Nothing here imports a library: every scheme has a place for these.
+signed. So the scheme names those that must be signed. Nothing here imports a library: every scheme has a place for these.
 """
 
 import re
@@ -20,12 +20,12 @@ DERIVED: Final = (
     "@query",
     "@query-param",
 )
-#: Those that need the public URL: no request says by itself whether it was sent over https.
+#: Those that need the public URL: a request alone doesn't say whether it was sent over https.
 OF_URL: Final = frozenset({"@target-uri", "@scheme"})
 #: In the draft: method and target.
 REQUEST_TARGET: Final = "(request-target)"
 CONTENT_DIGEST: Final = "content-digest"
-#: By the name of an algorithm (RFC 9421, 6.2.2), the one of a JWS that is the same computation. RSA-PSS has a salt of 64 bytes.
+#: For each algorithm's name (RFC 9421, 6.2.2), the JWS algorithm that is the same computation. RSA-PSS has a salt of 64 bytes.
 HTTP_ALGORITHMS: Final = {
     "ed25519": "EdDSA",
     "ecdsa-p256-sha256": "ES256",
@@ -40,7 +40,7 @@ DRAFT_ALGORITHMS: Final = {"ed25519": "EdDSA", "rsa-sha256": "RS256", "rsa-sha51
 _FIELD: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _TEXT: Final = r'"[ !#-\[\]-~]*"'
 _PARAMETER: Final = re.compile(rf";([a-z*][a-z0-9_.*-]*)(?:=({_TEXT}))?")
-#: A component as a configuration has it, in the syntax that Python and JSON Schema share.
+#: A component as the configuration writes it, in the syntax that Python and JSON Schema share.
 COMPONENT: Final = (
     r"@(method|target-uri|authority|scheme|request-target|path|query\??)"
     rf"|@query-param;name={_TEXT}\??|\(request-target\)|{_FIELD.pattern}(;key={_TEXT})?(;(sf|bs))?\??"
@@ -119,7 +119,7 @@ def check_component(name: str, parameters: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureRules:
-    """What a scheme demands of a signature that says itself what it covers."""
+    """The requirements of a scheme for a signature that lists what it covers."""
 
     required: tuple[Component, ...] = ()
     algorithms: tuple[str, ...] = ()  #: the closed list; a delivery never chooses outside it

@@ -101,7 +101,7 @@ class Composer:
         return Delivery(head, body, claim.timestamp, url, self.scheme.form_field)
 
     def check(self, delivery: Delivery) -> None:
-        """What the body must be, besides signed. Raises `Rejected`."""
+        """Checks the scheme's other requirements for the body. Raises `Rejected`."""
         if self.scheme.body_hash is not None:
             check_body_hash(self.scheme.body_hash, delivery.head, delivery.body)
         if self._required:
@@ -120,7 +120,7 @@ class Composer:
             return self._compose(self._messages[number], delivery)
         pieces: list[bytes] = []
         for message in self.item_messages(delivery, number):
-            # The length ends it: no item may take bytes of another.
+            # Its length marks its end: no item may take bytes of another.
             pieces += [b"%d:" % len(message), message]
         return pieces
 

@@ -1,10 +1,10 @@
 """Several schemes on one route: `any_of` (one must accept) and `all_of` (every one must).
 
-A composite has the interface of a verifier, so the way of a delivery knows nothing of it, and a route with one scheme costs
-nothing more. It keeps no state between its two steps: `match` reads the claim of each scheme again, which costs microseconds.
+A composite has the interface of a verifier, so the delivery's path doesn't know about it, and a route with one scheme pays
+nothing for it. It keeps no state between its two steps: `match` reads the claim of each scheme again, which costs microseconds.
 
-Every scheme is asked before a delivery is rejected. With `all_of` the time of a response would otherwise show a forger
-which of several secrets is right already.
+Every scheme is asked before a delivery is rejected. With `all_of` the response time would otherwise show a forger
+which of several secrets is already right.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ class Composite(Verifier):
         schemes = [member.scheme for member in members]
         self.names = name_schemes(schemes)
         self._strongest = strongest(schemes)
-        #: That of the strongest scheme: what a single scheme is asked for is asked of `members()`.
+        #: The strongest scheme. For anything about each single scheme, ask `members()`.
         self.scheme = schemes[self._strongest]
         unique = {secret.id: secret for member in members for secret in member.secrets}
         self.secrets = tuple(unique.values())
@@ -197,7 +197,7 @@ class Composite(Verifier):
     def replay_keys(
         self, verified: Verified, claim: Claim, head: RequestHead, body: Sequence[bytes], *, scope: str
     ) -> ReplayKeys:
-        """With `any_of` also by the other schemes that accept it: a copy may come without the signature of the first."""
+        """With `any_of` also those of the other schemes that accept it: a copy may lack the signature of the first."""
         first, own_claim = self.proven_by(verified, claim, head)
         keys = first.replay_keys(verified, own_claim, head, body, scope=scope)
         if self._all:
@@ -228,7 +228,7 @@ class Composite(Verifier):
         return Composite(self.combine, made)
 
     def _most_useful(self, verdicts: Sequence[Verdict]) -> Verdict | None:
-        """The rejection that says most; with `all_of` the first. None if there is none."""
+        """The most informative rejection; with `all_of` the first. None if there is none."""
         found: Verdict | None = None
         for verdict in verdicts:
             if verdict.rejected is not None and (found is None or (not self._all and _says_more(verdict, found))):
@@ -248,13 +248,13 @@ def _first_needed(verdicts: Sequence[Verdict]) -> KeyNeeded:
 
 
 def _says_more(one: Verdict, other: Verdict) -> bool:
-    """Of two rejections."""
+    """Whether `one` is more informative than `other`."""
     assert one.rejected is not None
     assert other.rejected is not None
     return _PROGRESS.get(one.rejected.reason, 1) > _PROGRESS.get(other.rejected.reason, 1)
 
 
-#: How far a scheme came before it rejected a delivery. The one that came furthest is the one that the sender used.
+#: How far a scheme got before it rejected a delivery. The sender probably used the one that got furthest.
 _PROGRESS: Final[dict[Reason, int]] = {
     Reason.SIGNATURE_MISSING: 0,
     Reason.SIGNATURE_MALFORMED: 1,

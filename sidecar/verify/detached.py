@@ -7,7 +7,8 @@
     (e) the key that the head names, among the provider's; or the route's secrets
     (f) the signature
 
-(a) to (d) need the head of the delivery alone. `jku`, `x5u`, `jwk` and `x5c` lead nowhere: a scheme can only want a fixed value.
+(a) to (d) need only the head of the delivery. `jku`, `x5u`, `jwk` and `x5c` are never followed: a scheme can only require a
+fixed value.
 """
 
 from base64 import urlsafe_b64encode
@@ -29,7 +30,7 @@ from sidecar.verify.token_claims import age_of_claim, check_head
 
 #: Bytes of a piece of the message that is encoded at once; a multiple of three.
 _STEP: Final = 48 * 1024
-#: Members of a head that change what the others mean.
+#: Members of a head that change the meaning of the others.
 _EXTENSIONS: Final = frozenset({"b64", "crit"})
 
 
@@ -110,7 +111,7 @@ class DetachedMatcher:
 
 
 def encode_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The base64url of what the pieces are together, in pieces."""
+    """The base64url of the joined pieces, in pieces."""
     rest = b""
     for piece in pieces:
         for at in range(0, len(piece), _STEP):

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from sidecar.http1.head import RequestHead
 from sidecar.verify.form import content_type, malformed, media_type, read_fields
 
-#: Largest body whose document is read before it is verified: anyone can make us spend that memory and time.
+#: Largest body that is parsed before it is verified: anyone can make us spend that memory and time.
 MAX_UNVERIFIED = 1024 * 1024
 #: Most values, objects and lists of a document, counted by the bytes that begin them, those in strings included. Reading a
 #: dense megabyte would take 100 ms.

@@ -1,5 +1,5 @@
-"""Signatures of the draft that came before RFC 9421 (draft-cavage-http-signatures-12): from one field to a signature and the text
-that it is over. Nothing is verified here.
+"""Signatures of the draft before RFC 9421 (draft-cavage-http-signatures-12): from one field to a signature and the signed text.
+Nothing is verified here.
 
 The field lists names and texts: keyid="...", algorithm="...", headers="(request-target) host date digest", signature="...".
 """
@@ -24,7 +24,7 @@ _FIELD: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class DraftSignatureReader:
-    """Finds the signature in a head, and writes the text that it is over."""
+    """Finds the signature in a head, and writes the signed text."""
 
     def __init__(self, scheme: Scheme, url: PublicURL | None) -> None:
         assert scheme.listed is not None

@@ -36,7 +36,7 @@ def text_length(encoding: Encoding, size: int) -> int:
 
 def make_decoder(encoding: Encoding, size: int) -> Decoder:
     """A decoder that accepts only the canonical text of `size` bytes; with `size` 0, of up to `MAX_SIGNATURE` bytes."""
-    # No functions within this one: compiled, they and what they share are a circle of objects, and the hints make many of them.
+    # No nested functions: compiled, they and what they share are a reference cycle, and the hints make many decoders.
     if encoding in (Encoding.HEX, Encoding.HEX_ANY_CASE):
         return partial(_from_hex, size, encoding is Encoding.HEX_ANY_CASE)
     return partial(_from_base64, size, encoding is Encoding.BASE64URL, _ENCODE[encoding])

@@ -18,7 +18,7 @@ MAX_FIELDS: Final = 1000
 MAX_PART_HEAD: Final = 1024
 URLENCODED: Final = b"application/x-www-form-urlencoded"
 MULTIPART: Final = b"multipart/form-data"
-#: Longer text is unescaped in slices: each one is one step of the interpreter, which lets no other thread run meanwhile.
+#: Longer text is unescaped in slices: each slice is one step of the interpreter, and no other thread runs meanwhile.
 _SLICE = 16 * 1024
 
 _PLUS_IS_SPACE = bytes.maketrans(b"+", b" ")
@@ -82,8 +82,8 @@ def join_fields(fields: Fields, without: Collection[bytes] = ()) -> bytes:
 def only_field(fields: Fields, name: bytes, what: str) -> bytes | None:
     """The value of the field `name`; None if there is none.
 
-    Raises `Rejected` if it appears twice, or beside a name that PHP and others take for it: they put `_` for a space, a dot or a
-    bracket, and let the last one win. A sender of a recording could add it, and the receiver would read what nobody signed.
+    Raises `Rejected` if it appears twice, or together with a name that PHP and others read as the same: they put `_` for a space,
+    a dot or a bracket, and the last one wins. A replayed delivery could have it added, and the receiver would read it unsigned.
     """
     found: list[bytes] = []
     read_as = _read_as(name)
@@ -127,9 +127,8 @@ def read_pairs(text: bytes, what: str = "the body's form") -> Fields:
 def _unescape(text: bytes, what: str) -> bytes:
     """A name or value of a form (WHATWG URL, 5.1): `+` is a space, `%` an escape.
 
-    Escapes are decoded with the decoder of quoted-printable, whose own differ only in the `=`.
-
-    `urllib` makes an object for each escape: a second and 100 MB for a body of 5 MiB that anyone can send.
+    The decoder of quoted-printable does it: its escapes differ only in the `=`. `urllib` makes an object for each escape, which
+    takes a second and 100 MB for a body of 5 MiB that anyone can send.
     """
     if len(text) > _SLICE:
         return b"".join([_unescape(piece, what) for piece in _slices(text)])

@@ -35,7 +35,7 @@ from sidecar.verify.document import parse_json
 
 #: The default pattern of a challenge: it allows every token, but no markup and no end of a header.
 DEFAULT_PATTERN = "[A-Za-z0-9._~+/=-]{1,512}"
-#: For every pattern: nothing that ends a header or a line.
+#: Required of every pattern: nothing that ends a header or a line.
 _PRINTABLE = re.compile(r"[ -~]{1,1024}")
 #: A handshake's body has a few hundred bytes; larger ones are deliveries.
 MAX_BODY = 16 * 1024
@@ -96,7 +96,7 @@ class Confirmation(NamedTuple):
 
     json: str  #: its place
     url: str  #: a regular expression for all of it; its host is literal
-    enabled: bool = False  #: else the receiver confirms
+    enabled: bool = False  #: otherwise the receiver confirms
 
 
 class Condition(NamedTuple):
@@ -130,9 +130,7 @@ class Shape:
     compare: Place | None = None
     computed: Computed | None = None
     signed: bool = False
-    published_secret: str = (
-        ""  #: signs it in place of the route's secrets; it is published, so a request proves nothing
-    )
+    published_secret: str = ""  #: signs it instead of the route's secrets; it is published, so a request proves nothing
     here: bool = False  #: never left to the receiver
     confirm: Confirmation | None = None
     status: int = 200
@@ -142,7 +140,7 @@ class Shape:
 
     @property
     def reads_unsigned(self) -> bool:
-        """Whether it is recognized by the body of a request that nothing vouches for."""
+        """Whether it is recognized by the body of an unverified request."""
         places = [condition.place for condition in self.conditions] + ([self.challenge] if self.challenge else [])
         return not self.signed and (bool(self.body) or any(place.source is Source.JSON for place in places))
 
@@ -173,8 +171,8 @@ Verify = Callable[[RequestHead, Sequence[bytes], "float | None"], bool]
 def responds_to(shape: Shape, mode: HandshakeMode | None) -> bool:
     """Whether the response is made here, and not by the receiver.
 
-    It is for one that may never reach the receiver: it proves nothing, but it has a body.
-    By default it is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
+    It always is for one that must never reach the receiver, because it proves nothing but has a body.
+    By default it also is for unsigned handshakes, so that nothing unverified reaches the receiver, and for those that need the
     secret. Other signed handshakes are verified deliveries, and the receiver responds to them as it did before.
     """
     if shape.here or shape.published_secret or shape.reads_unsigned:
@@ -260,7 +258,7 @@ class Handshakes:
         return bool(self._published)
 
     def find_published(self, head: RequestHead, pieces: Sequence[bytes], now: float | None) -> Shape | None:
-        """The handshake that a request is whose signature is not by the route's secrets; None if it is a forged delivery."""
+        """The handshake that a request is if the route's secrets didn't sign it; None if it is a forged delivery."""
         if sum(map(len, pieces)) > MAX_BODY:
             return None
         body = b"".join(pieces)

@@ -1,8 +1,7 @@
-"""HTTP Message Signatures (RFC 9421) of requests: from two fields to a signature and the text that it is over. Nothing is
-verified here.
+"""HTTP Message Signatures (RFC 9421) of requests: from two fields to a signature and the signed text. Nothing is verified here.
 
 Structured fields are parsed by http-sf. Its parser is linear, but takes half a microsecond for each byte that ends something, so
-what it is given is bounded in size and in separators before. Everything that two parsers could read differently is rejected: a
+its input is bounded in size and in separators first. Everything that two parsers could read differently is rejected: a
 label, parameter or component twice, and whatever is not ASCII.
 """
 
@@ -36,13 +35,13 @@ from sidecar.verify.scheme import Scheme
 #: components has fifty.
 MAX_SEPARATORS: Final = 256
 _SEPARATORS: Final = b",; \\%"
-#: Structured fields of which parts are covered by themselves.
+#: Most structured fields of which a signature covers single members.
 MAX_PARSED: Final = 2
 #: Components of one signature.
 MAX_COMPONENTS: Final = 64
-#: Parameters of a query of which one is covered by itself.
+#: Most parameters of a query of which a signature covers a single one.
 MAX_PARAMETERS: Final = 256
-#: The digests that count (RFC 9530, 5); others are passed over if one of these is right.
+#: The digests that count (RFC 9530, 5); others are ignored if one of these is right.
 DIGESTS: Final = {"sha-256": Algorithm.SHA256, "sha-512": Algorithm.SHA512}
 #: The types of fields that may be covered as structured ones (`sf`).
 _TYPES: Final = {
@@ -83,7 +82,7 @@ def _join(values: Sequence[bytes]) -> bytes:
 
 
 class HttpSignatureReader:
-    """Finds the signature that counts in a head, and writes the text that it is over."""
+    """Finds the signature that counts in a head, and writes the signed text."""
 
     def __init__(self, scheme: Scheme, url: PublicURL | None) -> None:
         assert scheme.listed is not None
@@ -167,7 +166,7 @@ def _read_text(parameters: dict[str, Any], name: str) -> bytes:
 
 
 def _check_covered(covered: Sequence[tuple[Any, dict[str, Any]]]) -> set[Identity]:
-    """The components that a signature lists, each of which a request can have, and once. Raises `Rejected`."""
+    """The components that a signature lists: each once, and each one that a request can have. Raises `Rejected`."""
     if len(covered) > MAX_COMPONENTS:
         raise malformed(f"the signature covers more than {MAX_COMPONENTS} components")
     identities: set[Identity] = set()
@@ -185,7 +184,7 @@ def _check_covered(covered: Sequence[tuple[Any, dict[str, Any]]]) -> set[Identit
 
 
 def check_required(rules: SignatureRules, identities: set[Identity], head: RequestHead) -> None:
-    """Whether a signature covers what the scheme demands. Raises `Rejected`, which names what is missing."""
+    """Raises `Rejected`, which names what is missing, unless a signature covers what the scheme requires."""
     for each in rules.required:
         if each.identity in identities or (each.if_present and not _has(head, each)):
             continue
@@ -226,7 +225,7 @@ class Values:
     """The values of a request's components (RFC 9421, 2.1 and 2.2)."""
 
     def __init__(self, head: RequestHead, url: PublicURL | None) -> None:
-        """`url` is the public one; without it the host is that of the request, and nobody knows whether it was https."""
+        """`url` is the public one; without it the host is the request's, and https is not known."""
         self._head = head
         self._url = url.of(head.target) if url is not None else b""
         self._parsed: dict[str, dict[str, Any]] = {}
@@ -301,7 +300,7 @@ class Values:
         return self._origin() + self.request_target()
 
     def scheme(self) -> bytes:
-        """The same."""
+        """The scheme of the public URL. Raises `Rejected` without one."""
         return self.target_uri().partition(b"://")[0].lower()
 
     def authority(self) -> bytes:

@@ -1,7 +1,7 @@
 """The algorithms of JSON Web Signatures (RFC 7518, RFC 8037, RFC 9864), over `cryptography`, and public keys for them.
 
-Only routes with such keys import this module. An algorithm is chosen by the scheme's closed list; a key verifies with one that
-fits its kind, its curve and its own `alg`, and with no other.
+Only routes with such keys import this module. An algorithm is chosen from the scheme's closed list; a key verifies only with an
+algorithm that fits its kind, its curve and its own `alg`.
 """
 
 import hmac
@@ -135,7 +135,7 @@ _VERIFY: Final[dict[str, Callable[[Any, bytes, bytes], None]]] = (
 
 
 def sign_token(algorithm: str, key: Any, signed: bytes) -> bytes:
-    """The signature of a JWS: `key` is a private key of `cryptography`, or for HS256 and its like the secret."""
+    """The signature of a JWS: `key` is a private key of `cryptography`, or the secret for HS256, HS384 and HS512."""
     if algorithm.startswith("HS"):
         return make_hmac(algorithm, key, [signed])
     if algorithm in EDDSA:
@@ -188,7 +188,7 @@ def _number(text: str) -> int:
 
 
 def _coordinate(text: str, size: int) -> bytes:
-    """A coordinate with its zeros: TrueLayer leaves those at the front out, which RFC 7518 (6.2.1.2) does not allow."""
+    """A coordinate with its zeros: TrueLayer leaves out those at the front, which RFC 7518 (6.2.1.2) does not allow."""
     octets = decode_base64url(text.encode())
     if len(octets) > size:
         raise TokenError("a coordinate of another length")
@@ -196,7 +196,7 @@ def _coordinate(text: str, size: int) -> bytes:
 
 
 def is_strong(key: Any) -> bool:
-    """Whether it is a key of a kind and size that can be trusted."""
+    """Whether the key is of a kind and a size that can be trusted."""
     if isinstance(key, rsa.RSAPublicKey):
         return MIN_RSA <= key.key_size <= MAX_RSA
     if isinstance(key, ec.EllipticCurvePublicKey):

@@ -1,6 +1,6 @@
 """What key servers send: from a document to public keys.
 
-`read_keys` is also how the store of documents tells a good one from a page of errors.
+`read_keys` is also how the store of documents tells a document of keys from an error page.
 """
 
 from typing import Any, Final
@@ -18,8 +18,8 @@ MAX_DOCUMENT: Final = 256 * 1024
 def read_keys(form: str, content: bytes, at: str = "", dead: str = "") -> list[PublishedKey]:
     """The usable keys of a document, at most `MAX_KEYS`. `form` is that of `KeySource`.
 
-    `at` is the place of the one key in a JSON document, and `dead` the member of it that is null while it lives. Keys of kinds
-    that nobody verifies with are left out. Raises `ValueError` if none is left.
+    `at` is the place of the one key in a JSON document, and `dead` the member of it that is null while it lives. Keys of
+    unsupported kinds are left out. Raises `ValueError` if none is left.
     """
     if len(content) > MAX_DOCUMENT:
         raise ValueError("longer than a document of keys may be")

@@ -1,7 +1,7 @@
-"""Which key verifies a delivery: from where a scheme says that keys are, to the keys at hand.
+"""Which key verifies a delivery: from the place that a scheme names for its keys to the keys themselves.
 
-Nothing that a sender writes can name a document, except by an id or a certificate's URL that matches the scheme's pattern whole,
-on the host that the scheme fixes.
+Nothing that a sender writes can name a document, except by an id or a certificate's URL that matches the scheme's whole
+pattern, on the host that the scheme fixes.
 """
 
 import json
@@ -65,7 +65,7 @@ class KeyFinder:
     def find(self, key_id: Any, algorithm: str, now: float | None) -> list[PublishedKey]:
         """The keys that may verify a token or signature. Raises `Rejected`, `KeyNeeded`.
 
-        `key_id` is whatever the sender wrote. `now` is unix time in seconds, for keys in certificates.
+        `key_id` is what the sender wrote, of any type. `now` is unix time in seconds, for keys in certificates.
         """
         if key_id is None and self.place.without_id:
             key_id = ""
@@ -112,7 +112,7 @@ class KeyFinder:
     def _get(self, source: KeySource) -> Document:
         document = self._published.get(source) if self._published is not None else None
         if document is None:
-            raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the provider's keys are not at hand")
+            raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the provider's keys haven't been fetched")
         if not document.content:
             raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such key")
         return document

@@ -1,7 +1,6 @@
-"""Verifies signatures that say themselves what they cover: `kind: rfc9421` and `kind: cavage`. `Verifier` asks this for such a
-scheme.
+"""Verifies signatures that list what they cover: `kind: rfc9421` and `kind: cavage`. `Verifier` calls this for such a scheme.
 
-    from the head   (a) one signature is chosen, and covers what the scheme demands; its algorithm is one of the closed list
+    from the head   (a) one signature is chosen, and covers what the scheme requires; its algorithm is one of the closed list
                     (b) `expires`, and through `Verifier` the time at which it was made
     with the body   (c) the key that it names, among the route's secrets or the provider's keys
                     (d) the signature
@@ -26,12 +25,12 @@ from sidecar.verify.message import PublicURL
 from sidecar.verify.published import PUBLISHED, KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme
 
-#: The names of the algorithms of both kinds, as those of a JWS. Where both have one, it is the same.
+#: The algorithms of both kinds, and the names that a JWS has for them. A name that both kinds have means the same in both.
 JWS_NAMES: Final = HTTP_ALGORITHMS | DRAFT_ALGORITHMS
 
 
 class ListedVerifier:
-    """A scheme's rules for such signatures, with the keys."""
+    """The rules of a scheme with such signatures, and its keys."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The signed message: a scheme's template, filled from a delivery.
 
 Everything that does not depend on the delivery is prepared when the configuration is loaded. The pieces of the body are
-never joined or copied if the template just contains the body. `places.py` says where each place is.
+not joined or copied if the template contains the body as it is. `places.py` says where each place is.
 """
 
 import re
@@ -33,8 +33,8 @@ _SPLIT_URL: Final = re.compile(rb"([a-z]+)://([^/?]*)(.*)", re.DOTALL)
 class PublicURL:
     """The URL that senders call: `public_url` and the target of a request.
 
-    The path of `public_url` is one that a proxy before us removes: it is put before the target, unless the target starts
-    with it. A `public_url` with a query is the whole URL.
+    The path of `public_url` is one that a proxy before us removes, so it is put back in front of the target, unless the target
+    starts with it. A `public_url` with a query is the whole URL.
     """
 
     __slots__ = ("_path", "_whole", "authority", "origin")
@@ -124,7 +124,7 @@ def make_messages(scheme: Scheme, public_url: PublicURL | None) -> list[Message]
 
 
 def plain_parts(scheme: Scheme) -> tuple[bytes | Piece, ...]:
-    """The template's parts if it has only body, timestamp and literal text, as most do; else empty."""
+    """The template's parts if it has only body, timestamp and literal text, as most do; otherwise empty."""
     plain = tuple(part for part in scheme.parts if isinstance(part, bytes) or part in (BODY, TIMESTAMP))
     return plain if len(plain) == len(scheme.parts) and scheme.is_direct else ()
 

@@ -1,7 +1,7 @@
 """The places of a template: where each is found in a delivery.
 
-A place is absent if the delivery is without it, or has it empty; then it has no value. One that appears twice has no value that
-sender and receiver must agree on, so it is malformed.
+A place is absent, and has no value, if the delivery lacks it or has it empty. If it appears twice, sender and receiver may each
+read another of the two values, so the delivery is malformed.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from sidecar.verify.template import (
 
 #: Names in a list of signed headers.
 MAX_LISTED: Final = 64
-#: Marks what was not read yet; None is a document.
+#: Marks what was not read yet, because None is a document.
 _UNREAD: Final[Any] = object()
 _HEADER_NAME: Final = re.compile(HEADER_NAME.pattern.encode())
 
@@ -98,7 +98,7 @@ class Delivery:
     def has_other_spelling(self, path: str) -> bool:
         """Whether an object on the path (`a.b`) has the name twice, in different letter case.
 
-        Go's decoder takes either, and the last one wins: a sender of a recording could add one that nobody signed.
+        Go's decoder takes either, and the last one wins: anyone who replays a delivery could add an unsigned name.
         """
         found = self.document
         for name in path.split("."):
@@ -133,7 +133,7 @@ Reader = Callable[[Delivery], bytes | None]
 
 
 def make_reader(part: Part) -> Reader:
-    """How a place is read. Literal text and groups are none."""
+    """How a place is read. Literal text and groups are not places."""
     if isinstance(part, HeaderValue):
         header = part.name
         return lambda delivery: _read_header(delivery.head, header)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from sidecar.outcomes import Reason
 from sidecar.verify.document import parse_json
 
-#: The id of a key that the provider publishes, in logs and metrics. Key ids are the provider's, and no closed list.
+#: The id of a key that the provider publishes, in logs and metrics. The ids themselves are the provider's, and not a closed list.
 PUBLISHED: Final = "published"
 
 
@@ -71,13 +71,13 @@ def linked_source(source: KeySource, document: Document) -> KeySource | None:
 
 
 class PublishedKeys(Protocol):
-    """The documents at hand."""
+    """The documents that were fetched."""
 
     def get(self, source: KeySource) -> Document | None:
         """The last good document; None if there is none, or if it is older than `keep`. Never waits."""
 
     def used(self, source: KeySource) -> None:
-        """Notes that the document of one key (not a listed one) has verified a delivery. Never waits; fit for any thread."""
+        """Notes that the document of one key (not a listed one) has verified a delivery. Never waits; any thread may call it."""
 
     async def refresh(self, source: KeySource) -> bool:
         """Asks for a newer document, at most once an interval, and waits for a short, bounded time.
@@ -87,9 +87,9 @@ class PublishedKeys(Protocol):
 
 
 class KeyNeeded(Exception):
-    """No document at hand has the key that this delivery names.
+    """No document that was fetched has the key that this delivery names.
 
-    `reason` is `key_unknown` if a document is there without that key, `key_unavailable` if there is no document.
+    `reason` is `key_unknown` if there is a document without that key, `key_unavailable` if there is none.
     """
 
     def __init__(self, source: KeySource, reason: Reason, detail: str = "") -> None:

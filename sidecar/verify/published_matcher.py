@@ -1,7 +1,7 @@
 """Checks signatures with keys that the provider publishes, for the kinds whose message is composed: RSA, ECDSA, Ed25519.
 
 The delivery may name the key: by an id in a header, by an id beside the signature, or by the URL of a certificate. It is looked
-up when a message that the scheme signs was composed, and not before: a delivery that is for somebody else fetches nothing.
+up only once a message that the scheme signs was composed, so a delivery that isn't of this scheme makes nobody fetch a key.
 """
 
 import re
@@ -34,7 +34,7 @@ _FITS: Final = {"ed25519": "EdDSA", "ecdsa-p256-sha256": "ES256", "rsa-pkcs1": "
 
 
 class Trusted(NamedTuple):
-    """The key of a certificate that is the sender's, and when (unix seconds) it is."""
+    """The key of a certificate that is the sender's, and when the certificate is valid (unix seconds)."""
 
     key: Any
     begin: float
@@ -72,7 +72,7 @@ class CertificateFinder:
         """The public key of the certificate. Raises `Rejected`, `KeyNeeded`."""
         document = self._published.get(source) if self._published is not None else None
         if document is None:
-            raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the certificate is not at hand")
+            raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the certificate hasn't been fetched")
         if not document.content:
             raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such certificate")
         cached = self._parsed.get(source.url)
@@ -92,7 +92,7 @@ class CertificateFinder:
         return trusted.key
 
     def _trust(self, content: bytes) -> Trusted:
-        """Everything about a certificate but the date, which each delivery compares. Raises `CertificateError`."""
+        """Checks everything but the date, which is compared for each delivery. Raises `CertificateError`."""
         try:
             leaf, *served = read_certificates(content)
         except ValueError:
@@ -134,7 +134,7 @@ class PublishedMatcher:
         return DeliveryMatcher(self, delivery, now)
 
     def key_id(self, head: RequestHead) -> Any:
-        """Whatever the delivery says about its key; None if the scheme has no place for that. Raises `Rejected`."""
+        """What the delivery says about its key; None if the scheme has no place for that. Raises `Rejected`."""
         if self.scheme.signature.wrapped is not None:
             sent = head.values(self.scheme.signature.header.lower().encode())
             return unwrap(self.scheme.signature.wrapped, sent[0] if len(sent) == 1 else b"").key_id

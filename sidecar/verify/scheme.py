@@ -72,10 +72,10 @@ class Evidence(StrEnum):
     SDK_SOURCE = "sdk-source"  # source code of the provider: an SDK, a sample, or the sender itself
     DOCUMENTATION = "documentation"
     DOCUMENTATION_COPY = "documentation-copy"  # the provider's text or code, but read as a copy elsewhere
-    SECOND_HAND = "second-hand"  # the code or text of others, for all of the scheme or for a part that decides
+    SECOND_HAND = "second-hand"  # the code or text of others, for all of the scheme or for a part that matters
 
 
-#: The evidence that is a delivery which the provider made or accepted, and which the preset verifies.
+#: The kinds of evidence in which the preset verifies a delivery that the provider made or accepted.
 PROVEN = (Evidence.PRINTED_VECTOR, Evidence.VENDOR_TEST, Evidence.SDK_RUN)
 #: In the tag of a list: the part of a secret before its colon.
 KEY_ID = "{key_id}"
@@ -104,7 +104,7 @@ class AlgorithmChoice(NamedTuple):
 
 
 class Wrapping(NamedTuple):
-    """A JSON object in base64 around the signature: its members for the signature and the key's id, and fixed ones."""
+    """A JSON object in base64 around the signature: the members for signature and key id, and others with fixed values."""
 
     signature: str
     id: str
@@ -262,11 +262,11 @@ class Setting:
     example: str | int | tuple[str | int, ...] | SecretRef
     signed: bool = False  #: whether it is part of the signed message
     lines: bool = False  #: whether it is text of several lines
-    form: str = ""  #: `duration`, `secret`, or `list` that may be empty; else like its example
+    form: str = ""  #: `duration`, `secret`, or `list`, which may be empty; otherwise like its example
     many: bool = False  #: whether it may be a list, of which any may match
     optional: bool = False
     default: str | int | tuple[str | int, ...] | None = None
-    pattern: str = ""  #: a regular expression for the whole text
+    pattern: str = ""  #: a regular expression that the whole text matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +282,7 @@ class Scheme:
     plain: tuple[tuple[Part, str], ...] = ()  #: places, and a pattern for the whole value of each
     items: str = ""  #: the list in the body's JSON document to each item of which the scheme is applied
     decompressed: bool = False  #: whether the body is signed as it is without its Content-Encoding
-    binds_form: bool = False  #: whether the form fields that are signed are all of the event
+    binds_form: bool = False  #: whether the signed form fields are the whole event
     key: KeyForm = KeyForm.UTF8
     require: tuple[tuple[str, str], ...] = ()  #: headers that must have this value
     require_form: tuple[tuple[str, str | None], ...] = ()  #: form fields that must have this value; None: any
@@ -294,7 +294,7 @@ class Scheme:
     delivery_id: str | None = None
     delivery_claim: str = ""  #: instead: the claim of the token that is the delivery's id
     token: TokenRules | None = None  #: what a token must say, and how it is signed
-    listed: SignatureRules | None = None  #: what a signature must cover that says itself what it does
+    listed: SignatureRules | None = None  #: what a signature that lists what it covers must cover
     match_json: tuple[tuple[str, str], ...] = ()  #: values of the body's JSON document, and a pattern for each
     keys: KeyPlace | None = None  #: where the provider publishes its keys; None: the route's secrets
     settings: tuple[Setting, ...] = ()  #: of a preset: what a route must add
@@ -332,7 +332,7 @@ class Scheme:
 
     @property
     def is_direct(self) -> bool:
-        """Whether there is one message, over the body as it was sent, and nothing else in the body is read."""
+        """Whether there is one message, over the body as it was sent, and nothing is read from the body."""
         field = self.signature
         indirect = field.in_body or field.prehash or field.names_key or self.body_hash or self.when
         return not (indirect or self.alternatives or self.decompressed or self.require_form or self.require_json)
@@ -353,7 +353,7 @@ class Scheme:
         for part in parts:
             if part in BODY_PIECES or isinstance(part, FormJoined) or (self.binds_form and isinstance(part, FormValue)):
                 return True
-            # A form that is absent is an empty one, if nothing beside it can be absent as well.
+            # An absent form counts as an empty one, if nothing beside it can be absent as well.
             if isinstance(part, Group):
                 places = [each for each in part.parts if not isinstance(each, bytes)]
                 if len(places) == 1 and places[0] in FORM_PIECES:
@@ -432,9 +432,9 @@ class Scheme:
     def id_bound(self) -> "IdBound | None":
         """Where the delivery id ends in the signed message; None if it isn't signed, or if that is uncertain.
 
-        An id next to another variable part could be given some of its bytes, with the same signature. So literal text must be
-        beside it, and on one side of it nothing whose length a sender can choose. It must be so in every message that may
-        have been signed.
+        If an id is next to another variable part, bytes can be moved between them without changing the signature. So literal
+        text must be beside the id, with nothing on one side of it whose length a sender can choose. This must hold for every
+        message that may have been signed.
         """
         if self.delivery_id is None or not self.signs_id or self.items:
             return None
@@ -457,12 +457,12 @@ class Scheme:
 
 
 def _is_beside_body(part: Part) -> bool:
-    """Whether a sender can move its bytes into the part beside it: it is in the head, or one of several fields."""
+    """Whether a sender can move its bytes into the part beside it: it is in the head, or is one of several fields."""
     return isinstance(part, HeaderValue | QueryValue)
 
 
 def _bound_of(place: HeaderValue, parts: tuple[Part, ...]) -> "tuple[IdBound | None, tuple[Part, ...]]":
-    """The bound in one message, and the parts on that side, which no other message may have otherwise."""
+    """The bound in one message, and the parts on that side, which must be the same in every other message."""
     if parts.count(place) != 1:
         return None, ()
     at = parts.index(place)

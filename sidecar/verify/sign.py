@@ -52,7 +52,7 @@ class ToSign(NamedTuple):
     body: bytes
     now: float  #: unix seconds
     delivery_id: str
-    made_up: str  #: the value of fields that must be there and are not
+    made_up: str  #: the value of required fields that are missing
 
 
 def sign(
@@ -166,7 +166,7 @@ def _check_signable(scheme: Scheme, url: str) -> None:
 
 
 def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False) -> str:
-    """`url` with the token that the scheme wants in it, unless it is there. Raises `SigningError` without a URL."""
+    """`url` with the token that the scheme wants in it, unless it already has one. Raises `SigningError` without a URL."""
     if not url:
         raise SigningError("this scheme has its token in the URL; give the URL that is called")
     kind, algorithm = scheme.signature.kind, scheme.signature.algorithm
@@ -183,7 +183,7 @@ def with_token(scheme: Scheme, secret: Secret, url: str, *, forged: bool = False
 
 
 def forge(signature: bytes, *, text: bool) -> bytes:
-    """Another signature of the same form: the last character of a text is another one, or a bit is the other one."""
+    """Another signature of the same form: with another last character in a text, or with one bit flipped."""
     last = signature[-1:]
     return signature[:-1] + ((b"1" if last == b"0" else b"0") if text else bytes([last[0] ^ 1]))
 
@@ -213,7 +213,7 @@ def _sign_detached(
 
 
 def _key_header(scheme: Scheme, secret: Secret, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The header that names the key, if the scheme has one and it isn't there."""
+    """The header that names the key, if the scheme has one and it is missing."""
     name = scheme.signature.key_id
     if not name or any(each.lower() == name.lower() for each, _ in headers):
         return []
@@ -263,14 +263,14 @@ def _added_headers(
 
 
 def _listing(scheme: Scheme, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The header that lists the signed ones: all that are sent, but those that a proxy may change."""
+    """The header that lists the signed headers: all that are sent, except those that a proxy may change."""
     names = sorted({name.lower() for name, _ in headers} - {"host", "content-length", "connection"})
     listings = [part.name.decode() for part in walk(scheme.parts) if isinstance(part, ListedHeaders)]
     return [(name, ",".join(sorted([*names, name]))) for name in listings if name not in names]
 
 
 def _fill_query(scheme: Scheme, url: str, body: bytes, made_up: str) -> str:
-    """The URL with the parameters that the scheme signs, or has the body's hash in."""
+    """The URL with the parameters that the scheme signs or that hold the body's hash."""
     wanted = {part.name: made_up for part in walk(scheme.parts) if isinstance(part, QueryValue)}
     if scheme.body_hash is not None and scheme.body_hash.query:
         wanted[scheme.body_hash.query] = write_body_hash(scheme.body_hash, [body])
@@ -316,7 +316,7 @@ def _fill_form(scheme: Scheme, headers: Sequence[tuple[str, str]], body: bytes, 
 
 
 def writes_document(scheme: Scheme) -> bool:
-    """Whether signing writes the body's JSON again."""
+    """Whether signing rewrites the body's JSON."""
     clock = scheme.timestamp
     return scheme.reads_document or (clock is not None and bool(clock.field))
 
@@ -332,7 +332,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _begin_with_fitting(scheme: Scheme, document: dict[str, Any]) -> Scheme:
-    """The scheme with the message first whose conditions the document meets; the scheme as it is if it meets none."""
+    """The scheme, beginning with the message whose conditions the document meets; unchanged if it meets none."""
 
     def fits(message: Alternative) -> bool:
         for place, expected in message.when:

@@ -17,7 +17,7 @@ from sidecar.verify.scheme import Scheme, Unit
 from sidecar.verify.sign import SIGNING_KEY_ID, SigningError, ToSign, forge
 from sidecar.verify.timestamp import format_timestamp
 
-#: Seconds for which a signature that we make is valid, where the scheme demands an end.
+#: Seconds for which a signature that we make is valid, where the scheme requires an end.
 LIFETIME = 300
 
 
@@ -32,7 +32,7 @@ def sign_listed(scheme: Scheme, secret: Secret, what: ToSign, *, forged: bool = 
     write = _write_draft if scheme.signature.kind.name == "cavage" else _write
     key_id = SIGNING_KEY_ID if scheme.published else secret.id
     covered = _covered(scheme, {name.lower() for name, _ in every})
-    # First with any signature, so that what verifies it says what it must be over.
+    # First with any signature: the code that verifies it then says which text it must sign.
     unsigned = [*every, *write(scheme, covered, key_id, b"\0", what.now)]
     target = f"/{rest.partition('/')[2]}".encode()
     head = make_head(what.method, target, [(name.encode(), value.encode()) for name, value in unsigned], None)
@@ -58,7 +58,7 @@ def _key(scheme: Scheme, secret: Secret) -> Any:
 
 
 def _added(scheme: Scheme, what: ToSign) -> list[tuple[str, str]]:
-    """The fields that a signature must cover or a scheme requires, and that are not there yet."""
+    """The fields that a signature must cover or a scheme requires, and that are still missing."""
     assert scheme.listed is not None
     clock, hashed = scheme.timestamp, scheme.body_hash
     values = {name.lower(): (name, value) for name, value in scheme.require}
@@ -79,7 +79,7 @@ def _added(scheme: Scheme, what: ToSign) -> list[tuple[str, str]]:
 
 
 def _covered(scheme: Scheme, fields: set[str]) -> list[Component]:
-    """What we sign: everything that the scheme demands of this request."""
+    """What we sign: everything that the scheme requires of this request."""
     assert scheme.listed is not None
     required = scheme.listed.required
     return [each for each in required if not each.if_present or each.name == "@query" or each.name in fields]

@@ -27,8 +27,8 @@ def sign_with_token(
 ) -> tuple[str, bytes]:
     """The signature field's value with its prefix, and the body, which may hold it instead.
 
-    `base` is the public URL without the request's target. With `forged` the signature is another one of
-    its form. Raises `KeyFormError` for a secret that can't sign.
+    `base` is the public URL without the request's target. With `forged` the signature is well-formed, but
+    wrong. Raises `KeyFormError` for a secret that can't sign.
     """
     assert scheme.token is not None
     chosen = scheme.token.claims[0] if scheme.token.claims else ClaimSet()
@@ -87,7 +87,7 @@ def detached_head(scheme: Scheme, now: float) -> dict[str, Any]:
 def sign_detached(
     scheme: Scheme, secret: Secret, head: Mapping[str, Any], message: Sequence[bytes], *, forged: bool
 ) -> str:
-    """A detached token over a message in pieces; with `forged` another signature of its form. Raises `KeyFormError`."""
+    """A detached token over a message in pieces; with `forged` a wrong signature of the same form. Raises `KeyFormError`."""
     first = encode_base64url(_dump(head))
     text = b"".join(message)
     signed = b"%b.%b" % (first, text if "b64" in head else encode_base64url(text))
@@ -96,7 +96,7 @@ def sign_detached(
 
 
 def _fill_body(scheme: Scheme, chosen: ClaimSet, delivery: Delivery, made_up: str) -> dict[str, Any] | None:
-    """The body's JSON object with the values that rules read; None if no rule reads one and no token is put there."""
+    """The body's JSON object with the values that rules read; None if no rule reads any and the token isn't put there."""
     assert scheme.token is not None
     places = [value.path for value in scheme.token.values if isinstance(value, JsonPlace)]
     place = scheme.keys
@@ -119,7 +119,7 @@ def _fill_body(scheme: Scheme, chosen: ClaimSet, delivery: Delivery, made_up: st
 
 
 def _literal(chosen: ClaimSet, path: str) -> Any:
-    """The value that a rule wants for a claim, if it is the same for every delivery."""
+    """The value that a rule requires of a claim, if it is the same for every delivery."""
     for rule in chosen.rules:
         if rule.path == path and rule.any_of:
             return rule.any_of[0]

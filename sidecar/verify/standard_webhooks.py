@@ -70,11 +70,11 @@ def message_id(
     url: bytes,
     message: int = 0,
 ) -> bytes:
-    """An id that stays the same when a provider resends a delivery: its own id if that is signed, else a hash of the message.
+    """An id that stays the same when a provider resends a delivery: its own id if signed, otherwise a hash of the message.
 
     An id whose end in the message is uncertain does not count.
 
-    `url` and the number `message` are those that were verified.
+    `url` and `message`, the number of the message, are those that were verified.
 
     If nothing is signed, a resent delivery looks like a new one with the same content, so each gets the id `fresh`.
     """

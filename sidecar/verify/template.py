@@ -20,9 +20,9 @@ class Piece(Enum):
     URL = "url"  # the URL that the sender called: `public_url` and the request's target
     URL_WITHOUT_QUERY = "url_without_query"
     PATH_QUERY = "path_query"
-    #: What JavaScript's encodeURI makes of the path and the query, the latter escaped by encodeURIComponent before.
+    #: What JavaScript's encodeURI makes of the path and the query, after encodeURIComponent escaped the latter.
     PATH_QUERY_ESCAPED = "path_query_escaped"
-    #: The path with a slash more at its end, or less, and the query.
+    #: The path with a slash added at its end, or removed there, and the query.
     PATH_QUERY_OTHER_SLASH = "path_query_other_slash"
     QUERY_SORTED = "query_sorted"  # the query's decoded parameters as name=value, sorted and joined by &
     HOST = "host"
@@ -37,7 +37,7 @@ class Piece(Enum):
     BODY_SHA512_B64 = "body_sha512_b64"
     BODY_SHA512_B64URL = "body_sha512_b64url"
     BODY_SHA1_HEX = "body_sha1_hex"
-    BODY_CRC32 = "body_crc32"  # decimal; it binds nothing: anybody can make another body with the same one
+    BODY_CRC32 = "body_crc32"  # decimal; it protects nothing: anybody can make another body with the same CRC
     SECRET = "secret"
 
 
@@ -137,7 +137,7 @@ _NAMES = ("id", "header:NAME", "json:PATH", "query:NAME", "query_lower:NAME", "f
 PLACEHOLDERS = (
     ", ".join(f"{{{name}}}" for name in (*_PIECES, *_NAMES)) + ", {listed_headers:HEADER} and {listed:MEMBER}"
 )
-#: Optional groups of one template: each doubles the messages that it may make.
+#: Optional groups of one template: each doubles the number of messages.
 MAX_GROUPS = 4
 
 
@@ -253,7 +253,7 @@ def expand(parts: Sequence[Part]) -> Iterator[tuple[Part, ...]]:
 
 
 def describe_template(parts: Sequence[Part], shown: Mapping[Piece, str]) -> str:
-    """For people: `timestamp "." body`. It holds no values, but `shown` may say more about some places."""
+    """For people: `timestamp "." body`. It never holds values; `shown` may say more about some places."""
     return " ".join(_describe(part, shown) for part in parts)
 
 

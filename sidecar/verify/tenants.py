@@ -1,8 +1,8 @@
 """Secrets per tenant: one route for many customers of the receiver, each with a secret of its own.
 
-A request names its tenant in the path or in a header; nothing vouches for that name until a secret of this tenant matches. An
-unknown tenant must look like a wrong signature, in the response and in time: its request is checked against keys that nobody
-knows, as often as that of a known one.
+A request names its tenant in the path or in a header; that name proves nothing until a secret of this tenant matches. An unknown
+tenant must look like a wrong signature, in the response and in time, so its request is checked against keys that nobody knows,
+as often as the request of a known tenant.
 
 This module holds what was read; config/tenant_files.py reads it. The dictionary of the store is changed by a thread while
 requests look into it: each change is one assignment or one removal.
@@ -49,15 +49,15 @@ def is_name(text: bytes) -> bool:
     """Whether it is the name of a tenant: 1 to 64 letters, digits, `_` and `-`.
 
     So in a path it is one segment without an escape, and in a directory a file's name without a dot. A regular expression
-    takes 1 % of a delivery more (tests/bench/instructions.py), and one for known tenants alone would tell which are known.
+    would add 1 % to a delivery (tests/bench/instructions.py); one that only known tenants match would reveal which are known.
     """
     return len(text) <= MAX_NAME and text.translate(_LETTERS).isalnum()
 
 
 class TenantMatcher:
-    """Checks against two keys, whether a tenant has two, one or none: the time does not tell.
+    """Checks against two keys, whether a tenant has two, one or none, so that the time doesn't reveal it.
 
-    `of` are the secrets that it was made of, and `rotates` whether they are two; None and False for an unknown tenant.
+    `of` are the secrets that it was made from, and `rotates` whether they are two; None and False for an unknown tenant.
     """
 
     __slots__ = ("_own", "_second", "of", "rotates")
@@ -112,7 +112,7 @@ class Tenants:
 
     def name(self, head: RequestHead) -> str:
         """The tenant that a request of the route names; empty if its header is absent, repeated or not a name."""
-        if not self.header:  # then `takes` was asked, or the route would be another one
+        if not self.header:  # then `takes` chose the route
             return head.path[len(self._before) : len(head.path) - len(self._after)].decode()
         values = head.values(self.header)
         return values[0].decode() if len(values) == 1 and is_name(values[0]) else ""
@@ -123,7 +123,7 @@ class Tenants:
         return begin < end and path.startswith(self._before) and path.endswith(self._after) and is_name(path[begin:end])
 
     def nearly_takes(self, path: bytes) -> bool:
-        """Whether a path has one segment in the tenant's place, whatever it is; for the log."""
+        """Whether a path has one segment in the tenant's place, even an invalid one; for the log."""
         begin, end = len(self._before), len(path) - len(self._after)
         like = not self.header and path.startswith(self._before) and path.endswith(self._after)
         return like and begin < end and b"/" not in path[begin:end]

@@ -1,7 +1,7 @@
 """Compact JWS (RFC 7515, 3.1): from text to head, payload and signature, strictly. Nothing is verified here.
 
-Two parsers must never read a token differently, so everything that has several spellings is rejected: padding, unused bits,
-further parts, a member twice, NaN, nesting. Everything is bounded by the length of the text, which is checked first.
+Two parsers must never read a token differently, so everything that parsers may read in different ways is rejected: padding,
+unused bits, further parts, a member twice, NaN, deep nesting. The length of the text bounds all work, and is checked first.
 """
 
 import json
@@ -66,7 +66,7 @@ def read_token(text: bytes, payload: bytes | None = None, most: int = MAX_TOKEN)
 
 @lru_cache(maxsize=64)
 def _read_known_head(text: bytes) -> dict[str, Any]:
-    """A sender writes the same head into each token, so it is parsed once. Nothing changes the result. Raises `TokenError`."""
+    """A sender writes the same head into each token, so it is parsed once. No caller changes the result. Raises `TokenError`."""
     return read_object(decode_base64url(text), "head")
 
 
@@ -134,7 +134,7 @@ def _finite(text: str) -> float:
     return value
 
 
-#: Made once: to make a decoder costs as much as to read a small token.
+#: Made once: making a decoder costs as much as reading a small token.
 _STRICT: Final = json.JSONDecoder(
     object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
 )

@@ -1,6 +1,6 @@
 """Checks the times and claims of a token. Keys and signatures are verified elsewhere, before or after.
 
-A rejection names the claim, and never its value: a token's claims hold e-mail addresses and ids of customers.
+A rejection names the claim, and never its value: claims hold e-mail addresses and ids of customers.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def find_claim(payload: Any, path: str) -> Any:
 
 
 def check_head(head: dict[str, Any], rules: TokenRules) -> str:
-    """The algorithm, which is one of the scheme's; the members that the scheme names are as it says. Raises `Rejected`."""
+    """The algorithm. Raises `Rejected` if the scheme doesn't list it, or for a member that isn't as the scheme says."""
     algorithm = head.get("alg")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
         raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's alg is not {' or '.join(rules.algorithms)}")
@@ -110,7 +110,7 @@ def choose(payload: dict[str, Any], sets: Sequence[ClaimSet]) -> ClaimSet:
 
 
 def check_claims(payload: dict[str, Any], rules: Sequence[ClaimRule], delivery: Delivery, base: bytes = b"") -> None:
-    """Every rule holds. Raises `Rejected`, which names the claim.
+    """Checks that every rule holds. Raises `Rejected`, which names the claim.
 
     `base` is the public URL without the request's target, for Atlassian's hash.
     """
@@ -158,7 +158,7 @@ def _holds(rule: ClaimRule, payload: dict[str, Any], resolve: Callable[[RuleValu
 
 
 def _equal(found: Any, expected: Any) -> bool:
-    """The same value of the same JSON type: 1 is not true, and not "1"."""
+    """Whether they are the same value of the same JSON type: 1 equals neither true nor "1"."""
     if isinstance(expected, bool) or isinstance(found, bool):
         return found is expected
     if isinstance(expected, str):

@@ -1,4 +1,4 @@
-"""Verifies tokens: `kind: jwt`. `Verifier` asks this for the message of such a scheme, after the head was checked.
+"""Verifies tokens: `kind: jwt`. `Verifier` calls this for such a scheme, once the head was checked.
 
     (a) the form: three parts, strict base64url and JSON, nothing twice, no `crit`
     (b) `alg` is one of the scheme's closed list
@@ -214,14 +214,14 @@ class TokenVerifier:
         return None
 
     def _remember(self, token: Token, key: Any) -> None:
-        """Forgets all when there are too many: one step, because threads verify as well."""
+        """Forgets all when there are too many: in one step, because threads verify as well."""
         if len(token.signed) <= MAX_GENUINE_LENGTH:
             if len(self._genuine) >= MAX_GENUINE:
                 self._genuine = {}
             self._genuine[token.signed, token.signature] = key
 
     def _signed_at(self, payload: dict[str, Any], now: float | None) -> float | None:
-        """When a token was signed, by itself; certificates in it are judged by that. Without such a claim, now."""
+        """When the token says that it was signed: its certificates must be valid then. `now` if it doesn't say."""
         age = age_of_claim(self._clock, payload, now) if self._clock is not None else None
         return now if age is None or now is None else now - age
 
@@ -232,7 +232,7 @@ class TokenVerifier:
         """What two copies of a verified delivery have in common, never a signature.
 
         The claim that is the delivery's id, or the signed part of each token; with the body where no claim binds it, because
-        senders use one token for several deliveries.
+        a sender may use one token for several deliveries.
         """
         signed = [text.rpartition(b".")[0] for text in texts]
         if claim and len(texts) == 1:

@@ -1,7 +1,7 @@
 """Signing verified deliveries for the receiver in any scheme that a shared secret can sign.
 
 The default, Standard Webhooks, has a signer of its own (standard_webhooks.py), which the compiled data path calls. This one
-signs as `sign.py` does, so that a receiver that knows GitHub's scheme, or GitLab's token, gets just that.
+signs as `sign.py` does, so that a receiver that expects GitHub's signature, or GitLab's token, gets just that.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sidecar.verify.sign import SigningError, sign_delivery
 from sidecar.verify.template import HeaderValue
 from sidecar.verify.upstream_request import UpstreamRequest
 
-#: A body that is neither JSON nor a form, and an address: a scheme that signs these signs any delivery.
+#: A body that is neither JSON nor a form, and a URL: a scheme that can sign these can sign any delivery.
 _TRIAL: Final = UpstreamRequest("POST", b"/", b"receiver.invalid", b"msg_0", (), 1e9, (b"\x00",))
 
 
@@ -52,7 +52,7 @@ class SchemeSigner:
         self.name = scheme.name or "custom scheme"
         self._secrets = tuple(secrets)
         self._public_url = PublicURL(public_url) if public_url and scheme.uses_url else None
-        #: Fields of the sender's that are removed, in lower case: those that the receiver verifies by.
+        #: Header fields of the sender that are removed, in lower case: those with which the receiver verifies.
         self.replaces = frozenset(_names(scheme))
         self._carried = [part.name for part in scheme.parts if isinstance(part, HeaderValue)]
         if problem := scheme_problem(scheme, len(self._secrets), public_url):
@@ -94,13 +94,13 @@ class SchemeSigner:
         return field_lines([(name.encode(), value.encode("latin-1")) for name, value in lines])
 
     def _fields(self, request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
-        """The signed headers that the delivery brings: those that its own scheme has verified."""
+        """The signed headers that the delivery came with: those that its own scheme has verified."""
         known = dict(request.signed_fields)
         return [(name, known[name]) for name in self._carried if name in known]
 
 
 def _names(scheme: Scheme) -> list[bytes]:
-    """The names of the headers that the scheme's receiver verifies by, in lower case."""
+    """The names of the headers with which the scheme's receiver verifies, in lower case."""
     field = scheme.signature
     named = [field.header, *field.also, *(name for name, _ in scheme.require)]
     if field.header.endswith("{n}"):

@@ -1,6 +1,6 @@
 """The verifier: a scheme with a route's secrets. It decides whether a delivery is genuine.
 
-It works in two steps, so that a delivery that can be rejected by its head costs no reading of its body:
+It works in two steps, so that the body of a delivery need not be read if its head is reason enough to reject it:
 
     read_claim   (1) the signature is present and well-formed
                  (2) every header that is signed, or must have a value, appears once
@@ -8,7 +8,7 @@ It works in two steps, so that a delivery that can be rejected by its head costs
     verify       (4) the parts in the body: a signature, the hash of the body in the URL
                  (5) the message is composed from the scheme's template
                  (6) the matcher checks the signatures with each key, in constant time
-                 (7) a timestamp in the body, which is genuine by now
+                 (7) a timestamp in the body, which is now known to be genuine
 
 Only `match` and `verify` make a `Verified`, so one that exists was verified. Everything that is forwarded without one is
 listed in `routing.access.Waived`.
@@ -36,9 +36,9 @@ from sidecar.verify.scheme import Scheme, TimestampField
 from sidecar.verify.template import BODY, HeaderValue
 from sidecar.verify.timestamp import age_of, describe_malformed
 
-#: Secrets of one route: current, previous, and some more. Limits the cost of a forged delivery.
+#: Secrets of one route: current, previous, and some more. This limits the cost of a forged delivery.
 MAX_SECRETS: Final = 10
-#: Schemes on one route (`composite.py`). The same.
+#: Schemes on one route (`composite.py`), limited for the same reason.
 MAX_SCHEMES: Final = 4
 #: Pieces of a delivery id between the separators of the signed message.
 MAX_ID_PIECES: Final = 8
@@ -53,12 +53,12 @@ class Verified(NamedTuple):
     age: float | None = None  #: of a timestamp in the body, in seconds; the claim has the age of any other
     url: bytes = b""  #: the URL that was signed; empty if none was
     message: int = 0  #: the one of the scheme's messages that was signed
-    member: int = 0  #: which of several combined schemes decided; see `composite.py`
+    member: int = 0  #: which of several combined schemes decided (`composite.py`)
     also: tuple[str, ...] = ()  #: the secrets of further schemes that had to match, and did
 
 
 class ReplayKeys(NamedTuple):
-    """The fingerprints of a verified delivery: by each of them a copy may be known."""
+    """The fingerprints of a verified delivery: each of them may identify a copy."""
 
     own: bytes
     items: Sequence[bytes] = ()  #: of its items, which count instead, each once and sorted
@@ -198,7 +198,7 @@ class Verifier:
         #: Whether it decompresses a body that has a Content-Encoding.
         self.decompresses = scheme.decompressed
         self._required = [(name.lower().encode(), value.encode(), name) for name, value in scheme.require]
-        # With alternatives, a header may be in one of them only.
+        # With alternatives, a header may be in only one of them.
         parts = () if scheme.when or scheme.alternatives else scheme.parts
         self._signed_headers = [part.name for part in parts if isinstance(part, HeaderValue)]
         self._clock_header = clock.header.lower().encode() if clock is not None else b""
@@ -251,7 +251,7 @@ class Verifier:
         return [(name, value) for name in self._signed_headers for value in head.values(name)]
 
     def unsigned(self, head: RequestHead) -> Rejected | None:
-        """The rejection of a delivery that obviously has no signature. None means nothing: `read_claim` checks again, fully."""
+        """The rejection of a delivery that obviously has no signature. None proves nothing: `read_claim` checks again, fully."""
         return None if self._in_body else self._reader.unsigned(head)
 
     def read_claim(self, head: RequestHead, now: float | None) -> Claim:
@@ -299,7 +299,7 @@ class Verifier:
     ) -> Verified | None:
         """Like `verify`, but returns None if no secret matches; that is the rejection `mismatch`.
 
-        With `matcher`, its keys count and not those of `secrets`: the delivery is one of a tenant.
+        With `matcher`, its keys count, and not those of `secrets`: the delivery is a tenant's.
         """
         if matcher is None:
             matcher = self._matcher
@@ -320,8 +320,8 @@ class Verifier:
     ) -> bytes:
         """32 bytes that are the same for every copy of a verified delivery, whatever its signature; never a MAC.
 
-        The SHA-256 of the delivery id if it is signed and where it ends is certain, else of the signed message, with the `url`
-        and the number `message` that were verified; for a bearer kind, of the body.
+        The SHA-256 of the delivery id if it is signed and where it ends is certain, otherwise of the signed message, with
+        the `url` and the number `message` that were verified; for a bearer kind, of the body.
 
         Deliveries of different `scope` have different fingerprints.
         """
@@ -361,8 +361,8 @@ class Verifier:
     def other_fingerprints(self, head: RequestHead, *, scope: str) -> list[bytes]:
         """The fingerprints that a verified delivery would have if its id ended at another separator. Raises `Rejected`.
 
-        A sender of a recording may have added to the id what follows it in the signed message. Providers write no separators
-        into their ids, so there are usually none.
+        Anyone who replays a delivery may have added to the id what follows it in the signed message. Providers write no
+        separators into their ids, so there are usually no such fingerprints.
         """
         bound = self._id_bound
         if bound is None or not bound.separator:

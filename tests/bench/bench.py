@@ -15,7 +15,7 @@ Parts:
     refusals    accepted, wrong signature, no signature, unknown path; also without a log line for each
     settings    routes and networks, each beside the plain sidecar
     replay      replay protection off, in memory, in a Redis on the load generator's core
-    published   a key that the provider publishes, at hand: RS256, ES256, a certificate; each beside a shared secret
+    published   a published key that was fetched before: RS256, ES256, a certificate; each beside a shared secret
     workers     one and two, not held to a core
     bodies      fifty of 10 MiB at once within limits.buffer 128MiB: the most memory it took
 """

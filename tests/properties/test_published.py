@@ -201,7 +201,7 @@ VALID = {name: [each for each in sender(name)["vectors"] if each["want"] == "val
 
 
 class Files:
-    """The documents of a sender's vectors; of any other URL nothing is at hand."""
+    """The documents of a sender's vectors; for any other URL there is none."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
         self._keys = keys

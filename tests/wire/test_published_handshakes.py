@@ -156,7 +156,7 @@ def shaking(start: Start, receiver: Receiver) -> Callable[[str, str], Sidecar]:
             "public_url": "https://receiver.example",
         }
         config: Config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "upstream": receiver.url, "drain": "100ms"}
-        # No document of keys is at hand: nothing of a handshake needs one.
+        # No document of keys was fetched, and a handshake needs none.
         config |= {
             "keys": {"mirrors": {"https://login.microsoftonline.com/": "https://127.0.0.1:9/"}},
             "routes": [route | more],

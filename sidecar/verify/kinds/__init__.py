@@ -1,4 +1,4 @@
-"""The kinds of signature, by name. A new one is a file beside these and its `register` below."""
+"""The kinds of signature, by name. A new kind is a file beside these, and a call of `register` below."""
 
 from sidecar.verify.kinds.basic import BASIC
 from sidecar.verify.kinds.ecdsa import ECDSA

@@ -59,7 +59,7 @@ def _sign(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
 
 
 def _constructions(parts: tuple[Part, ...]) -> Iterator[Construction]:
-    """Many senders take a hash over secret and message for an HMAC."""
+    """Many senders compute a hash over secret and message where an HMAC is meant."""
     yield Construction("as a plain hash of secret and message, not an HMAC", "hash", (Piece.SECRET, *parts))
     yield Construction("as a plain hash of message and secret, not an HMAC", "hash", (*parts, Piece.SECRET))
     yield Construction("as a plain hash of the message, without a secret", "hash", parts)

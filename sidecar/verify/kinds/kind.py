@@ -41,7 +41,7 @@ MATCHES_NOTHING: Final = _NoMatcher()
 
 
 class Construction(NamedTuple):
-    """Another way to sign, which senders confuse with this one."""
+    """Another way to sign, which senders use by mistake."""
 
     because: str  #: in words
     kind: str  #: its name
@@ -72,7 +72,7 @@ class Kind:
     read_key: Callable[[KeyForm, bytes], Any]  #: from a secret's text to the key that verifies; raises `KeyFormError`
     #: From the text to the key that signs, where that is another one. Raises `KeyFormError`.
     read_private_key: Callable[[KeyForm, bytes], Any] | None = None
-    #: In place of `read_key`, where the scheme's algorithms are those of public keys and others of a shared secret.
+    #: In place of `read_key`, for a scheme that lists algorithms with public keys and others with a shared secret.
     read_public_key: Callable[[KeyForm, bytes], Any] | None = None
     make_matcher: Callable[[Algorithm, Keys], Matcher] = _match_nothing
     sign: Callable[[Algorithm, Any, Pieces], bytes] = _sign_elsewhere  #: makes a signature, with a key that signs
@@ -80,9 +80,9 @@ class Kind:
     bearer: bool = False  #: nothing is signed: anyone who saw one delivery can send another one
     claims: bool = False  #: a token that holds what is signed: `claims:` says what it must be
     detached: bool = False  #: a token without what is signed, which `signed:` composes
-    package: str = ""  #: the one that it needs besides those of the program; empty: none
+    package: str = ""  #: the package that it needs beyond the program's own; empty: none
     extra: str = ""  #: the extra of the distribution that has it
-    listed: bool = False  #: the delivery lists what is signed: `components:` says what must be among it
+    listed: bool = False  #: the delivery lists what is signed: `components:` says what must be in that list
     algorithms: tuple[str, ...] = ()  #: of a kind with `algorithms:` that isn't a JWS: their names
     digest_sized: bool = False  #: the signature has the size of `algorithm:`
     message_holds_secret: bool = False  #: `signed:` must have the place {secret}
@@ -135,7 +135,7 @@ class Kind:
         return f"a signature of kind {self.name} in {field.encoding}"
 
     def describe_malformed(self, field: "SignatureField") -> str:
-        """Why a signature can't be decoded. Never what was sent: a log of signatures can be replayed."""
+        """Why a signature can't be decoded. Never quotes what was sent: signatures in a log could be replayed."""
         if self.bearer or self.is_jws:
             return f"{field.place} holds nothing after {field.prefix!r}"
         if size := self.size(field.algorithm):

@@ -18,7 +18,7 @@ def _read_public_key(form: KeyForm, text: bytes) -> Any:
 
 
 def _read_private_key(form: KeyForm, text: bytes) -> Any:
-    """In PEM whatever the form of public keys is; or the shared secret, or the 32 bytes."""
+    """A PEM, even if public keys have another form; or the shared secret, or the 32 bytes of an Ed25519 key."""
     if form is KeyForm.PEM or b"-----BEGIN" in text:
         return JWT.read_signing_key(KeyForm.PEM, text)
     return key_bytes(form, text)

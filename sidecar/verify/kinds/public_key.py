@@ -1,6 +1,6 @@
 """What the kinds with a public key share: the secret is the provider's public key, in PEM.
 
-`cryptography` is imported by the first route that needs it and by no other: it is 10 MB of a process that should be small.
+`cryptography` is imported by the first route that needs it and by no other: it adds 10 MB to a process that should stay small.
 """
 
 from collections.abc import Callable

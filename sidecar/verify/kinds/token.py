@@ -7,7 +7,7 @@ from sidecar.verify.algorithms import Algorithm
 from sidecar.verify.keys import SHARED_FORMS, key_bytes
 from sidecar.verify.kinds.kind import Keys, Kind, Matcher, Pieces
 
-#: Words before a token that senders write of their own accord, or leave out.
+#: Words that some senders write before a token, and others leave out.
 PREFIXES = ("Bearer ", "Token ", "Basic ")
 
 
