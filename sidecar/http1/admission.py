@@ -20,10 +20,10 @@ WRITE_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 620.0
 #: How long a connection may wait for its sender before another may take its place.
 PATIENCE_SECONDS: Final = 0.25
-#: How long a connection that never carried anything genuine keeps its place, however busy it is. Senders begin their request
-#: with the connection, and there are more newer ones than a core can accept before this one's turn comes.
+#: How long a connection that never carried anything genuine keeps its place, however busy it is. That is enough for a sender
+#: that sends its request at once. A flood can't take the place sooner: a core can't accept as many new connections in that time.
 STRANGER_SECONDS: Final = 0.05
-#: So many strangers are checked for one that can make room.
+#: At most this many strangers are checked to find one that can make room.
 STRANGERS_CHECKED: Final = 64
 
 
@@ -114,8 +114,8 @@ class Listener:
     So a peer that holds connections open without using them (slowloris) loses them to others, and a complete request is
     never cut off before its response has begun. Otherwise the new connection is rejected.
 
-    A connection that has carried nothing genuine counts as if it had waited since it was opened. Else a peer that sends some
-    request that is rejected on each connection, again and again, would keep them all.
+    A connection that has carried nothing genuine counts as if it had waited since it was opened. Otherwise a peer could keep
+    all connections by repeating a request that is rejected on each of them.
     """
 
     def __init__(self, deadlines: Deadlines, max_connections: int, count: ConnectionCount) -> None:
@@ -167,7 +167,7 @@ class Listener:
         return None
 
     def _oldest_stranger(self) -> tuple[TimedConnection | None, float]:
-        """Of those that wait for their sender. The others go to the end, so that not every newcomer checks them again."""
+        """The oldest one that waits for its sender. The others go to the end, so that not every newcomer checks them again."""
         strangers = self._strangers
         for _ in range(min(STRANGERS_CHECKED, len(strangers))):
             connection, opened = next(iter(strangers.items()))
