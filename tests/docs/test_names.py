@@ -22,7 +22,7 @@ from sidecar.config.keys import json_schema
 from sidecar.config.loader import load_config
 from sidecar.config.presets import preset_names
 from sidecar.config.ranges import range_names
-from sidecar.outcomes import HandshakeResult, Hint, Outcome, Reason
+from sidecar.outcomes import ENDS, HandshakeResult, Hint, Outcome, Reason
 from sidecar.process.data_processes import DataProcesses
 from sidecar.process.ip_ranges import PublishedRanges, RangesRefresher
 from sidecar.process.key_fetch import Fetcher, Result
@@ -186,6 +186,17 @@ def test_a_wrong_page_of_words_is_found(which: str) -> None:
     assert wrong_words(page.replace(line, line.replace(word, "invented")), heading, words, cells) == {word, "invented"}
     assert wrong_words(page.replace(line, f"{line}\n{line}"), heading, words, cells) == {word}
     assert wrong_words(page.replace(line, f"| `{word}` |" + " |" * (cells - 1)), heading, words, cells) == {word}
+
+
+def reasons_told(outcome: Outcome, page: str) -> list[str]:
+    """The reasons that the row of an outcome names."""
+    (row,) = (row for row in rows(page, "## Outcomes") if named(row[0]) == [outcome])
+    return [word for word in code(row[1]) if word in set(Reason)]
+
+
+def test_the_outcome_failed_names_its_reasons() -> None:
+    told = reasons_told(Outcome.FAILED, PAGES["docs/reasons.md"])
+    assert sorted(told) == sorted(str(reason) for outcome, reason in ENDS if outcome is Outcome.FAILED)
 
 
 LABELS = {"reason": Reason, "shadow_reason": Reason, "hint": Hint, "outcome": Outcome, "result": HandshakeResult}
