@@ -2,7 +2,7 @@
 
 A token is asked for at the start, at a reload after new credentials or a failure, and when a key is needed and the last token is
 about to expire. All who need it wait for one request. After a failure nobody asks again for half a minute: strangers choose ids
-of keys, and must not be able to lock an application out of its provider. Nothing that a delivery contains is in a request.
+of keys, and must not be able to lock an application out of its provider. No request contains anything from a delivery.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from sidecar.process.key_fetch import Fetched, Fetcher, FetchError, Result
 from sidecar.verify.document import parse_json
 from sidecar.verify.published import ClientName, KeySource
 
-#: Seconds before its end from which a token is not used, or half of its life if that is shorter.
+#: A token is not used in its last seconds: this many, or half of its life if that is shorter.
 EARLY: Final = 60.0
-#: Seconds that a token counts whose endpoint doesn't say, and at most.
+#: Seconds for which a token is used if its endpoint doesn't say, and at most if it does.
 DEFAULT_LIFETIME: Final = 300.0
 MAX_LIFETIME: Final = 86400.0
 #: Seconds after a failure in which nobody asks again.
 PAUSE: Final = 30.0
-#: Seconds for which a token that a key server rejects stays in use, so that it can't have one asked for after the other.
+#: Seconds for which a token that a key server rejects stays in use, so that it can't cause one request after another.
 MIN_AGE: Final = 60.0
 #: Any visible ASCII: eBay's tokens have `^` and `#` (RFC 6749, appendix A.12).
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")

@@ -16,7 +16,7 @@ PUBLISHED: Final = "published"
 
 
 class ClientName(NamedTuple):
-    """An application at a provider's token endpoint. Its secret is where documents are fetched, and nowhere else."""
+    """An application at a provider's token endpoint. Only the process that fetches documents has its secret."""
 
     token_url: str
     scope: str  #: empty: the endpoint's own
