@@ -15,7 +15,8 @@ Parts:
     refusals    accepted, wrong signature, no signature, unknown path; also without a log line for each
     settings    routes and networks, each beside the plain sidecar
     replay      replay protection off, in memory, in a Redis on the load generator's core
-    published   a published key that was fetched before: RS256, ES256, a certificate; each beside a shared secret
+    published   a published key that was fetched before: a token that was seen before, one that is new each time (both RS256
+                and ES256), a certificate; each beside a shared secret
     workers     one and two, not held to a core
     bodies      fifty of 10 MiB at once within limits.buffer 128MiB: the most memory it took
 """
@@ -37,6 +38,7 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from measure import (
     lua,
     lua_of,
     lua_of_many,
+    lua_of_tokens,
     macs_of_many,
     process_tree,
     pss_mb,
@@ -82,6 +85,11 @@ class Bench:
         self.proxies = proxies
         self.arguments = arguments
         self.results: dict[str, dict[str, list[Figures]]] = {}
+
+    @cached_property
+    def published_cases(self) -> "dict[str, published.Case]":
+        """Signed once for all rounds."""
+        return published.cases(1024)
 
     def case(self, part: str, label: str, proxy: str, script: str, **options: Any) -> None:
         """Measures one case once; `options` are the sidecar's, besides `connections`, `path` and `core`."""
@@ -145,10 +153,13 @@ class Bench:
 
     def published(self) -> None:
         self.case("published", "begini", "sidecar", lua(1024))
-        for label, case in published.cases(1024).items():
+        for label, case in self.published_cases.items():
             server = published.serve(case.pages)
             mirrors = {url: f"http://127.0.0.1:{server.server_port}{path}" for url, path in case.mirrors.items()}
             script = lua_of(case.headers, case.body)
+            if case.tokens:
+                tokens = self.proxies.write("tokens.txt", "".join(f"{token}\n" for token in case.tokens))
+                script = lua_of_tokens(tokens, case.headers, case.body)
             self.case("published", label, "sidecar", script, verify=case.verify, mirrors=mirrors)
             server.shutdown()
 

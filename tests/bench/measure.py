@@ -130,6 +130,17 @@ def lua_of(headers: Mapping[str, str], body: str) -> str:
     return f'wrk.method="POST"; {lines}wrk.body=[==[{body}]==]'
 
 
+def lua_of_tokens(tokens: str, headers: Mapping[str, str], body: str) -> str:
+    """A script for wrk: deliveries whose Authorization is in the file `tokens`, a line each, from its begin again at its end."""
+    fixed = ", ".join(f'["{name}"]="{value}"' for name, value in headers.items() if name != "Authorization")
+    return (
+        f'local tokens, number = {{}}, 0\nfor line in io.lines("{tokens}") do tokens[#tokens + 1] = line end\n'
+        f"function request()\n  local at = number % #tokens + 1\n  number = number + 1\n"
+        f'  local headers = {{["Authorization"] = tokens[at], {fixed}}}\n'
+        f'  return wrk.format("POST", nil, headers, [==[{body}]==])\nend\n'
+    )
+
+
 def lua_of_many(macs: str) -> str:
     """A script for wrk: 1 KiB deliveries that are all different, whose signatures stand in the file `macs`, a line each."""
     return (

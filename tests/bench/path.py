@@ -1,16 +1,18 @@
 """Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
 loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
 
-    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--question] [--wrong | --unsigned | --unknown] [--profile]
+    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--question] [--wrong | --unsigned | --unknown]
+                  [--published CASE] [--profile]
 
 Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
 route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in
 turn; with --question it is Envoy that asks about the delivery, and nothing is forwarded; with --wrong every signature is
-wrong, with --unsigned there is none, and with --unknown no route has the path. --profile, which needs SIDECAR_PURE=1, tells
-which modules take the time (cProfile makes small functions look dearer than they are). --count N, for instructions.py, makes N
-deliveries and measures nothing. For comparisons between two versions of this code on one machine; for comparisons with peers
-see bench.py.
+wrong, with --unsigned there is none, and with --unknown no route has the path. With --published "RS256, new", or another
+case of published.py, the deliveries are signed with a key that the provider publishes, and that is at hand.
+--profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than they
+are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this code
+on one machine; for comparisons with peers see bench.py.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ import cProfile
 import functools
 import hashlib
 import hmac
+import json
 import os
 import pstats
 import socket
@@ -28,6 +31,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import published
 import uvloop
 
 from sidecar import is_compiled
@@ -38,6 +42,7 @@ from sidecar.outcomes import Outcome, Reason
 from sidecar.process.data_plane import DataPlane
 from sidecar.telemetry.log_writer import LogWriter, open_log
 from sidecar.telemetry.metrics import END_AT, QUESTION_AT, Metrics
+from sidecar.verify.published import Document, KeySource
 
 CONFIG = """
 upstream: http://127.0.0.1:3000
@@ -53,14 +58,47 @@ KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 UNSIGNED = "--unsigned" in sys.argv
 UNKNOWN = "--unknown" in sys.argv
+PUBLISHED = sys.argv[sys.argv.index("--published") + 1] if "--published" in sys.argv else ""
+CASE = published.cases(1024, only=PUBLISHED)[PUBLISHED] if PUBLISHED else None
 TENANTS = 10_000 if "--tenants" in sys.argv else 0
 BATCH = 32
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
 
 
+class Store:
+    """The documents of a case, as a worker has them once they were fetched."""
+
+    def __init__(self, case: published.Case) -> None:
+        self._documents = {url: Document(case.pages[page], 0.0) for url, page in case.mirrors.items()}
+
+    def get(self, source: KeySource) -> Document | None:
+        return self._documents.get(source.url)
+
+    def used(self, source: KeySource) -> None:
+        """Nothing."""
+
+    def confirm(self, route: str, url: str) -> bool:
+        return False
+
+    def is_current(self, source: KeySource) -> bool:
+        return True
+
+    async def refresh(self, source: KeySource, seconds: float = 0.0) -> bool:
+        return False
+
+
+def published_request(case: published.Case, number: int) -> bytes:
+    headers = case.headers | ({"Authorization": case.tokens[number % len(case.tokens)]} if case.tokens else {})
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST /webhooks/begini HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n{lines}User-Agent: bench\r\n"
+    return f"{head}Content-Length: {len(case.body)}\r\n\r\n{case.body}".encode()
+
+
 def request(number: int) -> bytes:
     """A delivery that is like no other, so that replay protection has something to remember."""
+    if CASE is not None:
+        return published_request(CASE, number)
     body = b"%016d" % number + BODY[16:]
     key = b"another" if WRONG else KEY
     signature = b"X-Signature: " + hmac.new(key, body, hashlib.sha512).hexdigest().encode()
@@ -129,12 +167,17 @@ async def main() -> None:
                 "secrets: [{id: current, env: KEY}]", secrets
             )
             make_tenants(directory)
+        store = Store(CASE) if CASE is not None else None
+        if CASE is not None:
+            text = text.replace(
+                "verify: begini, secrets: [{id: current, env: KEY}]", f"verify: {json.dumps(CASE.verify)}"
+            )
         file.write(text)
         file.flush()
-        config = load_config(file.name, {"KEY": KEY.decode()})
+        config = load_config(file.name, {"KEY": KEY.decode()}, published=store)
     log = open_log(config.log, loop, LogWriter())
     metrics = Metrics()
-    service = DataPlane(config, loop, log=log, metrics=metrics)
+    service = DataPlane(config, loop, log=log, metrics=metrics, keys=store)
     current = service.current
 
     # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,

@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -29,25 +29,35 @@ class Case(NamedTuple):
     body: str
     mirrors: dict[str, str]  #: URLs, and paths of the key server
     pages: dict[str, bytes]
+    tokens: tuple[
+        str, ...
+    ] = ()  #: instead of the one in `headers`: Authorization of the deliveries, one after the other
 
 
-def cases(size: int) -> dict[str, Case]:
-    """One of each kind; the body has `size` bytes."""
+#: Many times what a route remembers, so that each of them is new when its turn comes again.
+NEW_TOKENS = 4096
+
+
+def cases(size: int, only: str = "") -> dict[str, Case]:
+    """One of each kind, or `only` one; the body has `size` bytes."""
     pad = '{"event":"score.ready","pad":"' + "x" * max(0, size - 31) + '"}'
     one, other = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
-    return {
-        "RS256": _token("RS256", one, pad),
-        "ES256": _token("ES256", other, pad),
-        "certificate (SNS)": _sns(one, size),
+    makers: dict[str, Callable[[], Case]] = {
+        "RS256, seen before": lambda: _token("RS256", one, pad),
+        "RS256, new": lambda: _token("RS256", one, pad, NEW_TOKENS),
+        "ES256, seen before": lambda: _token("ES256", other, pad),
+        "ES256, new": lambda: _token("ES256", other, pad, NEW_TOKENS),
+        "certificate (SNS)": lambda: _sns(one, size),
     }
+    return {label: make() for label, make in makers.items() if only in ("", label)}
 
 
 def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _token(algorithm: str, key: Any, body: str) -> Case:
-    """As Google Pub/Sub's: an issuer, an audience, an address."""
+def _token(algorithm: str, key: Any, body: str, count: int = 1) -> Case:
+    """As Google Pub/Sub's: an issuer, an audience, an address. With a `count` each delivery has another token."""
     numbers = key.public_key().public_numbers()
     if algorithm == "RS256":
         jwk = {"kty": "RSA", "n": _text(numbers.n.to_bytes(256)), "e": _text(numbers.e.to_bytes(3))}
@@ -57,20 +67,30 @@ def _token(algorithm: str, key: Any, body: str) -> Case:
     claims = {"aud": AUDIENCE, "azp": "1", "email": "push@project.iam.gserviceaccount.com", "email_verified": True}
     claims |= {"exp": now + 36000, "iat": now - 10, "iss": ISSUER, "sub": "113774264463038321964"}
     head = {"alg": algorithm, "kid": "dd8f3a2e5b0f4ef1a1c4d9f5a3b6c7d8e9f0a1b2", "typ": "JWT"}
-    signed = f"{_text(json.dumps(head).encode())}.{_text(json.dumps(claims).encode())}".encode()
-    if algorithm == "RS256":
-        signature = key.sign(signed, padding.PKCS1v15(), SHA256())
-    else:
-        r, s = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(SHA256())))
-        signature = r.to_bytes(32) + s.to_bytes(32)
+    tokens = [
+        _sign(algorithm, key, head, claims | {"iat": now - 10 - number % 50, "jti": str(number)})
+        for number in range(count)
+    ]
     rules = {"iss": ISSUER, "aud": AUDIENCE, "email": claims["email"], "email_verified": True}
     where = {"kind": "jwt", "header": "Authorization", "prefix": "Bearer ", "algorithms": [algorithm]}
     verify = {"signature": where, "keys": {"jwks": f"{ISSUER}/jwks"}, "claims": rules, "expiry": "required"}
     others = [jwk | {"kid": f"other-{number}", "alg": algorithm} for number in range(2)]
     document = {"keys": [*others, jwk | {"kid": head["kid"], "alg": algorithm}]}
-    headers = {"Authorization": f"Bearer {signed.decode()}.{_text(signature)}", "Content-Type": "application/json"}
-    mirrors = {f"{ISSUER}/jwks": "/jwks"}
-    return Case(verify | {"binds_body": False}, headers, body, mirrors, {"/jwks": json.dumps(document).encode()})
+    headers = {"Authorization": tokens[0], "Content-Type": "application/json"}
+    mirrors, pages = {f"{ISSUER}/jwks": "/jwks"}, {"/jwks": json.dumps(document).encode()}
+    others = tuple(tokens) if count > 1 else ()
+    return Case(verify | {"binds_body": False}, headers, body, mirrors, pages, others)
+
+
+def _sign(algorithm: str, key: Any, head: dict[str, str], claims: dict[str, Any]) -> str:
+    """The value of Authorization."""
+    signed = f"{_text(json.dumps(head).encode())}.{_text(json.dumps(claims).encode())}"
+    if algorithm == "RS256":
+        signature = key.sign(signed.encode(), padding.PKCS1v15(), SHA256())
+    else:
+        r, s = utils.decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(SHA256())))
+        signature = r.to_bytes(32) + s.to_bytes(32)
+    return f"Bearer {signed}.{_text(signature)}"
 
 
 def _sns(key: rsa.RSAPrivateKey, size: int) -> Case:
