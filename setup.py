@@ -74,6 +74,7 @@ MODULES = [
     "verify.kinds.token",
     "verify.message",
     "verify.places",
+    "verify.published_matcher",
     "verify.tenants",
     "verify.timestamp",
     "verify.token",

@@ -6,7 +6,7 @@ parsers may read differently, are rejected.
 
 import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from sidecar.http1.head import RequestHead
 from sidecar.verify.form import content_type, malformed, media_type, read_fields
@@ -38,7 +38,7 @@ def read_document(head: RequestHead, body: Sequence[bytes], form_field: str) -> 
 def parse_json(text: bytes) -> Any:
     """One JSON document in UTF-8, strictly: no key twice in an object, no NaN. Raises `ValueError`."""
     try:
-        return json.loads(text.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+        return _STRICT.decode(text.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -54,14 +54,24 @@ def _reject_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+#: Made once: to make a decoder costs as much as to read a small document.
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+
+
 def find_value(document: Any, path: str) -> str | None:
     """The string or integer at `path` (`a.b`), as text; None if it is absent."""
+    if "[]" not in path:
+        item = find_item(document, path)
+        if isinstance(item, str):
+            return item or None
     found = find_values(document, path)
     return found[0] if found else None
 
 
 def find_item(document: Any, path: str) -> Any:
     """Whatever is at `path` (`a.b`); None if it is absent."""
+    if "." not in path:
+        return document.get(path) if isinstance(document, dict) else None
     for step in path.split("."):
         document = document.get(step) if isinstance(document, dict) else None
     return document

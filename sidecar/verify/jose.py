@@ -34,6 +34,10 @@ _JWK_CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "P-521": ec.SECP521R1(),
 }
 EDDSA: Final = ("EdDSA", "Ed25519")
+#: The hash of what is signed, by algorithm; EdDSA has none.
+_DIGESTS: Final = {
+    f"{kind}{bits}": Algorithm(f"sha{bits}") for kind in ("RS", "PS", "ES") for bits in ("256", "384", "512")
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,8 @@ def make_hmac(algorithm: str, secret: bytes, signed: Sequence[bytes]) -> bytes:
 
 def digest(algorithm: str, signed: Sequence[bytes]) -> bytes:
     """What `verify_digest` needs of a message in pieces: made once for all keys. EdDSA needs the message itself."""
-    return b"".join(signed) if algorithm in EDDSA else hash_pieces(Algorithm("sha" + algorithm[2:]), signed)
+    hashed = _DIGESTS.get(algorithm)
+    return b"".join(signed) if hashed is None else hash_pieces(hashed, signed)
 
 
 def verify_digest(algorithm: str, key: Any, signature: bytes, digested: bytes) -> bool:

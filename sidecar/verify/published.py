@@ -40,6 +40,10 @@ class KeySource:
     hosts: tuple[str, ...] = ()  #: of a discovery document: further hosts that its `jwks_uri` may have
     client: ClientName | None = None  #: whose access token is sent with it
 
+    def __hash__(self) -> int:
+        """Of what differs between the documents of a scheme: each delivery looks one up."""
+        return hash((self.url, self.id))
+
 
 class Document(NamedTuple):
     """What a key server sent with status 200."""

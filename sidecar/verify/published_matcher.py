@@ -19,7 +19,7 @@ from sidecar.verify.certificates import CertificateError, check_chain, check_nam
 from sidecar.verify.claim_rules import CertificatePlace
 from sidecar.verify.document import find_value
 from sidecar.verify.key_finder import MAX_PARSED, KeyFinder
-from sidecar.verify.kinds.kind import Pieces
+from sidecar.verify.kinds.kind import Matcher, Pieces
 from sidecar.verify.places import Delivery
 from sidecar.verify.published import PUBLISHED, Document, KeyNeeded, KeySource, PublishedKeys
 from sidecar.verify.scheme import Scheme
@@ -41,6 +41,14 @@ class Trusted(NamedTuple):
     end: float
 
 
+class Parsed(NamedTuple):
+    """A document, and what became of it: everything that does not depend on a delivery."""
+
+    source: KeySource
+    document: Document
+    trusted: Trusted | CertificateError
+
+
 class CertificateFinder:
     """The certificates of one `certificate:` section."""
 
@@ -52,7 +60,7 @@ class CertificateFinder:
         self._url = re.compile(place.url, re.ASCII)
         self._roots = read_certificates(place.roots.encode()) if place.roots else []
         self._intermediates = read_certificates(place.intermediates.encode()) if place.intermediates else []
-        self._parsed: OrderedDict[str, tuple[Document, Trusted | CertificateError]] = OrderedDict()
+        self._parsed: OrderedDict[str, Parsed] = OrderedDict()
 
     def source(self, delivery: Delivery) -> KeySource:
         """The document that a delivery names. Raises `Rejected` unless its URL is one that the scheme allows."""
@@ -64,6 +72,9 @@ class CertificateFinder:
             url = values[0].decode("latin-1")
         else:
             url = find_value(delivery.document, place.json) or ""
+        known = self._parsed.get(url)
+        if known is not None:
+            return known.source
         if len(url) > MAX_URL or not self._url.fullmatch(url):
             raise Rejected(Reason.KEY_UNKNOWN, "the URL of the certificate is not one of the provider's")
         return KeySource(url, self._name, self._keep, listed=False, form="certificate")
@@ -76,15 +87,15 @@ class CertificateFinder:
         if not document.content:
             raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such certificate")
         cached = self._parsed.get(source.url)
-        if cached is None or cached[0] is not document:
+        if cached is None or cached.document is not document:
             try:
                 trusted: Trusted | CertificateError = self._trust(document.content)
             except CertificateError as error:
                 trusted = error
-            cached = self._parsed[source.url] = (document, trusted)
+            cached = self._parsed[source.url] = Parsed(source, document, trusted)
             while len(self._parsed) > MAX_PARSED:
                 self._parsed.popitem(last=False)
-        trusted = cached[1]
+        trusted = cached.trusted
         if isinstance(trusted, CertificateError):
             raise Rejected(Reason.KEY_UNKNOWN, str(trusted))
         if now is not None and not trusted.begin <= now <= trusted.end:
@@ -129,6 +140,19 @@ class PublishedMatcher:
         self.finder = KeyFinder(place, name, published, secrets=secrets)
         self.sources = self.finder.sources
         self._id_header = scheme.signature.key_id.lower().encode()
+        #: By algorithm and key: they are made once, and hold the key, so that no other can have its id.
+        self._matchers: dict[tuple[Algorithm, int], Matcher] = {}
+
+    def matcher(self, algorithm: Algorithm, key: Any) -> Matcher:
+        """What checks signatures of one key."""
+        name = (algorithm, id(key))
+        made = self._matchers.get(name)
+        if made is None:
+            made = self.scheme.signature.kind.make_matcher(algorithm, [(PUBLISHED, key)])
+            if len(self._matchers) >= MAX_PARSED:
+                self._matchers = {}  # one step, because threads verify as well
+            self._matchers[name] = made
+        return made
 
     def for_delivery(self, delivery: Delivery, now: float | None) -> "DeliveryMatcher":
         return DeliveryMatcher(self, delivery, now)
@@ -161,14 +185,17 @@ class DeliveryMatcher:
         if owner.certificates is not None:
             source = owner.certificates.source(self._delivery)
             key = owner.certificates.find(source, self._now)
-            matched = field.kind.make_matcher(algorithm, [(PUBLISHED, key)]).match(signatures, message)
+            matched = owner.matcher(algorithm, key).match(signatures, message)
             if matched is not None:
                 owner.certificates.used(source)
             return matched
         key_id = owner.key_id(self._delivery.head)
         found = owner.finder.find(key_id, _FITS[field.kind.name], self._now)
-        keys = [(PUBLISHED, each.key) for each in found]
-        matched = field.kind.make_matcher(algorithm, keys).match(signatures, message)
+        if len(found) == 1:
+            matcher = owner.matcher(algorithm, found[0].key)
+        else:
+            matcher = field.kind.make_matcher(algorithm, [(PUBLISHED, each.key) for each in found])
+        matched = matcher.match(signatures, message)
         if matched is not None:
             owner.finder.verified(key_id)
         return matched

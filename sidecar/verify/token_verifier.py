@@ -11,7 +11,7 @@ It never reads the parts of a token's head that say where its key is (`jku`, `x5
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sidecar.outcomes import Reason, Rejected
 from sidecar.secret import Secret
@@ -34,6 +34,7 @@ from sidecar.verify.token_claims import (
     check_times,
     choose,
     find_claim,
+    fixed_claims,
     resolve_value,
 )
 
@@ -43,21 +44,28 @@ MAX_GENUINE: Final = 64
 MAX_GENUINE_LENGTH: Final = 4096
 
 
-class VerifiedToken(NamedTuple):
+class VerifiedToken:
     """A token whose signature and claims were verified."""
 
-    secret_id: str
-    age: float | None
-    payload: dict[str, Any]
-    url: bytes  #: that was signed; empty if none was
+    __slots__ = ("age", "payload", "secret_id", "url")
+
+    def __init__(self, secret_id: str, age: float | None, payload: dict[str, Any], url: bytes) -> None:
+        """`url` is the one that was signed; empty if none was."""
+        self.secret_id = secret_id
+        self.age = age
+        self.payload = payload
+        self.url = url
 
 
-class ReadToken(NamedTuple):
+class ReadToken:
     """A token that is well-formed, with its claims and an algorithm of the scheme's list."""
 
-    token: Token
-    payload: dict[str, Any]
-    algorithm: str
+    __slots__ = ("algorithm", "payload", "token")
+
+    def __init__(self, token: Token, payload: dict[str, Any], algorithm: str) -> None:
+        self.token = token
+        self.payload = payload
+        self.algorithm = algorithm
 
 
 class TokenVerifier:
@@ -83,6 +91,7 @@ class TokenVerifier:
         self._url = url if scheme.needs_url else None
         self._base = public_url.encode()
         self._most = MAX_BODY_TOKEN if scheme.signature.body or scheme.signature.field else MAX_TOKEN
+        self._fixed = {id(each): fixed_claims(each.rules) for each in self._sets}
         self._finders: dict[int, KeyFinder] = {}
         self._chains: dict[int, ChainFinder] = {}
         for place in {id(each): each for each in [scheme.keys, *(each.keys for each in self._sets)] if each}.values():
@@ -178,7 +187,7 @@ class TokenVerifier:
             urls = self._url.variants(delivery.head.target, self._scheme)
         for index, delivery.url in enumerate(urls):
             try:
-                check_claims(payload, chosen.rules, delivery, self._base)
+                self._check_claims(payload, chosen, delivery)
             except Rejected:
                 if index + 1 == len(urls):
                     raise
@@ -186,8 +195,18 @@ class TokenVerifier:
             break
         return VerifiedToken(secret_id, age, payload, delivery.url)
 
+    def _check_claims(self, payload: dict[str, Any], chosen: ClaimSet, delivery: Delivery) -> None:
+        """Every rule holds. Raises `Rejected`."""
+        fixed, others = self._fixed[id(chosen)]
+        for name, value in fixed:
+            if payload.get(name) != value:
+                others = chosen.rules  # says which one, or that it is an `aud` with several
+                break
+        if others:
+            check_claims(payload, others, delivery, self._base)
+
     def _verify(self, read: ReadToken, chosen: ClaimSet, delivery: Delivery, now: float | None) -> str | None:
-        token, payload, algorithm = read
+        token, payload, algorithm = read.token, read.payload, read.algorithm
         place = chosen.keys or self._scheme.keys
         if place is not None and place.x5c is not None:
             key = self._chains[id(place)].find(token.head.get("x5c"), self._signed_at(payload, now))
