@@ -78,8 +78,8 @@ def _token(algorithm: str, key: Any, body: str, count: int = 1) -> Case:
     document = {"keys": [*others, jwk | {"kid": head["kid"], "alg": algorithm}]}
     headers = {"Authorization": tokens[0], "Content-Type": "application/json"}
     mirrors, pages = {f"{ISSUER}/jwks": "/jwks"}, {"/jwks": json.dumps(document).encode()}
-    others = tuple(tokens) if count > 1 else ()
-    return Case(verify | {"binds_body": False}, headers, body, mirrors, pages, others)
+    changing = tuple(tokens) if count > 1 else ()
+    return Case(verify | {"binds_body": False}, headers, body, mirrors, pages, changing)
 
 
 def _sign(algorithm: str, key: Any, head: dict[str, str], claims: dict[str, Any]) -> str:

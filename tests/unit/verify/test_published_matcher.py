@@ -12,8 +12,8 @@ from published_store import certificate_of
 from sidecar.config.scheme_keys import SCHEME
 from sidecar.http1.head import make_head
 from sidecar.outcomes import Reason, Rejected
+from sidecar.verify.key_finder import MAX_PARSED
 from sidecar.verify.published import ClientName, Document, KeyNeeded, KeySource
-from sidecar.verify.published_matcher import MAX_PARSED
 from sidecar.verify.verifier import Verifier
 
 NOW = 1_700_000_000.0
