@@ -126,19 +126,19 @@ def check_claims(payload: dict[str, Any], rules: Sequence[ClaimRule], delivery: 
             raise Rejected(Reason.CLAIM_MISMATCH, f"the token's {rule.path} {describe_failure(rule, payload)}")
 
 
-def fixed_claims(rules: Sequence[ClaimRule]) -> tuple[list[tuple[str, str]], Sequence[ClaimRule]]:
-    """Names and values of the claims that must be one text, which is most of them, and the other rules.
+def fixed_claims(rules: Sequence[ClaimRule]) -> tuple[list[tuple[str, str | bool]], Sequence[ClaimRule]]:
+    """Names and values of the claims that must be one text or truth value, which is most of them, and the other rules.
 
     The first can be compared without `check_claims`, which explains what fails.
     """
-    fixed: list[tuple[str, str]] = []
+    fixed: list[tuple[str, str | bool]] = []
     others: list[ClaimRule] = []
     for rule in rules:
         value = rule.any_of[0] if len(rule.any_of) == 1 else None
         whole = "." not in rule.path or "/" in rule.path or ":" in rule.path
         plain = rule.there is None and not (rule.pattern or rule.holds or rule.with_body)
-        if type(value) is str and whole and plain:  # not a place, which is a kind of text
-            fixed.append((rule.path, value))
+        if type(value) in (str, bool) and whole and plain:  # not a place, which is a kind of text
+            fixed.append((rule.path, value))  # type: ignore[arg-type]  # as the line above says
         else:
             others.append(rule)
     return fixed, others

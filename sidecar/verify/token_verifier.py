@@ -199,7 +199,8 @@ class TokenVerifier:
         """Every rule holds. Raises `Rejected`."""
         fixed, others = self._fixed[id(chosen)]
         for name, value in fixed:
-            if payload.get(name) != value:
+            found = payload.get(name)
+            if found != value or type(found) is not type(value):  # 1 is not true
                 others = chosen.rules  # says which one, or that it is an `aud` with several
                 break
         if others:

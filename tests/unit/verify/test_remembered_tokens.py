@@ -1,5 +1,7 @@
 """A genuine token is remembered with the key that verified it: everything but that signature is checked each time."""
 
+from typing import Any
+
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -27,8 +29,8 @@ RULES = {
 class Provider:
     """A provider that has one key at a time; it is the store, too."""
 
-    def __init__(self) -> None:
-        self.scheme = SCHEME.read(RULES)
+    def __init__(self, **claims: object) -> None:
+        self.scheme = SCHEME.read(RULES | {"claims": {"aud": "us", "iss": "https://issuer.example"} | claims})
         self.rotate()
         self.verifier = Verifier(self.scheme, [], published=self)
 
@@ -114,3 +116,23 @@ def test_few_are_remembered_and_forgetting_them_rejects_nothing(provider: Provid
     tokens = [provider.token(jti=str(number)) for number in range(2 * MAX_GENUINE + 1)]
     assert [provider.reason(each) for each in tokens + tokens] == [""] * (2 * len(tokens))
     assert len(provider.verifier.tokens._genuine) <= MAX_GENUINE
+
+
+#: JSON values that a careless comparison takes for another one.
+VALUES: tuple[Any, ...] = (True, False, None, 0, 1, 1.0, "true", "True", "1", "", "us", [True], ["us"], {"us": 1}, {})
+
+
+@pytest.mark.parametrize("expected", [True, False, "true", "1", "us"])
+@pytest.mark.parametrize("name", ["own", "https://issuer.example/own"])
+def test_a_claim_is_accepted_only_if_it_is_the_same_value_of_the_same_json_type(name: str, expected: Any) -> None:
+    provider = Provider(**{name: expected})
+    for value in VALUES:
+        same = type(value) is type(expected) and value == expected
+        assert provider.reason(provider.token(**{name: value})) == ("" if same else Reason.CLAIM_MISMATCH), value
+    assert provider.reason(provider.token()) == Reason.CLAIM_MISMATCH
+
+
+def test_an_audience_may_be_a_list_that_holds_the_value() -> None:
+    provider = Provider()
+    assert provider.reason(provider.token(aud=["them", "us"])) == ""
+    assert provider.reason(provider.token(aud=["them"])) == Reason.CLAIM_MISMATCH
