@@ -117,8 +117,8 @@ def path(scheme: Scheme) -> str:
 
 
 def must_say(scheme: Scheme) -> list[Setting]:
-    """The settings that have no default."""
-    return [each for each in scheme.settings if each.default is None and not each.optional]
+    """The settings that have no default, or are needed nearly always."""
+    return [each for each in scheme.settings if each.advised or (each.default is None and not each.optional)]
 
 
 def has_secrets(scheme: Scheme) -> bool:

@@ -151,6 +151,7 @@ def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Repo
     _check_capture((*at, "capture"), route, report)
     _check_certificate((*at, "client_certificate"), route, report)
     _check_evidence(at, route, report)
+    _check_advised(at, route, file, report)
     _check_template(at, route, report)
     _check_handshake(at, route, report)
     if file.authorize is not None:
@@ -331,6 +332,21 @@ def _check_evidence(at: Path, route: RouteSettings, report: Report) -> None:
                 f"{scheme.name} is second-hand: nobody has verified all of it against the provider's own documentation; "
                 "use `mode: shadow` until real deliveries verify",
             )
+
+
+def _check_advised(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
+    """Settings without which a provider sends no keys. A mirror may do without them."""
+    if report.is_wrong((*at, "verify")) or file.keys.mirrors:
+        return
+    for scheme in route.schemes:
+        if scheme.keys is not None and scheme.keys.oauth is None:
+            missing = [each for each in scheme.settings if each.advised]
+            if missing:
+                names = " and ".join(f"`{each.name}` ({each.about})" for each in missing)
+                report.warn(
+                    (*at, "verify"),
+                    f"{scheme.name} sends keys only to known applications, so nothing can be verified; add {names}",
+                )
 
 
 def _check_template(at: Path, route: RouteSettings, report: Report) -> None:

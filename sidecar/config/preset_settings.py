@@ -90,10 +90,14 @@ SETTING: Section[dict[str, Any]] = Section(
         ),
         "many": Key(OnlyTrue(), "true: a list is possible, of which any may match", [True]),
         "optional": Key(OnlyTrue(), "true: without it, what uses it is left out", [True]),
+        "advised": Key(OnlyTrue(), "true: a route without it gets a warning", [True]),
         "default": Key(ScalarOrList(), "the value of a route that doesn't set it", ["acme"]),
         "pattern": Key(RegularExpression(), "a regular expression for the whole text", ["[a-z]+"]),
     },
 )
+
+#: A mapping of a preset with this key is left out if all of the settings are that it names. A route gives all or none.
+ONLY_WITH = "only_with"
 
 _SETTING = re.compile(r"\{setting:([a-z0-9_]+)\}")
 _LEFT_OUT: Any = object()
@@ -232,6 +236,14 @@ def required_settings(preset: Mapping[str, Any]) -> list[str]:
 def _fill(value: Any, settings: Mapping[str, Any]) -> Any:
     """`value` with its `{setting:NAME}` replaced; `_LEFT_OUT` if it needs one that is left out."""
     if isinstance(value, Mapping):
+        if ONLY_WITH in value:
+            given = [name for name in value[ONLY_WITH] if settings[name] is not _LEFT_OUT]
+            if not given:
+                return _LEFT_OUT
+            for name in value[ONLY_WITH]:
+                if name not in given:
+                    raise InvalidValueError(f"has `{given[0]}` and no `{name}`; give both")
+            value = {key: item for key, item in value.items() if key != ONLY_WITH}
         filled = {key: _fill(item, settings) for key, item in value.items() if key != "settings"}
         return {key: item for key, item in filled.items() if item is not _LEFT_OUT} | (
             {"settings": value["settings"]} if "settings" in value else {}

@@ -265,6 +265,7 @@ class Setting:
     form: str = ""  #: `duration`, `secret`, or `list`, which may be empty; otherwise like its example
     many: bool = False  #: whether it may be a list, of which any may match
     optional: bool = False
+    advised: bool = False  #: whether a route without it gets a warning
     default: str | int | tuple[str | int, ...] | None = None
     pattern: str = ""  #: a regular expression that the whole text matches
 

@@ -725,6 +725,25 @@ def test_a_second_hand_preset_is_warned_about_unless_it_only_watches(
     assert found == [expected] * warned
 
 
+@pytest.mark.parametrize(
+    ("verify", "file", "warned"),
+    [
+        ("ebay", "", True),
+        ("{preset: ebay, client_id: acme, client_secret: {env: GOOD}}", "", False),
+        ("ebay", "keys: {mirrors: {'https://api.ebay.com/': 'https://mirror.test/'}}\n", False),
+    ],
+)
+def test_a_preset_without_the_credentials_for_its_keys_is_warned_about(
+    load: Load, verify: str, file: str, warned: bool
+) -> None:
+    text = (
+        f"{file}upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n  - path: /a\n    verify: {verify}\n"
+    )
+    found = [warning for warning in warnings(load(text)) if "known applications" in warning]
+    assert len(found) == warned
+    assert all("`client_id` (the App ID" in each and "`client_secret` (the Cert ID" in each for each in found)
+
+
 def test_which_presets_are_warned_about_follows_from_their_evidence(load: Load) -> None:
     for preset in preset_names():
         text = "upstream: http://127.0.0.1:1\npublic_url: https://a.test\nroutes:\n"
