@@ -62,7 +62,7 @@ def _simplify(schema: Any) -> None:
                 continue
             if isinstance(below.get("pattern"), str):  # not a property of this name
                 del below["pattern"]
-            for word in ("not", "allOf", "examples"):  # what keys say together is the program's to judge
+            for word in ("not", "allOf", "oneOf", "examples"):  # what keys say together is the program's to judge
                 below.pop(word, None)
             if isinstance(below.get("title"), str):
                 del below["title"]
@@ -74,13 +74,14 @@ def _simplify(schema: Any) -> None:
 
 
 def _take_one(schema: dict[str, Any]) -> None:
-    """Text or a mapping with keys, instead of alternatives; of several mappings the last, which has every key."""
+    """Text or a mapping with keys, instead of alternatives; of several mappings the last, with the keys that only others have."""
     mappings = [each for each in schema.get("anyOf", ()) if "properties" in each]
     if mappings:
         kinds = {
             each.get("type", "string") for each in schema.pop("anyOf") if isinstance(each.get("type", "string"), str)
         }
-        schema |= mappings[-1] | {"type": sorted(kinds | {"string"}, reverse=True)}
+        keys = {name: key for each in mappings for name, key in each["properties"].items()}
+        schema |= mappings[-1] | {"type": sorted(kinds | {"string"}, reverse=True), "properties": keys}
         schema.pop("required", None)
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from chart import CHART, HELMS, ROOT, HelmError, helm, template
+from jsonschema import Draft202012Validator
 
 from sidecar.cli.main import main
 from sidecar.config.loader import load_config
@@ -329,21 +330,47 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return copy
 
 
-@pytest.mark.parametrize("number", range(len(PLACES)), ids=[".".join(map(str, path)) for path in PLACES])
-def test_junk_in_any_place_is_rejected_as_the_sidecar_rejects_it(number: int, tmp_path: Path) -> None:
-    """One piece of junk for each place, the next one that the sidecar rejects there."""
-    for junk in (*JUNK[number % len(JUNK) :], *JUNK):
-        config = replaced(EVERY_KEY, PLACES[number], junk)
-        if problem_of(json.dumps(config), tmp_path, mistakes):
-            break
-    else:
-        return
-    found = outcome(MOUNTED + textwrap.indent(json.dumps(config), "  "))
-    assert "executing" not in found.said, "a template broke"
-    if found.by == "program":
-        assert mistakes(found.said) == problem_of(json.dumps(config), tmp_path, mistakes)
-    else:
-        assert found.by == "helm" or problem_of(found.config, tmp_path, mistakes) == []
+#: The form of a configuration that the chart asks for, as another library of schemas judges it.
+FORM = Draft202012Validator(
+    {"$ref": "#/$defs/config", "$defs": json.loads((CHART / "values.schema.json").read_text())["$defs"]}
+)
+
+
+def test_every_key_of_the_configuration_can_be_a_value() -> None:
+    assert outcome(MOUNTED + textwrap.indent(json.dumps(EVERY_KEY), "  ")).by == "right"
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_junk_in_any_place_is_rejected_as_the_sidecar_rejects_it(part: int, tmp_path: Path) -> None:
+    """One piece of junk for each place, the next one that the sidecar rejects there; in a dozen places at a time."""
+    junk: dict[tuple[Any, ...], Any] = {}
+    for number, place in enumerate(PLACES):
+        if number % 4 == part:
+            for piece in (*JUNK[number % len(JUNK) :], *JUNK[: number % len(JUNK)]):
+                if problem_of(json.dumps(replaced(EVERY_KEY, place, piece)), tmp_path, mistakes):
+                    junk[place] = piece
+                    break
+    assert len(junk) > 40
+    of_form = {place: FORM.is_valid(replaced(EVERY_KEY, place, piece)) for place, piece in junk.items()}
+    for fits in (True, False):
+        places = [place for place in junk if of_form[place] is fits]
+        assert len(places) > 10
+        groups = [places[at : at + 12] for at in range(0, len(places), 12)]
+        while groups:
+            some = groups.pop()
+            config = EVERY_KEY
+            for place in some:
+                config = replaced(config, place, junk[place])
+            found = outcome(MOUNTED + textwrap.indent(json.dumps(config), "  "))
+            assert "executing" not in found.said, "a template broke"
+            if not fits:
+                wrong = {"/config/" + "/".join(map(str, place)) for place in some}
+                assert {place for place in wrong if f"'{place}'" not in found.said} == set()
+            elif found.by == "program":
+                assert mistakes(found.said) == problem_of(json.dumps(config), tmp_path, mistakes)
+            else:  # one of them is also wrong in a pod, as only the chart knows
+                assert found.by == "helm"
+                groups += [some[::2], some[1::2]] if len(some) > 1 else []
 
 
 def problem_of(config: str, folder: Path, form: Callable[[str], list[str]]) -> list[str]:
