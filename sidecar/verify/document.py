@@ -62,6 +62,8 @@ def find_value(document: Any, path: str) -> str | None:
     """The string or integer at `path` (`a.b`), as text; None if it is absent."""
     if "[]" not in path:
         item = find_item(document, path)
+        if item is None:
+            return None
         if isinstance(item, str):
             return item or None
     found = find_values(document, path)

@@ -101,14 +101,14 @@ class Delivery:
         Go's decoder takes either, and the last one wins: anyone who replays a delivery could add an unsigned name.
         """
         found = self.document
-        for name in path.split("."):
+        for name in path.split(".") if "." in path else (path,):
             if not isinstance(found, dict):
                 return False
             twice = self._twice.get(id(found))
             if twice is None:
                 twice = _twice(map(str.casefold, found))
                 self._twice[id(found)] = twice
-            if name.casefold() in twice:
+            if twice and name.casefold() in twice:
                 return True
             found = found.get(name)
         return False
@@ -121,6 +121,9 @@ class Delivery:
 
 
 def _twice(names: Iterable[str]) -> set[str]:
+    names = list(names)
+    if len(set(names)) == len(names):
+        return set()
     seen: set[str] = set()
     twice: set[str] = set()
     for name in names:
