@@ -72,7 +72,7 @@ fuzz: $(VENV)/installed-dev ## send mutated requests to a sidecar: make fuzz FUZ
 # Atheris has wheels for few Pythons (3.11 among them), so it has an environment of its own. It
 # watches bytecode, so the source is what it runs.
 FUZZ_SECONDS ?= 120
-fuzz-parsers: python ## fuzz the parsers of schemes and addresses, guided by coverage (Python 3.11; FUZZ_SECONDS for each)
+fuzz-parsers: python ## fuzz the parsers of what senders write, guided by coverage (Python 3.11; FUZZ_SECONDS for each)
 	@[ -x $(VENV)/fuzz/bin/python ] || $(PYTHON) -m venv $(VENV)/fuzz
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install atheris
 	@$(VENV)/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/runtime.txt
