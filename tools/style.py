@@ -147,13 +147,30 @@ def _blank(match: re.Match[str]) -> str:
 def _python_prose(source: str) -> str:
     """Comments and strings with a space in them, at their lines."""
     lines = [""] * (source.count("\n") + 2)
-    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in kinds and " " in token.string and not re.match(r"[bB]?[rR][bB]?['\"]", token.string):
-            for offset, line in enumerate(token.string.split("\n")):
+    for row, text in _texts(source):
+        if " " in text and not re.match(r"[bB]?[rR][bB]?['\"]", text):
+            for offset, line in enumerate(text.split("\n")):
                 bare = re.sub(r"^ *(# ?)?[fF]?(\"\"\"|['\"])?", "", line)
-                lines[token.start[0] - 1 + offset] += re.sub(r"`[^`]*`|<[^>]*>|\{[^}]*\}|\b\w+[._]\w+", _blank, bare)
+                lines[row - 1 + offset] += re.sub(r"`[^`]*`|<[^>]*>|\{[^}]*\}|\b\w+[._]\w+", _blank, bare)
     return "\n".join(lines)
+
+
+def _texts(source: str) -> Iterator[tuple[int, str]]:
+    """Comments and strings with the line that each begins on. From Python 3.12 on an f-string comes in pieces: it is joined."""
+    lines = source.splitlines(keepends=True)
+    begins, ends = getattr(tokenize, "FSTRING_START", -1), getattr(tokenize, "FSTRING_END", -1)
+    open_at: list[tuple[int, int]] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == begins:
+            open_at.append(token.start)
+        elif token.type == ends:
+            row, column = open_at.pop()
+            if not open_at:
+                last, end = token.end
+                whole = "".join(lines[row - 1 : last])
+                yield row, whole[column : len(whole) - len(lines[last - 1]) + end]
+        elif not open_at and token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield token.start[0], token.string
 
 
 def _wide(text: str) -> Iterator[Finding]:

@@ -113,10 +113,11 @@ def test_a_handover_leaves_the_socket_of_the_new_process(
 
     def slowly(peer: Peer) -> None:
         arrived.set()
-        answer.wait(10)
+        answer.wait(60)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    old = start({"listen": f"unix:{path}", "drain": "2s", "timeouts": {"response": "10s", "total": "10s"}})
+    # It listens for a quarter of `drain`; the new one may need longer than that to start.
+    old = start({"listen": f"unix:{path}", "drain": "20s", "timeouts": {"response": "60s", "total": "60s"}})
     receiver.then(slowly)
     with old.connect() as client:
         client.send(craft.begini())

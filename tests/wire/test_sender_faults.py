@@ -308,15 +308,24 @@ def test_connections_over_the_limit_are_503_and_closed(
     sidecar: Sidecar, receiver: Receiver, craft: type[Craft], wait_until: WaitUntil
 ) -> None:
     wait_until(lambda: _open_connections(sidecar) <= 1, "the end of earlier connections")
-    crowd = [sidecar.connect() for _ in range(12)]
-    time.sleep(0.05)
-    mark = sidecar.mark()
+    release = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_body()
+        release.wait(30)
+        peer.send(craft.ok)
+
+    receiver.then(*[script] * 12)
+    crowd = [sidecar.connect().send(craft.begini()) for _ in range(12)]
+    receiver.wait(12)
+    mark, seen = sidecar.mark(), receiver.bytes_seen
     with sidecar.connect() as client:
         answer = client.answer()
         assert (answer.values(b"retry-after"), answer.values(b"connection")) == ([b"1"], [b"close"])
         assert client.rest() == b""
-    sidecar.was_refused(answer, 503, "overloaded", route="", receiver=receiver, mark=mark)
-    assert crowd[0].send(craft.begini()).answer().status == 200  # who was there before is served
+    sidecar.was_refused(answer, 503, "overloaded", route="", receiver=receiver, mark=mark, bytes_before=seen)
+    release.set()
+    assert [client.answer().status for client in crowd] == [200] * 12  # who was there before is served
     for client in crowd:
         client.close()
     time.sleep(0.05)
