@@ -80,6 +80,7 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
         "--disable-pip-version-check",
         "--quiet",
         "install",
+        "--no-compile",  # which takes longer than to run it once
     ]
     run(*pip, "--only-binary", ":all:", "--require-hashes", "-r", ROOT / "requirements/runtime.txt", **NO_COMPILER)
     run(*pip, "--no-index", wheel, **NO_COMPILER, PATH="/nowhere")
