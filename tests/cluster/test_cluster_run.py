@@ -290,6 +290,8 @@ def test_the_real_programs_understand_every_command(pretended: Path) -> None:
 def test_what_was_interrupted_is_in_the_table_and_deleted(pretended: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """By Ctrl-C, or by SIGTERM, as a CI sends it."""
     code = (
+        # What was started in the background of a shell ignores Ctrl-C, and so do the tests that run there.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import run; from pathlib import Path; "
         f"sys.exit(run.main(sys.argv[1:], tools=Path({str(pretended / 'tools')!r})))"
     )

@@ -14,6 +14,7 @@ import uvicorn
 from hostile_cases import BODY, chunked, chunks, request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+from waiting import PATIENCE
 
 DONE = "uvicorn %s now, so there is one reason less for a protocol of our own (docs/design-data-path.md); our code for it: %s"
 
@@ -164,7 +165,7 @@ def test_it_reads_on_while_requests_wait_for_their_turn() -> None:
         async with stock(Watched) as (_, port):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(PATIENCE):
                     while most < 20_000:
                         writer.write(block)
                         await writer.drain()

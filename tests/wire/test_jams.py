@@ -16,6 +16,7 @@ from client import Client
 from craft import Craft
 from receiver import Receiver
 from sidecar_process import Config, Sidecar, Start
+from waiting import until
 
 CONFIG: Config = {
     "limits": {"header_timeout": "20s", "body_timeout": "20s"},
@@ -122,10 +123,13 @@ def test_senders_that_do_not_read_lose_their_places_to_others(
     receiver.then(*[b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(large), large)] * 6)
     stalled = [stalling(sidecar).send(craft.begini()) for _ in range(6)]
     receiver.wait(6)
-    time.sleep(0.6)
-    for _ in range(4):
+
+    def served() -> bool:
         with sidecar.connect() as client:
-            assert client.send(craft.begini()).answer().status == 200
+            return client.send(craft.begini()).answer().status == 200
+
+    for _ in range(4):
+        until(served, "a place for a sender that reads")
     for client in stalled:
         client.close()
 

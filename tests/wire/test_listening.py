@@ -13,6 +13,7 @@ from craft import Craft
 from needs import needs_ipv6
 from receiver import Peer, Receiver
 from sidecar_process import Sidecar, Start
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -113,15 +114,15 @@ def test_a_handover_leaves_the_socket_of_the_new_process(
 
     def slowly(peer: Peer) -> None:
         arrived.set()
-        answer.wait(60)
+        answer.wait(PATIENCE)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    # It listens for a quarter of `drain`; the new one may need longer than that to start.
-    old = start({"listen": f"unix:{path}", "drain": "20s", "timeouts": {"response": "60s", "total": "60s"}})
+    # It listens for a quarter of `drain`; the new one may need longer than the rest to start.
+    old = start({"listen": f"unix:{path}", "drain": "20s", "timeouts": {"response": "2m", "total": "2m"}})
     receiver.then(slowly)
     with old.connect() as client:
         client.send(craft.begini())
-        assert arrived.wait(10)
+        assert arrived.wait(PATIENCE)
         old.process.terminate()
         new = None
         while new is None:

@@ -3,8 +3,8 @@
 import hashlib
 import hmac
 import json
+import math
 import os
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -110,16 +110,19 @@ def test_the_time_of_a_rejection_does_not_tell_whether_a_tenant_exists(
     (tenants / "two.previous").write_text(ACME_OLD)
     running = start(route(tenants))
     body = craft.json_body * 12_000
-    times: dict[bytes, list[float]] = {b"acme": [], b"two": [], b"nobody": []}
+    wrong = {tenant: delivery(craft, tenant, "wrong", body) for tenant in (b"acme", b"two", b"nobody")}
+    fastest = dict.fromkeys(wrong, math.inf)
     with running.connect() as client:
-        for _ in range(25):
-            for tenant, spent in times.items():
-                raw = delivery(craft, tenant, "wrong", body)
-                began = time.perf_counter()
-                assert client.send(raw).answer().status == 403
-                spent.append(time.perf_counter() - began)
-    fastest = {tenant: statistics.quantiles(spent, n=4)[0] for tenant, spent in times.items()}
-    assert max(fastest.values()) < 1.35 * min(fastest.values()), fastest
+        for _ in range(12):
+            for _ in range(20):
+                for tenant, raw in wrong.items():
+                    began = time.perf_counter()
+                    assert client.send(raw).answer().status == 403
+                    fastest[tenant] = min(fastest[tenant], time.perf_counter() - began)
+            # What else runs here makes some slower, and none faster; one key more makes the fastest slower, however often.
+            if max(fastest.values()) < 1.35 * min(fastest.values()):
+                return
+    pytest.fail(f"the fastest differ: {fastest}")
 
 
 @pytest.mark.parametrize(
