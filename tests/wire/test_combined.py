@@ -254,12 +254,14 @@ def test_send_signs_as_the_provider_of_a_route_and_forges_on_request(
     sent = send(sidecar, name)
     assert (sent.returncode, sent.stdout) == (0, b"200 OK\nok\n"), sent.stderr
     assert len(receiver.requests) == 1
+    mark = sidecar.mark()
     forged = send(sidecar, name, "--forged")
     assert (forged.returncode, forged.stdout.partition(b"\n")[0]) == (1, b"403 Forbidden")
     assert send(sidecar, name, "--forged", "--expect", "403").returncode == 0
     assert len(receiver.requests) == 1
-    reason = sidecar.lines[-1]["reason"]
-    assert reason in ("signature_mismatch", "token_mismatch")
+    for count in (1, 2):
+        line = sidecar.delivery(mark, count, outcome="rejected")
+        assert line["reason"] in ("signature_mismatch", "token_mismatch")
 
 
 def explained(sidecar: Sidecar, raw: bytes) -> Any:

@@ -212,6 +212,7 @@ def test_random_paths_methods_and_headers_make_no_new_series(
         for number in range(60):
             client.send(craft.request(b"/random-%d" % number, [(b"User-Agent", b"agent-%d" % number)]))
             assert client.answer().status == 404
+    sidecar.settled()
     assert len(sidecar.samples()) == before
 
 
