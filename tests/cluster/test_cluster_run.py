@@ -24,7 +24,7 @@ import run
 import steps
 import workloads
 import yaml
-from chart import HELMS, TOOLS, helm, objects
+from chart import HELMS, NO_COLLECTOR, TOOLS, helm, objects
 from needs import needs
 from stub_api import stub_api
 from waiting import until
@@ -289,7 +289,7 @@ def test_the_real_programs_understand_every_command(pretended: Path) -> None:
         done = subprocess.run(
             [needs(TOOLS / words[0]), *words[1:]],
             input="{}" if "--values" in words else stdin,
-            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+            env=os.environ | NO_COLLECTOR | {"KUBECONFIG": str(kubeconfig)},
             capture_output=True,
             text=True,
             timeout=60,
