@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from waiting import PATIENCE
 
 #: How late nodes learn of an endpoint that came or went, seconds.
 LATE = 1.0
@@ -25,9 +26,17 @@ SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAM = "/opt/sidecar/bin/sidecar"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+#: Bound, so that nothing else gets the port, and not listening, so that the container's process can.
+_reserved: list[socket.socket] = []
+
+
+def reserved_port() -> int:
+    """A port for a process that sets SO_REUSEADDR, as all here do."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _reserved.append(holder)
+    return int(holder.getsockname()[1])
 
 
 class Container:
@@ -49,6 +58,7 @@ class Container:
         if probe := self.spec.get("startupProbe"):
             for _ in range(probe["failureThreshold"] * 10):
                 if await self.pod.answers(probe):
+                    assert self.process.returncode is None, f"{self.pod.name}/{self.name} ended: {self.log}"
                     return
                 await asyncio.sleep(probe["periodSeconds"] / 10)
             raise AssertionError(f"{self.pod.name}/{self.name} did not start: {self.log}")
@@ -131,7 +141,7 @@ class LocalPod:
         """The port of this machine for it."""
         number = self.number(given)
         if number not in self.ports:
-            self.ports[number] = free_port()
+            self.ports[number] = reserved_port()
         return self.ports[number]
 
     def command_of(self, container: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
@@ -216,8 +226,9 @@ class Service:
 
     async def knows(self, count: int) -> None:
         """Until it knows so many pods that are ready."""
-        while len(self.known) < count:  # noqa: ASYNC110 - the loop itself replaces the list
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(2 * PATIENCE):
+            while len(self.known) < count:  # noqa: ASYNC110 - the loop itself replaces the list
+                await asyncio.sleep(0.1)
 
     async def _watch(self) -> None:
         """The endpoints as they were a moment ago."""
