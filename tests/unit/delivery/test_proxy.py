@@ -49,6 +49,7 @@ class Line:
         self.seen: list[tuple[bytes, bytes]] = []
         self.log: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
+        self._connections: set[asyncio.Task[None]] = set()  # of the receiver
         self._receiver = self.loop.run_until_complete(asyncio.start_server(self._receive, "127.0.0.1", 0))
         self._port = self._receiver.sockets[0].getsockname()[1]
         config = self.config(**options)
@@ -119,10 +120,20 @@ class Line:
     def close(self) -> None:
         self.current.close()
         self._receiver.close()
-        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.loop.run_until_complete(self._end_connections())
         self.loop.close()
 
+    async def _end_connections(self) -> None:
+        """The receiver closes each connection when it sees its end; what is still open with the loop's end is never closed."""
+        while self._connections:
+            await asyncio.wait(self._connections)
+        await asyncio.sleep(0.01)  # for the proxy's own ends
+
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 self.seen.append((head, await reader.readexactly(len(BODY))))
