@@ -26,6 +26,7 @@ import workloads
 import yaml
 from chart import HELMS, NO_COLLECTOR, TOOLS, helm, objects
 from needs import needs
+from ports import free_port
 from stub_api import stub_api
 from waiting import until
 
@@ -36,11 +37,6 @@ IMAGE = "registry.example/webhook-sidecar:0.1.0"
 
 
 # -- the senders and the receiver, as real processes --
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -12,8 +12,9 @@ import provider_page
 import providers_page
 import pytest
 from pages import ROOT, fences, read, rows
+from ports import free_ports
 from published_store import brings_certificates
-from walking import answer, environment, free_ports, running
+from walking import answer, environment, running
 
 from sidecar.cli.main import build_parser
 from sidecar.cli.signing import make_sender

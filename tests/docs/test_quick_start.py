@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from needs import needs
 from pages import ROOT, fences, read
-from walking import answer, environment, free_ports, running
+from ports import free_ports
+from walking import answer, environment, running
 
 PAGE = {fence.mark: fence.text for fence in fences(read("docs/quick-start.md"))}
 

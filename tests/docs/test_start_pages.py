@@ -16,8 +16,9 @@ from client import Client
 from gateways import ENGINES, Gateway, envoy
 from needs import needs
 from pages import NAMES, ROOT, Fence, fences, read
+from ports import free_ports
 from waiting import until
-from walking import answer, environment, free_ports, running
+from walking import answer, environment, running
 
 from sidecar.cli.main import main
 from sidecar.config.loader import load_config
