@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import time
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from chart import CHART, CI, HELMS, helm, objects
 from needs import needs
+from ports import free_port
 
 from sidecar import __version__
 
@@ -25,8 +25,7 @@ NAME = f"webhook-sidecar-{__version__}.tgz"
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's docker-registry on loopback, with an empty store."""
     made = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     settings = {
         "version": 0.1,
         "log": {"level": "error"},

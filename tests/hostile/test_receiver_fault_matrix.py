@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile_wire import Sidecar, mac, running, send
+from ports import free_port
 
 Script = Callable[["Peer"], Awaitable[None]]
 SLOWEST = 5.0
@@ -242,9 +243,7 @@ class Combination:
 
     async def start(self) -> None:
         if self.fault.script is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port()  # that of no other combination
             return
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=1 << 22)
         self.port = self.server.sockets[0].getsockname()[1]
