@@ -110,17 +110,18 @@ class StatusPage:
         """Tenants in rotation: a page for browsers, and JSON for all other clients."""
         program, config = self._program, self._program.config
 
-        async def write_page() -> str:
-            uses = await program.tenant_uses()
-            return await asyncio.to_thread(draw_tenants, config, uses, self._assets)
+        def page(uses: Sequence[TenantUse]) -> str:
+            return draw_tenants(config, uses, self._assets)
 
-        async def write_json() -> str:
-            uses = await program.tenant_uses()
-            return await asyncio.to_thread(lambda: json_text(tenants_json(config, uses)))
+        def text(uses: Sequence[TenantUse]) -> str:
+            return json_text(tenants_json(config, uses))
+
+        async def write(form: Callable[[Sequence[TenantUse]], str]) -> str:
+            return await asyncio.to_thread(form, await program.tenant_uses())
 
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(await self._tenants_page.get(config, write_page), 200, PAGE_HEADERS)
-        return Response(await self._tenants_json.get(config, write_json), media_type="application/json")
+            return HTMLResponse(await self._tenants_page.get(config, lambda: write(page)), 200, PAGE_HEADERS)
+        return Response(await self._tenants_json.get(config, lambda: write(text)), media_type="application/json")
 
     async def events(self, request: Request) -> ASGIApp:
         if is_of_another_origin(request):  # it could not read the events, but could take all places

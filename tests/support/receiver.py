@@ -104,6 +104,17 @@ class Peer:
 Script = bytes | Callable[[Peer], object]
 
 
+def held(release: threading.Event, response: bytes) -> Script:
+    """Responds to a whole request when `release` is set."""
+
+    def script(peer: Peer) -> None:
+        peer.read_body()
+        release.wait(PATIENCE)
+        peer.send(response)
+
+    return script
+
+
 class Receiver:
     """A server that records what it is sent and answers each request by the next script, else with 200 `ok`."""
 

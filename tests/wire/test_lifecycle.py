@@ -10,20 +10,11 @@ import time
 
 import pytest
 from craft import Craft
-from receiver import Peer, Receiver, Script
+from receiver import Peer, Receiver, held
 from sidecar_process import Sidecar, Start
 from waiting import WaitUntil
 
-
-def hold(release: threading.Event) -> Script:
-    """A script that answers when it is released."""
-
-    def script(peer: Peer) -> None:
-        peer.read_body()
-        release.wait(15)
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
-
-    return script
+LATE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
 
 
 def hang(peer: Peer) -> None:
@@ -98,7 +89,7 @@ def test_on_sigterm_the_delivery_in_flight_is_answered(
 ) -> None:
     sidecar = start({"drain": "6s"})
     release = threading.Event()
-    receiver.then(hold(release))
+    receiver.then(held(release, LATE))
     with sidecar.connect() as client:
         client.send(craft.begini())
         receiver.wait()
@@ -127,7 +118,7 @@ def test_during_the_drain_a_kept_connection_is_closed_after_its_answer(
 ) -> None:
     sidecar = start({"drain": "3s"})
     release = threading.Event()
-    receiver.then(hold(release))
+    receiver.then(held(release, LATE))
     with sidecar.connect() as client:
         client.send(craft.begini())
         receiver.wait()

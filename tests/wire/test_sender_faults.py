@@ -8,7 +8,7 @@ import time
 import pytest
 from client import Response
 from craft import Craft
-from receiver import Peer, Receiver, Script
+from receiver import Peer, Receiver, Script, held
 from sidecar_process import Sidecar, Start
 from waiting import WaitUntil
 
@@ -310,12 +310,7 @@ def test_connections_over_the_limit_are_503_and_closed(
     wait_until(lambda: _open_connections(sidecar) <= 1, "the end of earlier connections")
     release = threading.Event()
 
-    def script(peer: Peer) -> None:
-        peer.read_body()
-        release.wait(30)
-        peer.send(craft.ok)
-
-    receiver.then(*[script] * 12)
+    receiver.then(*[held(release, craft.ok)] * 12)
     crowd = [sidecar.connect().send(craft.begini()) for _ in range(12)]
     receiver.wait(12)
     mark, seen = sidecar.mark(), receiver.bytes_seen
@@ -338,12 +333,7 @@ def test_when_connections_run_out_the_slowest_senders_make_room_and_whole_reques
     sidecar = start({"limits": {"connections": 12, "header_timeout": "9s", "body_timeout": "9s"}})
     release = threading.Event()
 
-    def script(peer: Peer) -> None:
-        peer.read_body()
-        release.wait(10)
-        peer.send(craft.ok)
-
-    receiver.then(script)
+    receiver.then(held(release, craft.ok))
     whole, kept, body, *heads = (sidecar.connect() for _ in range(12))
     whole.send(craft.begini())
     receiver.wait()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from client import Client
 from craft import Craft
-from receiver import Peer, Receiver
+from receiver import Peer, Receiver, held
 from sidecar_process import Sidecar, Start
 from waiting import WaitUntil
 
@@ -226,12 +226,7 @@ def test_on_sigterm_the_deliveries_in_flight_are_answered_by_every_worker(
     sidecar = start(CONFIG | {"drain": "4s"})
     release = threading.Event()
 
-    def script(peer: Peer) -> None:
-        peer.read_body()
-        release.wait(10)
-        peer.send(craft.ok)
-
-    receiver.then(*[script] * 8)
+    receiver.then(*[held(release, craft.ok)] * 8)
     clients = [sidecar.connect() for _ in range(8)]
     for client in clients:
         client.send(craft.begini())

@@ -31,7 +31,7 @@ BODY = b'{"n":1}'
 
 
 class Provider:
-    """Serves what it is told, at https://keys.example/."""
+    """Serves the pages that a test puts there, at https://keys.example/."""
 
     def __init__(self, scheme: dict[str, Any]) -> None:
         self.pages: dict[str, Document] = {}
