@@ -56,7 +56,7 @@ def check_proxies(file: FileSettings, report: Report) -> None:
     if file.authorize is not None and file.authorize.form is QuestionForm.FORWARD_AUTH:
         report.add(
             ("authorize", "form"),
-            "counts only from trusted proxies; add `trusted_proxies: [the gateways' networks]`",
+            "is used from trusted proxies only; add `trusted_proxies: [the gateways' networks]`",
         )
     for key, used in (
         ("client_ip_header", report.is_given(("client_ip_header",))),
@@ -253,7 +253,7 @@ def _check_combination(at: Path, route: RouteSettings, report: Report) -> None:
         return
     here = (*at, "verify", route.verify.combine)
     if route.tenant_files is not None:
-        report.add((*at, "secrets"), "are those of tenants, which serve one scheme; use one scheme, or other secrets")
+        report.add((*at, "secrets"), "are for tenants, which use one scheme; use one scheme, or list the secrets")
     if route.verify.combine is Combine.ALL:
         sharing = [member for member in route.verify.members if not member.secrets]
         if len(sharing) > 1 and len(route.secrets) > 1:
@@ -290,7 +290,7 @@ def _check_certificate(at: Path, route: RouteSettings, report: Report) -> None:
     if route.client_certificate is None:
         return
     if not report.is_given(("trusted_proxies",)):
-        report.add(at, "comes from a trusted proxy, and there is none; add `trusted_proxies: [its networks]`")
+        report.add(at, "is used from trusted proxies only; add `trusted_proxies: [their networks]`")
     if route.open:
         report.add(at, "can't be used with `open: true`; remove one of the two")
     asked = route.client_certificate.asked
@@ -397,7 +397,9 @@ def check_overlaps(routes: Sequence[Route], places: Sequence[int], report: Repor
     for first, second in find_overlaps(routes):
         report.add(
             ("routes", places[second], "path"),
-            f"'{routes[second].place}' overlaps '{routes[first].place}' of routes[{places[first]}]; "
+            f"'{routes[second].place}' is also the path of routes[{places[first]}]; change one, or give each its own `hosts`"
+            if routes[first].place == routes[second].place
+            else f"'{routes[second].place}' overlaps '{routes[first].place}' of routes[{places[first]}]; "
             "change one, because receivers may read a path as another one and every path must have one route",
         )
 

@@ -156,12 +156,14 @@ def _check_handshake(given: dict[str, Any], request: dict[str, Any], challenge: 
     ):
         if reads_body and not given.get("signed") and (key == "compare" or not request.get("absent")):
             raise InvalidValueError(
-                "needs the body, which is read of verified requests; add `signed: true`, or the header of the signature to "
-                "`absent` of `request`",
+                "needs the body, which is read only if the request is verified; add `signed: true`, or add the header of the "
+                "signature to `absent` of `request`",
                 key,
             )
     if "confirm" in given and not given.get("signed"):
-        raise InvalidValueError("calls an address of the body, which must be verified; add `signed: true`", "confirm")
+        raise InvalidValueError(
+            "calls an address from the body, so the body must be verified; add `signed: true`", "confirm"
+        )
     if "published_secret" in given and not given.get("signed"):
         raise InvalidValueError("needs a signature to verify; add `signed: true`", "published_secret")
     if "published_secret" in given and "json" not in request:

@@ -32,6 +32,7 @@ from sidecar.config.files import ReadFile, read_file
 from sidecar.config.key_clients import load_key_clients
 from sidecar.config.keys import CONFIG
 from sidecar.config.machine import check_machine, this_machine
+from sidecar.config.places import add_places
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
 from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_status
@@ -75,11 +76,11 @@ def load_config(
     ranges: Mapping[str, Networks] = MappingProxyType({}),
     published: PublishedKeys | None = None,
 ) -> Config:
-    """Reads and checks `file`. Raises `ConfigError` with every mistake. `ranges` replace the package's lists, by preset.
-    `published` has the keys that providers publish.
+    """Reads and checks `file`. Raises `ConfigError` with every mistake.
 
-    With `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not available. The
-    result then verifies nothing real and must not be served.
+    `ranges` replace the package's lists, by preset, and `published` has the keys that providers publish. With
+    `resolve_secrets=False` no variable or secret file is read, for a check where the secrets are not available. The result
+    then verifies nothing real and must not be served.
     """
     try:
         text = read(file, MAX_YAML_BYTES + 1)  # more is an error there
@@ -102,7 +103,7 @@ def load_config(
 def _read_settings(value: dict[str, object], report: Report) -> FileSettings:
     """The settings, without those that have mistakes, so that the others are checked all the same."""
     settings, mistakes = CONFIG.read_valid(value)
-    report.add_all(mistakes)
+    report.add_all(add_places(mistakes))
     listed = value.get("routes")
     if mistakes and isinstance(listed, list):
         settings = replace(settings, routes=tuple(ROUTE.read_valid(item)[0] for item in listed))

@@ -95,8 +95,20 @@ _MERGED = ("signature", "timestamp", "claims")
 def apply_changes(preset: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a preset with those of `{preset: NAME, ...}`: its settings, then changes. Raises `InvalidValueError`."""
     declared = preset.get("settings", {})
+    _check_names(value, declared)
     filled = fill_settings(preset, {key: item for key, item in value.items() if key in declared})
     return _merge(filled, {key: item for key, item in value.items() if key != "preset" and key not in declared})
+
+
+def _check_names(value: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Raises `InvalidValueError` for a key that is neither of a scheme nor one of the preset's settings."""
+    known = {"preset": None, **declared, **SCHEME.keys}
+    for name in value:
+        close = find_close(name, declared) if name not in known else None
+        if close is not None:
+            raise InvalidValueError(f"unknown key; did you mean the setting '{close}'?", name)
+        if declared and name not in known:
+            raise InvalidValueError(f"unknown key; the settings of {value['preset']} are {', '.join(declared)}", name)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +223,8 @@ class Verify(ValueType[Scheme | Combination | str]):
     several = combination_section(one)
 
     def read(self, value: Any) -> Scheme | Combination | str:
+        if isinstance(value, list):
+            raise InvalidValueError("must be one scheme; for several write {any_of: [...]} or {all_of: [...]}")
         return self.several.read(value) if is_combination(value) else self.one.read(value)
 
     def json_schema(self) -> JSONSchema:

@@ -16,7 +16,7 @@ from sidecar.config.fields.number import (
     Duration,
     Size,
 )
-from sidecar.config.fields.reference import SecretReference
+from sidecar.config.fields.reference import INLINE_SECRET, SecretReference
 from sidecar.config.fields.text import (
     Choice,
     Fingerprint,
@@ -63,7 +63,7 @@ class Rejection(ValueType[RejectSettings | str]):
             return RESEND
         if isinstance(value, Mapping):
             return REJECT.read(value)
-        raise InvalidValueError("must be resend or a mapping (key: value)")
+        raise InvalidValueError("must be `resend`, or a mapping such as {status: 401}")
 
     def json_schema(self) -> JSONSchema:
         return {"title": self.title, "anyOf": [{"const": RESEND}, REJECT.json_schema()]}
@@ -91,6 +91,8 @@ class Secrets(ValueType[tuple[SecretRef, ...] | TenantFileSettings]):
     def read(self, value: Any) -> tuple[SecretRef, ...] | TenantFileSettings:
         if isinstance(value, Mapping) and ("dir" in value or "name" in value):
             return TENANT_FILES.read(value)
+        if isinstance(value, str):
+            raise InvalidValueError(INLINE_SECRET)
         return self.listed.read(value)
 
     def json_schema(self) -> JSONSchema:

@@ -304,7 +304,7 @@ def _check_handshakes(scheme: Scheme) -> None:
             and scheme.signature.header.lower() not in map(str.lower, shape.absent)
         ):
             raise InvalidValueError(
-                f"would take deliveries for handshakes; add the header of the signature ({scheme.signature.place}) to `absent`",
+                f"would treat deliveries as handshakes; add the header of the signature ({scheme.signature.place}) to `absent`",
                 "handshake",
                 index,
                 "request",

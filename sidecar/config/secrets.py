@@ -1,5 +1,6 @@
 """Reads the secrets that references name."""
 
+import re
 from collections.abc import Mapping
 
 from sidecar.config.files import ReadFile, read_file
@@ -10,6 +11,8 @@ from sidecar.secret import Secret, SecretRef
 MAX_SECRET_BYTES = 64 * 1024
 #: Shorter secrets are guessed, not broken: below 16 bytes we warn.
 SHORT_SECRET = 16
+#: A line of an .env file. Base64 has its `=` at the end only.
+_ASSIGNMENT = re.compile(rb"(?:export )?[A-Z][A-Z0-9_]*=[^=]")
 
 
 class SecretUnavailableError(Exception):
@@ -58,7 +61,11 @@ def describe_disguise(value: bytes) -> str:
     if len(value) > 2 and value[:1] in (b'"', b"'") and value[-1:] == value[:1]:
         return "is in quotes, which are part of it; store it without them"
     if value != value.strip():
-        return "begins or ends with spaces or newlines; they are part of the secret"
+        return "begins or ends with spaces or newlines, which are part of it; remove them if the provider's secret has none"
+    if b"\n" in value and b"-----BEGIN" not in value:
+        return "has several lines, which are all part of it; store one secret alone, on one line"
+    if _ASSIGNMENT.match(value):
+        return "begins with a name and '=', which are part of it; store the value alone"
     return ""
 
 

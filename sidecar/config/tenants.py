@@ -58,20 +58,22 @@ class TenantLoader:
             for given, where in ((in_path, "path"), (bool(route.tenant), "tenant")):
                 if given and not report.is_wrong((*at, "secrets")):
                     report.add(
-                        (*at, where), "names a tenant; add `secrets: {dir: DIRECTORY}`, which has a file for each"
+                        (*at, where), "names a tenant; add `secrets: {dir: DIRECTORY}` with a file for each tenant"
                     )
             return False
         if in_path and route.tenant:
             report.add((*at, "tenant"), "is already named by the path; remove one of the two")
         elif (in_path and route.path.split("/").count(PLACE) != 1) or route.path.count(PLACE) > 1:
-            report.add((*at, "path"), f"has {PLACE} in a wrong place; use it once, as a whole segment: /hooks/{PLACE}")
+            report.add(
+                (*at, "path"), f"has {PLACE} in the wrong place; use it once, as a whole segment: /hooks/{PLACE}"
+            )
         elif in_path and route.path.endswith("*"):
             report.add((*at, "path"), f"can't have both {PLACE} and a final *; write the path to its end")
         elif not in_path and not route.tenant:
             if not report.is_wrong((*at, "path")) and not report.is_wrong((*at, "tenant")):
                 report.add(
                     (*at, "secrets"),
-                    f"are those of tenants, but nothing names the tenant; use `path: /hooks/{PLACE}` or `tenant: HEADER`",
+                    f"are for tenants, but nothing names the tenant; use `path: /hooks/{PLACE}` or `tenant: HEADER`",
                 )
         elif route.scheme is not None and route.scheme.signature.kind.read_private_key is not None:
             has = "tokens, which can't be verified with" if route.scheme.shares_secret else "a public key, not"

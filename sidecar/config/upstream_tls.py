@@ -52,8 +52,8 @@ class TlsLoader:
             name: str = getattr(settings, key)
             if name and (content := self._content((*at, key), name)) is not None:
                 contents[key] = content
-            elif name:
-                return None
+        if len(contents) < sum(bool(getattr(settings, key)) for key in TlsFiles._fields):
+            return None
         files = TlsFiles(**contents)
         try:
             made = ClientTls(files, settings.server_name)

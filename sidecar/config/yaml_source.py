@@ -73,9 +73,7 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
     except _UnsupportedError as error:
         source.problems.append(Problem(file, error.line, "", error.message))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        what = (error.problem or error.context or "").removeprefix("but ")
+        line, what = _describe(error)
         remedy = "indent with spaces, not tabs" if _has_tab(text, line) else "check quotes, colons and indentation"
         source.problems.append(Problem(file, line, "", f"is not valid YAML ({what}); {remedy}"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -92,6 +90,19 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
             source.lines[()] = node.start_mark.line + 1
             source.value = _value(node, (), source)
     return source
+
+
+def _describe(error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """The line of a mistake, and what is wrong there; with the line of what it belongs to, if that is another one."""
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 1
+    what = (error.problem or error.context or "").removeprefix("but ")
+    begin = error.context_mark.line + 1 if error.context_mark else line
+    if begin == line or not str(error.context).startswith("while "):
+        return line, what
+    if error.context == "while scanning a quoted scalar":
+        return begin, "the quote that begins here is not closed"
+    return line, f"{what} {error.context}, which begins on line {begin}"
 
 
 def _has_tab(text: bytes, line: int) -> bool:

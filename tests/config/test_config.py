@@ -415,9 +415,10 @@ def warnings(config: Config) -> list[str]:
 @pytest.mark.parametrize("value", [" {}", "{} ", "{}\n", "\t{}", "{}\r\n"])
 def test_spaces_around_a_secret_are_kept_and_warned_about(load: Load, value: str) -> None:
     config = load(with_secret("{env: A}"), {"A": value.format(ENV["GOOD"])})
-    assert warnings(config) == [
-        "6: routes[0].secrets[0]: the secret in env:A begins or ends with spaces or newlines; they are part of the secret"
-    ]
+    problem = (
+        "begins or ends with spaces or newlines, which are part of it; remove them if the provider's secret has none"
+    )
+    assert warnings(config) == [f"6: routes[0].secrets[0]: the secret in env:A {problem}"]
     assert secret_of(config) == value.format(ENV["GOOD"]).encode()
 
 
@@ -488,6 +489,30 @@ def test_limits_that_this_machine_can_not_hold_are_warned_about(
     assert [warning[: len(start)] for warning, start in zip(found, said, strict=True)] == said
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "one secret of a file\nanother secret of it",
+            "has several lines, which are all part of it; store one secret alone, on one line",
+        ),
+        ("ACME_SECRET=the secret itself", "begins with a name and '=', which are part of it; store the value alone"),
+        ("export ACME_SECRET=the secret", "begins with a name and '=', which are part of it; store the value alone"),
+    ],
+)
+def test_a_file_that_holds_more_than_a_secret_is_warned_about(
+    load: Load, tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "secret").write_text(text + "\n")
+    config = load(with_secret(f"{{file: {tmp_path}/secret}}"))
+    assert warnings(config) == [f"6: routes[0].secrets[0]: the secret in file:{tmp_path}/secret {problem}"]
+
+
+@pytest.mark.parametrize("text", ["c2VjcmV0IG9mIGJhc2U2NA==", "SECRET_IN_UPPER_CASE=", "a=b in lower case letters"])
+def test_a_secret_with_an_equals_sign_is_not_mistaken_for_a_line_with_a_name(load: Load, text: str) -> None:
+    assert load(with_secret("{env: A}"), {"A": text}).warnings == ()
+
+
 @pytest.mark.parametrize(("size", "warned"), [(1, True), (15, True), (16, False)])
 def test_a_short_secret_is_warned_about(load: Load, size: int, warned: bool) -> None:
     config = load(with_secret("{env: A}"), {"A": "x" * size})
@@ -505,7 +530,7 @@ def test_an_accounts_key_is_warned_about_too(load: Load, tmp_path: Path) -> None
     )
     place = f"9: delivery_test.accounts[0].api_key: the secret in file:{tmp_path}/key"
     assert warnings(load(text)) == [
-        f"{place} begins or ends with spaces or newlines; they are part of the secret",
+        f"{place} begins or ends with spaces or newlines, which are part of it; remove them if the provider's secret has none",
         f"{place} has only 6 bytes; use at least 16, which can't be guessed",
     ]
 

@@ -215,11 +215,15 @@ class Network(ValueType[IPNetwork]):
     grammar: ClassVar[Grammar] = Grammar(f"{_IPV4}|{_IPV6}")
     examples: ClassVar[list[str]] = ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"]
 
+    def remedy(self, text: str) -> str:
+        """What to write instead of a text that is not a network."""
+        if text.lower().startswith("::ffff:") and "." in text:
+            return "write it as an IPv4 network, without ::ffff: and with 96 less in its prefix"
+        return "use one such as 203.0.113.0/24 or 2001:db8::/32"
+
     def read(self, value: Any) -> Any:
         if self.grammar.match(value) is None:
-            raise InvalidValueError(
-                f"{quote(value)} is not a valid network; use one such as 203.0.113.0/24 or 2001:db8::/32"
-            )
+            raise InvalidValueError(f"{quote(value)} is not a valid network; {self.remedy(str(value))}")
         network = ipaddress.ip_network(value, strict=False)
         first = network.network_address
         if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= 96:
@@ -239,6 +243,9 @@ class AllowedSender(Network):
 
     title = "network or preset:NAME"
     examples = [*Network.examples, "preset:github"]  # noqa: RUF012 - as in the class above
+
+    def remedy(self, text: str) -> str:
+        return f"use 'preset:{text}'" if text in range_names() else super().remedy(text)
 
     def read(self, value: Any) -> Any:
         text = str(value)

@@ -20,6 +20,10 @@ T = TypeVar("T")
 S = TypeVar("S")
 #: The default of a key that has none.
 MISSING: Any = object()
+#: How similar a misspelled name must be to a known one, from 0 to 1 (`difflib`). `audience` and `evidence` have 0.63.
+_SIMILAR = 0.65
+#: A mapping with more keys is not described by listing them.
+_FEW = 8
 
 
 class Key(NamedTuple):
@@ -40,6 +44,12 @@ def _explain_required(name: str, key: Key) -> str:
         else ""
     )
     return f"is required; add it, for example `{example}`" if 0 < len(example) <= 100 else "is required; add it"
+
+
+class UnknownKeyMessage(str):
+    """The message for a key that its section doesn't have; `places.py` adds the sections that have it."""
+
+    __slots__ = ()
 
 
 class Section(ValueType[T], Generic[T]):
@@ -96,7 +106,7 @@ class Section(ValueType[T], Generic[T]):
     def read_keys(self, value: Any) -> tuple[dict[str, Any], list[Mistake]]:
         """The valid keys that are given, and every mistake: each key by itself, without checks of several keys."""
         if not isinstance(value, Mapping):
-            return {}, [((), "must be a mapping; write `key: value`")]
+            return {}, [((), f"must be a mapping; write `key: value`{self._name_keys()}")]
         given: dict[str, Any] = {}
         mistakes: list[Mistake] = [((name,), self.explain_unknown(name)) for name in value if name not in self.keys]
         for name, key in self.keys.items():
@@ -113,10 +123,16 @@ class Section(ValueType[T], Generic[T]):
             mistakes.append(((), f"needs exactly one of {', '.join(others)} and {last}; for example {self._example}"))
         return given, mistakes
 
+    def _name_keys(self) -> str:
+        """The end of a sentence that names the keys, if they are few."""
+        if len(self.keys) > _FEW:
+            return ""
+        return f" with {'the key' if len(self.keys) == 1 else 'the keys'} {', '.join(self.keys)}"
+
     def explain_unknown(self, name: str) -> str:
         if close := find_close(name, self.keys):
-            return f"unknown key; did you mean '{close}'?"
-        return f"unknown key; known keys are {', '.join(self.keys)}"
+            return UnknownKeyMessage(f"unknown key; did you mean '{close}'?")
+        return UnknownKeyMessage(f"unknown key; known keys are {', '.join(self.keys)}")
 
     def write(self, value: T) -> Any:
         return None  # a section's default is what its keys' defaults say
@@ -143,7 +159,8 @@ class Items(ValueType[tuple[T, ...]]):
 
     def read(self, value: Any) -> tuple[T, ...]:
         if not isinstance(value, list):
-            raise InvalidValueError("must be a list; write [a, b]")
+            remedy = "begin each item with `- `" if isinstance(value, Mapping) else "write [a, b]"
+            raise InvalidValueError(f"must be a list; {remedy}")
         if not value:
             raise InvalidValueError("is an empty list; add an item or remove the key")
         if self.most is not None and len(value) > self.most:
@@ -195,7 +212,7 @@ def find_close(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant, if there is one."""
     import difflib  # noqa: PLC0415 - memory that a valid configuration does without
 
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=_SIMILAR)), None)
 
 
 def _key_schema(key: Key) -> JSONSchema:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +23,8 @@ class Text(ValueType[str]):
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
+            if isinstance(value, (list, Mapping)):
+                raise InvalidValueError("must be one text; write it without brackets, on the line of its key")
             raise InvalidValueError(f'must be text; quote it: "{value}"')
         return value
 
