@@ -132,7 +132,7 @@ def describe_unknown_preset(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), preset_names(), n=3, cutoff=0.5)
     close += [known for known in preset_names() if known.startswith(name.lower()) and known not in close][:3]
     either = " or ".join(part for part in (", ".join(close[:-1]), *close[-1:]) if part)
-    remedy = f"did you mean {either}?" if close else "run `sidecar presets` for the list"
+    remedy = f"did you mean {either}? `sidecar presets` lists all" if close else "run `sidecar presets` for the list"
     return f"{name!r} is not a preset; {remedy}"
 
 

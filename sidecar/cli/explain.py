@@ -82,7 +82,7 @@ def _read_capture(
                 raw = file.read(MAX_CAPTURE + 1)
         return read_capture(raw, peer=str(peer) if peer else None, needs_host=needs_host), peer, now
     except OSError as error:
-        unusable(f"{name}: can't be read: {error.strerror}")
+        unusable(f"{name}: can't be read: {error.strerror}; check its path and permissions")
     except UnusableCaptureError as error:
         unusable(f"{name}: {error}")
 
@@ -94,7 +94,7 @@ def read_keys_file(file: str | None) -> KeysFile:
     try:
         return KeysFile(Path(file).read_bytes())
     except OSError as error:
-        unusable(f"{file}: can't be read: {error.strerror}")
+        unusable(f"{file}: can't be read: {error.strerror}; check its path and permissions")
     except KeysFileError as error:
         unusable(f"{file} {error}")
 

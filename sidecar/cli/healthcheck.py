@@ -20,7 +20,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         response = _ask(admin)
     except httpx.HTTPError as error:
-        print(f"sidecar healthcheck: no response from {admin}: {error or type(error).__name__}", file=sys.stderr)
+        what = error or type(error).__name__
+        print(
+            f"sidecar healthcheck: no response from {admin}: {what}; check that the sidecar runs with this configuration",
+            file=sys.stderr,
+        )
         return 1
     if response.status_code != 200:
         print(f"sidecar healthcheck: not ready: {response.text.strip()}", file=sys.stderr)

@@ -43,7 +43,7 @@ def _write(file: str, text: str) -> None:
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        unusable(f"{file} can't be written: {error.strerror}")
+        unusable(f"{file} can't be written: {error.strerror}; check its path and permissions")
 
 
 def _read(file: str) -> str:
@@ -52,6 +52,6 @@ def _read(file: str) -> str:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return content.decode()
     except OSError as error:
-        unusable(f"{file} can't be read: {error.strerror}")
+        unusable(f"{file} can't be read: {error.strerror}; check its path and permissions")
     except UnicodeDecodeError as error:
         unusable(f"{file} is not UTF-8 (at byte {error.start}); save it as UTF-8")

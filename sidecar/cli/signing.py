@@ -187,7 +187,7 @@ def _body(file: str | None, schemes: Sequence[Scheme]) -> bytes:
     try:
         return read_body(file, schemes)
     except OSError as error:
-        unusable(f"the body {file} can't be read: {error.strerror}")
+        unusable(f"the body {file} can't be read: {error.strerror}; check its path and permissions")
 
 
 def read_body(file: str | None, schemes: Sequence[Scheme]) -> bytes:

@@ -340,7 +340,7 @@ def _report_verified(explanation: Explanation, decisions: decide.Decisions) -> N
     if verified is None or verifier is None or decisions.claim is None:
         return
     deciding = verifier.proven_by(verified, decisions.claim, decisions.head)[0]
-    explanation.secret = verified.secret_id
+    explanation.secret, explanation.published = verified.secret_id, deciding.scheme.published
     if verified.age is not None:
         explanation.passed("timestamp", _age(deciding.scheme, verified.age))
     also = f", and {' and '.join(verified.also)}" if verified.also else ""

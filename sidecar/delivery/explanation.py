@@ -10,7 +10,7 @@ from sidecar.outcomes import Hint, Reason, Rejected
 
 #: What to do about rejections that no diagnosis explains.
 _TRY = {
-    Reason.NO_ROUTE: "compare the path with `sidecar check`: routes match byte for byte",
+    Reason.NO_ROUTE: "compare the path with those that `sidecar check` prints: routes match byte for byte",
     Reason.METHOD_NOT_ALLOWED: "add the method to the route's `methods:`, or have the sender use another",
     Reason.MALFORMED_REQUEST: "have the sender, or the proxy in front, send plain HTTP/1.1",
     Reason.IP_NOT_ALLOWED: "add the address to `allow:`; if it is your load balancer's, add that to `trusted_proxies:`",
@@ -50,6 +50,7 @@ class Explanation:
     reason: Reason | None = None
     detail: str = ""
     secret: str | None = None
+    published: bool = False  #: whether that is a key that the provider publishes
     finding: Finding | None = None
     shadow: bool = False
     handshake: str | None = None
@@ -113,6 +114,7 @@ class Explanation:
         lines += [f"! {remark}" for remark in self.remarks]
         if self.reason is None:
             by = f", by the secret {self.secret}" if self.secret else ""
+            by = ", by a key that the provider publishes" if self.published else by
             lines.append(f"accepted{by}" if self.handshake is None else f"handshake {self.handshake}")
         else:
             lines.append(f"rejected: {self.reason}")

@@ -122,7 +122,7 @@ def _json_forms(body: bytes, effort: Effort, check: Check) -> Iterator[Variant]:
                     if len(text) > effort.output:
                         continue
                     encoded = text.encode("utf-8", "surrogatepass")
-                    because = f"with its JSON {layout}{order}{escapes}"
+                    because = f"with its JSON rewritten: {layout}{order}{escapes}"
                     yield because, encoded
                     if layout == "compact":
                         yield because + ", slashes escaped (PHP)", encoded.replace(b"/", b"\\/")
@@ -198,7 +198,8 @@ def other_urls(
         for value in head.values(name)[:hosts]:
             authorities.setdefault(value.decode("latin-1"), f"with the host that {what} names")
     authorities[authority] = ""
-    kinds = {kind: "", "https" if kind == "http" else "http": "with the other of http and https"}
+    other = "https" if kind == "http" else "http"
+    kinds = {kind: "", other: f"with {other} instead of {kind}"}
     for changed_target, what_target in _targets(target, head.target).items():
         for changed_kind, what_kind in kinds.items():
             for changed_host, what_host in authorities.items():
@@ -222,13 +223,14 @@ def _split(url: bytes) -> tuple[str, bytes]:
 
 def _targets(target: bytes, received: bytes) -> dict[bytes, str]:
     path, mark, query = target.partition(b"?")
-    other = path[:-1] if path.endswith(b"/") and len(path) > 1 else path + b"/"
+    shorter = path.endswith(b"/") and len(path) > 1
+    other, end = (path[:-1], "without the final slash") if shorter else (path + b"/", "with a final slash")
     named = {
         target: "",
         received: "with the path as it arrived here",
         path: "without the query",
-        other + mark + query: "with the other end of the path (a final slash)",
-        other: "without the query, with the other end of the path",
+        other + mark + query: f"{end} of the path",
+        other: f"without the query, {end} of the path",
     }
     return named | {target: ""}
 

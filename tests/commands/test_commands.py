@@ -608,7 +608,9 @@ def test_the_command_alone_shows_its_help(run: Run) -> None:
 
 
 def test_several_presets_that_are_alike_are_listed(run: Run) -> None:
-    assert run("presets", "githb").err.endswith("; did you mean github, gitlab or github-sha1?\n")
+    assert run("presets", "githb").err.endswith(
+        "; did you mean github, gitlab or github-sha1? `sidecar presets` lists all\n"
+    )
 
 
 def test_send_ends_well_if_the_answer_is_the_expected_one(run: Run, server: Any) -> None:

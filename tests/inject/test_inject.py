@@ -442,7 +442,7 @@ def test_a_configuration_that_would_not_work_is_refused(config: str, message: st
 
 def test_a_file_that_is_not_there_is_named(command: Command) -> None:
     assert command("-f", "web.yaml") == Ran(
-        2, "", "sidecar inject: web.yaml can't be read: No such file or directory\n"
+        2, "", "sidecar inject: web.yaml can't be read: No such file or directory; check its path and permissions\n"
     )
     Path("web.yaml").write_bytes(b"a: \xff\n")
     assert command("-f", "web.yaml") == Ran(

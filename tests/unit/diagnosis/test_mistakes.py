@@ -135,12 +135,12 @@ UPPER = BODY.replace(b"\\u00f6", b"\\u00F6")
         (
             json.dumps(json.loads(BODY), separators=(",", ":")).encode().replace(b"\\u00f6", b"\\u00F6"),
             json.dumps(json.loads(BODY), ensure_ascii=False).encode(),
-            "with its JSON compact, escaped to ASCII, the digits of \\u escapes in upper case",
+            "with its JSON rewritten: compact, escaped to ASCII, the digits of \\u escapes in upper case",
         ),
         (
             b'{"a":"\\u003Cb\\u003E"}',
             b'{"a": "<b>"}',
-            "with its JSON compact, the digits of \\u escapes in upper case, <, > and & escaped",
+            "with its JSON rewritten: compact, the digits of \\u escapes in upper case, <, > and & escaped",
         ),
     ],
 )
