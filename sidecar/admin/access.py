@@ -37,7 +37,7 @@ _FOREIGN_HOST = Denied(
 )
 #: Names below these belong to this machine or to the cluster (RFC 6761; Kubernetes' DNS).
 _OWN_DOMAINS = (".localhost", ".svc", ".cluster.local")
-OTHER_ORIGIN = Denied(403, "the request comes from a page of another origin")
+OTHER_ORIGIN = Denied(403, "the request comes from a page of another origin; use the page of this listener")
 _READ_ONLY = Denied(403, "read-only; set admin_token, or bind the admin listener to loopback")
 _NO_TOKEN = Denied(401, "admin_token is missing; send it as Authorization: Bearer")
 _WRONG_TOKEN = Denied(401, "admin_token is wrong")

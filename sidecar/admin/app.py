@@ -88,7 +88,7 @@ def admin_app(program: AdminProgram) -> Starlette:
             return denied
         found = await program.capture(request.path_params["id"])
         if found is None:
-            return JSONResponse({"detail": "no such capture; they expire, and a reload drops them"}, 404)
+            return JSONResponse({"detail": "no such capture; captures expire, and a reload drops them"}, 404)
         about, raw = found
         described = {f"x-capture-{key}": str(about[key]) for key in ("at", "peer", "complete", "reason", "route")}
         name = {"content-disposition": 'attachment; filename="request.http"', "x-content-type-options": "nosniff"}

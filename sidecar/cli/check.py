@@ -89,7 +89,7 @@ def _read(file: str) -> str:
     try:
         return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
     except OSError as error:
-        unusable(f"{file} can't be read: {error.strerror}")
+        unusable(f"{file} can't be read: {error.strerror}; check its path and permissions")
     except UnicodeDecodeError as error:
         unusable(f"{file} is not UTF-8 (at byte {error.start}); save it as UTF-8")
 

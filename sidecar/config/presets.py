@@ -26,7 +26,9 @@ def load_scheme(file: str) -> Scheme:
     try:
         source = read_yaml(read_file(file, MAX_YAML_BYTES + 1), file)
     except OSError as error:
-        raise ConfigError([Problem(file, 1, "", f"can't be read: {error.strerror}")]) from None
+        raise ConfigError(
+            [Problem(file, 1, "", f"can't be read: {error.strerror}; check its path and permissions")]
+        ) from None
     if not source.problems:
         try:
             if isinstance(source.value, dict) and isinstance(scheme := Verify().read(source.value), Scheme):

@@ -74,14 +74,14 @@ class Proxy:
             note_end(record, aborted)
             incoming.abort()
         except asyncio.CancelledError:
-            # The sender left, or the drain's time is over; in both cases nobody waits for a response.
+            # The sender left, or `drain` is over; in both cases nobody waits for a response.
             if incoming.disconnected:
                 note_end(record, Aborted(Reason.CLIENT_DISCONNECTED))
             elif incoming.more_body:  # never whole, so never verified
-                note_end(record, Aborted(Reason.DRAINING, "the drain's time is over"))
+                note_end(record, Aborted(Reason.DRAINING, "cut off at the end of `drain`"))
             else:
                 self.cut_off += 1
-                note_end(record, Aborted(Reason.DRAINING, "the drain's time is over", outcome=Outcome.FAILED))
+                note_end(record, Aborted(Reason.DRAINING, "cut off at the end of `drain`", outcome=Outcome.FAILED))
             incoming.abort()
         except Exception as bug:
             failure = Rejected(Reason.INTERNAL_ERROR, place_of(bug))

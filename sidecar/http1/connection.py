@@ -158,7 +158,9 @@ class DataProtocol(RequestParser):
             header = read_proxy_header(self.proxy_header)
         except ProxyHeaderError as error:
             self.reject_unparsable(
-                Rejected(Reason.MALFORMED_REQUEST, f"{error} (proxy_protocol: true, a trusted proxy's)")
+                Rejected(
+                    Reason.MALFORMED_REQUEST, f"{error}; proxy_protocol expects a valid one from each trusted proxy"
+                )
             )
             return b""
         if header is None:

@@ -174,7 +174,11 @@ class DataPlane:
         if available:
             self.log.event("traces_sent_again", Level.INFO)
         else:
-            self.log.event("traces_lost", Level.WARNING, detail="the collector at tracing.endpoint accepts no spans")
+            self.log.event(
+                "traces_lost",
+                Level.WARNING,
+                detail="the collector at tracing.endpoint accepts no spans; check that it runs there",
+            )
 
     def close_connections(self) -> None:
         """From now on each response closes its connection; deliveries are still accepted."""

@@ -118,7 +118,7 @@ class Program:
             return self._end_at_once(128 + stop.result(), Level.WARNING, "at once, by a signal during the start")
         deliveries = self.data_processes.ended
         if deliveries.done():
-            return self._end_at_once(1, Level.ERROR, "no worker can be started")
+            return self._end_at_once(1, Level.ERROR, "no worker could be started; the lines above say why")
         if (drain_socket := open_drain_socket()) is not None:
             self._drain_listener = DrainListener(drain_socket, self.begin_drain)
             await self._drain_listener.serve()

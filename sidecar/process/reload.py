@@ -155,7 +155,9 @@ def _read(
     except ConfigError as error:
         return error
     except Exception as bug:  # whatever a file may hold, the current configuration stays in use
-        return ConfigError([Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug in this program")])
+        return ConfigError(
+            [Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug in this program; report it")]
+        )
 
 
 def _load(

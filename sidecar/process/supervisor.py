@@ -328,7 +328,7 @@ class Supervisor:
                     config.routes.routes, exemplars=config.tracing is not None, authorizes=config.authorize is not None
                 )
         except SharedCountsFullError:
-            detail = "more routes since the start than there is room to count; restart to apply"
+            detail = "has more routes than there is room to count until a restart; restart to apply"
             raise ConfigError([Problem(config.file, 1, "routes", detail)]) from None
 
     def _message(self, config: Config, files: FileRecorder) -> dict[str, Any]:

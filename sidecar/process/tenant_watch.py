@@ -48,7 +48,9 @@ class TenantWatch:
         problems = list(directory.problems.values())
         if directory.unreadable:
             problems.append(
-                TenantFileProblem("", where, f"can't be read: {directory.unreadable}; what is known is kept")
+                TenantFileProblem(
+                    "", where, f"can't be read: {directory.unreadable}; the secrets read before stay in use"
+                )
             )
         doubts = list(directory.doubts.values())
         for tenant, detail in self._news(where, problems):

@@ -82,7 +82,7 @@ def read_certificate(name: bytes, head: RequestHead) -> Certificate:
     if name == XFCC:
         return _read_xfcc(values[0])
     if name.startswith(_NGINX) and head.values(_NGINX + b"verify") != (b"SUCCESS",):
-        raise CertificateUnreadableError("does not count, because X-SSL-Client-Verify is not SUCCESS")
+        raise CertificateUnreadableError("is not used, because X-SSL-Client-Verify is not SUCCESS")
     return _parse(values[0], name == RFC_9440)
 
 
@@ -92,14 +92,14 @@ def _read_xfcc(value: bytes) -> Certificate:
     while at < len(value):
         match = _PAIR.match(value, at)
         if match is None:
-            raise CertificateUnreadableError("is not in the form of Envoy")
+            raise CertificateUnreadableError("is not in Envoy's form")
         if match[4] == b",":
             raise CertificateUnreadableError("has several elements; have the proxy replace it (SANITIZE_SET)")
         text = re.sub(rb"\\(.)", rb"\1", match[2]) if match[2] is not None else match[3]
         pairs.setdefault(match[1].lower(), []).append(text.decode("utf-8", "replace"))
         at = match.end()
     if any(len(pairs.get(key, ())) > 1 for key in (b"hash", b"subject", b"cert")):
-        raise CertificateUnreadableError("says something twice")
+        raise CertificateUnreadableError("has the same pair twice")
     if b"cert" in pairs:
         return _parse(pairs[b"cert"][0].encode(), False)
     subject, digest = pairs.get(b"subject", [""])[0], pairs.get(b"hash", [""])[0]

@@ -143,8 +143,8 @@ class PathTable:
             found = _AMBIGUOUS.search(path) if route is not None else None
             if route is not None and found is not None:
                 return (
-                    f"{route.pattern} is above this path, but takes none with {_describe(found[0])}, which receivers read "
-                    "in different ways"
+                    f"{route.pattern} is above this path, but accepts no path with {_describe(found[0])}, which "
+                    "receivers read in different ways"
                 )
         return ""
 

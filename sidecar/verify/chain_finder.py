@@ -38,7 +38,9 @@ class ChainFinder:
         if not isinstance(x5c, list) or not x5c or not all(isinstance(each, str) for each in x5c):
             raise Rejected(Reason.SIGNATURE_MALFORMED, "the token's x5c is not a list of certificates")
         if self._place.length and len(x5c) != self._place.length:
-            raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has not {self._place.length} certificates")
+            raise Rejected(
+                Reason.SIGNATURE_MALFORMED, f"the token's x5c does not have {self._place.length} certificates"
+            )
         if len(x5c) > MAX_CERTIFICATES:  # each may cost a signature
             raise Rejected(Reason.SIGNATURE_MALFORMED, f"the token's x5c has more than {MAX_CERTIFICATES} certificates")
         # With pinned roots the last of several certificates is never needed and proves nothing.

@@ -106,7 +106,7 @@ def choose(payload: dict[str, Any], sets: Sequence[ClaimSet]) -> ClaimSet:
         if all(_holds(rule, payload, _literals) for rule in each.when):
             return each
     names = dict.fromkeys(rule.path for each in sets for rule in each.when)
-    raise Rejected(Reason.CLAIM_MISMATCH, f"no choice of rules is for this token's {' and '.join(names)}")
+    raise Rejected(Reason.CLAIM_MISMATCH, f"no set of claims has a `when` for this token's {' and '.join(names)}")
 
 
 def check_claims(payload: dict[str, Any], rules: Sequence[ClaimRule], delivery: Delivery, base: bytes = b"") -> None:

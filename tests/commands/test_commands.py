@@ -618,7 +618,7 @@ def test_send_ends_well_if_the_answer_is_the_expected_one(run: Run, server: Any)
     common = ("--preset", "github", "--secret", "env:SECRET", "--expect")
     assert run("send", url, *common, "200").status == 0
     forged = run("send", url, *common, "403")
-    assert (forged.status, forged.err) == (1, "sidecar send: expected 403\n")
+    assert (forged.status, forged.err) == (1, "sidecar send: expected 403; the sidecar's log has the reason\n")
     assert [run("send", url, *common, "2xx").status for _ in "34"] == [0, 1]
     assert run("send", url, *common, "4xx").status == 0
     with pytest.raises(SystemExit):

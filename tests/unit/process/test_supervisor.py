@@ -36,7 +36,7 @@ def test_a_reload_with_more_routes_than_there_is_room_to_count_is_refused(make_r
             await workers.apply(replace(config, routes=RouteTable(made[15_000:])), FileRecorder())
         (problem,) = refused.value.problems
         assert (problem.file, problem.path) == (str(file), "routes")
-        assert "more routes since the start than there is room to count; restart to apply" in problem.message
+        assert "has more routes than there is room to count until a restart; restart to apply" in problem.message
         await workers.apply(
             replace(config, routes=RouteTable(made[:15_000])), FileRecorder()
         )  # what was at work still is

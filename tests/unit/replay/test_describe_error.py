@@ -19,10 +19,10 @@ def caused(error: Exception, by: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (exceptions.AuthenticationError("x"), "AuthenticationError: the server wants other credentials"),
+        (exceptions.AuthenticationError("x"), "AuthenticationError: the server rejected the credentials"),
         (exceptions.ResponseError("unknown command `HELLO`, with args beginning with"), "the server doesn't know a command"),
         (exceptions.ResponseError("ERR unknown command `SET`"), "the server doesn't know a command; Redis 6"),
-        (exceptions.ResponseError("WRONGPASS of user"), "ResponseError: the server wants other credentials"),
+        (exceptions.ResponseError("WRONGPASS of user"), "ResponseError: the server rejected the credentials"),
         (exceptions.ResponseError("MISCONF of server"), "ResponseError: the server can't save its data"),
         (exceptions.ResponseError("other"), "ResponseError: the connection failed, or the server's reply was not"),
         (exceptions.ConnectionError("Error 111"), "ConnectionError: the connection failed, or"),

@@ -81,11 +81,11 @@ def test_another_host_is_as_unknown_as_another_path(make_route: Any, host: bytes
 @pytest.mark.parametrize(
     ("host", "path", "why"),
     [
-        (b"c.example", b"/teams/a%2Fb", "/teams/* is above this path, but takes none with the escape %2F"),
-        (b"x.e.example", b"/e/a//b", "/e/* is above this path, but takes none with an empty segment"),
+        (b"c.example", b"/teams/a%2Fb", "/teams/* is above this path, but accepts no path with the escape %2F"),
+        (b"x.e.example", b"/e/a//b", "/e/* is above this path, but accepts no path with an empty segment"),
         (b"d.example", b"/teams/a%2Fb", "no route has this path on this host"),
         (b"x.e.example", b"/teams/a%2Fb", "no route has this path on this host"),
-        (b"unknown", b"/free/../a", "/free/* is above this path, but takes none with a dot segment"),
+        (b"unknown", b"/free/../a", "/free/* is above this path, but accepts no path with a dot segment"),
     ],
 )
 def test_the_rule_that_keeps_a_path_out_is_named_on_its_host(

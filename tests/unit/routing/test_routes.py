@@ -33,11 +33,11 @@ def find(make_route: Any) -> Any:
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        (b"/teams/a%2Fb", "/teams/* is above this path, but takes none with the escape %2F"),
-        (b"/teams/a%5cb", "/teams/* is above this path, but takes none with the escape %5c"),
-        (b"/teams/a\\b", "/teams/* is above this path, but takes none with a backslash"),
-        (b"/teams//b", "/teams/* is above this path, but takes none with an empty segment"),
-        (b"/teams/../b", "/teams/* is above this path, but takes none with a dot segment"),
+        (b"/teams/a%2Fb", "/teams/* is above this path, but accepts no path with the escape %2F"),
+        (b"/teams/a%5cb", "/teams/* is above this path, but accepts no path with the escape %5c"),
+        (b"/teams/a\\b", "/teams/* is above this path, but accepts no path with a backslash"),
+        (b"/teams//b", "/teams/* is above this path, but accepts no path with an empty segment"),
+        (b"/teams/../b", "/teams/* is above this path, but accepts no path with a dot segment"),
         (b"/other/../b", "no route has this path"),
         (b"/teams", "no route has this path"),
     ],
