@@ -11,7 +11,7 @@ _USER = re.compile(r"(?<=://).*@", re.DOTALL)
 
 
 def mask_url(text: str) -> str:
-    """A URL, or what should have been one, as it may be shown: without its user and password, and without values of its query.
+    """A URL, or a text that should have been one, in the form that may be shown: without user, password and query values.
 
     An `@` in the path counts as the end of a password: `http://user:pa/ss@host/` is one that was not escaped.
     """

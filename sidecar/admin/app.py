@@ -27,11 +27,11 @@ class AdminProgram(PageProgram, Protocol):
     @property
     def scraper(self) -> Scraper: ...
     async def captures(self) -> Sequence[Mapping[str, Any]]:
-        """The rejected requests that are held, without the requests themselves; the newest first."""
+        """What is known about the held rejected requests, newest first; without the requests themselves."""
         ...
 
     async def capture(self, ident: str) -> tuple[Mapping[str, Any], bytes] | None:
-        """One of them, and the request; None if it is not held any more."""
+        """One entry of `captures`, and its request; None if it is no longer held."""
         ...
 
     async def reload(self, cause: str) -> ConfigError | None:

@@ -1,7 +1,7 @@
 """Runs the admin listener's ASGI application on the data listener's HTTP/1.1.
 
-uvicorn's own protocol limits neither the size of a head nor its time nor the number of connections, and parses pipelined
-requests without end. Our protocol does all that, and one set of limits is easier to keep true than two.
+uvicorn's own protocol limits neither the size of a head, nor the time for it, nor the number of connections, and parses any
+number of pipelined requests. Our protocol limits all of these, and one set of limits is easier to maintain than two.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class AsgiBridge:
             exchange.disconnect()
 
     def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
-        """The whole response, as bytes, to what never became a request."""
+        """The whole response, as bytes, to input that never became a request."""
         return format_unparsed(*_rejection(rejected))
 
 
@@ -94,7 +94,7 @@ class Exchange:
                 await self.messages.put(None)
 
     def disconnect(self) -> None:
-        """Nobody waits for the response any more."""
+        """The client is gone: nobody waits for the response."""
         self._disconnected.set()
         while not self.messages.empty():  # lets the application go on
             self.messages.get_nowait()

@@ -1,4 +1,4 @@
-"""Texts that take long to write. Anybody who reaches the listener may ask for them again and again, and no delivery may wait."""
+"""Texts that take long to write. Anyone who reaches the listener may ask for them repeatedly, and deliveries must not wait."""
 
 import asyncio
 import json
@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-#: Seconds for which a text is given out again.
+#: Seconds for which a text is reused.
 FRESH = 1.0
 
 
 class CostlyText:
-    """One of them: written once at a time, and at most once a second unless it is about something new."""
+    """A text that is written by one task at a time, and at most once a second unless it is about something new."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -21,7 +21,7 @@ class CostlyText:
         self._stale = 0.0
 
     async def get(self, about: object, write: Callable[[], Awaitable[str]]) -> str:
-        """The text; `write` writes it. `about` is the object that it is about, which replaces another when it changes."""
+        """The text, which `write` writes. `about` is the object that it describes: a text about another object is not reused."""
         async with self._writing:
             if about is not self._about or self._monotonic() >= self._stale:
                 self._text, self._about = await write(), about
@@ -30,5 +30,5 @@ class CostlyText:
 
 
 def json_text(value: Any) -> str:
-    """For a thread: it writes piece by piece, where `json.dumps` would keep the interpreter to itself until the end."""
+    """JSON for use in a thread: written piece by piece, because `json.dumps` would hold the interpreter until its end."""
     return "".join(json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).iterencode(value))

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar.admin.live_page import LivePage
 
-#: A listener that takes longer to receive an event is disconnected, and its place becomes free. Seconds.
+#: Seconds. A listener that takes longer to receive an event is disconnected, and its place becomes free.
 SEND_SECONDS = 10.0
 
 

@@ -114,7 +114,7 @@ class LivePage:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[bool]:
-        """Takes a listener's place; yields false if none is free."""
+        """Takes a place for a listener; yields false if none is free."""
         if self.closed or self.listeners >= MAX_LISTENERS:
             yield False
             return

@@ -21,7 +21,7 @@ def join(pieces: Iterable[Markup]) -> Markup:
 
 
 def _escape(value: object) -> Markup:
-    """Replaces invisible characters visibly: a sender's control characters must not change how a line reads."""
+    """Makes invisible characters visible: a sender's control characters must not change how a line reads."""
     if isinstance(value, Markup):
         return value
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))

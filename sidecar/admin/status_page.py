@@ -181,7 +181,7 @@ def draw_rejections(rejections: Sequence[RecentRejection]) -> Markup:
 
 
 def draw_keys(documents: Sequence[KeysView]) -> Markup:
-    """The documents of published keys. Readiness does not depend on them, so what is missing is said here."""
+    """The documents of published keys. Readiness does not depend on them, so missing ones are reported here."""
     if not documents:
         return Markup()
     missing = sorted({it.source for it in documents if not it.usable})
@@ -351,7 +351,7 @@ def _draw_keys(it: KeysView) -> Markup:
 
 
 def _age(seconds: float) -> str:
-    """In steps of minutes, so that the page's part changes only then."""
+    """In whole minutes, so that this part of the page changes no more often."""
     minutes = int(max(seconds, 0) // 60)
     if minutes < 120:
         return f"{minutes} min ago"

@@ -32,7 +32,7 @@ def list_captures(admin: str, token: str) -> str:
 
 
 def take_capture(admin: str, token: str, ident: str) -> TakenCapture:
-    """One captured request. Of one whose body was not read the fields that announce it are left out."""
+    """One captured request. If its body was not read, the fields that announce the body are left out."""
     response = _get(admin, token, f"/-/captures/{ident}")
     raw: bytes = response.content
     if response.headers.get("x-capture-complete") != "True":

@@ -54,7 +54,7 @@ def _check_files(arguments: argparse.Namespace) -> Iterator[Config | ConfigError
 
 
 def _check_manifests(file: str) -> Iterator[Config | ConfigError | str]:
-    """Each configuration or its mistakes, with the object's name instead of the file's."""
+    """Each configuration, or the mistakes in it, with the object's name instead of the file's."""
     from sidecar.inject.config_maps import find_configs  # noqa: PLC0415 - a hook that checks one file needs no manifests
     from sidecar.inject.manifest import ManifestError  # noqa: PLC0415
 

@@ -68,7 +68,7 @@ class DemoError(Exception):
 
 @dataclass
 class Step:
-    """One delivery, and its expected end."""
+    """One delivery, and how it must end."""
 
     title: str
     path: str
@@ -82,7 +82,7 @@ class Step:
 
 @dataclass
 class Receiver:
-    """The receiver that can't be changed: it responds 200 to everything, and remembers what it got."""
+    """A receiver that can't be changed: it responds 200 to everything, and remembers what it got."""
 
     seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    # The configuration is not read: a drain must begin also when somebody has just broken it.
+    # The configuration is not read: a drain must begin even if somebody has just broken it.
     try:
         pid = request_drain(arguments.pid)
     except DrainError as error:

@@ -13,7 +13,7 @@ from sidecar.config.yaml_source import read_shipped
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as it is."""
+    """Writes multi-line text as a literal block."""
 
 
 _Dumper.add_representer(

@@ -50,7 +50,7 @@ def other_bom(body: bytes) -> Iterator[Variant]:
 def lost_gzip(head: RequestHead, body: bytes) -> bool:
     """Whether Content-Encoding says gzip and the body isn't (RFC 1952, 2.3.1). Deflate and Brotli have no such mark.
 
-    The compressed bytes can't be made again: they depend on the sender's library and its settings.
+    The compressed bytes can't be recreated: they depend on the sender's library and its settings.
     """
     sent = head.values(b"content-encoding")
     outermost = sent[-1].rpartition(b",")[2].strip().lower() if sent else b""
@@ -136,7 +136,7 @@ def _json_forms(body: bytes, effort: Effort, check: Check) -> Iterator[Variant]:
 
 
 def _is_flat(document: Any, depth: int) -> bool:
-    """Whether no value is nested deeper than `depth`: `json` writes each one through as many functions as it is deep."""
+    """Whether no value is nested deeper than `depth`: `json` calls one more function for each level."""
     level = [document]
     for _ in range(depth):
         level = [
@@ -151,7 +151,7 @@ def _is_flat(document: Any, depth: int) -> bool:
 
 
 def _write(encoder: json.JSONEncoder, document: Any, most: int, check: Check) -> str:
-    """The document as text, in one step: a few times as long as what was read, at most."""
+    """The document as text, in one step: at most a few times as long as the input."""
     text = encoder.encode(document)
     check()
     return text

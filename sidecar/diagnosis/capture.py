@@ -1,7 +1,7 @@
 """A captured request: raw HTTP/1.1 from a file, read with the parser and the rules of live traffic.
 
-Two things are accepted that live traffic is rejected for: lines of the head may end with a bare LF, as editors and copied logs
-write them, and without Content-Length the body is the rest of the file.
+It is more lenient than live traffic in two ways: lines of the head may end with a bare LF, as editors and copied logs write them,
+and without Content-Length the body is the rest of the file.
 """
 
 import contextlib
@@ -149,7 +149,7 @@ def _read_sized(head: RequestHead, rest: bytes, lines: list[bytes], remarks: lis
 
 
 def _read_chunked(parser: "httptools.HttpRequestParser", events: _Events, rest: bytes) -> bytes:
-    with contextlib.suppress(httptools.HttpParserError):  # bytes after the last chunk are not our concern
+    with contextlib.suppress(httptools.HttpParserError):  # bytes after the last chunk are ignored
         parser.feed_data(rest)
     if not events.complete:
         raise UnusableCaptureError(

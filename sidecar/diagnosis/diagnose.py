@@ -86,12 +86,12 @@ DIAGNOSABLE = frozenset(
     }
 )
 _TIMESTAMPS = frozenset({Reason.TIMESTAMP_MALFORMED, Reason.TIMESTAMP_TOO_OLD, Reason.TIMESTAMP_IN_FUTURE})
-#: No clock is wrong by this much, but a wrong unit is.
+#: A clock is never this wrong; a wrong unit is.
 _DECADE = 10 * 365 * 86400.0
 
 
 class Finding(NamedTuple):
-    """A hint, and in a few words why."""
+    """A hint, and the reason in a few words."""
 
     hint: Hint
     because: str = ""
@@ -143,7 +143,7 @@ def diagnose(
     if reason is Reason.SIGNATURE_MALFORMED:
         return _diagnose_malformed(verifier, head, check)
     if verifier.reads_body and (len(body) > effort.document or body.count(b"&") >= effort.fields):
-        return Finding(Hint.UNKNOWN)  # each try would parse it
+        return Finding(Hint.UNKNOWN)  # each try would parse the body
     hashed = 0
     for each in _tries(verifier, head, body, others, effort=effort, check=check):
         check()
@@ -171,7 +171,7 @@ def _diagnose_published(verifier: Verifier, head: RequestHead, body: bytes) -> F
 
 
 def _needs_body(verifier: Verifier) -> bool:
-    """Whether another body can make a difference."""
+    """Whether the signature depends on the body."""
     return verifier.scheme.binds_body or verifier.reads_body
 
 
@@ -289,7 +289,7 @@ def _describe_encoding(encoding: Encoding, field: SignatureField) -> str:
     return f"written in {name}, the scheme expects {field.encoding}"
 
 
-# -- by trying: the signature is well-formed, but of something else --
+# -- by trying: the signature is well-formed, but signs something else --
 
 
 def _tries(

@@ -2,8 +2,8 @@
 
     {"https://acme.example/jwks.json": {"content_type": "application/json", "content": "..."}}
 
-A URL that ends in `*` is every other one below it, and `URL#id` the POST that asks for that id. `status` is 200 by default; with
-another one there is no such key.
+A URL that ends in `*` covers every other URL below it, and `URL#id` is the POST that asks for that id. `status` is
+200 by default; any other one means that there is no such key.
 """
 
 import json
@@ -52,7 +52,7 @@ class KeysFile:
         return Document(content.encode(), 0.0, str(served.get("content_type", "")))
 
     def used(self, source: KeySource) -> None:
-        """A file forgets nothing."""
+        """Does nothing: a file drops no keys."""
 
     async def refresh(self, source: KeySource) -> bool:
         return False

@@ -1,6 +1,6 @@
 """Why a signature that lists its components was rejected: one is missing, or the body, URL or secret differs.
 
-Like `diagnose.py`, which asks this for such schemes: bounded, after the response, and no oracle.
+`diagnose.py` calls it for such schemes. Like there, the work is bounded, runs after the response, and is not an oracle.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def diagnose_listed(
 
 
 def _diagnose_coverage(verifier: Verifier, head: RequestHead) -> TokenFinding | None:
-    """Whether the signature would be well-formed if the scheme demanded nothing of it."""
+    """Whether the signature would be well-formed if the scheme required no components."""
     rules = verifier.scheme.listed
     assert rules is not None
     lenient = verifier.with_scheme(replace(verifier.scheme, listed=replace(rules, required=())))

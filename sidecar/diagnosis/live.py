@@ -1,7 +1,7 @@
 """Hints on live traffic: `diagnose` for rejected deliveries, after the response, in a thread, and under limits.
 
-The response is sent before anything is tried, so neither its content nor its timing shows what was found. Of many rejections
-only a few are diagnosed; the others have no hint, and are not counted as `unknown`.
+The response is sent before anything is tried, so neither its content nor its timing shows what was found. Only a few of many
+rejections are diagnosed; the others have no hint, and are not counted as `unknown`.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from sidecar.routing.routes import Route, foreign_secrets
 PER_SECOND: Final = 10
 #: Seconds of processor time for the diagnoses of one second; the last one may exceed it.
 CPU_PER_SECOND: Final = 0.1
-#: One that runs and one that waits. Rejections that come meanwhile have no hint.
+#: One that runs and one that waits. Rejections that come in the meantime have no hint.
 MAX_PENDING: Final = 2
 #: Seconds until a diagnosis is given up, by the clock.
 DEADLINE: Final = 0.05
-#: The thread lets the event loop run after this many seconds, for as long as it wants, and for so many seconds at least. The
-#: interpreter would take its lock away from the thread only every 5 ms.
+#: After `TURN` seconds the thread lets the event loop run, for as long as the loop needs and for at least `PAUSE` seconds. By
+#: itself the interpreter would take its lock away from the thread only every 5 ms.
 TURN: Final = 0.0005
 PAUSE: Final = 0.0001
 
@@ -56,7 +56,7 @@ class LiveRejection(NamedTuple):
     head: RequestHead
     pieces: Sequence[bytes]  #: of the body
     now: float  #: unix time
-    routes: Sequence[Route]  #: all of them: the secret may be another one's
+    routes: Sequence[Route]  #: all routes: the secret may belong to another one
 
 
 class Hints:
@@ -92,7 +92,7 @@ class Hints:
         return True
 
     def begin(self, rejection: LiveRejection) -> "asyncio.Future[Hint | None]":
-        """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or the time was over."""
+        """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or if the time ran out."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "diagnosis")
         loop = asyncio.get_running_loop()
@@ -102,13 +102,13 @@ class Hints:
         return pending
 
     async def finish(self) -> None:
-        """Waits for what was begun: a moment."""
+        """Waits for the diagnoses that were begun; they take a moment."""
         if self._pending:
             await asyncio.wait(list(self._pending))
             await asyncio.sleep(0)  # for the callbacks that were added to them
 
     def _work(self, rejection: LiveRejection) -> Hint | None:
-        """In the thread."""
+        """Runs in the thread."""
         reason, route, head, pieces, now, routes = rejection
         verifier = route.verifier
         assert verifier is not None  # `wants` checked

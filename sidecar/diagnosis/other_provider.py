@@ -1,8 +1,8 @@
 """Which provider sent a delivery that lacks the route's own signature header: "looks like Stripe".
 
-For `explain` only. On live traffic a request without a signature is usually a scanner's: diagnosing it would take the few
-diagnoses of a second away from mismatches, and hold its record back. So no table of all presets has to be
-loaded or kept up to date: only presets whose file contains the name of one of the request's headers are read.
+For `explain` only. On live traffic a request without a signature is usually a scanner's: diagnosing it would use up the few
+diagnoses of a second, which mismatches need, and would delay its record. So no table of all presets has to be loaded or kept up
+to date: only presets whose file contains the name of one of the request's headers are read.
 """
 
 import re

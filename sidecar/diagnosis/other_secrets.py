@@ -11,12 +11,12 @@ from sidecar.verify.keys import KeyFormError, decode_base64
 #: A line of an .env file or of a shell, up to the value.
 _ASSIGNMENT = re.compile(rb"(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]*=[ \t]*")
 _QUOTES = (b'"', b"'")
-#: A shorter rest is not tried: a stranger could guess it, and get a hint without knowing the secret.
+#: A shorter remainder is not tried: a stranger could guess it, and get a hint without knowing the secret.
 _SHORTEST_REST = 8
 
 
 def other_whitespace(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """With a newline or space more, or without those around it."""
+    """Our secret with one more newline or space, or without those around it."""
     for value in _values(secrets):
         stripped = value.strip()
         if stripped not in (value, b""):
@@ -27,7 +27,7 @@ def other_whitespace(secrets: Sequence[Secret]) -> Iterator[Secret]:
 
 
 def without_extra_text(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """Without a byte order mark, `NAME=` and quotes around ours. Nothing for a secret that has none of them."""
+    """Our secret without its byte order mark, `NAME=` and quotes; nothing for a secret that has none of them."""
     for value in _values(secrets):
         removed: list[str] = []
         rest = value.strip()
@@ -40,7 +40,7 @@ def without_extra_text(secrets: Sequence[Secret]) -> Iterator[Secret]:
 
 
 def with_extra_text(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """With quotes or a byte order mark around the sender's."""
+    """Our secret with the quotes or the byte order mark that the sender may have around it."""
     for value in _values(secrets):
         for quote in _QUOTES:
             yield Secret("with quotes around the sender's secret", quote + value + quote)
@@ -62,7 +62,7 @@ def _inside_quotes(value: bytes) -> bytes:
 
 
 def without_base64_of_line(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """The text of which ours is the base64, without the newline at its end: `echo SECRET | base64`."""
+    """The sender's secret if ours is the output of `echo SECRET | base64`: the base64 of a whole line."""
     for value in _values(secrets):
         try:
             line = decode_base64(b"".join(value.split()))
@@ -74,13 +74,13 @@ def without_base64_of_line(secrets: Sequence[Secret]) -> Iterator[Secret]:
 
 
 def with_base64_of_line(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """The base64 of ours and a newline, in place of the sender's."""
+    """The sender's secret if that is the base64 of ours and a newline."""
     for value in _values(secrets):
         yield Secret("with the base64 of the secret and a newline as the sender's secret", b64encode(value + b"\n"))
 
 
 def other_prefix(secrets: Sequence[Secret]) -> Iterator[Secret]:
-    """With 'whsec_' before it, or without."""
+    """Our secret with 'whsec_' before it, or without."""
     for value in _values(secrets):
         if not value.startswith(b"whsec_"):
             yield Secret("with 'whsec_' before the secret", b"whsec_" + value)

@@ -1,7 +1,7 @@
-"""Why a token was rejected: the audience or issuer of somebody else, an algorithm of another kind, a secret or body that changed.
+"""Why a token was rejected: another audience or issuer, an algorithm of another kind, a changed secret or body.
 
-Like `diagnose.py`, which asks this for schemes with tokens: bounded, after the response, and no oracle. A token's values go
-into no hint.
+`diagnose.py` calls it for schemes with tokens. Like there, the work is bounded, runs after the response, and is not an oracle. No
+hint contains a token's values.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ from sidecar.verify.verifier import Verifier
 
 
 class TokenFinding(NamedTuple):
-    """A hint for a token, and in a few words why."""
+    """A hint for a token, and the reason in a few words."""
 
     hint: Hint
     because: str = ""
@@ -144,7 +144,7 @@ def _diagnose_claims(verifier: Verifier, payload: dict[str, Any]) -> TokenFindin
     return None
 
 
-#: A mistake that someone may have made: hint, in a few words why, and what matches if they did.
+#: A possible mistake: the hint, the reason in a few words, and the verifier, head and body that match if it was made.
 Try = tuple[Hint, str, Verifier, RequestHead, bytes]
 
 
@@ -198,7 +198,7 @@ def secret_tries(
 
 
 def body_tries(verifier: Verifier, head: RequestHead, body: bytes, effort: Effort, check: Check) -> Iterator[Try]:
-    """The body as it may have been before something changed it on the way."""
+    """The body as it may have been before it was changed on the way."""
     for because, text in other_ends(body):
         yield Hint.BODY_NEWLINE_CHANGED, because, verifier, head, text
     if body.count(b"\n") <= effort.lines:

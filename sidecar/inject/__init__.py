@@ -5,6 +5,6 @@ manifest       edits YAML in place
 workload       finds the receiver, its port and its Services
 configuration  adapts the configuration to them
 objects        what is added
-paths          what Ingresses and HTTPRoutes lead to no route
+paths          which paths of Ingresses and HTTPRoutes have no route
 injection      adds it, and removes it again
 """

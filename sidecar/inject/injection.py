@@ -5,7 +5,7 @@
 (3) adapt the configuration to them, and check it as `sidecar check` does
 (4) give the receiver's pod the container, volumes, and time to stop; point the Services at the sidecar
 (5) add a ConfigMap and a NetworkPolicy
-(6) say what was taken out of the manifests, because `kubectl apply` leaves it in the cluster
+(6) report what was removed from the manifests, because `kubectl apply` leaves it in the cluster
 With `--step pods` the Services stay as they are and there is no policy; with `--step traffic` the policy leaves the receiver's
 port open, because nodes learn of a Service's new port later than of a policy. So clients never see a refused connection.
 Every change is recorded in an annotation of the object, and undone from that record alone.
@@ -58,7 +58,7 @@ class ObjectName(NamedTuple):
 class InjectionResult:
     text: str
     notes: list[str] = field(default_factory=list)  #: for the user: what the manifests alone don't show
-    gone: list[ObjectName] = field(default_factory=list)  #: what inject had added before and is not there any more
+    gone: list[ObjectName] = field(default_factory=list)  #: objects that an earlier run added and that are gone now
 
 
 def inject(text: str, options: Options, file: str) -> InjectionResult:
@@ -87,13 +87,13 @@ def inject(text: str, options: Options, file: str) -> InjectionResult:
 
 def _added(documents: Sequence[Document]) -> list[ObjectName]:
     found = [each for each in find_all(documents) if each.value("metadata", "annotations", RECORD) == ADDED]
-    # A policy first: while it is there, it keeps everyone from the receiver's port.
+    # A policy first: while it exists, it keeps everyone away from the receiver's port.
     found.sort(key=lambda each: each.kind != "NetworkPolicy")
     return [ObjectName(each.kind, each.namespace, each.name) for each in found]
 
 
 def _say_gone(gone: Sequence[ObjectName]) -> Iterator[str]:
-    """What `kubectl apply` leaves in the cluster, as commands. Helm deletes such objects by itself."""
+    """Notes the commands that delete what `kubectl apply` leaves in the cluster. Helm deletes it by itself."""
     when = {
         "NetworkPolicy": "kubectl apply leaves it in the cluster, where it blocks the receiver's port. Delete it first",
         "ConfigMap": "kubectl apply leaves it in the cluster. Delete it after the rollout",

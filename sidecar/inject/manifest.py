@@ -1,4 +1,4 @@
-"""Kubernetes manifests as text that is edited in place, so that comments, order and format stay.
+"""Kubernetes manifests as text that is edited in place, so that comments, order and format are kept.
 
 A stream is split at its `---` lines, which YAML allows nowhere else at the start of a line. Each document is parsed to find
 the positions of its nodes, and every change inserts, deletes or replaces text there. All other text stays byte for byte.
@@ -15,7 +15,7 @@ import yaml
 
 #: The record of an object that inject added.
 ADDED = "made"
-#: The most nodes that aliases (*) may repeat, in all documents of a stream: some hundred bytes could mean millions.
+#: The most nodes that aliases (*) may repeat, in all documents of a stream: a few hundred bytes could mean millions.
 MAX_REPEATED = 100_000
 #: The deepest nesting. CustomResourceDefinitions, whose schemas nest most, have about 60 levels.
 MAX_DEPTH = 200
@@ -96,7 +96,7 @@ class Document:
             ) from None
 
     def _check_depth(self, body: str) -> None:
-        """Before nodes are composed: that recurses in C, and ends the process at some ten thousand levels."""
+        """Runs before nodes are composed, because that recurses in C and ends the process at about ten thousand levels."""
         depth = 0
         for event in yaml.parse(body, Loader=yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -161,7 +161,7 @@ class Document:
         return shared
 
     def _count_repeated(self) -> int:
-        """How much more than is written there is with every alias (*) written out: in nodes, or in 100 characters of text."""
+        """How much larger the document is with every alias (*) written out: in nodes, or in hundreds of characters of text."""
         sizes: dict[int, int] = {}  # of each node, written out; 0 while it is being counted
         written = 0
 
@@ -234,7 +234,7 @@ class Document:
         self.replace(node, text)
 
     def undo(self, base: yaml.Node, record: "Record") -> None:
-        """Undoes the changes in the record; skips what has been removed since."""
+        """Undoes the changes in the record; skips those whose place has been removed since."""
         gone: dict[int, tuple[tuple[yaml.Node, yaml.Node], yaml.Node]] = {}  # what is deleted, and its parent
         for steps in sorted(record.added, key=len, reverse=True):  # a parent is removed if nothing is left in it
             holder = self.get(base, *steps[:-1])

@@ -9,7 +9,7 @@ PROGRAM = "/opt/sidecar/bin/sidecar"
 #: The label of objects that are added, with the name of their workload.
 MARKER = "webhook-sidecar/injected"
 CONFIG_VOLUME = "webhook-sidecar-config"
-#: The beginning of the names of the Secrets' volumes.
+#: The prefix of the names of the Secrets' volumes.
 SECRET_VOLUME = "webhook-sidecar-secret-"  # noqa: S105 - a name
 CONFIG_DIRECTORY = "/etc/sidecar"
 #: The key of the ConfigMap, and so the name of the file.
@@ -34,7 +34,7 @@ def container(*, image: str, listen: int, admin: int, secrets: Sequence[str]) ->
             {"name": "hooks", "containerPort": listen, "protocol": "TCP"},
             {"name": "hooks-admin", "containerPort": admin, "protocol": "TCP"},
         ],
-        # SIGTERM comes after the receiver has ended: this says before that the pod is ending.
+        # SIGTERM comes after the receiver has ended; this announces the end of the pod before that.
         "lifecycle": {"preStop": {"exec": {"command": [PROGRAM, "drain"]}}},
         "startupProbe": probe("/readyz", 1, 60),
         "readinessProbe": probe("/readyz", 5, 2),

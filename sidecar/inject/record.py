@@ -1,7 +1,7 @@
 """Checks a record of changes before it is undone.
 
-The record comes with the manifests, so anybody who can edit them can write one. Only what inject itself changes is undone,
-and only to values that can have been there: a record can't change an image, remove a security context or add an object.
+The record comes with the manifests, so anybody who can edit them can write one. Only changes that inject makes are undone, and
+only to values that may have been there before: a record can't change an image, remove a security context or add an object.
 """
 
 import re
@@ -65,7 +65,7 @@ class _Check:
         places = self._places()
         parents = {steps[:end] for steps in self.paths for end in range(1, len(steps))}
         for steps in self.record.added:
-            # A parent was added with what is in it. Without that, undoing would remove what others put there.
+            # A parent counts only together with its added content: alone, undoing it would remove the content of others.
             if not (steps in places or (steps in parents and self._is_parent_of(steps, places))):
                 self._reject(steps)
             if steps in places and not self._is_own(steps):

@@ -155,7 +155,7 @@ def ports_of(workload: KubernetesObject, container: Steps) -> dict[int, str | No
 
 
 def same_namespace(one: str | None, other: str | None) -> bool:
-    """Whether it may be one namespace: manifests may leave it to kubectl in one object and name it in another."""
+    """Whether two namespaces may be the same: manifests may leave it to kubectl in one object and name it in another."""
     return one is None or other is None or one == other
 
 

@@ -170,7 +170,7 @@ class Program:
 
     @property
     def reload_error(self) -> ConfigError | None:
-        """What was wrong at the last reload."""
+        """The mistakes that the last reload found."""
         return self._reloader.error
 
     async def reload(self, cause: str) -> ConfigError | None:
@@ -207,12 +207,12 @@ class Program:
         return merge([TenantUse(*use) for answer in answers for use in answer])
 
     async def captures(self) -> list[dict[str, Any]]:
-        """The rejected requests that are held, without the requests themselves; the newest first."""
+        """What is known about the held rejected requests, newest first; without the requests themselves."""
         answers = await self.data_processes.ask("captures")
         return sorted((each for answer in answers for each in answer), key=lambda each: -each["at"])
 
     async def capture(self, ident: str) -> tuple[dict[str, Any], bytes] | None:
-        """One of them, and the request; None if it is not held any more."""
+        """One entry of `captures`, and its request; None if it is no longer held."""
         answers = await self.data_processes.ask(f"capture {ident}")
         for about in (each for answer in answers for each in answer):
             return about, b64decode(about.pop("raw"))

@@ -6,7 +6,7 @@
     any other                 the PEM, percent-encoded, as nginx writes $ssl_client_escaped_cert. Beside a header that begins with
                               X-SSL-Client-, X-SSL-Client-Verify must be SUCCESS
 
-The proxy has verified the certificate; this module compares what it says. Nothing of it is believed from anybody else.
+The proxy has verified the certificate; this module compares its fields. Only a trusted proxy is believed.
 """
 
 import binascii
@@ -40,25 +40,25 @@ class ClientCertificate(NamedTuple):
 
     @property
     def asked(self) -> dict[str, str]:
-        """What is compared."""
+        """The fields to compare, by name."""
         return {name: value for name, value in self._asdict().items() if name != "header" and value}
 
 
 class Certificate(NamedTuple):
-    """What a proxy says of a certificate."""
+    """A certificate, as a proxy describes it."""
 
     subject: str
-    issuer: str  #: empty if it does not say
+    issuer: str  #: empty if the proxy doesn't send it
     sans: tuple[str, ...]
     fingerprint: str
 
 
 class CertificateUnreadableError(ValueError):
-    """A header that can't be read; the message says why, and holds nothing of it."""
+    """A header that can't be read; the message says why, and quotes none of it."""
 
 
 def check_certificate(rule: ClientCertificate, head: RequestHead, client: Client) -> None:
-    """Raises `Rejected(client_certificate_mismatch)` unless a trusted proxy passed on a certificate that fits."""
+    """Raises `Rejected(client_certificate_mismatch)` unless a trusted proxy passed on a certificate that matches."""
     if not client.trusted_peer:
         raise _mismatch("the connection is not a trusted proxy's, whose header alone counts")
     try:

@@ -87,7 +87,7 @@ def resolve_client(
 
 
 def _hops(lines: Sequence[bytes], header: ClientHeader) -> list[str]:
-    """The field's entry for each hop, in wire order; of too many, one more than MAX_HOPS. Raises `ForwardedError`."""
+    """The field's entry for each hop, in wire order; if there are too many, one more than MAX_HOPS. Raises `ForwardedError`."""
     if header.is_forwarded:
         return list(islice(parse_forwarded(line.decode("latin-1") for line in lines), MAX_HOPS + 1))
     if header.is_forwarded_for:

@@ -1,7 +1,7 @@
 """Parses the `Forwarded` header field (RFC 7239), strictly by its grammar.
 
-Several parties write to it, each appending to what it got, and quoted strings may contain commas. A parser that only splits
-at commas mistakes what a sender wrote inside quotes for an entry of a proxy. Here a line that breaks the grammar is an error.
+Several parties write to it, each appending to what it got, and quoted strings may contain commas. A parser that only splits at
+commas mistakes a sender's quoted text for an entry of a proxy. Here a line that breaks the grammar is an error.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QDTEXT = r"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*+"
-#: Possessive: `re` would keep 200 bytes for each character, to come back to it.
+#: Possessive: otherwise `re` keeps 200 bytes for each character, to backtrack.
 _QUOTED = rf'"{_QDTEXT}(?:\\[\t \x21-\x7e\x80-\xff]{_QDTEXT})*+"'
 #: One `name=value` and its end: `;` (more of this hop), `,` (the next hop) or the end of the line.
 _PAIR = re.compile(rf"({_TOKEN})=({_TOKEN}|{_QUOTED})[ \t]*([;,]|\Z)[ \t]*")

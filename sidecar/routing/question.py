@@ -1,11 +1,11 @@
-"""What a gateway asks about: the head of the delivery that its question is about, as the sender sent it.
+"""The subject of a gateway's question: the head of a delivery, as the sender sent it.
 
     envoy         the question is the delivery itself, with a prefix before its path (ext_authz over HTTP of Envoy)
     forward-auth  X-Forwarded-Method, -Uri and -Host say what the delivery is (Traefik, Caddy, nginx's auth_request)
 
-In the second form these fields choose the route that judges, so they are believed only from a trusted proxy,
-and never from Envoy: Envoy passes fields of the sender on, and asks about another path than they say. It marks its questions
-with a field that it removes from senders' requests.
+In the second form these fields choose the route that judges, so they are believed only from a trusted proxy, and never from
+Envoy: Envoy passes the sender's fields on, and they may name another path than the one it asks about. It marks its questions with
+a field that it removes from senders' requests.
 """
 
 import re
@@ -36,11 +36,11 @@ class Question(NamedTuple):
 
     head: RequestHead
     rejected: Rejected | None = None  #: why its subject is unknown; `head` is then the question's own
-    disbelieved: bool = False  #: whether the fields of forward-auth are there, from a peer that isn't a trusted proxy
+    disbelieved: bool = False  #: whether the fields of forward-auth are present, from a peer that isn't a trusted proxy
 
 
 def is_described(head: RequestHead) -> bool:
-    """Whether the fields of forward-auth are there; who asks decides whether they are believed."""
+    """Whether the fields of forward-auth are present. Whether they are believed depends on the peer."""
     return _METHOD in head.fields and _URI in head.fields
 
 

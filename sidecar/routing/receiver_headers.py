@@ -1,4 +1,4 @@
-"""`headers:` of a route: the header fields that the receiver gets from us, and those of the sender that it does not get.
+"""`headers:` of a route: the header fields that are set for the receiver, and the sender's fields that are removed.
 
 Names are compared as receivers fold them (`X_Internal_A` is `X-Internal-A` to many), so that no spelling of a removed field
 arrives under its name.
@@ -14,7 +14,7 @@ from sidecar.secret import Secret
 
 #: Fields that frame the message or concern a connection, in lower case: never set and never removed by `headers:`.
 FIXED_FIELDS: Final = HOP_BY_HOP | {b"content-length", b"host", b"expect"}
-#: What the names of our own fields begin with.
+#: Prefixes of the names of our own fields.
 OUR_PREFIXES: Final = (b"x-forwarded-", b"x-webhook-")
 #: A field's value (RFC 9110, 5.5), without the characters beyond ASCII.
 _VALUE: Final = re.compile(rb"[!-~](?:[\t -~]*[!-~])?")
@@ -29,7 +29,7 @@ class SetHeader(NamedTuple):
 
 
 class ReceiverHeaders:
-    """What changes about the header fields of every delivery of a route."""
+    """The changes to the header fields of a route's deliveries."""
 
     __slots__ = ("_names", "_plain", "_prefixes", "_with_secret", "remove", "set")
 
@@ -44,7 +44,7 @@ class ReceiverHeaders:
         self._prefixes = tuple([fold_name(name[:-1].encode()) for name in remove if name.endswith("*")])
 
     def lines(self, *, vouched: bool) -> bytes:
-        """The lines to add. Those with a secret only if something vouches for the delivery."""
+        """The lines to add. Lines with a secret are left out unless something vouches for the delivery."""
         return self._plain + self._with_secret if vouched else self._plain
 
     def removes(self, folded: bytes) -> bool:

@@ -24,7 +24,7 @@ from sidecar.verify.verifier import Verifier
 _AMBIGUOUS: Final = re.compile(rb"/(?:/|\.{1,2}(?:;[^/]*)?(?:/|$))|\\|%(?:2[EeFf5]|5[Cc]|3[Bb]|00)")
 
 
-#: In place of a secret in a path that is shown.
+#: Replaces a secret in a path that is shown.
 HIDDEN: Final = b"***"
 
 
@@ -134,7 +134,7 @@ class PathTable:
         return None
 
     def _explain_miss(self, path: bytes) -> str:
-        """The rule that keeps a path out of a route that is like it; empty if none does."""
+        """Why a path doesn't match a route that resembles it; empty if no route does."""
         for near in self._with_tenant:
             if near.tenants is not None and near.tenants.nearly_takes(path):
                 return f"{near.pattern} is like this path, but a tenant's name has 1 to 64 letters, digits, - and _"
@@ -150,7 +150,7 @@ class PathTable:
 
 
 def _describe(text: bytes) -> str:
-    """What `_AMBIGUOUS` found."""
+    """The part that `_AMBIGUOUS` found, in words."""
     if text.startswith(b"%"):
         return f"the escape {text.decode()}"
     if text == b"\\":
@@ -182,7 +182,7 @@ class RouteTable(PathTable):
         #: Lengths of `.example.com`: only these ends of a host are tried, however many dots a sender writes.
         self._lengths_below = sorted({len(domain) for domain in self._below})
         hiding = [route for route in self.routes if route.hides_path]
-        #: Those with a secret in the path, and all, whatever their hosts; None if none has.
+        #: The routes with a secret in the path, and all routes, whatever their hosts; None if no path has a secret.
         self._hiding = PathTable(hiding) if hiding else None
         self._anywhere = PathTable(self.routes) if hiding else None
 
@@ -202,7 +202,7 @@ class RouteTable(PathTable):
     def find(self, path: bytes) -> Route | Rejected:
         """The route for a raw path, among those without `hosts`, or the rejection `no_route`.
 
-        Raised, it cost 8 % more CPU (`bench.py refusals`, beside a missing signature).
+        Raising it costs 8 % more CPU (`bench.py refusals`, beside a missing signature).
         """
         route = self._exact.get(path)
         if route is None and self._with_tenant:
