@@ -114,7 +114,7 @@ class LivePage:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[bool]:
-        """Takes a place for a listener; yields false if none is free."""
+        """Occupies one of the listeners' places; yields false if none is free."""
         if self.closed or self.listeners >= MAX_LISTENERS:
             yield False
             return

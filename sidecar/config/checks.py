@@ -136,7 +136,7 @@ def _check_route_timeouts(at: Path, route: RouteSettings, report: Report) -> Non
 
 
 def check_route(at: Path, route: RouteSettings, file: FileSettings, report: Report) -> None:
-    """Everything that one route can have wrong, with the settings of the whole file."""
+    """All checks of one route, with the settings of the whole file."""
     _check_upstream(at, file, report)
     _check_purpose(at, route, report)
     _check_path((*at, "path"), route, report)
@@ -393,7 +393,7 @@ def _check_handshake(at: Path, route: RouteSettings, report: Report) -> None:
 
 
 def check_overlaps(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:
-    """No request has two routes. `places` are the routes' indices in the file."""
+    """No request matches two routes. `places` are the routes' indices in the file."""
     for first, second in find_overlaps(routes):
         report.add(
             ("routes", places[second], "path"),
@@ -405,7 +405,7 @@ def check_overlaps(routes: Sequence[Route], places: Sequence[int], report: Repor
 
 
 def check_open_hosts(routes: Sequence[Route], places: Sequence[int], report: Report) -> None:
-    """An open route of one host is no way around a route of another: senders choose the Host that they send."""
+    """An open route of one host must not bypass a route of another: senders choose the Host that they send."""
     for index, free in enumerate(routes):
         if not free.open:
             continue

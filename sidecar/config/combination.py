@@ -40,7 +40,8 @@ class Combination:
     def facts(self) -> Scheme:
         """The first scheme, with the facts about deliveries that hold for all of them.
 
-        The sender waits as long as the least patient one, resends if all do, and gets the first response that one requires.
+        The timeout is the shortest one, deliveries are resent only if all schemes resend, and the response to rejected
+        deliveries is the first that a scheme requires.
         """
         schemes = self.schemes
         facts = [scheme.delivery for scheme in schemes]
@@ -57,7 +58,7 @@ class Combination:
 
 
 class Entry(ValueType[Member]):
-    """The name of a preset or a scheme, perhaps with `secrets`."""
+    """The name of a preset, or a scheme, perhaps with its own `secrets`."""
 
     title = "preset or scheme"
     secrets = Items(SecretReference(), MAX_SECRETS)

@@ -1,8 +1,7 @@
 """The files of a configuration: read, recorded, checked for changes, and read again from the record.
 
-A worker process must run by the same configuration that its parent checked, even if it is started a week later and the
-files have changed since. So the parent records what it read, and the worker reads the record. The record also shows
-whether a file has changed.
+A worker process must use the configuration that its parent checked, even if it is started a week later and the files have changed
+since. So the parent records what it read, and the worker reads the record. The record also shows whether a file has changed.
 """
 
 import errno
@@ -23,8 +22,8 @@ def read_file(name: str, size: int) -> bytes:
         return handle.read(size)
 
 
-#: The parts that differ if a file does: where it is, its size, the times of its last changes, and whether the last one is
-#: so recent that another change could have the same time. None: no file.
+#: Values that change with the file: its place, its size, the times of its last changes, and whether the last one is so recent
+#: that another change could have the same time. None: no file.
 FileState = tuple[int, ...] | None
 #: Nanoseconds. Some file systems count in steps of two seconds.
 RECENT = 3_000_000_000

@@ -214,7 +214,7 @@ CONFIRM: Section[Confirmation] = Section(
     make=_make_confirmation,
 )
 
-#: What a provider asks once, and the response.
+#: A request that a provider sends once, and the response.
 HANDSHAKE = Section(
     Shape,
     {

@@ -1,4 +1,4 @@
-"""The keys of `keys:` in a scheme: where the keys are published that verify."""
+"""The keys of `keys:` in a scheme: where the verifying keys are published."""
 
 import re
 from enum import StrEnum

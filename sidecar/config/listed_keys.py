@@ -55,7 +55,7 @@ class OneComponent(ValueType[Component]):
 
 
 class Components(ValueType[tuple[Component, ...]]):
-    """Components, each once. An empty list is possible, and has to be written: such a signature may cover nothing."""
+    """Components, each once. An empty list is valid, but must be written: such a signature may cover nothing."""
 
     title = "list of components"
 
@@ -75,7 +75,7 @@ class Components(ValueType[tuple[Component, ...]]):
 
 
 def check_listed_field(signature: SignatureField) -> None:
-    """Keys of `signature:` that go with a listed signature, and those that don't. Raises `InvalidValueError`."""
+    """Checks which keys of `signature:` go with a listed signature. Raises `InvalidValueError`."""
     if not signature.kind.listed:
         for key in _OWN:
             if getattr(signature, key):

@@ -63,7 +63,7 @@ from sidecar.verify.tenants import decoy_secrets
 from sidecar.verify.upstream_signer import SchemeSigner, scheme_problem
 from sidecar.verify.verifier import Verifier
 
-#: A route with a mistake in its upstream is checked all the same, with this one.
+#: The upstream of a route whose own has a mistake, so that the rest of the route is still checked.
 _NO_UPSTREAM = UpstreamAddress("http", "", 0, "")
 
 
@@ -131,7 +131,7 @@ class _Builder:
         check_timeouts(settings, report)
         check_workers(settings, report)
         check_store(settings, report)
-        if self.secrets.resolves:  # else this is not where it will run
+        if self.secrets.resolves:  # otherwise it will run elsewhere
             check_machine(settings, this_machine(), report)
         routes = self._make_routes()
         self._check_tracing()
@@ -247,7 +247,7 @@ class _Builder:
             return self._make_composite(at, route, route.verify, public_url, body_limit)
         secrets = self._make_secrets((*at, "secrets"), route.secrets, route.scheme)
         if tenants and route.scheme is not None:
-            # Nobody knows these; they are what a delivery of an unknown tenant is checked against.
+            # Secrets that nobody knows: a delivery of an unknown tenant is checked against them.
             secrets = list(decoy_secrets(route.scheme, os.urandom(64)))
         scheme = route.scheme
         if scheme is None or not (secrets or scheme.published) or (scheme.needs_url and not public_url):
@@ -300,7 +300,7 @@ class _Builder:
         return Composite(combination.combine, verifiers) if len(verifiers) == len(combination.members) else None
 
     def _check_shared(self, at: Path, secret: Secret, schemes: Sequence[Scheme]) -> None:
-        """A secret that several schemes share is in the form of one of them at least."""
+        """Checks that a secret that several schemes share is in the form of at least one of them."""
         names = name_schemes(schemes)
         problems = {name: key_problem(scheme, secret) for name, scheme in zip(names, schemes, strict=True)}
         wrong = {name: problem for name, problem in problems.items() if problem}

@@ -1,4 +1,4 @@
-"""Limits of this machine or container that a configuration can't go beyond."""
+"""Limits of this machine or container that a configuration can't exceed."""
 
 import resource
 from typing import Final, NamedTuple

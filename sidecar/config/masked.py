@@ -46,7 +46,7 @@ _FILE_REST = frozenset(
 
 
 def _upstream(route: Route) -> Any:
-    """The receiver's URL, or a mapping if there is more to say. Of a certificate it says only that there is one."""
+    """The receiver's URL, or a mapping if there is more to say. For a certificate, it shows only that there is one."""
     url, pool = str(route.upstream), route.pool
     if pool is None or (pool.tls is None and pool.connections is None and not route.host):
         return url

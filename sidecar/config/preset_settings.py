@@ -60,7 +60,7 @@ class SettingForm(StrEnum):
 
 
 class Example(ScalarOrList):
-    """What a setting may be; of a secret, a reference to one."""
+    """An example of a setting; for a secret, a reference to one."""
 
     def read(self, value: Any) -> Any:
         return SecretReference().read(value) if isinstance(value, Mapping) else super().read(value)
@@ -96,7 +96,8 @@ SETTING: Section[dict[str, Any]] = Section(
     },
 )
 
-#: A mapping of a preset with this key is left out if all of the settings are that it names. A route gives all or none.
+#: A mapping of a preset that has this key is left out if none of the settings that the key names is given. A route
+#: gives all of them or none.
 ONLY_WITH = "only_with"
 
 _SETTING = re.compile(r"\{setting:([a-z0-9_]+)\}")
@@ -104,7 +105,7 @@ _LEFT_OUT: Any = object()
 
 
 def fill_settings(preset: Mapping[str, Any], given: Mapping[str, Any], *, examples: bool = False) -> dict[str, Any]:
-    """The preset's values with its settings filled in, those that are not given by their default or, with `examples`, example.
+    """The preset's values with its settings filled in. One that is not given has its default or, with `examples`, its example.
 
     Raises `InvalidValueError` for a missing setting, and for one that is not valid.
     """
@@ -172,7 +173,7 @@ class SettingValue(ValueType[Any]):
         return self.read_one(value)
 
     def read_one(self, value: Any) -> Any:
-        """One of several."""
+        """A single value, or one of a list."""
         if self._flag:
             return Flag().read(value)
         if self._numeric:

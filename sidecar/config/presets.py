@@ -88,7 +88,7 @@ def _derive(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return made
 
 
-#: Where a signature or a timestamp is: a scheme that changes the place of a preset's replaces all of these keys.
+#: The place of a signature or a timestamp: a scheme that changes it replaces all of these keys of the preset.
 _PLACES = ("header", "field", "form", "query", "path", "tag", "first", "body", "each", "claim", "parameter")
 #: Sections of a preset that are changed key by key. Others are replaced.
 _MERGED = ("signature", "timestamp", "claims")

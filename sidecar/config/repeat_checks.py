@@ -16,7 +16,7 @@ RESEND_STATUS = 503
 
 
 def provider_name(scheme: Scheme | None) -> str:
-    """For messages."""
+    """The provider's name in messages."""
     return (scheme.name if scheme is not None else "") or "the provider"
 
 
@@ -33,7 +33,7 @@ def fails_open(route: RouteSettings, file: FileSettings) -> bool:
 
 
 def is_asked(file: FileSettings, report: Report) -> bool:
-    """Whether gateways ask, or should if their section had no mistake."""
+    """Whether gateways ask, or would if `authorize:` had no mistake."""
     return file.authorize is not None or report.is_wrong(("authorize",))
 
 
@@ -162,7 +162,7 @@ def check_unavailable(at: Path, route: RouteSettings, file: FileSettings, report
 
 
 def check_resend(at: Path, route: RouteSettings, secrets: int, status: int, report: Report) -> None:
-    """`reject: resend` where it helps: in a rotation, before a provider that isn't known to resend after our `status`.
+    """Recommends `reject: resend` where it helps: in a rotation, if the provider isn't known to resend after our `status`.
 
     `secrets` is how many are available. An optional one is absent outside of rotations, and then nothing is recommended.
     """

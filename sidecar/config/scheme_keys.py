@@ -234,7 +234,7 @@ TIMESTAMP_SECTION = Section(
     example="{header: X-Timestamp}",
 )
 
-#: What the provider does after a failed delivery.
+#: The provider's behavior after a failed delivery.
 DELIVERY = Section(
     DeliveryFacts,
     {

@@ -67,7 +67,7 @@ class TenantDirectory:
         self.settings = settings
         self.store: Store = {}
         self.problems: dict[str, TenantFileProblem] = {}  #: by file name, as of the last pass
-        self.doubts: dict[str, TenantFileProblem] = {}  #: the same, of files that are used although
+        self.doubts: dict[str, TenantFileProblem] = {}  #: doubts about files that are used all the same, by file name
         self.unreadable = ""  #: why the directory can't be read
         self._now = now
         self._begin, self._end = settings.name.split(PLACE)
@@ -113,7 +113,7 @@ class TenantDirectory:
                 settled &= self._look(entry, tenant, root, known, settle)
                 if known.secret is not before:
                     changed.add(tenant)
-        if self.unreadable:  # the list may be incomplete, and nobody is forgotten for that
+        if self.unreadable:  # the list may be incomplete, so no tenant is dropped
             return
         gone = [name for name, known in self._known.items() if known.seen != self._number]
         for name in gone:
@@ -160,7 +160,7 @@ class TenantDirectory:
         if problem or content is None:
             self._report(entry, tenant, problem)
             if problem == OUTSIDE:
-                known.secret = None  # else it keeps its last good secret, as a configuration does
+                known.secret = None  # otherwise it keeps its last good secret, as a configuration does
             return False
         self.problems.pop(entry.name, None)
         if doubt := describe_disguise(content):

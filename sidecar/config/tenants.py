@@ -10,7 +10,7 @@ from sidecar.verify.keys import key_problem
 from sidecar.verify.scheme import Scheme
 from sidecar.verify.tenants import Tenants, decoy_secrets
 
-#: Files of one directory that are warned of one by one.
+#: The most files of a directory that get a warning each.
 MAX_WARNINGS: Final = 5
 
 

@@ -8,7 +8,7 @@ from sidecar.verify.keys import KeyForm
 from sidecar.verify.scheme import Scheme, SignatureField
 from sidecar.verify.template import ListedInHead
 
-#: Keys that are not fields of `Scheme`: what they say becomes another one's.
+#: Keys that are not fields of `Scheme`: other fields hold their values.
 NOT_FIELDS = frozenset({"binds_body", "claims", "expiry", "skew", "covers", "head"})
 
 
@@ -96,7 +96,7 @@ def check_token_binding(scheme: Scheme, *, claims_to_bind: bool) -> None:
 
 
 def check_token_field(signature: SignatureField) -> None:
-    """Keys of `signature:` that go with a token, and those that don't. Raises `InvalidValueError`."""
+    """Checks which keys of `signature:` go with a token. Raises `InvalidValueError`."""
     if signature.kind.is_jws:
         for key in ("algorithm", "encoding", "also", "list", "repeated", "prehash", "key_id"):
             if getattr(signature, key) != getattr(SignatureField(), key):
@@ -114,7 +114,7 @@ def check_token_field(signature: SignatureField) -> None:
 
 
 def _check_algorithms(signature: SignatureField) -> None:
-    """All of them are of the kind, and have keys of one sort."""
+    """Checks that all algorithms belong to the kind, and that their keys are of one sort."""
     known = signature.kind.algorithms or ALGORITHMS
     for name in signature.algorithms:
         if name not in known:

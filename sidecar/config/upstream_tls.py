@@ -14,7 +14,7 @@ MAX_PEM_BYTES: Final = 1024 * 1024
 
 
 class TlsLoader:
-    """Loads the files of one configuration. Routes with equal `tls:` get one `ClientTls`."""
+    """Loads the files of one configuration. Routes with equal `tls:` share one `ClientTls`."""
 
     def __init__(self, read: ReadFile, report: Report, *, resolves: bool) -> None:
         """Without `resolves` no file is read."""

@@ -2,7 +2,7 @@
 
 serve            binds the listeners and runs the program
 program          the main process: admin listener, signals, shutdown
-drain_socket, drain_listener   `sidecar drain`, and its end in the main process
+drain_socket, drain_listener   `sidecar drain`: how it finds the main process, and the server there
 reload           replaces the configuration while the program runs
 ip_ranges        keeps providers' published networks current
 data_processes   where deliveries are handled: in this process, or in several

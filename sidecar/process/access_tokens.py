@@ -1,8 +1,8 @@
 """Access tokens of applications at providers (RFC 6749, 4.4: client credentials), for requests that fetch keys.
 
-A token is asked for at the start, at a reload after new credentials or a failure, and when a key is needed and the last token is
-about to expire. All who need it wait for one request. After a failure nobody asks again for half a minute: strangers choose ids
-of keys, and must not be able to lock an application out of its provider. No request contains anything from a delivery.
+A token is requested at the start, at a reload after new credentials or a failure, and when a key is needed and the last token is
+about to expire. Everything that needs it waits for one request. After a failure none is requested for half a minute: strangers
+choose ids of keys, and must not be able to lock an application out of its provider. No request contains anything from a delivery.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ EARLY: Final = 60.0
 #: Seconds for which a token is used if its endpoint doesn't say, and at most if it does.
 DEFAULT_LIFETIME: Final = 300.0
 MAX_LIFETIME: Final = 86400.0
-#: Seconds after a failure in which nobody asks again.
+#: Seconds after a failure in which no token is requested.
 PAUSE: Final = 30.0
 #: Seconds for which a token that a key server rejects stays in use, so that it can't cause one request after another.
 MIN_AGE: Final = 60.0
@@ -60,7 +60,7 @@ class _Client:
         self.authorization = authorization
         self.text = ""
         self.began = -math.inf  #: of the token or the error, monotonic seconds
-        self.until = -math.inf  #: when to ask again, monotonic seconds
+        self.until = -math.inf  #: when to request another one, monotonic seconds
         self.error: FetchError | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -73,7 +73,7 @@ class AccessTokens:
         self._clients: dict[ClientName, _Client] = {}
 
     def apply(self, clients: Iterable[KeyClient]) -> list[KeyClient]:
-        """The applications to ask a token for: those whose credentials are new, and those that got none."""
+        """The applications to request a token for: those with new credentials, and those without a token."""
         before, self._clients = self._clients, {}
         new = []
         for each in clients:
@@ -99,7 +99,7 @@ class AccessTokens:
         return await fetcher.fetch(source, await self.get(fetcher, source.client))
 
     async def get(self, fetcher: Fetcher, name: ClientName) -> str:
-        """The token of an application, asked for if there is none. Raises `FetchError`."""
+        """The token of an application, requested if there is none. Raises `FetchError`."""
         client = self._clients.get(name)
         if client is None:
             raise FetchError(Result.CREDENTIALS, "the configuration no longer has the credentials for this key")
@@ -112,7 +112,7 @@ class AccessTokens:
         return client.text
 
     def _discard(self, name: ClientName, token: str) -> bool:
-        """Gives up a token that the key server rejects; False if it is too new for that."""
+        """Discards a token that the key server rejects; False if it is too new for that."""
         client = self._clients.get(name)
         if client is None or client.text != token:
             return client is not None  # there is another one already
@@ -122,7 +122,7 @@ class AccessTokens:
         return True
 
     async def _ask(self, client: _Client, fetcher: Fetcher, name: ClientName) -> None:
-        """Never raises: those who wait read the result."""
+        """Never raises: the waiting tasks read the result."""
         form = {"grant_type": "client_credentials"} | ({"scope": name.scope} if name.scope else {})
         try:
             status, content = await fetcher.post_form(name.token_url, urlencode(form).encode(), client.authorization)
@@ -141,7 +141,7 @@ class AccessTokens:
 
 
 def read_token(status: int, content: bytes) -> AccessToken:
-    """The token in a response (RFC 6749, 5.1). Raises `FetchError`, whose message repeats nothing of it but a known error."""
+    """The token in a response (RFC 6749, 5.1). Raises `FetchError`, whose message quotes a known error and nothing else."""
     try:
         found = parse_json(content)
     except ValueError:

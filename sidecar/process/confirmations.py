@@ -1,4 +1,4 @@
-"""Calls the addresses that confirm subscriptions: Amazon SNS, once a SubscriptionConfirmation was verified.
+"""Calls the addresses that confirm subscriptions (Amazon SNS), after a SubscriptionConfirmation was verified.
 
 The sender gets its response first, so it doesn't wait for the call. An address is on the provider's host, which the preset
 fixes. It is called over https, without redirects, few at a time, and a few times again if that fails. Log and metrics name
@@ -18,7 +18,7 @@ from sidecar.process.key_fetch import Fetcher, FetchError, Result
 from sidecar.telemetry.log import Level, Log
 from sidecar.telemetry.prometheus import family
 
-#: Confirmations under way. With more, the sender gets a response after which it sends again.
+#: Confirmations under way. If there would be more, the sender gets a response after which it sends again.
 MAX_PENDING: Final = 16
 #: Addresses that were called or are being called, and are not called again for a copy.
 MAX_KNOWN: Final = 256
@@ -43,7 +43,7 @@ class Confirmations(Collector):
         self._counts = {name: self._counts.get(name, dict.fromkeys(Result, 0)) for name in routes}
 
     def confirm(self, route: str, url: str) -> bool:
-        """Has an address called. Returns whether it will be, or was before."""
+        """Has an address called. Returns whether that will happen, or has already happened."""
         if url in self._known:
             return True
         if len(self._tasks) >= MAX_PENDING:

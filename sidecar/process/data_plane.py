@@ -213,7 +213,7 @@ class DataPlane:
 def tune_process() -> None:
     """Call this before the event loop starts."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    # Objects made at the start stay alive, and deliveries leave no reference cycles, so collecting them can be rare.
+    # Objects made at the start stay alive, and deliveries leave no reference cycles, so the garbage collector can run rarely.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -40,7 +40,7 @@ class DataProcesses(Protocol):
         ...
 
     async def ask(self, question: str) -> list[Any]:
-        """What each process answers to a question of `DataPlane.answer`. One that does not respond in time is left out."""
+        """Each process's answer to a question of `DataPlane.answer`. Processes that don't respond in time are left out."""
         ...
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""The end of `sidecar drain` in the running process."""
+"""The server side of `sidecar drain`, in the running process."""
 
 import asyncio
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from sidecar.process.drain_socket import REQUEST, RESPONSE, may_drain, peer_of
 
-#: A client that sends nothing is let go.
+#: Seconds. A client that sends nothing for longer is disconnected.
 REQUEST_SECONDS = 5.0
 
 

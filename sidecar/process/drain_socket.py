@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _PREFIX: Final = "webhook-sidecar/drain/"
-#: Of each unix socket its flags (0x10000: it listens) and its name, where `@` is the NUL of an abstract one.
+#: The kernel's list of unix sockets: each has flags (0x10000: it listens) and a name, where `@` is the NUL of an abstract one.
 _SOCKETS: Final = Path("/proc/net/unix")
 _LISTENS: Final = re.compile(rf"^\S+ \S+ \S+ 00010000 .* @({re.escape(_PREFIX)}[0-9]+-[0-9a-f]+)$", re.MULTILINE)
 REQUEST: Final = b"drain\n"

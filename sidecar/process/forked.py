@@ -1,9 +1,9 @@
 """Workers that are forked from the main process, so that they share its memory.
 
-A fork is safe only while the process has one thread, no event loop and no connection. So workers are forked before any of
-them, and one that exits later is replaced by a new program (supervisor.py). They share the modules and the configuration,
-which nobody changes, and which the garbage collector leaves alone, because `tune_process` has frozen them. Each worker closes at
-once the sockets that are not its own.
+A fork is safe only while the process has one thread, no event loop and no connection. So workers are forked before any of these
+exist, and one that exits later is replaced by a new program (supervisor.py). They share the modules and the configuration, which
+nobody changes, and which the garbage collector leaves alone, because `tune_process` has frozen them. Each worker immediately
+closes the sockets of the others.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class ForkedProcess:
 
 
 class Fleet(NamedTuple):
-    """What workers have in common, and those that were forked."""
+    """The resources that workers share, and the workers that were forked."""
 
     listeners: Sequence[Sequence[socket.socket]]  #: those of each worker: of data and, with `authorize:`, of questions
     counts: SharedCounts
@@ -84,7 +84,7 @@ def fork_workers(config: Config, listeners: Sequence[Sequence[socket.socket]], a
 
 
 def _be_worker(place: worker.Place, config: Config, others: Sequence[socket.socket]) -> NoReturn:
-    """Nothing that the parent was doing may continue here."""
+    """Runs in the child, where nothing that the parent was doing may continue."""
     status = 1
     try:
         os.setsid()  # signals of a terminal reach it through the parent, in its order

@@ -1,4 +1,4 @@
-"""Keeps the networks that providers publish current, and the last good list of each.
+"""Keeps the networks that providers publish up to date, and keeps the last good list of each.
 
 Lists come only from the https URLs that the package or the configuration names. Redirects are not followed, and a response
 is limited in size and time. If a list can't be fetched or read, only the counts and the log change.
@@ -30,7 +30,7 @@ CHECK_SECONDS = 5.0
 #: Bytes. GitHub's list with all its services is about 300 KB.
 MAX_LIST_BYTES = 4 * 1024 * 1024
 FETCH_SECONDS = 30.0
-#: How long a server may send nothing.
+#: Seconds for which a server may send nothing.
 SILENCE_SECONDS = 10.0
 #: A list that could not be fetched is fetched again after this many seconds, or after `refresh` if that is less.
 RETRY_SECONDS = 300.0

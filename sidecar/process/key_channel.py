@@ -22,7 +22,7 @@ from sidecar.verify.published import ClientName, Document, KeySource
 
 #: How often a worker reports which documents it has used, seconds.
 REPORT_SECONDS = 5.0
-#: A request that the main process has not responded to after this many seconds is made again.
+#: Seconds after which a request is repeated if the main process has not responded.
 LOST_SECONDS = 30.0
 
 
@@ -53,7 +53,8 @@ class KeyRelay:
         source = unpack_source(message["source"])
         entry = self._store.entries.get(source)
         if entry is not None and entry.document is not None and entry.document.fetched > message["has"]:
-            respond({"do": "keys", "entries": [pack_entry(entry, self._store.seconds_ago(entry))]})  # they crossed
+            # The worker's request and our message crossed.
+            respond({"do": "keys", "entries": [pack_entry(entry, self._store.seconds_ago(entry))]})
             return
         if not self._store.request(source):
             respond({"do": "keys", "denied": message["source"], "pause": self._store.pause(source)})
@@ -73,7 +74,7 @@ class WorkerKeys(KeyDocuments[Entry]):
         self._channel: Channel | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._asked: dict[KeySource, float] = {}  # monotonic seconds
-        self._paused: dict[str, float] = {}  # until when new ids of a source are not asked for, monotonic seconds
+        self._paused: dict[str, float] = {}  # when new ids of a source may be requested again, monotonic seconds
 
     def start(self, channel: Channel) -> None:
         """Asks the main process for what is missing from now on."""

@@ -14,16 +14,16 @@ from typing import Generic, TypeVar
 from sidecar.delivery.missing_key import WAIT_SECONDS
 from sidecar.verify.published import Document, KeySource
 
-#: A document is fetched for the sake of an unknown key at most once in this time, seconds. Until then the key doesn't exist.
+#: Seconds. An unknown key makes the process fetch its document at most once in this time; in between the key doesn't exist.
 UNKNOWN_SECONDS = 60.0
 #: Deliveries of one process that wait at a time; each holds its body.
 MAX_WAITING = 64
-#: How long the provider's statement that it has no key of an id counts, seconds.
+#: Seconds for which the provider's statement that an id has no key is believed.
 NEGATIVE_SECONDS = 600.0
 
 
 class Entry:
-    """What is known of one source."""
+    """The state of one source."""
 
     __slots__ = ("asked", "document", "failed", "fetching", "source", "until", "waiters", "wanted")
 
@@ -72,7 +72,7 @@ class KeyDocuments(Generic[E]):
         return entry.document if entry is not None and entry.until > self._now() else None
 
     def used(self, source: KeySource) -> None:
-        """Notes that the document of one key has verified a delivery; others are the first to go."""
+        """Notes that the document of one key has verified a delivery; documents that haven't are dropped first."""
         self._used.add(source)
 
     def is_current(self, source: KeySource) -> bool:
@@ -87,7 +87,7 @@ class KeyDocuments(Generic[E]):
     async def refresh(self, source: KeySource, seconds: float = WAIT_SECONDS) -> bool:
         """Asks for a newer document, at most once an interval, and waits for at most `seconds`.
 
-        Returns whether there is a newer one than before; one that says that there is no such key is one, too. Never raises.
+        Returns whether there is a newer one than before; a statement that there is no such key counts as one. Never raises.
         """
         if self.waiting >= MAX_WAITING:
             return False

@@ -23,7 +23,7 @@ MAX_LIST_BYTES = 256 * 1024
 #: Bytes of the document of one key or certificate.
 MAX_KEY_BYTES = 64 * 1024
 MAX_KEYS = 100
-#: From the first packet to the last byte.
+#: Seconds, from the first packet to the last byte.
 FETCH_SECONDS = 10.0
 #: Seconds for which a document counts as new: the server's `Cache-Control`, within these bounds.
 LIFETIMES = (300.0, 86400.0)
@@ -54,7 +54,7 @@ class Result(StrEnum):
 
 
 class FetchError(Exception):
-    """A fetch that brought no document. The message is for the log, and repeats nothing that the server sent."""
+    """A fetch that brought no document. The message is for the log, and quotes nothing that the server sent."""
 
     def __init__(self, result: Result, detail: str, *, certain: bool = False, status: int = 0) -> None:
         """`certain`: the provider has no key of the id. `status`: that of the response, if there was one."""
@@ -189,7 +189,7 @@ def inspect(source: KeySource, document: Document) -> tuple[tuple[str, ...], Key
 
 
 def _ids(content: bytes) -> Iterator[str]:
-    """Raises `ValueError` for what is neither JSON nor PEM."""
+    """Raises `ValueError` for content that is neither JSON nor PEM."""
     if content.lstrip().startswith(b"-----BEGIN "):
         yield "pem"
         return

@@ -6,7 +6,7 @@
                         few kept, and those that verified nothing are the first to go
 
 A new good document replaces the old one as a whole: a key that is gone is revoked. Metrics, log and status page name the source,
-which is closed, and never what a sender wrote.
+which comes from a closed list, and never text of a sender.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self.confirmations = Confirmations()
 
-    # What the program does with it
+    # Interface
 
     def apply(self, config: Config, log: Log) -> None:
         """Fetches what this configuration needs and lacks, and drops what it no longer needs."""
@@ -141,7 +141,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
                 self._log.event("keys_failed", Level.ERROR, what=type(bug).__name__)
 
     def request(self, source: KeySource) -> bool:
-        """Has a document fetched for a worker's delivery, unless that is too early. Whether it is being fetched."""
+        """Has a document fetched for a worker's delivery, unless that is too early. Returns whether it is being fetched."""
         entry = self._find(source)
         if entry is None or not (entry.fetching or (not self.is_current(source) and self._ask(entry))):
             return False
@@ -246,7 +246,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         return True
 
     def _spend(self, entry: Fetching) -> bool:
-        """Counts a fetch by id that a delivery asks for; whether one is left in this minute."""
+        """Counts a fetch by id for a delivery. Returns whether one was left in this minute."""
         by_id = self._by_id.setdefault(entry.source.name, _ById())
         now = self._monotonic()
         while by_id.begun and by_id.begun[0] <= now - 60.0:
@@ -361,7 +361,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         )
 
     def _file(self, entry: Fetching) -> None:
-        """Puts a document by id into its place, and drops those that are too many."""
+        """Keeps a document by id where it belongs, and drops the surplus."""
         source = entry.source
         if source.listed or source not in self.entries:
             return
@@ -397,7 +397,7 @@ class KeyStore(KeyDocuments[Fetching], Collector):
         self.counts_of(entry.source.name)[result] += 1
 
     def _age(self, name: str) -> float:
-        """The oldest listed document's; infinite if one was never fetched. Without listed ones the newest by id's, or 0."""
+        """The age of the oldest listed document; infinite if one was never fetched. Without any, of the newest by id, or 0."""
         now = self._now()
         entries = [entry for source, entry in self.entries.items() if source.name == name]
         listed = [now - entry.fetched if entry.good else math.inf for entry in entries if entry.source.listed]
@@ -436,7 +436,7 @@ def shown_url(url: str) -> str:
 
 
 def _listing(ids: Iterable[str]) -> str:
-    """For the log, where it is quoted."""
+    """The ids as one text for the log, which quotes it."""
     shown = sorted(ids)
     more = f", and {len(shown) - _MAX_LOGGED} more" if len(shown) > _MAX_LOGGED else ""
     return ", ".join(shown[:_MAX_LOGGED]) + more

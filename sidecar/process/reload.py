@@ -154,7 +154,7 @@ def _read(
         return _load(old, env, files, ranges, published)
     except ConfigError as error:
         return error
-    except Exception as bug:  # whatever a file may hold, the current configuration stays in use
+    except Exception as bug:  # whatever a file holds, the current configuration stays in use
         return ConfigError(
             [Problem(old.file, 1, "", f"can't be read: {type(bug).__name__}, a bug in this program; report it")]
         )

@@ -235,7 +235,7 @@ class Supervisor:
         await asyncio.gather(*(worker.reconfigure(message) for worker in self.workers))
 
     async def close_connections(self) -> None:
-        """As `DataPlane.close_connections`, in every worker, those that are started later included."""
+        """As `DataPlane.close_connections`, in every worker, including those that are started later."""
         self._number += 1
         self._closing = True
         self._setup |= {"closing": True}

@@ -1,4 +1,4 @@
-"""Keeps the secrets of tenants up to date while the program runs: each process for itself, in a thread of its own."""
+"""Keeps the tenants' secrets up to date while the program runs. Each process does so for itself, in a thread."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from sidecar.telemetry.log import Level, Log
 PASS_SECONDS: Final = 1.0
 #: Pause of the thread after some files, in seconds, so that deliveries get the processor.
 PAUSE: Final = 0.001
-#: Problems of one pass that are logged.
+#: The most problems of one pass that are logged.
 MAX_LOGGED: Final = 10
 
 
@@ -43,7 +43,7 @@ class TenantWatch:
                         self._log.event("tenant_watch_failed", Level.ERROR, what=type(bug).__name__)
 
     def _report(self, directory: TenantDirectory, log: Log) -> None:
-        """Logs problems and doubts that were not there in the last pass."""
+        """Logs problems and doubts that are new since the last pass."""
         where = directory.settings.dir
         problems = list(directory.problems.values())
         if directory.unreadable:

@@ -38,7 +38,7 @@ FORKED_WITH = 1
 
 
 class Place(NamedTuple):
-    """What a worker gets from its parent."""
+    """The things that a worker gets from its parent."""
 
     number: int
     workers: int  #: how many there are

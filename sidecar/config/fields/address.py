@@ -20,7 +20,7 @@ PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 _SOCKET_PATH = f"/[ -~]{{1,{MAX_SOCKET_PATH - 1}}}"
 #: A unix socket.
 SOCKET = f"unix:({_SOCKET_PATH})"
-#: Any text but what ends a URL's user and password.
+#: The user and password of a URL, with the @ that ends them.
 _USER = r"""[!"$-.0->A-~]*@"""
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -67,7 +67,7 @@ class SocketPath(ValueType[str]):
 
 
 class FileMode(ValueType[int]):
-    """Four octal digits, as text: not every YAML reader takes `0660` without quotes for that."""
+    """Four octal digits, as text, because not every YAML reader reads `0660` without quotes as octal."""
 
     title = "mode"
     grammar = Grammar("0[0-7]{3}")
@@ -204,7 +204,7 @@ class WebURL(ValueType[str]):
 
 
 class SecureURL(WebURL):
-    """A URL whose answer nobody can change on its way."""
+    """A URL whose response nobody can change in transit."""
 
     schemes = "https"
     expected = "a valid https URL; use https, because anyone who can change the list in transit opens the allowlist"
@@ -285,7 +285,7 @@ class TrustedProxy(Network):
 
 
 class MirrorURL(WebURL):
-    """Where a document of keys is fetched: nobody can change it on its way, or the way is inside this machine."""
+    """Where a document of keys is fetched: over https or on this machine, so that nobody can change it in transit."""
 
     expected = (
         "a valid URL of a mirror; use https, or http on 127.0.0.1, because anyone who can change keys in transit can forge "

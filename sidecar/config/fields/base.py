@@ -10,7 +10,7 @@ from sidecar.secret import mask_url
 T = TypeVar("T")
 K = TypeVar("K", str, int)
 JSONSchema = dict[str, Any]
-#: Where it is below the value, and the message.
+#: The place below the value, and the message.
 Mistake = tuple[Path, str]
 
 
@@ -28,7 +28,7 @@ class InvalidValueError(Exception):
 
 
 def read_each(items: Iterable[tuple[K, Any]], read: Callable[[K, Any], T]) -> list[T]:
-    """What `read(key, value)` returns for each item of a mapping or list. Raises `InvalidValueError` with all mistakes."""
+    """The results of `read(key, value)` for the items of a mapping or list. Raises `InvalidValueError` with all mistakes."""
     values: list[T] = []
     mistakes: list[Mistake] = []
     for key, value in items:
@@ -85,7 +85,7 @@ class Grammar(NamedTuple):
     """
 
     pattern: str  #: the whole text
-    excluded: str = ""  #: is found nowhere in the text
+    excluded: str = ""  #: matches no part of the text
 
     def match(self, value: Any) -> re.Match[str] | None:
         if not isinstance(value, str) or "\n" in value or (self.excluded and re.search(self.excluded, value)):

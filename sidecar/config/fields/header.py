@@ -1,4 +1,4 @@
-"""`headers:` of a route: names and values of header fields towards the receiver."""
+"""`headers:` of a route: names and values of header fields for the receiver."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

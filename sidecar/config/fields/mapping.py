@@ -151,7 +151,7 @@ class Section(ValueType[T], Generic[T]):
 
 
 class Items(ValueType[tuple[T, ...]]):
-    """A list of at least one item. An empty list is a mistake, because it could be taken for an absent key."""
+    """A list of at least one item. An empty list is a mistake, because it could be mistaken for an absent key."""
 
     def __init__(self, item: ValueType[T], most: int | None = None) -> None:
         self.item = item

@@ -12,7 +12,7 @@ from sidecar.verify.scheme import Expected
 from sidecar.verify.template import FIELD_NAME, HEADER_NAME, Part, parse_place
 
 T = TypeVar("T")
-#: Each is tried with every secret.
+#: The most alternatives; each is tried with every secret.
 MAX_ALTERNATIVES = 8
 
 
@@ -32,7 +32,7 @@ class FieldName(PatternText):
 
 
 class TextOr(ValueType[T], Generic[T]):
-    """A value that a text alone is short for."""
+    """A mapping of keys, with a text as its short form."""
 
     def __init__(self, text: ValueType[str], make: Callable[[str], T], full: ValueType[T], example: str) -> None:
         self._text = text
@@ -59,7 +59,7 @@ PLACE_NAME = Grammar(
 
 
 class PlaceValues(NamedValues[T]):
-    """Places of a template, without their braces, and something about each."""
+    """Places of a template, without their braces, with a value for each."""
 
     title = "places"
 
@@ -149,7 +149,7 @@ class JsonPlace(PatternText):
     expected = "a valid place in a JSON document; use one such as account.id"
 
 
-#: One of several messages, with what must hold for it.
+#: One of several messages, with its conditions.
 CONDITIONAL: Section[SignedText] = Section(
     None,
     {

@@ -140,7 +140,7 @@ class Size(ValueType[int]):
 
 
 class Duration(ValueType[float]):
-    """Seconds: `500ms`, `30s`, `5m`, `1h` or a plain number. Never 0: to switch a limit off, its key is left out."""
+    """Seconds: `500ms`, `30s`, `5m`, `1h` or a plain number. Never 0: leave the key out to switch a limit off."""
 
     title = "duration"
     expected: ClassVar[str] = "a valid duration; use seconds or a unit: 500ms, 30s, 5m, 1h"
@@ -167,7 +167,7 @@ class Duration(ValueType[float]):
 
 
 class RefreshInterval(Duration):
-    """How often other parties' servers are asked: at most once a minute."""
+    """How often servers of others are asked: at most once a minute."""
 
     title = "duration"
     expected = "a valid refresh interval; use at least 1m, for example 24h"

@@ -55,7 +55,7 @@ class SecretReference(Section[SecretRef]):
             return {}, [((), INLINE_SECRET)]
         given, mistakes = super().read_keys(value)
         of_keys = [mistake for mistake in mistakes if mistake[0]]
-        return given, of_keys or mistakes  # a wrong key says more than that the right one is missing
+        return given, of_keys or mistakes  # a wrong key is a better hint than the missing right one
 
     def explain_unknown(self, name: str) -> str:
         return INLINE_SECRET if name in _INLINE_KEYS else super().explain_unknown(name)
@@ -91,7 +91,7 @@ _USER = r"""[!"$-.0-9;->A-~]+"""  # any visible ASCII character but # / : ? @
 _DATABASE = "(?:/[0-9]{0,4})?"
 _PLACES = f"{HOST}(?::{PORT})?(?:,{HOST}(?::{PORT})?){{0,15}}"
 _SERVICE = "/[A-Za-z0-9._-]{1,63}"
-#: What may follow the user, by what is before the colon.
+#: For each kind of store its scheme, and the form of the rest after the user.
 _AFTER_USER = {
     StoreKind.SERVER: (r"rediss?", f"{HOST}(?::{PORT})?{_DATABASE}"),
     StoreKind.CLUSTER: (r"rediss?\+cluster", f"{_PLACES}/?"),

@@ -12,7 +12,7 @@ from sidecar.verify.template import HEADER_NAME, JSON_PATH
 
 Word = TypeVar("Word", bound=StrEnum)
 
-#: A character that shows. Text without one is empty to a reader.
+#: A visible character. Text without one looks empty.
 _VISIBLE = r"[^ \t\r\n]"
 
 
