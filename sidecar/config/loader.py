@@ -35,7 +35,7 @@ from sidecar.config.machine import check_machine, this_machine
 from sidecar.config.places import add_places
 from sidecar.config.problems import ConfigError, Path, Problem, Report
 from sidecar.config.ranges import load_ranges
-from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_status
+from sidecar.config.repeat_checks import can_replay, check_resend, check_store, fails_open, resend_response
 from sidecar.config.route_keys import ROUTE
 from sidecar.config.secrets import SecretResolver
 from sidecar.config.settings import Account, Config, FileSettings, RejectSettings, ReplayBy, RouteMode, RouteSettings
@@ -487,12 +487,6 @@ def _make_rejection(route: RouteSettings) -> RejectionResponse:
         body = base.body if given.body is None else given.body.encode()
         return RejectionResponse(given.status or base.status, body)
     return resend_response(scheme)
-
-
-def resend_response(scheme: Scheme | None) -> RejectionResponse:
-    """The response of `reject: resend`."""
-    required = scheme.reject if scheme is not None else None
-    return (required or DEFAULT_REJECTION)._replace(status=resend_status(scheme))
 
 
 def _name_from_path(path: str) -> str:

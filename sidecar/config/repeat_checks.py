@@ -6,6 +6,7 @@ As in `checks.py`, each function checks one thing and reports it.
 from sidecar.config.combination import Combination
 from sidecar.config.problems import Path, Report
 from sidecar.config.settings import RESEND, FileSettings, ReplayBy, ReplaySettings, RouteMode, RouteSettings
+from sidecar.outcomes import DEFAULT_REJECTION, RejectionResponse
 from sidecar.replay.store import StoreKind
 from sidecar.verify.composite import Combine, name_schemes
 from sidecar.verify.handshake import HandshakeMode, responds_to
@@ -69,6 +70,12 @@ def resend_status(scheme: Scheme | None) -> int:
         return scheme.delivery.resend_status
     # A response that the provider requires stays: another one would fail its probes, and it counts this one as a failure too.
     return scheme.reject.status if scheme is not None and scheme.reject is not None else RESEND_STATUS
+
+
+def resend_response(scheme: Scheme | None) -> RejectionResponse:
+    """The response of `reject: resend`."""
+    required = scheme.reject if scheme is not None else None
+    return (required or DEFAULT_REJECTION)._replace(status=resend_status(scheme))
 
 
 def _check_on_failure(at: Path, replay: ReplaySettings, file: FileSettings, report: Report) -> None:
