@@ -18,9 +18,9 @@ from sidecar.config.keys import json_schema
 ROOT = Path(__file__).parent.parent
 HELM = ROOT / "helm"
 TABLE = re.compile(r"(?<=<!-- values -->\n).*(?=<!-- /values -->)", re.DOTALL)
-#: A longer list of words is one of presets, which the program knows.
+#: A longer list of words is the list of presets, which the program checks.
 MANY = 50
-#: A part that appears again is written once, unless a reference to it would be as long.
+#: A repeated part is written once, unless a reference to it would be as long.
 SHORT = 60
 
 
@@ -39,7 +39,7 @@ def generate() -> dict[Path, str]:
 
 
 def config_schema() -> dict[str, Any]:
-    """The form of the configuration: its keys and types. The program judges the rest, with better messages.
+    """The form of the configuration: its keys and types. The program checks the rest, with better messages.
 
     Patterns are left out, because Helm shows the value that does not match, which may hold a password; so is the form of
     references to secrets. Of several alternatives one is left, so that an error names the key and not every alternative.
@@ -62,7 +62,7 @@ def _simplify(schema: Any) -> None:
                 continue
             if isinstance(below.get("pattern"), str):  # not a property of this name
                 del below["pattern"]
-            for word in ("not", "allOf", "oneOf", "examples"):  # what keys say together is the program's to judge
+            for word in ("not", "allOf", "oneOf", "examples"):  # the program checks combinations of keys
                 below.pop(word, None)
             if isinstance(below.get("title"), str):
                 del below["title"]
@@ -86,9 +86,9 @@ def _take_one(schema: dict[str, Any]) -> None:
 
 
 def share_parts(definitions: dict[str, Any]) -> None:
-    """Writes each part of `config` that appears again once, as a definition.
+    """Writes each repeated part of `config` once, as a definition.
 
-    A release holds the schema, and its Secret at most 1 MiB.
+    A Helm release contains the schema, and its Secret has at most 1 MiB.
     """
     seen: Counter[str] = Counter()
 
@@ -119,7 +119,7 @@ def share_parts(definitions: dict[str, Any]) -> None:
     share(config, "config")
 
 
-#: What a part says of itself in one place only.
+#: Keywords that describe a part in one place only.
 ABOUT = ("description", "default")
 
 

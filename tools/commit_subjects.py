@@ -2,7 +2,7 @@
 
     python tools/commit_subjects.py [REVISIONS]
 
-Default: all commits since the rule is checked. Older ones broke it, and history stays as it is.
+Default: all commits since the rule was introduced. Older ones break it, and history is not rewritten.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Installs the Debian packages of programs that are missing: debian_packages.py [--quiet] PROGRAM-OR-FILE:PACKAGE...
 
-Only root on Debian can install. For other users it prints what is missing, unless --quiet is given. The exit status is
-always 0, because the caller can go on without. While another process holds a lock of apt or dpkg, this one waits.
+Only root on Debian can install. For other users it prints what is missing, unless --quiet is given. The exit status is always 0,
+because the caller can continue without them. While another process holds a lock of apt or dpkg, this one waits.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-#: Seconds for which a lock that another process holds is waited for, and between two tries.
+#: Seconds to wait for a lock that another process holds, and between two tries.
 PATIENCE = 600.0
 PAUSE = 2.0
 DEBIAN = Path("/etc/debian_version")
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
         return
     print(f"Installing {names} ...", flush=True)
     until = time.monotonic() + PATIENCE
-    # An index that can't be had is no reason to stop: an older one may do.
+    # Continue if the index can't be updated: an older one may be good enough.
     _apt(until, "update")
     problem = _apt(until, "install", "--no-install-recommends", *missing)
     if problem:
@@ -42,7 +42,7 @@ def _is_there(program: str) -> bool:
 
 
 def _apt(until: float, *arguments: str) -> str:
-    """What went wrong, in a line; nothing if nothing did."""
+    """The failure in one line; empty if there was none."""
     while True:
         left = until - time.monotonic()
         ended = subprocess.run(

@@ -39,7 +39,7 @@ def page() -> str:
 
 
 def form(schemes: list[Scheme], found: list[Facts]) -> str:
-    """Hidden until the script shows it: without the script it would do nothing."""
+    """Hidden until the script shows it, because it does nothing without the script."""
     known = list(FAMILIES.values())
     order = sorted({each.family for each in found}, key=lambda name: [*known, name].index(name))
     families = {name: sum(each.family == name for each in found) for name in order}

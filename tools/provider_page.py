@@ -1,4 +1,4 @@
-"""The page of one provider on the site: what to copy, and what to expect. `make site` generates one for each preset."""
+"""The page of one provider on the site: a configuration to copy, and what to expect. `make site` makes one for each preset."""
 
 import json
 import re
@@ -57,7 +57,7 @@ FORMS = {
 
 
 class Facts(NamedTuple):
-    """What the list says about a preset in one word each."""
+    """The facts about a preset in the list, in one word each."""
 
     family: str
     resends: str  #: yes, never, unknown
@@ -82,7 +82,7 @@ def clock(scheme: Scheme) -> str:
 
 
 def handshake(shape: Shape) -> str:
-    """What marks a handshake, and who responds."""
+    """How a handshake is recognized, and who responds."""
     place = shape.challenge
     marks = [f"{condition.place.name}={condition.value}" for condition in shape.conditions]
     marks += [f"{place.source} {place.name}"] if place is not None else []
@@ -117,7 +117,7 @@ def path(scheme: Scheme) -> str:
 
 
 def must_say(scheme: Scheme) -> list[Setting]:
-    """The settings that have no default, or are needed nearly always."""
+    """The settings that have no default, and those that are nearly always needed."""
     return [each for each in scheme.settings if each.advised or (each.default is None and not each.optional)]
 
 
@@ -178,7 +178,7 @@ def send_command(scheme: Scheme) -> str | None:
 
 
 def needs_event(scheme: Scheme) -> bool:
-    """Whether only an event of the provider can be signed: what is signed depends on what the body says."""
+    """Whether only the provider's own events can be signed, because the signed message depends on the body's content."""
     return all(
         any(isinstance(place, JsonValue) and expected for place, expected in each.when) for each in scheme.messages
     )

@@ -3,7 +3,7 @@
     python tools/sbom.py requirements/runtime.txt [--only]
 
 Every distribution in the lock file must be installed in the locked version; its hashes are those that pip checked. With `--only`,
-nothing else may be installed except the program itself. Uses only the standard library, because an image has nothing more.
+nothing else may be installed except the program itself. It uses only the standard library, because an image has nothing else.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Builds the documentation as a site: `make site`.
 
 The pages are those of docs/, which can be read in the repository too. They link to files outside docs/, which a site does not
-have; each of these becomes a page below files/. Each preset has a page below providers/, and there is a list of them to search.
+have, so each of these gets a page below files/. Each preset has a page below providers/, and there is a list of them to search.
 (1) lay out the pages, (2) build the site, (3) check the result.
 """
 
@@ -32,7 +32,7 @@ OUTER = {
 }
 _LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 _CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
-#: What only the site shows, and what only the repository does.
+#: Text for the site only, and text for the repository only.
 _ON_SITE = re.compile(r"<!-- on the site: (.*?) -->", re.S)
 _IN_REPOSITORY = re.compile(r"<!-- in the repository -->\n.*?<!-- end -->\n", re.S)
 #: Files of tools/ that pages load.
@@ -81,7 +81,7 @@ def lay_out(root: Path, to: Path) -> None:
 
 
 def lay_out_providers(to: Path) -> None:
-    """Writes the pages that are made from the presets."""
+    """Writes the pages that are generated from the presets."""
     (to / "providers").mkdir()
     for name in preset_names():
         (to / f"providers/{name}.md").write_text(provider_page.page(name), encoding="utf-8")
@@ -122,7 +122,7 @@ class Links(HTMLParser):
 
 
 def problems(site: Path) -> Iterator[str]:
-    """What is wrong with a built site: external resources and broken links."""
+    """The faults of a built site: external resources and broken links."""
     pages = {path: Links(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         for link in page.loads:

@@ -1,4 +1,4 @@
-"""Takes new pictures of the status page: a real sidecar, deliveries of every kind, a real Chromium.
+"""Takes new screenshots of the status page: a real sidecar, deliveries of every kind, a real Chromium.
 
 make pictures          (needs chromium and chromedriver, as the tests do)
 """

@@ -32,7 +32,7 @@ MOST_LINES = 250
 
 
 class Rule(NamedTuple):
-    """A turn that is not wanted, what to write instead, and a sentence in which it is found."""
+    """An unwanted phrase, the better one, and a sentence that contains it."""
 
     pattern: str
     instead: str
@@ -107,7 +107,7 @@ class Finding(NamedTuple):
 
 
 def findings(name: str, text: str) -> list[Finding]:
-    """Everything that is wrong with a file; `name` decides how it is read."""
+    """All findings in a file; `name` decides how it is read."""
     prose = re.sub(r"\b[Tt]here\s+(is|are|was|were)\b", _blank, _prose(name, text))
     found = [
         Finding(prose.count("\n", 0, match.start()) + 1, f"{' '.join(match[0].split())!r}: write {rule.instead}")
@@ -124,7 +124,7 @@ def findings(name: str, text: str) -> list[Finding]:
 
 
 def _prose(name: str, text: str) -> str:
-    """The sentences of a file, each on its own line still; everything else is blanked out."""
+    """The sentences of a file, each still on its line; everything else is replaced by NULs."""
     if name.endswith(".md"):
         text = re.sub(r"^( *)```.*?^ *```", _blank, text, flags=re.MULTILINE | re.DOTALL)
         text = re.sub(r"<!--.*?-->", _blank, text, flags=re.DOTALL)
@@ -156,7 +156,7 @@ def _python_prose(source: str) -> str:
 
 
 def _texts(source: str) -> Iterator[tuple[int, str]]:
-    """Comments and strings with the line that each begins on. From Python 3.12 on an f-string comes in pieces: it is joined."""
+    """Comments and strings, with the line that each begins on. Pieces of f-strings (Python 3.12 and newer) are joined."""
     lines = source.splitlines(keepends=True)
     begins, ends = getattr(tokenize, "FSTRING_START", -1), getattr(tokenize, "FSTRING_END", -1)
     open_at: list[tuple[int, int]] = []

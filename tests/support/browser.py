@@ -38,7 +38,7 @@ class Browser:
         self._do("POST", "url", {"url": url})
 
     def run(self, script: str, *arguments: str) -> Any:
-        """What a function with this body returns; run by the driver, also where the page may run nothing."""
+        """The result of a function with this body. The driver runs it, even on pages that may run no script."""
         return self._do("POST", "execute/sync", {"script": script, "args": arguments})
 
     def find(self, selector: str) -> list[str]:
@@ -46,9 +46,9 @@ class Browser:
         return [next(iter(element.values())) for element in found]
 
     def text(self, selector: str) -> str:
-        """What a person reads there; empty if there is no such place, as between two pages.
+        """The text that a person reads there; empty if there is no such element, for example between two pages.
 
-        Found and read in one step: the page replaces its parts while it is looked at.
+        It is found and read in one step, because the page replaces its parts in the meantime.
         """
         texts = self.run("return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())", selector)
         assert len(texts) <= 1, f"{selector} is not one place"
@@ -71,11 +71,11 @@ class Browser:
         self.developer("Emulation.setEmulatedMedia", features=features)
 
     def console(self) -> list[str]:
-        """What was logged since the last look: errors, violations of the page's policy, failed loads."""
+        """The browser's log since the last call: errors, violations of the page's policy, failed loads."""
         return [entry["message"] for entry in self._do("POST", "se/log", {"type": "browser"})]
 
     def picture(self, file: Path, *, height: int | None = None) -> None:
-        """The page from its top, the whole of it or so many pixels, as PNG or WebP."""
+        """A screenshot from the top of the page, of the whole page or of so many pixels, as PNG or WebP."""
         size = self.developer("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         kind = file.suffix.removeprefix(".")
@@ -130,7 +130,7 @@ class Driver:
 
 @contextlib.contextmanager
 def driver() -> Iterator[Driver]:
-    """A running chromedriver, on a port of its own."""
+    """A running chromedriver, on its own port."""
     needs("chromium")
     program = needs("chromedriver")
     port = free_port()
@@ -153,5 +153,5 @@ def driver() -> Iterator[Driver]:
                 time.sleep(0.05)
             yield Driver(client)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # with every window that could not be closed
+        os.killpg(process.pid, signal.SIGTERM)  # this also ends windows that could not be closed
         process.wait()

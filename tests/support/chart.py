@@ -1,4 +1,4 @@
-"""Helm as it is installed by `make test`, and what it renders."""
+"""Helm as `make test` installs it, and the objects that it renders."""
 
 import json
 import os
@@ -19,12 +19,12 @@ VERSIONS = [f"1.{minor}.0" for minor in range(29, 38)]
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
-#: Of a program in Go that ends before there is anything worth collecting: a fifth of its CPU.
+#: Garbage collection takes a fifth of the CPU of a Go program that ends before it has anything worth collecting.
 NO_COLLECTOR = {"GOGC": "off"}
 
 
 class HelmError(Exception):
-    """What Helm says when it refuses."""
+    """Helm's error message."""
 
 
 def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -> str:
@@ -50,13 +50,13 @@ def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -
 def template(
     values: Path | Mapping[str, Any], *more: str, version: str = VERSIONS[-1], tool: str = "helm", name: str = "release"
 ) -> list[dict[str, Any]]:
-    """The objects that the chart makes of a file of values, or of values."""
+    """The objects that the chart renders from a file of values, or from values."""
     file, stdin = ("-", json.dumps(dict(values), default=str)) if isinstance(values, Mapping) else (str(values), None)
     options = ["--namespace", "hooks", "--kube-version", version, *more]
     return objects(helm("template", name, CHART, "--values", file, *options, tool=tool, stdin=stdin))
 
 
-#: libyaml's parser is ten times as fast, where PyYAML has it.
+#: libyaml's parser is ten times as fast. Not every PyYAML has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -65,14 +65,14 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 
 def of_kind(made: list[dict[str, Any]], kind: str, suffix: str = "") -> dict[str, Any]:
-    """The one object of a kind, or of those the one whose name ends so."""
+    """The only object of a kind, or the one whose name ends with this."""
     found = [each for each in made if each["kind"] == kind and each["metadata"]["name"].endswith(suffix)]
     assert len(found) == 1, [each["metadata"]["name"] for each in found]
     return found[0]
 
 
 def pods(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pods of the objects, each with `metadata` and `spec`: of workloads their templates."""
+    """The pods among the objects, each with `metadata` and `spec`; for a workload, its template."""
     return [
         each if each["kind"] == "Pod" else each["spec"]["template"]
         for each in made

@@ -63,13 +63,13 @@ class Client:
         return self
 
     def try_send(self, data: bytes) -> Self:
-        """Sends what the other end may no longer want."""
+        """Sends data that the other end may no longer accept."""
         with contextlib.suppress(OSError):
             self.socket.sendall(data)
         return self
 
     def more(self) -> bool:
-        """Reads once; false at the end."""
+        """Reads once; returns false at the end."""
         try:
             data = self.socket.recv(65536)
         except ConnectionResetError:
@@ -93,7 +93,7 @@ class Client:
         return head
 
     def head_if_any(self) -> bytes | None:
-        """The same; None if the connection ended cleanly before one."""
+        """The next head; None if the connection ended cleanly before it."""
         while b"\r\n\r\n" not in self.buffer:
             if not self.more():
                 assert not self.buffer, f"the connection ended in the middle of a head: {self.buffer!r}"
@@ -108,7 +108,7 @@ class Client:
         return answer
 
     def answer_if_any(self, method: str = "POST") -> Response | None:
-        """The same; None if the connection ended without a response."""
+        """As `answer`, but None if the connection ended without a response."""
         informational: list[int] = []
         while True:
             head = self.head_if_any()
@@ -156,7 +156,7 @@ class Client:
                 return
 
     def leave(self) -> None:
-        """Closes with a reset, as a sender whose process died."""
+        """Closes with a reset, like a sender whose process died."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 

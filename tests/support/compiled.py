@@ -1,4 +1,4 @@
-"""What is tested: the compiled data path where there is one, and with SIDECAR_PURE=1 its source."""
+"""Which code the tests run: the compiled data path if there is one, and its source with SIDECAR_PURE=1."""
 
 import os
 import re
@@ -13,13 +13,13 @@ import sidecar
 ROOT = Path(__file__).parents[2]
 #: The modules that setup.py compiles.
 MODULES = re.findall(r'^    "([\w.]+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
-#: For tests of processes that must hold for both: values of SIDECAR_PURE.
+#: Values of SIDECAR_PURE, for tests of processes that must pass with both.
 PROGRAMS = {"compiled": "0", "source": "1"}
 BOTH = pytest.mark.parametrize("pure", list(PROGRAMS.values()), ids=list(PROGRAMS))
 
 
 def located(pure: str, where: Path | None = None) -> tuple[bool, str]:
-    """Whether a new process runs compiled code, and the file of its straight line; `where`: in which folder it looks first."""
+    """Whether a new process runs compiled code, and the file of its proxy module; it searches the folder `where` first."""
     told = subprocess.run(
         [
             sys.executable,
@@ -36,7 +36,7 @@ def located(pure: str, where: Path | None = None) -> tuple[bool, str]:
 
 
 def refuse_old_code() -> None:
-    """Ends a test run that would test what was compiled from other sources than these."""
+    """Ends a test run whose compiled code was made from other sources than these."""
     package = Path(sidecar.__file__).parent
     made = [file.stat().st_mtime for file in package.glob("compiled__mypyc*.so")]
     sources = [package / f"{name.replace('.', '/')}.py" for name in MODULES]

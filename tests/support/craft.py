@@ -10,9 +10,9 @@ from typing import ClassVar
 import leak_watch
 from receiver import OK
 
-#: Where a proxy that the base configuration trusts connects from.
+#: The address of a proxy that the base configuration trusts.
 TRUSTED = "127.0.0.9"
-#: Part of every body, as its start is of every secret; must never appear in what the program writes.
+#: Part of every body, and its start is part of every secret; it must never appear in any output of the program.
 BODY_MARK = b"CANARY-BODY-5e1d"
 SECRETS = {
     "BEGINI_API_KEY": "CANARY-SECRET-begini-current-7f3a",

@@ -1,4 +1,4 @@
-"""What a sender and a cluster do to a pod of tests/pods: deliver, go on delivering while it stops, count what arrived."""
+"""Plays the sender and the cluster for a pod of tests/pods: delivers, keeps delivering while it stops, counts what arrived."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ BODY = b'{"event":"ping"}'
 
 
 def deliver(pod: Pod, key: str, body: bytes = BODY, signed: bytes = BODY) -> int:
-    """The answer to a delivery that is signed as GitHub does."""
+    """The response to a delivery that is signed like GitHub's."""
     headers = sign(load_preset("github"), Secret("test", key.encode()), body=signed, now=time.time())
     return httpx.post(f"http://{pod.address}:8080/hooks", content=body, headers=headers, timeout=10).status_code
 
@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], bool], pod: Pod, seconds: float = 20) -> No
 
 @contextmanager
 def load(pod: Pod, key: str, goes_on: threading.Event, senders: int = 4) -> Iterator[Counter[int]]:
-    """Signed deliveries, one after the other from each sender, as long as `goes_on` is set. Yields the answers by status."""
+    """Senders send signed deliveries, one after another, while `goes_on` is set. Yields the number of responses by status."""
     answers = Counter[int]()
     headers = sign(load_preset("github"), Secret("test", key.encode()), body=BODY, now=time.time())
 
@@ -64,7 +64,7 @@ def load(pod: Pod, key: str, goes_on: threading.Event, senders: int = 4) -> Iter
 
 @contextmanager
 def load_while_ready(pod: Pod, key: str) -> Iterator[Counter[int]]:
-    """Senders go on until half a second after the pod says that it is not ready: what a load balancer takes to act."""
+    """Senders continue until half a second after the pod is no longer ready: a load balancer takes that long to react."""
     goes_on = threading.Event()
 
     def watch() -> None:

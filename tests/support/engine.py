@@ -1,6 +1,6 @@
-"""What builds and runs containers, for tests/image and tests/pods.
+"""Builds and runs containers, for tests/image and tests/pods.
 
-Their tests are run by `make image-test` only: they build images, and as root on Debian they install packages.
+Only `make image-test` runs their tests: they build images, and as root on Debian they install packages.
 """
 
 import os
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def run(*command: str | Path, timeout: float = 60) -> str:
-    """Standard output of a command; a failure shows everything it said."""
+    """Standard output of a command; a failure shows all of its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
     if done.returncode:
         pytest.fail(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -70,7 +70,7 @@ def image(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def build(engine: str, name: str) -> None:
-    """As everybody builds it, with a date of our own: a commit that is made meanwhile would be another."""
+    """Builds it as users do, but with a fixed date: a commit in the meantime would have another one."""
     options = [f"ENGINE={engine}", f"IMAGE={name}", "SOURCE_DATE_EPOCH=1700000000"]
     if engine == "podman":
         options += ["ENGINE=buildah", "IMAGE_FLAGS=--pull-never --isolation chroot"]
@@ -78,9 +78,9 @@ def build(engine: str, name: str) -> None:
 
 
 def make_base(tar: Path) -> None:
-    """Debian's slim image, made from Debian's packages where no registry is reached.
+    """Debian's slim image, made from Debian's packages if no registry can be reached.
 
-    This machine's certificates and pip settings go into it, because such a machine often has a proxy of its own.
+    This machine's certificates and pip settings go into it, because such a machine often uses its own proxy.
     """
     left_out = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/man/*", "/usr/share/locale/*"]
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in left_out]

@@ -16,7 +16,7 @@ class FakeLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         self.timers: list[asyncio.TimerHandle] = []
         self.ready: list[asyncio.Handle] = []
-        self.reported: list[dict[str, Any]] = []  #: to the exception handler
+        self.reported: list[dict[str, Any]] = []  #: calls of the exception handler
 
     def time(self) -> float:
         return self.now
@@ -58,7 +58,7 @@ class FakeLoop(asyncio.AbstractEventLoop):
                     handle._run()
 
     def advance(self, to: float) -> None:
-        """Sets the clock to `to`, and runs each timer at its own time on the way."""
+        """Advances the clock to `to`, and runs each timer at its own time on the way."""
         self.turn()
         while due := [timer for timer in self.timers if timer.when() <= to]:
             timer = min(due, key=asyncio.TimerHandle.when)
@@ -70,7 +70,7 @@ class FakeLoop(asyncio.AbstractEventLoop):
 
 
 class FakeTransport(asyncio.Transport):
-    """Records writes; `sent` has them as one. The peer reads everything at once unless the test sets `unsent`."""
+    """Records writes, which `sent` joins. The peer reads everything at once unless the test sets `unsent`."""
 
     def __init__(self, **extra: Any) -> None:
         super().__init__(extra)
@@ -86,7 +86,7 @@ class FakeTransport(asyncio.Transport):
         return b"".join(self.writes)
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """The bytes written since the last call."""
         sent, self.writes = self.sent, []
         return sent
 

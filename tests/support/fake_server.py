@@ -39,16 +39,16 @@ async def read_and_respond(incoming: Incoming) -> None:
 
 
 class Server:
-    """A listener, its application, and the connections to it. The application does as `behaviour` says."""
+    """A listener, its application, and the connections to it. The application behaves as `behaviour` says."""
 
     def __init__(self, *, max_connections: int = 9) -> None:
-        self.loop = FakeLoop()  # type: ignore[abstract]  # it has what is used
+        self.loop = FakeLoop()  # type: ignore[abstract]  # it has everything that is used
         self.deadlines = Deadlines(self.loop, head=HEAD_SECONDS, body=BODY_SECONDS)
         self.cell = [0.0]
         self.listener = Listener(self.deadlines, max_connections, ConnectionCount(self.cell, 0))
         self.behaviour: Behaviour = read_and_respond
         self.requests: list[Incoming] = []
-        self.faults: list[Rejected] = []  #: that the application saw
+        self.faults: list[Rejected] = []  #: as the application saw them
         self.unparsed: list[tuple[str | None, Rejected]] = []
         self.ended: list[str] = []  #: how handling each request ended
         self.connections: set[Any] = set()
@@ -83,7 +83,7 @@ class Server:
 
 
 class Peer:
-    """One connection, as its sender sees it."""
+    """One connection, seen from its sender."""
 
     def __init__(self, server: Server, transport: FakeTransport) -> None:
         self.server = server
@@ -98,7 +98,7 @@ class Peer:
         self.protocol.connection_made(transport)
 
     def send(self, *segments: bytes) -> bytes:
-        """Sends each segment in a turn of its own. Returns what came back since the last call."""
+        """Sends each segment in its own turn of the loop. Returns the bytes that came back since the last call."""
         for segment in segments:
             self.protocol.data_received(segment)
             self.server.loop.turn()

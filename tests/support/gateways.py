@@ -1,6 +1,6 @@
-"""Real gateways before an authorizer and a receiver: Envoy, Traefik, Caddy, nginx.
+"""Real gateways in front of an authorizer and a receiver: Envoy, Traefik, Caddy, nginx.
 
-Each has the configuration that docs/scale.md shows. Envoy, Traefik and Caddy come from PyPI (.venv/engines), nginx from Debian.
+Each uses the configuration from docs/scale.md. Envoy, Traefik and Caddy come from PyPI (.venv/engines), nginx from Debian.
 """
 
 import json
@@ -16,7 +16,7 @@ from ports import free_port
 from waiting import until
 
 ENGINES = ROOT / ".venv/engines/bin"
-#: The most of a body that the gateways send along.
+#: The largest body that the gateways send along, bytes.
 BUFFER = 2 * 1024 * 1024
 ENVOY_TYPES = "type.googleapis.com/envoy.extensions.filters"
 
@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 
 
 def cluster(name: str, addresses: Sequence[str], **more: Any) -> Settings:
-    """A cluster of Envoy's with fixed endpoints `HOST:PORT`."""
+    """An Envoy cluster with fixed endpoints `HOST:PORT`."""
     endpoints = [
         {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
         for host, port in (address.rsplit(":", 1) for address in addresses)
@@ -34,7 +34,7 @@ def cluster(name: str, addresses: Sequence[str], **more: Any) -> Settings:
 
 
 def ext_authz(*, body: bool = True, headers: bool = True, prefix: str = "", **more: Any) -> Settings:
-    """The filter as docs/scale.md has it, without what the arguments leave out."""
+    """The filter from docs/scale.md, without the parts that the arguments leave out."""
     patterns = [{"prefix": "x-"}, {"prefix": "webhook-"}, {"exact": "content-type"}]
     service: Settings = {
         "server_uri": {"uri": "http://authorizer", "cluster": "authorizer", "timeout": "5s"},
@@ -64,7 +64,7 @@ class Gateway:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.name = ""  #: of the program
+        self.name = ""  #: the program's
 
     def run(self, *command: str, env: Settings | None = None) -> "Gateway":
         self.log = self.directory / "gateway.log"
@@ -87,7 +87,7 @@ class Gateway:
         return self
 
     def restart(self) -> None:
-        """As an operator does: ends it, and starts it again."""
+        """Stops it and starts it again, like an operator."""
         self.stop()
         self.run(*self._command, env=self._env)
 
@@ -116,8 +116,8 @@ def envoy(
     asks: bool = True,
     **of_cluster: Any,
 ) -> Gateway:
-    """`filter_` is the ext_authz filter's configuration; `of_cluster` that of the authorizers' cluster. There is no
-    filter without `asks`.
+    """`filter_` is the configuration of the ext_authz filter, and `of_cluster` that of the authorizers' cluster. Without `asks`
+    there is no filter.
     """
     program = needs(ENGINES / "envoy")
     gateway = Gateway(directory)
@@ -151,7 +151,7 @@ def envoy(
 def traefik(
     directory: Path, authorizer: str, receiver: str, *, body: bool = True, middleware: Settings | None = None
 ) -> Gateway:
-    """`middleware` is forwardAuth's, without its address."""
+    """`middleware` is the configuration of forwardAuth, without its address."""
     program = needs(ENGINES / "traefik")
     gateway = Gateway(directory)
     forward: Settings = {
@@ -242,7 +242,7 @@ http {{
 
 
 def nginx(directory: Path, authorizer: str, receiver: str, *, announces_body: bool = False) -> Gateway:
-    """`announces_body`: as people configure it who expect it to send bodies."""
+    """`announces_body`: the configuration of people who expect it to send bodies."""
     program = needs("nginx")
     gateway = Gateway(directory)
     file = directory / "nginx.conf"

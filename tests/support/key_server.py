@@ -1,4 +1,4 @@
-"""A provider's key server, over https with an authority of the test's own, whose paths behave as a test configures them.
+"""A provider's key server, over https with an authority made for the test. Its paths behave as a test configures them.
 
 server.serve("/jwks", content)                 from now on
 server.serve("/jwks", content, hangs=True)     what it does instead of an ordinary response: see `Page`
@@ -21,7 +21,7 @@ from typing import Any
 
 import trustme
 
-#: In the body of a POST that asks for one key. Such a page's name is the path, `#` and the id.
+#: In the body of a POST that requests one key. The name of such a page is the path, `#` and the id.
 _KEY_ID = re.compile(rb'"key_id": ?"([^"]+)"')
 
 
@@ -37,14 +37,14 @@ class Page:
     endless: bool = False  #: sends a body without an end
     drips: float = 0.0  #: one byte of head and body every so many seconds
     raw: bytes = b""  #: sent instead of a response
-    authorization: str = ""  #: what a request must bring; without it the response is 401, as RFC 6749, 5.2, has it
+    authorization: str = ""  #: required in requests; otherwise the response is 401 (RFC 6749, 5.2)
 
 
 def run_beside_server(scenario: Coroutine[Any, Any, None]) -> None:
-    """Runs it, and removes what it leaves.
+    """Runs it, and removes its remains.
 
-    A fetch that is cut off at the end still says goodbye by TLS when asyncio closes the loop. The warning of its connection would
-    otherwise hit the test in which it is collected.
+    A fetch that is cut off at the end still shuts down TLS when asyncio closes the loop. Otherwise the warning about its
+    connection would appear in the test in which it is collected.
     """
     asyncio.run(scenario)
     with warnings.catch_warnings(category=ResourceWarning, action="ignore"):
@@ -52,11 +52,11 @@ def run_beside_server(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 class KeyServer:
-    """Listens on a port of loopback until `stop`."""
+    """Listens on a loopback port until `stop`."""
 
     def __init__(self, directory: Path, *, tls: bool = True) -> None:
         self.pages: dict[str, Page] = {}
-        self.heads: list[bytes] = []  #: of the requests, with the body of a POST
+        self.heads: list[bytes] = []  #: of all requests; that of a POST with the body
         self.counts: Counter[str] = Counter()
         self.sent = 0  #: bytes of the bodies of all responses
         self._context: ssl.SSLContext | None = None
@@ -79,7 +79,7 @@ class KeyServer:
         return self.counts[path]
 
     def stop(self) -> None:
-        """Connections are refused from now on; those that are open end."""
+        """From now on connections are refused, and open ones are closed."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -149,7 +149,7 @@ class KeyServer:
 
 
 def _read(connection: socket.socket) -> bytes:
-    """A request, with its body; nothing if it doesn't come whole."""
+    """A request, with its body; nothing if it is incomplete."""
     request = b""
     missing = True
     while missing:

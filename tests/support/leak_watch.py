@@ -1,10 +1,10 @@
 """Searches everything that the program wrote during a whole test run for secrets, signatures and bodies.
 
-Tests say what must never be seen (`marker`, `signature`) and what was seen (`shown`): output of processes and commands, pages of
-the admin listener, refusals. At the end of the run, of all its processes together, every output is searched for every marker,
-whichever test each came from. One found fails the run, though every test passed.
+Tests register texts that must never appear (`marker`, `signature`) and the outputs that could show them (`shown`): of processes
+and commands, pages of the admin listener, rejections. At the end of the run every output is searched for every marker, across all
+tests and test processes. One match fails the run, even if every test passed.
 
-The hooks are those of pytest; tests/conftest.py imports them.
+They are pytest hooks; tests/conftest.py imports them.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 _WHERE = "LEAK_WATCH"
-#: So much of a signature is as good as all of it, to anyone who reads a log.
+#: Characters of a signature that are as good as all of it, to anyone who reads a log.
 _ENOUGH = 20
 _TOKEN = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % _ENOUGH)
 
@@ -27,7 +27,7 @@ _shown: dict[bytes, str] = {}  # each line once: pages of metrics are much the s
 
 
 def marker(*values: bytes) -> None:
-    """Secrets, or marks that stand in bodies."""
+    """Secrets, or marks that are part of bodies."""
     _markers.update(value for value in values if value)
 
 
@@ -37,13 +37,13 @@ def signature(value: bytes) -> None:
 
 
 def shown(where: str, data: bytes) -> None:
-    """Something that the program wrote where others than the receiver can read it."""
+    """An output of the program that others than the receiver can read."""
     for line in data.splitlines():
         _shown.setdefault(line, where)
 
 
 def leaks(markers: set[bytes], signatures: set[bytes], outputs: list[tuple[str, bytes]]) -> list[str]:
-    """Which outputs hold what they must not; a line for each."""
+    """The outputs that contain a marker; a line for each."""
     found = []
     for where, data in outputs:
         found += [f"{where} shows {value!r}" for value in sorted(markers) if value in data]
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Each process of the run leaves what it has; the one that began it searches."""
+    """Each process of the run saves its texts; the one that started the run searches them."""
     directory = Path(os.environ[_WHERE])
     own = {
         "markers": [value.decode("latin-1") for value in _markers],

@@ -1,4 +1,4 @@
-"""The programs that tests run. A test whose program is missing is skipped, and does not fail.
+"""The programs that tests run. A test whose program is missing is skipped; it does not fail.
 
 pytest's summary has one line for each missing program, with the number of its tests. `.ci/run` fails on any skip.
 """
@@ -15,7 +15,7 @@ import pytest
 import sidecar
 
 ROOT = Path(__file__).parents[2]
-#: Where to get what `make test` installs into .venv, by the folder below .venv.
+#: How to get the things that `make test` installs into .venv, by the folder below .venv.
 INSTALLED = {
     "engines": "make .venv/engines/installed",
     "kubernetes": "make .venv/kubernetes/kubectl",
@@ -36,9 +36,9 @@ PACKAGES = {
 
 
 def needs(program: str | Path) -> str:
-    """The path of a program, or of a file below .venv; without it the test is skipped.
+    """The path of a program, or of a file below .venv. If it is missing, the test is skipped.
 
-    To be called before anything is started that the test would have to stop.
+    Call it before starting anything that the test would have to stop.
     """
     if isinstance(program, Path):
         if program.exists():
@@ -64,7 +64,7 @@ def needs_node(major: int) -> str:
 
 
 def needs_ipv6() -> None:
-    """The test is skipped on a machine without IPv6, as some containers are."""
+    """Skips the test on a machine without IPv6, for example in some containers."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -73,7 +73,7 @@ def needs_ipv6() -> None:
 
 
 def needs_compiled_code(pure: str = "") -> None:
-    """The test is skipped where the data path was not compiled, unless it runs the source (`pure`: SIDECAR_PURE)."""
+    """Skips the test if the data path was not compiled, unless the test runs the source (`pure`: SIDECAR_PURE)."""
     made = Path(sidecar.__file__).with_name("compiled__mypyc" + sysconfig.get_config_var("EXT_SUFFIX"))
     if pure != "1" and not made.exists():
         pytest.skip("NOT TESTED: the compiled data path; on Debian: apt-get install gcc python3-dev, then make test")
@@ -81,7 +81,7 @@ def needs_compiled_code(pure: str = "") -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Gives all these skips one place, by which pytest's summary folds them; else each test is a line."""
+    """Gives all these skips one location, so that pytest's summary folds them into one line."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and "NOT TESTED: " in report.longrepr[2]:
         report.longrepr = (__file__, 1, report.longrepr[2])

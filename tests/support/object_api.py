@@ -1,5 +1,5 @@
-"""A Kubernetes API server that keeps what it is given: enough for `kubectl apply`, and for Helm to install, upgrade, roll back
-and uninstall a chart.
+"""A Kubernetes API server that stores objects: enough for `kubectl apply`, and for Helm to install, upgrade, roll back and
+uninstall a chart.
 
 It checks no schema, runs no controller and admits everything. A Job is complete at once, or failed if its ConfigMap holds
 `drain: soon`. `writes` has every change: the method, the kind and the name.
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 from stub_api import RESOURCES, JsonHandler, answer, plural, serve_api
 
-#: What the chart makes beside Kubernetes' own kinds.
+#: Kinds that the chart makes besides Kubernetes' own.
 CUSTOM = {
     "gateway.envoyproxy.io/v1alpha1": ["SecurityPolicy"],
     "gateway.networking.k8s.io/v1": ["HTTPRoute"],
@@ -94,7 +94,7 @@ def status(reason: str, code: int) -> dict[str, Any]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """As a strategic merge patch: lists of objects with a key are merged by it, all else as RFC 7396 has it."""
+    """A strategic merge patch: lists of objects with a key are merged by that key, everything else by RFC 7396."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     result = dict(old)
@@ -136,7 +136,7 @@ def _merged_lists(old: list[Any], new: list[Any], name: str) -> list[Any]:
 
 
 def openapi(path: str) -> dict[str, Any] | None:
-    """As much as clients ask before they leave it to the server to validate what they send."""
+    """The minimum that clients request before they leave validation to the server."""
     places = {f"{'apis' if '/' in version else 'api'}/{version}": version for version in KINDS}
     if path == "/openapi/v3":
         return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}"} for place in places}}
@@ -153,7 +153,7 @@ def openapi(path: str) -> dict[str, Any] | None:
     return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "1.36.0"}, "paths": paths}
 
 
-#: How a body begins that is in Kubernetes' protobuf form. Helm writes its own Secrets so; deletions have options in it.
+#: The start of a body in Kubernetes' protobuf form. Helm writes its own Secrets in it, and options of deletions.
 PROTOBUF = b"k8s\0"
 
 
@@ -221,7 +221,7 @@ def object_api(folder: Path) -> Iterator[tuple[ObjectApi, Path]]:
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                threading.Event().wait(0.1)  # nothing changes by itself
+                threading.Event().wait(0.1)  # nothing changes without a request
             elif (found := api.objects.get(path) or openapi(path) or answer(path, [], "1.36.0", KINDS)) is not None:
                 self.respond(200, found)
             elif path.rpartition("/")[2] in COLLECTIONS:

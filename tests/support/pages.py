@@ -1,4 +1,4 @@
-"""The project's pages, taken apart: fenced blocks, code in the text, tables."""
+"""Parses the project's pages: fenced blocks, code in the text, tables."""
 
 import re
 import textwrap
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-#: Pages for users; their names as links to them would have them.
+#: Pages for users, named as in links to them.
 NAMES = ("README.md", "CHANGELOG.md", "helm/README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 
 _FENCE = re.compile(
@@ -40,13 +40,13 @@ def prose(page: str) -> str:
 
 
 def code(page: str) -> Iterator[str]:
-    """What stands between backticks in the text, white space made one blank."""
+    """The text between backticks, with white space replaced by one space."""
     for match in re.finditer(r"(`+)(.+?)\1", prose(page), re.S):
         yield " ".join(match[2].split())
 
 
 def rows(page: str, heading: str = "") -> list[list[str]]:
-    """The cells of every row of the tables under a heading, or of all; without the heads of the tables."""
+    """The cells of every row of the tables under a heading, or of all tables; without the header rows."""
     if heading:
         page = page.partition(f"\n{heading}\n")[2]
         page = re.split(r"^##? ", page, maxsplit=1, flags=re.M)[0]
@@ -60,5 +60,5 @@ def rows(page: str, heading: str = "") -> list[list[str]]:
 
 
 def named(cell: str) -> list[str]:
-    """What a cell has between backticks."""
+    """The text between backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)

@@ -1,7 +1,7 @@
 """Rendered manifests as real pods, by podman.
 
-podman plays Pods and ConfigMaps. It knows no native sidecars, asks probes with a curl that our image has not, and (4.3) can't
-mount Secrets that it was given: those become what it does know.
+podman plays Pods and ConfigMaps. It has no native sidecars, runs probes with a curl that our image doesn't have, and version 4.3
+can't mount given Secrets: all of these are replaced by things that it supports.
 """
 
 import base64
@@ -19,9 +19,9 @@ import httpx
 import yaml
 from engine import run, works
 
-#: What podman would do otherwise than a kubelet; of ports it would publish each on the host.
+#: Fields that podman treats differently than a kubelet; it would publish each port on the host.
 LEFT_OUT = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "restartPolicy", "ports")
-#: A receiver that is not Python: nginx answers 200 to all and logs a line for each. `ADDRESS` is where it listens.
+#: A receiver that is not Python: nginx responds 200 to every request and logs a line for it. `ADDRESS` is where it listens.
 RECEIVER = """
 FROM debian:trixie-slim
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nginx-light
@@ -57,7 +57,7 @@ def build_receiver(folder: Path) -> str:
 
 
 def playable(objects: Iterable[Mapping[str, Any]], images: Mapping[str, str]) -> str:
-    """A manifest for `podman kube play`. `images` says what stands for an image that is named in the objects."""
+    """A manifest for `podman kube play`. `images` are replacements for the images that the objects name."""
     made = []
     for each in objects:
         if each["kind"] == "ConfigMap":
@@ -97,7 +97,7 @@ def _pod(workload: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, An
 
 
 class Pod:
-    """A pod that runs: `address` is its own, `name` what its containers' names begin with."""
+    """A running pod with its `address`; the names of its containers begin with `name`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -122,14 +122,14 @@ class Pod:
         return int(run("podman", "inspect", f"{self.name}-{container}", "--format", "{{.State.ExitCode}}"))
 
     def status(self, path: str, port: int = 9090) -> int:
-        """Of a GET; 0 without an answer."""
+        """The status of a GET; 0 without a response."""
         try:
             return httpx.get(f"http://{self.address}:{port}{path}", timeout=2).status_code
         except httpx.TransportError:
             return 0
 
     def command(self, image: str, arguments: list[str], secrets: Mapping[str, Path]) -> tuple[int, str]:
-        """Exit status and output of the sidecar's command in a container of its own on the same network."""
+        """Exit status and output of the sidecar's command in another container on the same network."""
         mounts = [word for at, folder in secrets.items() for word in ("-v", f"{folder}:{at}:ro")]
         options = ["--rm", "--network", self.network, "--user", "65532", "--read-only", "--cap-drop", "ALL", *mounts]
         done = subprocess.run(
@@ -140,7 +140,7 @@ class Pod:
 
 @contextmanager
 def played(objects: Iterable[Mapping[str, Any]], images: Mapping[str, str], folder: Path) -> Iterator[Pod]:
-    """The one pod of `objects`, until the end of the block."""
+    """Runs the only pod of `objects` until the end of the block."""
     text = playable(objects, images)
     file = folder / f"{uuid.uuid4().hex}.yaml"
     file.write_text(text)
@@ -157,12 +157,12 @@ def played(objects: Iterable[Mapping[str, Any]], images: Mapping[str, str], fold
 
 
 def mounted(name: str) -> Path:
-    """The folder on this machine that a ConfigMap or Secret became."""
+    """The folder on this machine that replaces a ConfigMap or Secret."""
     return Path(run("podman", "volume", "inspect", name, "--format", "{{.Mountpoint}}").strip())
 
 
 def put(folder: Path, files: Mapping[str, str]) -> None:
-    """New content as a kubelet brings it: a new directory, a link to it exchanged, and a link for each file."""
+    """Updates the content as a kubelet does: a new directory, a swapped link to it, and a link for each file."""
     made = folder / f"..{time.time_ns()}"
     made.mkdir()
     for name, content in files.items():

@@ -1,7 +1,7 @@
-"""TCP ports for programs that can't be told to choose one themselves.
+"""TCP ports for programs that can't choose one themselves.
 
-They are below those that the kernel gives to connections and to listeners on port 0 (32768 and up, as Linux is shipped), of
-which the other tests use thousands. Each test process has a part of them for itself.
+They are below those that the kernel gives to connections and to listeners on port 0 (32768 and up, by Linux's default), of which
+the other tests use thousands. Each test process has its own part of them.
 """
 
 import itertools
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ones. One is not given out again for a long while."""
+    """Several different ports. A port is not given out again for a long time."""
     found: list[int] = []
     for offset in itertools.islice(_offsets, _EACH):
         port = _FIRST + _WORKER * _EACH + offset % _EACH

@@ -1,13 +1,13 @@
-"""Whether a query names only what a program exports: metrics, their labels, and values that labels have.
+"""Checks that a query names only things that a program exports: metrics, their labels, and the labels' values.
 
-It reads PromQL as far as that needs: names, selectors, and the labels of `by`, `on` and the like. That a query is right PromQL,
-and has a result, only Prometheus can say.
+It parses PromQL only as far as needed: names, selectors, and the labels of `by`, `on` and the like. Only Prometheus can tell
+whether a query is valid PromQL and has a result.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
-#: Of each metric its labels, and of each label the values that it has.
+#: The labels of each metric, and the values of each label.
 Exported = Mapping[str, Mapping[str, set[str]]]
 
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
@@ -17,7 +17,7 @@ _WORDS = frozenset({"and", "or", "unless", "bool", "offset", "inf", "nan"})
 
 
 def exported(series: Iterable[Mapping[str, str]]) -> Exported:
-    """What series with their labels (`__name__` among them) amount to."""
+    """The exports of series, given by their labels, including `__name__`."""
     found: dict[str, dict[str, set[str]]] = {}
     for labels in series:
         metric = found.setdefault(labels["__name__"], {})
@@ -27,7 +27,7 @@ def exported(series: Iterable[Mapping[str, str]]) -> Exported:
 
 
 def unknown(query: str, known: Exported) -> list[str]:
-    """A sentence for each name in a query that nothing exported has. Alternatives of a pattern are taken one by one."""
+    """A sentence for each name in a query that is not exported. Alternatives of a pattern are checked one by one."""
     problems = []
     labels = {"le"}
     for name, matchers in _SELECTOR.findall(query):

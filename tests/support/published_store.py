@@ -17,7 +17,7 @@ from sidecar.verify.token import encode_base64url
 
 
 def with_examples(preset: str, secret: str = "") -> Any:
-    """What `verify:` holds for a preset: its settings have the values of their examples, and secrets are in `secret` if given."""
+    """The value of `verify:` for a preset: settings have the values of their examples, and secrets are in `secret` if given."""
     settings = read_preset(preset).get("settings", {})
     needed = {name: it for name, it in settings.items() if "default" not in it and "lines" not in it}
     place = {"env": secret}

@@ -1,7 +1,7 @@
 """Signed deliveries of senders that publish their keys: as files hold them, and the configuration that each sender needs.
 
 The files in tests/vectors/published have keys and certificates that were made for them; `by` says which library or rule gave a
-verdict. A URL of `keys` that ends in `*` is every other one, and `trap` marks one that nothing may ever fetch.
+verdict. A URL of `keys` that ends in `*` covers all other URLs, and `trap` marks one that must never be fetched.
 """
 
 import base64
@@ -58,7 +58,7 @@ def raw_of(vector: Vector) -> bytes:
 
 @dataclass
 class FakeStore:
-    """The documents of a file, as a store has them once it fetched all of them."""
+    """The documents of a file, as in a store that has fetched all of them."""
 
     keys: dict[str, dict[str, Any]]
     asked: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class FakeStore:
         return False
 
 
-#: From a vector and the settings to what `verify:` holds.
+#: Makes the value of `verify:` from a vector and the settings.
 CONFIGURED: dict[str, Callable[[Settings, Settings], Any]] = {
     "google-pubsub": lambda it, _: {"preset": "google-pubsub", "audience": it["audience"], "email": it["email"]},
     "google-chat": lambda _, own: {"preset": "google-chat", "audience": own["audience"]}
@@ -142,7 +142,7 @@ CONFIGURED: dict[str, Callable[[Settings, Settings], Any]] = {
 
 
 def verify_of(name: str, vector: Vector) -> dict[str, Any]:
-    """What `verify:` holds for a vector; where its verdict holds for a small skew only, with that skew."""
+    """The value of `verify:` for a vector; with the vector's skew if its verdict needs a small one."""
     if name == "rfc9421":
         return _http_signature(vector)
     made: dict[str, Any] = CONFIGURED[name](sender(name)["settings"], vector.get("settings", {}))
@@ -152,7 +152,7 @@ def verify_of(name: str, vector: Vector) -> dict[str, Any]:
 
 
 def secrets_of(name: str, vector: Vector) -> dict[str, str]:
-    """By their ids."""
+    """The secrets by their ids."""
     given = vector.get("secret")
     if name == "plaid":
         given = "the secret that Plaid requires to send a key"

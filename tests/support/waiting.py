@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-#: How long anything that must happen may take, on a machine that is busy with something else.
+#: Seconds that anything may take that must happen, on a busy machine.
 PATIENCE = 30.0
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ class WaitUntil(Protocol):
 def until(condition: Callable[[], T | None], what: str = "the condition", patience: float = PATIENCE) -> T:
     """Waits for `condition()` to be true and returns its value.
 
-    It is asked less often the longer it takes: most ask a page of the sidecar, which costs both sides CPU.
+    The longer it takes, the less often it is called: most conditions request a page of the sidecar, which costs both sides CPU.
     """
     end = time.monotonic() + patience
     pause = 0.005

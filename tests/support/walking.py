@@ -1,4 +1,4 @@
-"""Does what a page says: its commands, in its order, on other ports."""
+"""Follows a page: runs its commands, in its order, on other ports."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-#: What the quick start tells its reader to export.
+#: The variables that the quick start exports.
 SECRETS = {"GITHUB_SECRET": "it-is-a-secret-to-everybody"}
 
 
@@ -24,7 +24,7 @@ def running(command: str, where: Path, env: dict[str, str] | None = None) -> Ite
     try:
         yield process  # type: ignore[misc]
     finally:
-        process.send_signal(signal.SIGINT)  # as Ctrl-C; at SIGTERM the sidecar goes on for some seconds
+        process.send_signal(signal.SIGINT)  # like Ctrl-C; after SIGTERM the sidecar continues for some seconds
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:  # a signal that comes while bash starts the program is lost
@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def answer(url: str) -> bytes:
-    """The page at `url`, as soon as somebody answers."""
+    """The page at `url`, as soon as there is a response."""
     for _ in range(200):
         try:
             with urlopen(url, timeout=5) as response:

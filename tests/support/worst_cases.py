@@ -1,7 +1,7 @@
-"""Inputs of strangers that cost as much as possible, for a search: one strategy for each stage of a delivery.
+"""The most expensive inputs of strangers, for a search: one strategy for each stage of a delivery.
 
-Each strategy composes legal and illegal input up to the stage's limits from pieces that cost much for their bytes, and makes a
-`Case` of it. `measure` says what one costs. Diagnosis has its own search in tests/properties/test_diagnosis.py.
+Each strategy composes legal and illegal input, up to the stage's limits, from pieces that are expensive for their size, and makes
+a `Case` of it. `measure` reports the cost of one. Diagnosis has its own search in tests/properties/test_diagnosis.py.
 """
 
 import gzip
@@ -44,7 +44,7 @@ from sidecar.verify.verifier import MAX_SECRETS, Verifier
 
 NOW = 1_795_579_411.0
 FORM = b"application/x-www-form-urlencoded"
-#: Of one request, bytes; the largest body that a search tries.
+#: Bytes of the largest body that a search tries.
 MEBIBYTE = 1 << 20
 PEER = "192.0.2.1"
 
@@ -53,12 +53,12 @@ class Case(NamedTuple):
     """One input, ready to be tried."""
 
     what: str
-    size: int  #: bytes of the stranger's
-    prepare: Callable[[], Callable[[], object]]  #: makes the call that is measured
+    size: int  #: the stranger's bytes
+    prepare: Callable[[], Callable[[], object]]  #: makes the call to measure
 
 
 class Cost(NamedTuple):
-    seconds: float  #: of processor time, the least of several tries
+    seconds: float  #: seconds of processor time, the least of several tries
     memory: int  #: bytes used besides the input, at most
 
 
@@ -80,7 +80,7 @@ def measure(case: Case, tries: int = 3) -> Cost:
 
 
 def runs(pieces: list[bytes], sizes: list[int], *, most: int = 3) -> st.SearchStrategy[bytes]:
-    """Up to `most` runs of the same piece each, cut to one of `sizes` bytes in all."""
+    """Up to `most` runs, each of the same piece, cut to one of `sizes` bytes in total."""
 
     def compose(drawn: list[tuple[bytes, int]], size: int) -> bytes:
         text = b"".join([piece * min(count, size // len(piece) + 1) for piece, count in drawn])
@@ -114,11 +114,11 @@ VALUES = [b"a", b"a,", b" \t", b"\xff", b"upgrade, ", b"%b"]
 
 @st.composite
 def header_fields(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
-    """Up to the number and the size of a head's fields, and beyond; names that no head before had."""
+    """Heads up to and beyond the limits of number and size of their fields, with names that no earlier head had."""
     number = draw(st.sampled_from([0, 1, 39, 40, 190, 250, 10_000]))
     name, value = draw(runs(NAMES, [1, 4, 40, 300, 5000])), draw(runs(VALUES, [0, 1, 40, 300, 5000, 60_000]))
     same = draw(st.booleans())
-    fresh = draw(st.integers(0, 10**9))  # or the facts about these names are known already
+    fresh = draw(st.integers(0, 10**9))  # otherwise the facts about these names are already known
     fields, size = [], 0
     for count in range(number):
         field = name if same else name + b"%x" % count
@@ -146,7 +146,7 @@ class Reject:
 
 
 def connect(application: Any) -> tuple[FakeLoop, DataProtocol]:
-    loop = FakeLoop()  # type: ignore[abstract]  # it has what is used
+    loop = FakeLoop()  # type: ignore[abstract]  # it has everything that is used
     deadlines = Deadlines(loop, head=10, body=30)
     protocol = DataProtocol(
         application,
@@ -237,7 +237,7 @@ def route(path: bytes, *, prefix: bool) -> Route:
 
 @cache
 def table() -> RouteTable:
-    """A thousand routes, half of them prefixes of 200 lengths: more than anybody has."""
+    """A thousand routes, half of them prefixes of 200 lengths: more than any real configuration."""
     exact = [route(b"/exact/%d" % number, prefix=False) for number in range(500)]
     below = [route(b"/" + b"p" * (number % 200) + b"%d/" % number, prefix=True) for number in range(500)]
     return RouteTable([*exact, *below, route(b"/", prefix=True)])
@@ -252,7 +252,7 @@ def paths(draw: st.DrawFn) -> Case:
 
 @cache
 def handshakes() -> list[Handshakes]:
-    """Of every preset that has some."""
+    """The handshakes of every preset that has some."""
     token = Secret("token", b"a verify token")
     shapes = [load_preset(name).handshake for name in preset_names()]
     return [Handshakes(each, None, secret=token, token=token, url="https://h/") for each in shapes if each]
@@ -292,7 +292,7 @@ def verifier(preset: str, secrets: int) -> Verifier | None:
 
 
 def _different() -> list[str]:
-    """One preset of each form; those that differ in names or texts only cost the same."""
+    """One preset of each form: presets that differ only in names or texts cost the same."""
     found = {}
     for name in preset_names():
         made = verifier(name, 1)
@@ -318,12 +318,12 @@ def _different() -> list[str]:
 
 
 SHARED = _different()
-#: Of these presets the body is parsed.
+#: Presets that parse the body.
 PARSING = [name for name in SHARED if (made := verifier(name, 1)) is not None and made.reads_body]
 
 
 def pieces_of(preset: str) -> list[bytes]:
-    """What this scheme's signatures are made of."""
+    """The pieces of this scheme's signatures."""
     field = load_preset(preset).signature
     found = [b"0", b"A", b"=", b" ", b",", b"t=1795579411,", b"0" * 64, b"A" * 43 + b"=", field.prefix.encode()]
     if field.list is not None:
@@ -572,7 +572,7 @@ def records(draw: st.DrawFn) -> Case:
 
 
 class Limit(NamedTuple):
-    """What an input of a stage may cost. docs/reliability.md has what was measured; slow machines and coverage take much more."""
+    """The most that an input may cost. docs/reliability.md has measured costs; slow machines and coverage take much more."""
 
     cases: st.SearchStrategy[Case]
     milliseconds: float

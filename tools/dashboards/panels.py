@@ -18,7 +18,7 @@ SOURCE = model.DataSourceRef(type_val="prometheus", uid="$datasource")
 TAG = "webhook-sidecar"
 SELECTED = 'namespace=~"$namespace"'
 SELECTED_ROUTES = f'{SELECTED}, route=~"$route"'
-#: Rejections that a retry resolves (a copy in progress, a drain) are left out, as in the alerts.
+#: Without rejections that a retry resolves (a copy in progress, a drain), as in the alerts.
 NOT_TRANSIENT = 'reason!~"replayed|draining"'
 
 #: Requests that a route matched.
@@ -93,7 +93,7 @@ def lines(
     bad: float | None = None,
     colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Curves over time. `bad` is the value from which they look bad; `colours` are by the name of the curve."""
+    """Curves over time. `bad` is the value above which they are marked as bad; `colours` are by the name of the curve."""
     panel = describe(timeseries.Panel(), title, about).unit(unit).span(8).height(8)
     panel.legend(
         states.VizLegendOptions().display_mode(model.LegendDisplayMode.LIST).placement(model.LegendPlacement.BOTTOM)

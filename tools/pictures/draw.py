@@ -2,11 +2,11 @@
 
     (cd tools/pictures && npm install) && .venv/bin/python tools/pictures/draw.py [--minutes 8]
 
-By hand, not in CI: Grafana's components take 470 MB. It needs node with npm, chromium, prometheus, redis-server and pngquant.
-Nobody publishes Grafana's own panels as a package; page.jsx puts together the components that they are made of.
+Run it by hand, not in CI: Grafana's components take 470 MB. It needs node with npm, chromium, prometheus, redis-server and
+pngquant. Grafana's own panels are not published as a package; page.jsx combines the components that they are made of.
 
-The story, in twelfths of the time: from the 4th the receiver of shop is slow and fails, from the 6th somebody forges deliveries,
-from the 8th begini signs with the new secret.
+The timeline, in twelfths of the time: from the 4th on the receiver of shop is slow and fails, from the 6th on somebody forges
+deliveries, from the 8th on begini signs with the new secret.
 """
 
 import argparse
@@ -59,7 +59,7 @@ PATHS = {"begini": "begini", "shop": "shopify", "slack": "slack", "meta": "meta"
 
 
 class Story:
-    """What happens when. `share` is how much of the time is over."""
+    """The timeline. `share` is the part of the time that is over."""
 
     share = 0.0
 
@@ -84,7 +84,7 @@ class Receiver(BaseHTTPRequestHandler):
         bad = self.path == "/shop" and Story.failing()
         time.sleep(random.lognormvariate(-4.2, 0.5) * (20 if bad else 1))
         if bad and random.random() < 0.15:
-            self.close_connection = True  # without an answer
+            self.close_connection = True  # without a response
             return
         self.send_response(500 if bad and random.random() < 0.3 else 200)
         self.send_header("Content-Length", "0")
@@ -99,7 +99,7 @@ class Page(SimpleHTTPRequestHandler):
         super().__init__(*arguments, directory=str(HERE / "made"))  # type: ignore[arg-type]
 
     def translate_path(self, path: str) -> str:
-        """Icons and fonts stand in Grafana's package."""
+        """Icons and fonts are in Grafana's package."""
         icons = HERE / "node_modules/@grafana/ui/dist"
         return (
             str(icons / path.lstrip("/").replace("public/build", "public"))
@@ -164,7 +164,7 @@ def ask(address: str, method: str, target: str, body: bytes, headers: dict[str, 
 
 
 def traffic(address: str, until: float) -> None:
-    """One sender, some ten deliveries a second."""
+    """One sender, about ten deliveries a second."""
     chance, numbers = random.Random(address), itertools.count()
     while time.time() < until:
         time.sleep(chance.expovariate(12 + 4 * (Story.share * 12 % 3)))
