@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sidecar.cli.presets import read_preset
 from sidecar.config.fields.number import Duration
-from sidecar.config.loader import resend_response
 from sidecar.config.presets import load_preset
 from sidecar.config.ranges import range_names
+from sidecar.config.repeat_checks import resend_response
 from sidecar.secret import SecretRef
 from sidecar.verify.handshake import Shape, responds_to
 from sidecar.verify.keys import KeyForm

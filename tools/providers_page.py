@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from provider_page import MEANING
 
-from sidecar.config.loader import resend_response
 from sidecar.config.presets import load_preset, preset_names
+from sidecar.config.repeat_checks import resend_response
 from sidecar.verify.scheme import PROVEN, Evidence
 
 DOCS = Path(__file__).parents[1] / "docs"

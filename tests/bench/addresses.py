@@ -1,9 +1,9 @@
-"""What ten thousand networks and a thousand routes cost a delivery, against one of each.
+"""The cost of ten thousand networks and a thousand routes for a delivery, compared with one of each.
 
 python tests/bench/addresses.py [--deliveries 20000]
 
-In process: finding the route and looking up the client's address, nanoseconds a delivery. On the wire: the sidecar's own CPU
-time a delivery, in turns, so that a busy machine is busy for both.
+In process: finding the route and looking up the client's address, nanoseconds a delivery. On the wire: the sidecar's own CPU time
+a delivery, in turns, so that a busy machine slows down both.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BODY = bytes(1024)
 
 
 def networks(count: int) -> list[IPv4Network]:
-    """Apart from each other, so that none can be merged; the last one holds 127.0.0.1."""
+    """Networks with gaps between them, so that none can be merged; the last one contains 127.0.0.1."""
     apart = [IPv4Network((0x10000000 + 512 * number, 24)) for number in range(count - 1)]
     return [*apart, IPv4Network("127.0.0.0/30")]
 
@@ -119,7 +119,7 @@ async def on_the_wire(deliveries: int) -> list[float]:
     for turn in range(6):
         for index, (sidecar, raw) in enumerate(both):
             figure = await deliver(sidecar, raw, deliveries)
-            if turn:  # the first one warms up
+            if turn:  # the first round warms up
                 figures[index].append(figure)
     for sidecar, _ in both:
         sidecar.stop()

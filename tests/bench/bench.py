@@ -1,24 +1,24 @@
 """The sidecar beside proxies that do the same work, in one run: CPU for each delivery, latency, memory, time to start.
 
-    make bench                                                # everything, some twenty minutes
+    make bench                                                # everything, about twenty minutes
     make bench BENCH_ARGS="peers refusals --rounds 7"         # these parts only
 
-The work: signed POSTs (hex HMAC-SHA512 of the body in X-Signature) to an nginx that answers at once. The proxy has one
-core, the load generator and nginx the other. Rounds are paired: what is quoted is the median of the ratios within the
-rounds, because the figures depend on the machine and on its mood, and their ratios much less so. What was measured and on
-what goes to --json, which plots.py draws.
+The work: signed POSTs (hex HMAC-SHA512 of the body in X-Signature) to an nginx that responds at once. The proxy has one core, the
+load generator and nginx have the other. Rounds are paired: the quoted figure is the median of the ratios within the rounds,
+because the figures depend on the machine and its state, and their ratios much less so. The measurements and a description of the
+machine go to --json, which plots.py draws.
 
 Parts:
-    peers       accepted 1 KiB deliveries on 32 connections, the sidecar beside every peer
-    sizes       64 KiB, 1 MiB and 10 MiB, beside those that verify (HAProxy's bodies end at its buffer)
-    latency     1, 32 and 256 connections, beside the receiver itself
+    peers       accepted 1 KiB deliveries on 32 connections, the sidecar compared with every peer
+    sizes       64 KiB, 1 MiB and 10 MiB, compared with peers that verify (HAProxy's bodies end at its buffer)
+    latency     1, 32 and 256 connections, compared with the receiver itself
     refusals    accepted, wrong signature, no signature, unknown path; also without a log line for each
-    settings    routes and networks, each beside the plain sidecar
+    settings    routes and networks, each compared with the plain sidecar
     replay      replay protection off, in memory, in a Redis on the load generator's core
     published   a published key that was fetched before: a token that was seen before, one that is new each time (both RS256
                 and ES256), a certificate; each beside a shared secret
     workers     one and two, not held to a core
-    bodies      fifty of 10 MiB at once within limits.buffer 128MiB: the most memory it took
+    bodies      fifty of 10 MiB at once within limits.buffer 128MiB: the peak of memory
 """
 
 import argparse
@@ -65,7 +65,7 @@ from peers import PEERS, VERIFYING, Proxies
 from sidecar import is_compiled
 
 PARTS = ("peers", "sizes", "latency", "refusals", "settings", "replay", "published", "workers", "bodies")
-#: Deliveries that are all different, for replay protection: more than a round takes.
+#: Deliveries that are all different, for replay protection: more than a round needs.
 DIFFERENT = 150_000
 
 
@@ -92,7 +92,7 @@ class Bench:
         return published.cases(1024)
 
     def case(self, part: str, label: str, proxy: str, script: str, **options: Any) -> None:
-        """Measures one case once; `options` are the sidecar's, besides `connections`, `path` and `core`."""
+        """Measures one case once; besides `connections`, `path` and `core`, `options` are the sidecar's."""
         connections = int(options.pop("connections", 32))
         path, core = str(options.pop("path", PATH)), str(options.pop("core", PROXY_CORE))
         port = free_port()
@@ -102,7 +102,7 @@ class Bench:
         with running(command, port, core, self.work, **env) as (pid, start):
             time.sleep(0.4)
             idle = pss_mb(pid)
-            if "replay" not in options:  # those deliveries may come once only
+            if "replay" not in options:  # these deliveries may be sent only once
                 wrk(pid, port, lua_file, connections=connections, seconds=1, path=path)
             load = wrk(pid, port, lua_file, connections=connections, seconds=self.arguments.seconds, path=path)
             made = Figures(load, idle, pss_mb(pid), start)
@@ -168,7 +168,7 @@ class Bench:
             self.case("workers", str(count), "sidecar", lua(1024), workers=count, core="0,1")
 
     def bodies(self) -> None:
-        """Fifty senders at once; `refused` is the share that was told to come again (503)."""
+        """Fifty senders at once; `refused` is the share that was rejected with 503, to be sent again."""
         port = free_port()
         command, env = self.proxies.command("sidecar", port, buffer="128MiB")
         body = b"x" * (10 << 20)
@@ -219,7 +219,7 @@ def added(ours: list[Figures], base: list[Figures], name: str) -> str:
 
 
 def table(results: dict[str, dict[str, list[Figures]]]) -> str:
-    """Markdown. Of the parts with peers the ratio is the sidecar's to theirs, else each case's to the first one."""
+    """Markdown. In parts with peers the ratio is the sidecar's to theirs, otherwise each case's to the first one."""
     lines = []
     for part, cases in results.items():
         first = next(iter(cases.values()))
@@ -249,7 +249,7 @@ def row(cells: list[str]) -> str:
 
 
 def circumstances() -> dict[str, object]:
-    """What the figures depend on."""
+    """The conditions that the figures depend on."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -261,7 +261,7 @@ def circumstances() -> dict[str, object]:
         "version": subprocess.run(
             ["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True
         ).stdout.strip(),
-        "load_before": os.getloadavg()[0],  # of others; above 0.2 the figures are worth less
+        "load_before": os.getloadavg()[0],  # load of other programs; above 0.2 the figures are less reliable
     }
 
 

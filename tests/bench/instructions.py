@@ -1,13 +1,14 @@
-"""Instructions that a delivery costs on the path of path.py, counted by callgrind: a guard against slow growth.
+"""The instructions that a delivery costs on the path of path.py, counted by callgrind: a guard against slow growth.
 
     make bench-instructions                                    # compare with instructions.json; fails above 5 %, and
                                                                # if a tenant's delivery takes 5 % more than another
-    make bench-instructions BENCH_ARGS=--write                 # keep what is counted now
+    make bench-instructions BENCH_ARGS=--write                 # keep the new counts
 
-Time depends on the machine and on its mood; instructions depend on the code, on the interpreter's build, and on what OpenSSL
-and libc find the processor to be able to do. So the counts of another interpreter, or of the source, are shown and not
-compared. The kernel's are not among them, and of refusals only such as are never diagnosed: of the others ten a second are,
-which depends on time. Two runs of different lengths are counted, and the difference divided, so that starting costs nothing.
+Time depends on the machine and its state; instructions depend on the code, on the interpreter's build, and on the features of the
+processor that OpenSSL and libc use. So the counts of another interpreter, or of the source, are shown but not compared. The
+kernel's instructions are not counted. Only rejections that are never diagnosed are counted, because ten a second of the others
+are diagnosed, which depends on time. Two runs of different lengths are counted and the difference is divided, so that the start
+costs nothing.
 """
 
 import argparse
@@ -35,14 +36,14 @@ CASES = {
     "unknown path": ["--unknown"],
 }
 SHORT, LONG = 640, 3840
-#: More than this share above what was kept fails.
+#: The run fails if a count is above the kept one by more than this share.
 TOLERATED = 0.05
 #: The same for a tenant's delivery above one with a single secret.
 TENANTS_TOLERATED = 0.05
 
 
 def counted(options: list[str], deliveries: int) -> int:
-    """All instructions of a run with so many deliveries."""
+    """The instructions of a whole run with so many deliveries."""
     with tempfile.TemporaryDirectory() as made:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={made}/counts", sys.executable]
         command += [str(HERE / "path.py"), *options, "--count", str(deliveries)]

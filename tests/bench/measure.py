@@ -1,4 +1,4 @@
-"""Processes that are measured: started on a core of their own, asked for CPU time and memory, loaded by wrk."""
+"""Processes to measure: started on their own core, with their CPU time and memory, under load by wrk."""
 
 import contextlib
 import hashlib
@@ -36,7 +36,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def cpu_us(pid: int) -> tuple[float, float]:
-    """What the process and its children have spent: user and system time together, and system time alone."""
+    """CPU time of the process and its children: user and system time together, and system time alone."""
     user = system = 0
     for process in process_tree(pid):
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def pss_mb(pid: int) -> float:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, core: str, work: Path, **env: str) -> Iterator[tuple[int, float]]:
-    """A process that listens: its pid, and the seconds until it did."""
+    """A listening process: its pid, and the seconds until it listened."""
     began = time.perf_counter()
     with (work / "output.log").open("ab") as log:
         process = subprocess.Popen(["taskset", "-c", core, *command], env=os.environ | env, stdout=log, stderr=log)
@@ -78,14 +78,14 @@ def running(command: list[str], port: int, core: str, work: Path, **env: str) ->
 
 @dataclass
 class Load:
-    """What wrk told of one run, and what the proxy spent on it: user and system time of its whole process tree."""
+    """wrk's report of one run, and the proxy's cost: user and system time of its whole process tree."""
 
     cpu_us: float
-    kernel_us: float  #: what of it is the kernel's
+    kernel_us: float  #: the kernel's part of it
     per_second: float
     p50_ms: float
     p99_ms: float
-    refused: float  #: share of answers that were not 2xx
+    refused: float  #: share of responses that were not 2xx
 
 
 def wrk(pid: int, port: int, script: str, *, connections: int, seconds: int, path: str = PATH) -> Load:
@@ -113,7 +113,7 @@ def latency_ms(told: str, percentile: str) -> float:
 
 
 def lua(size: int, signed: str = "right") -> str:
-    """A script for wrk: one delivery of `size` bytes, its signature right, wrong or missing (`none`)."""
+    """A script for wrk: one delivery of `size` bytes with a valid, wrong or missing (`none`) signature."""
     body = '{"event":"score.ready","pad":"' + "x" * max(0, size - 31) + '"}'
     macs = {}
     if signed != "none":
@@ -131,7 +131,7 @@ def lua_of(headers: Mapping[str, str], body: str) -> str:
 
 
 def lua_of_tokens(tokens: str, headers: Mapping[str, str], body: str) -> str:
-    """A script for wrk: deliveries whose Authorization is in the file `tokens`, a line each, from its begin again at its end."""
+    """A script for wrk: deliveries whose Authorization comes from the lines of the file `tokens`, over and over."""
     fixed = ", ".join(f'["{name}"]="{value}"' for name, value in headers.items() if name != "Authorization")
     return (
         f'local tokens, number = {{}}, 0\nfor line in io.lines("{tokens}") do tokens[#tokens + 1] = line end\n'
@@ -142,7 +142,7 @@ def lua_of_tokens(tokens: str, headers: Mapping[str, str], body: str) -> str:
 
 
 def lua_of_many(macs: str) -> str:
-    """A script for wrk: 1 KiB deliveries that are all different, whose signatures stand in the file `macs`, a line each."""
+    """A script for wrk: 1 KiB deliveries that are all different; their signatures are the lines of the file `macs`."""
     return (
         f'local macs, number = {{}}, 0\nfor line in io.lines("{macs}") do macs[#macs + 1] = line end\n'
         f"function request()\n  local at = number % #macs + 1\n  number = number + 1\n"

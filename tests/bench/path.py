@@ -1,18 +1,18 @@
-"""Cost of the data path's own code: everything but the sockets, in one process, with fake transports. Of each turn of the event
-loop 32 connections are ready, as they are under load, so that the loop itself has little part in it.
+"""The cost of the data path's own code: everything but the sockets, in one process, with fake transports. In each turn of the
+event loop 32 connections are ready, as under load, so that the loop itself costs little.
 
     python tests/bench/path.py [--stripe] [--replay] [--tenants] [--question] [--wrong | --unsigned | --unknown]
                   [--published CASE] [--profile]
 
-Prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
-sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is right; with --replay the
-route has `replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in
-turn; with --question it is Envoy that asks about the delivery, and nothing is forwarded; with --wrong every signature is
-wrong, with --unsigned there is none, and with --unknown no route has the path. With --published "RS256, new", or another
-case of published.py, the deliveries are signed with a key that the provider publishes, and that is at hand.
---profile, which needs SIDECAR_PURE=1, tells which modules take the time (cProfile makes small functions look dearer than they
-are). --count N, for instructions.py, makes N deliveries and measures nothing. For comparisons between two versions of this code
-on one machine; for comparisons with peers see bench.py.
+It prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
+sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is valid; with --replay the route has
+`replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in turn; with
+--question Envoy asks about the delivery, and nothing is forwarded; with --wrong every signature is wrong, with --unsigned there
+is none, and with --unknown no route has the path. With --published "RS256, new", or another case of published.py, the deliveries
+are signed with a key that the provider publishes and that has been fetched. --profile, which needs SIDECAR_PURE=1, shows which
+modules take the time (cProfile makes small functions look more expensive than they are). --count N, for instructions.py, makes N
+deliveries and measures nothing. Use it to compare two versions of this code on one machine; for comparisons with peers see
+bench.py.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ BODY = b"x" * 1024
 
 
 class Store:
-    """The documents of a case, as a worker has them once they were fetched."""
+    """The documents of a case, as a worker has them after they were fetched."""
 
     def __init__(self, case: published.Case) -> None:
         self._documents = {url: Document(case.pages[page], 0.0) for url, page in case.mirrors.items()}
@@ -96,7 +96,7 @@ def published_request(case: published.Case, number: int) -> bytes:
 
 
 def request(number: int) -> bytes:
-    """A delivery that is like no other, so that replay protection has something to remember."""
+    """A delivery unlike any other, so that replay protection has something to remember."""
     if CASE is not None:
         return published_request(CASE, number)
     body = b"%016d" % number + BODY[16:]
@@ -129,7 +129,7 @@ ANSWER = (
 
 
 class Transport(asyncio.Transport):
-    """Takes what is written and tells somebody."""
+    """Receives the writes, and reports them."""
 
     def __init__(self, wrote: Callable[[Any], object], **known: Any) -> None:
         super().__init__()
@@ -180,12 +180,12 @@ async def main() -> None:
     service = DataPlane(config, loop, log=log, metrics=metrics, keys=store)
     current = service.current
 
-    # All at once and beforehand: while they were made the connection below would be too long unused. As many for every --count,
-    # so that it is not counted.
+    # All are made in advance, because otherwise the connection below would be unused for too long. Their number is the same for
+    # every --count, so that they are not counted.
     requests = iter([request(number) for number in range(6400 if "--count" in sys.argv else 54_400)])
     upstream = next(iter(current.snapshot.upstreams.values()))
-    silent, other_end = socket.socketpair()  # what an unused connection is asked about
-    asked: list[Connection] = []  # that were sent a delivery in this turn
+    silent, other_end = socket.socketpair()  # the value that an unused connection asks for
+    asked: list[Connection] = []  # connections that got a delivery in this turn
     connections = [Connection(upstream) for _ in range(BATCH)]
     for connection in connections:
         wrote = functools.partial(lambda it, data: asked.append(it), connection)
@@ -204,7 +204,7 @@ async def main() -> None:
         protocol.connection_made(Transport(answered.append, peername=("127.0.0.1", 4000), sockname=("127.0.0.1", 8080)))
 
     async def deliver(count: int) -> list[float]:
-        """Microseconds of each part of the way, for one delivery."""
+        """Microseconds of each part of the path, for one delivery."""
         spent = [0.0] * len(PARTS)
         for _ in range(count // BATCH):
             sent = [next(requests) for _ in protocols]
@@ -225,7 +225,7 @@ async def main() -> None:
             spent = [total + after - before for total, before, after in zip(spent, times, times[1:])]
         return [total / (count // BATCH * BATCH) * 1e6 for total in spent]
 
-    for route in config.routes.routes:  # what checks a tenant's signatures is made with its first delivery
+    for route in config.routes.routes:  # a tenant's verifier is made with its first delivery
         if route.tenants is not None:
             for number in range(TENANTS):
                 route.tenants.matcher(f"{number:05}")
@@ -256,7 +256,7 @@ async def main() -> None:
     os._exit(0)
 
 
-#: Beginnings of paths below sidecar/, and the stage whose time their modules take.
+#: Prefixes of paths below sidecar/, and the stage that their modules' time belongs to.
 STAGES = {
     "http1/upstream": "forward",
     "http1/": "server: parse, respond, turns of the loop",
@@ -275,10 +275,10 @@ STAGES = {
 
 
 def shares(stats: pstats.Stats) -> dict[str, float]:
-    """Each stage's share of the program's own time, what it calls of others' (C functions, mostly) included."""
+    """Each stage's share of the program's own time, including the foreign code that it calls (mostly C functions)."""
 
     def stage_of(file: str) -> str:
-        """By the longest name that the file's path begins with."""
+        """The stage of the longest prefix of the file's path."""
         path = file.rpartition("/sidecar/")[2]
         begins = max((begin for begin in STAGES if path.startswith(begin)), key=len, default="delivery/")
         return STAGES[begins]

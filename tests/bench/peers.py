@@ -1,5 +1,6 @@
-"""How each proxy of the benchmark is configured and started. `go`, `haproxy` and `njs` verify a signature as the sidecar
-does; `envoy`, `caddy` and `traefik` only forward, so they do less."""
+"""Configures and starts each proxy of the benchmark. `go`, `haproxy` and `njs` verify a signature like the sidecar; `envoy`,
+`caddy` and `traefik` only forward, so they do less.
+"""
 
 import json
 import os
@@ -120,10 +121,10 @@ static_resources:
 
 
 class Proxies:
-    """Commands for every proxy, all before the one receiver."""
+    """Commands for every proxy, all in front of the same receiver."""
 
     def __init__(self, work: Path, upstream: int, peers: Path) -> None:
-        """`peers` is the environment that Caddy, Envoy and Traefik were installed in."""
+        """`peers` is the environment in which Caddy, Envoy and Traefik are installed."""
         self.work = work
         self.upstream = upstream
         self.peers = peers
@@ -143,14 +144,14 @@ class Proxies:
         return self.nginx("receiver", RECEIVER.format(port=self.upstream))
 
     def check_receiver(self) -> None:
-        """Without it every proxy would be measured at refusing."""
+        """Without this every proxy would only be measured rejecting."""
         try:
             socket.create_connection(("127.0.0.1", self.upstream), timeout=5).close()
         except OSError as error:
             raise SystemExit(f"the receiver has gone: {error}") from None
 
     def command(self, name: str, port: int, **options: Any) -> tuple[list[str], dict[str, str]]:
-        """Of a proxy that is to listen on `port`: what to run, and the environment it needs. Options are the sidecar's."""
+        """The command and environment of a proxy that listens on `port`. Options are the sidecar's."""
         if name.startswith("sidecar"):
             return self.sidecar(name, port, **({"logged": name == "sidecar, log on"} | options)), {
                 "BENCH_KEY": KEY.decode()
@@ -191,7 +192,8 @@ class Proxies:
         verify: dict[str, Any] | None = None,
         mirrors: dict[str, str] | None = None,
     ) -> list[str]:
-        """Deliveries go to the last of `routes`, whose allowlist has `networks`, loopback the last of them. `replay` is a store.
+        """Deliveries go to the last of `routes`, whose allowlist has `networks`; the last of these is loopback. `replay` is a
+        store.
 
         `verify` is a scheme whose keys are published, at `mirrors`.
         """

@@ -1,6 +1,6 @@
-"""Draws what bench.py measured: python tests/bench/plots.py FIGURES.json FOLDER. Needs matplotlib, which `make bench` installs.
+"""Draws the figures of bench.py: python tests/bench/plots.py FIGURES.json FOLDER. Needs matplotlib, which `make bench` installs.
 
-Medians of the rounds, with whiskers from the least to the greatest. A plot of each part that was measured and has one.
+It draws medians of the rounds, with whiskers from the least to the greatest: one plot for each measured part that has one.
 """
 
 import json
@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 OURS, VERIFY_TOO, FORWARD_ONLY = "#1f77b4", "#7f8c99", "#c5ccd3"
 NO_METADATA = {"Creator": None, "Date": None}
-#: What bench.py wrote of a case, round by round, and of a part, case by case.
+#: The figures of bench.py for a case, round by round, and for a part, case by case.
 Rounds = list[dict[str, Any]]
 Part = dict[str, Rounds]
 FORWARDING = ("envoy", "caddy", "traefik")

@@ -22,7 +22,7 @@ AUDIENCE = "https://hooks.example.com"
 
 
 class Case(NamedTuple):
-    """What a route verifies, a delivery to it, and what the key server has."""
+    """The scheme of a route, a delivery to it, and the content of the key server."""
 
     verify: dict[str, Any]
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Case(NamedTuple):
     ] = ()  #: instead of the one in `headers`: Authorization of the deliveries, one after the other
 
 
-#: Many times what a route remembers, so that each of them is new when its turn comes again.
+#: Many times as many as a route remembers, so that each is new again when its turn comes.
 NEW_TOKENS = 4096
 
 
@@ -57,7 +57,7 @@ def _text(data: bytes) -> str:
 
 
 def _token(algorithm: str, key: Any, body: str, count: int = 1) -> Case:
-    """As Google Pub/Sub's: an issuer, an audience, an address. With a `count` each delivery has another token."""
+    """Like Google Pub/Sub's: an issuer, an audience, an address. With a `count` each delivery has another token."""
     numbers = key.public_key().public_numbers()
     if algorithm == "RS256":
         jwk = {"kty": "RSA", "n": _text(numbers.n.to_bytes(256)), "e": _text(numbers.e.to_bytes(3))}

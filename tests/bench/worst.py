@@ -1,8 +1,8 @@
-"""What the most expensive input of each stage costs that a search finds: processor time and memory.
+"""The processor time and memory of the most expensive input of each stage that a search finds.
 
     python tests/bench/worst.py [--seconds 30] [STAGE ...]
 
-Prints the table of docs/reliability.md, and the inputs. Hypothesis searches, led by the time that an example takes.
+It prints the table of docs/reliability.md, and the inputs. Hypothesis searches, guided by the time that an example takes.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def search(stage: str, seconds: float) -> tuple[tuple[Cost, Case], tuple[Cost, C
     while time.monotonic() < ends:
         look()
     found.sort(key=lambda each: each[0].seconds, reverse=True)
-    again = [(measure(case, 10), case) for _, case in found[:30]]  # what was slow by chance is not the slowest now
+    again = [
+        (measure(case, 10), case) for _, case in found[:30]
+    ]  # an input that was slow by chance is not the slowest now
     return max(again, key=lambda each: each[0].seconds), max(found, key=lambda each: each[0].memory)
 
 

@@ -1,9 +1,9 @@
-"""How long deliveries take while something large goes on beside them: scrapes of 100 routes, or bodies of 5 MiB.
+"""Measures how long deliveries take while something large happens at the same time: scrapes of 100 routes, or bodies of 5 MiB.
 
 python tests/load/beside.py [--seconds 8] [--rate 200] [--workers N]
 
-Prints percentiles of deliveries alone, beside two scrapes a second, and beside ten large bodies a second. It holds if all
-are answered 200 and none of a scrape's or a large body's time shows: p99 stays below 50 ms.
+It prints percentiles of deliveries alone, with two scrapes a second, and with ten large bodies a second. It passes if all get 200
+and a scrape or a large body delays none of them: p99 stays below 50 ms.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rig import Receiver, Sidecar, deliver, percentile, signed, verdict
 
 
 async def steadily(rate: float, seconds: float, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Begins `make()` so often."""
+    """Begins `make()` at this rate."""
     began, running = time.monotonic(), []
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))

@@ -1,10 +1,10 @@
-"""Many senders with large bodies at once: does memory stay within its bound, and is each of them answered truthfully?
+"""Many senders with large bodies at once: does memory stay within its bound, and does each sender get a true response?
 
 python tests/load/burst.py [--senders 500] [--size 5242880] [--chunk N] [--workers N] [--most 250]
 
-Everyone connects, then all send at once into `limits.buffer: 64MiB`. It holds if the most resident memory of the process
-was below `--most` MB, every sender was answered 2xx or 503, and each 2xx reached the receiver once and whole, and nothing
-else did. With `--chunk` the bodies are chunked, in chunks of so many bytes.
+All connect, then all send at once into `limits.buffer: 64MiB`. It passes if the peak of the process's resident memory was below
+`--most` MB, every sender got 2xx or 503, each delivery with 2xx reached the receiver once and whole, and nothing else did. With
+`--chunk` the bodies are chunked, in chunks of so many bytes.
 """
 
 import argparse
@@ -34,7 +34,7 @@ async def main(arguments: argparse.Namespace) -> int:
     limits = {"buffer": "64MiB", "body": "8MiB", "body_timeout": "120s", "connections": arguments.senders + 100}
     sidecar = await Sidecar(receiver.port, workers=arguments.workers, limits=limits).serving()
     before = sidecar.resident()
-    # Few different bodies: the memory to look at is the sidecar's.
+    # Few different bodies, so that the memory is the sidecar's.
     bodies = [os.urandom(arguments.size) for _ in range(8)]
     requests = [request("{}", body, arguments.chunk) for body in bodies]
     answers, started = {}, asyncio.Event()

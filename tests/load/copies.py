@@ -2,10 +2,10 @@
 
 python tests/load/copies.py [--deliveries 2000] [--copies 5] [--kill] [--workers N] [--store KIND] [--of PROGRAM]
 
-With --kill the store is killed in the middle of the run (SIGKILL) and started again a second later; it keeps what it was
-told on disk (appendfsync always). Of a store with replicas (sentinel, cluster) a primary is killed, and another server takes
-its place. It holds if no delivery reached the receiver twice, every answer was 200, 503 or 409, a client that gets 503 or 409
-and sends again gets 200, and in the end each was forwarded exactly once.
+With --kill the store is killed in the middle of the run (SIGKILL) and restarted a second later; it keeps its data on disk
+(appendfsync always). If the store has replicas (sentinel, cluster), a primary is killed, and another server takes its place. It
+passes if no delivery reached the receiver twice, every response was 200, 503 or 409, a client that gets 503 or 409 and sends
+again gets 200, and in the end each delivery was forwarded exactly once.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from rig import Receiver, Sidecar, deliver, signed, verdict
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from stores import PROGRAMS, ClusterStore, SentinelStore, SingleStore
 
-AT_ONCE = 200  # deliveries under way, but a tenth of all at most
+AT_ONCE = 200  # deliveries under way, but at most a tenth of all
 
 
 class OneRedis(SingleStore):
-    """A Redis of its own, with all that it was told on disk."""
+    """A Redis that keeps its data on disk."""
 
     def __init__(self, kind: str, directory: Path) -> None:
         super().__init__(kind, directory)
@@ -39,7 +39,7 @@ STORES = {"server": OneRedis, "sentinel": SentinelStore, "cluster": ClusterStore
 
 
 class Slow(Receiver):
-    """Takes its time, so that copies meet one another."""
+    """Responds slowly, so that copies overlap."""
 
     async def answer(self, path: str, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
@@ -57,7 +57,7 @@ async def main(arguments: argparse.Namespace) -> int:
         "workers": arguments.workers,
     }
     sidecars = [await Sidecar(receiver.port, **changes).serving() for _ in range(2)]
-    # A body of its own for each delivery: it is what is signed.
+    # Each delivery has its own body, because the body is signed.
     requests = {
         str(number): signed(b"%d " % number + os.urandom(200), ident=number) for number in range(arguments.deliveries)
     }
@@ -108,7 +108,7 @@ async def main(arguments: argparse.Namespace) -> int:
 
         async def once_more(
             ident: str,
-        ) -> None:  # as a provider does; at once, and again after a 503 or 409
+        ) -> None:  # like a provider: at once, and again after a 503 or 409
             async with free:
                 for _ in range(150):
                     status = await deliver(random.choice(sidecars).address, requests[ident])

@@ -1,11 +1,11 @@
-"""Authorizers behind Envoy: what a question costs, what it adds to a delivery, and whether more of them share the work.
+"""Authorizers behind Envoy: the cost of a question, the time that it adds to a delivery, and whether several share the work.
 
 python tests/load/fleet.py [--seconds 5] [--authorizers 2]
 
 It measures, in one run and with the same delivery (1 KiB, accepted): the processor time of a delivery through the sidecar and of
-a question to an authorizer, each as fast as one core can, and then behind Envoy, which is slower, so that each turn of the
-event loop has fewer of them and each costs more; with 1, 2, ... authorizers; then the time that a question adds to a delivery
-on an idle connection. It holds if a question costs at most 0.75 of a delivery at full speed and less than one behind Envoy, and
+a question to an authorizer, each as fast as one core can, and then behind Envoy, which is slower, so that each turn of the event
+loop has fewer of them and each costs more; with 1, 2, ... authorizers; then the time that a question adds to a delivery on an
+idle connection. It passes if a question costs at most 0.75 of a delivery at full speed and less than a delivery behind Envoy, and
 authorizers share the questions evenly, none at more than twice the cost of one. docs/scale.md calculates with these figures.
 
 Needs wrk, nginx and Envoy: `make bench-tools .venv/engines/installed`. Loopback only.
@@ -29,7 +29,7 @@ from gateways import Gateway, envoy, ext_authz
 
 #: A question may cost at most this share of a delivery through the sidecar, both at full speed.
 MOST_OF_A_DELIVERY = 0.75
-#: How much of an even share each authorizer gets at least.
+#: The least part of an even share that each authorizer must get.
 LEAST_SHARE = 0.8
 #: A question to an authorizer that is asked half as often shares each turn of its event loop with fewer others.
 MOST_SPREAD = 2.0
@@ -51,7 +51,7 @@ def processor_seconds(pid: int) -> float:
 
 
 class Load:
-    """wrk, which sends one delivery again and again."""
+    """wrk, which sends one delivery repeatedly."""
 
     def __init__(self, directory: Path, seconds: float) -> None:
         head, _, _ = signed(BODY).partition(b"\r\n\r\n")
@@ -63,7 +63,7 @@ class Load:
         self.seconds = seconds
 
     async def run(self, address: str) -> int:
-        """Returns how many were answered 2xx; none may be answered otherwise."""
+        """Returns how many got 2xx; no other status is allowed."""
         command = [
             "wrk",
             "-t1",
@@ -83,7 +83,7 @@ class Load:
 
 
 async def cost(sidecars: list[Sidecar], counter: str, load: Load, address: str) -> tuple[list[float], list[float]]:
-    """Of each sidecar: microseconds of processor time for each that it counted, and its share of all."""
+    """For each sidecar: microseconds of processor time per delivery or question, and its share of all."""
     pids = [one.process.pid for one in sidecars]
     before = [processor_seconds(pid) for pid in pids]
     counted = [await one.metric(counter) for one in sidecars]
@@ -97,7 +97,7 @@ async def cost(sidecars: list[Sidecar], counter: str, load: Load, address: str) 
 
 
 async def latency(address: str, count: int = 1000) -> float:
-    """Seconds of a delivery on an idle connection, the median."""
+    """The median time of a delivery on an idle connection, in seconds."""
     reader, writer = await asyncio.open_connection(*split_address(address))
     raw, times = signed(BODY), []
     for _ in range(count):

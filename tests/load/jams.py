@@ -1,12 +1,12 @@
-"""Does a stranger who tries to jam the door take more from others than the own work and bytes justify?
+"""Does a stranger who tries to block the sidecar take more from others than the stranger's own work and bytes justify?
 
 python tests/load/jams.py [--seconds 5] [--senders 4] [--attackers 4] [--questions] [ATTACK ...]
 
-For each attack a new sidecar with default limits. Genuine deliveries go one after another, each on a connection of its own, from
-`--senders` senders: first alone, then beside `--attackers` attackers in a process of their own, which together send at most
-`--megabits` a second, each as fast as it gets responses. It holds if no genuine delivery fails, if their rate stays above a
-third of the calm one (with --questions: that of genuine questions to the authorize listener, which the attackers ask too), and
-if the process stays within the formula of docs/reliability.md.
+Each attack gets a new sidecar with default limits. `--senders` senders send genuine deliveries one after another, each on its own
+connection: first alone, then at the same time as `--attackers` attackers in another process, which together send at most
+`--megabits` a second, each as fast as it gets responses. It passes if no genuine delivery fails, if their rate stays above a
+third of the calm one (with --questions: the rate of genuine questions to the authorize listener, which the attackers ask too),
+and if the process stays within the formula of docs/reliability.md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import uvloop
 from rig import KEY, Address, Receiver, Sidecar, deliver, signed, split_address, verdict
 
 MEBIBYTE = 1 << 20
-#: 40 MB, 1.1 times the buffer, and what a thousand connections may hold; see docs/reliability.md.
+#: 40 MB, 1.1 times the buffer, and the most that a thousand connections may hold; see docs/reliability.md.
 MOST = 40e6 + 1.1 * 64 * MEBIBYTE + 1000 * 20e3 + 20e6
 HOST = "Host: h\r\n"
 
@@ -42,7 +42,7 @@ class Attacker:
         self._free_at = time.monotonic()
 
     def send(self, connection: socket.socket, raw: bytes) -> None:
-        """Sends in pieces, none before its time."""
+        """Sends in pieces, none before it is due."""
         for at in range(0, len(raw), 1 << 16):
             piece = raw[at : at + (1 << 16)]
             time.sleep(max(self._free_at - time.monotonic(), 0))
@@ -50,7 +50,7 @@ class Attacker:
             connection.sendall(piece)
 
     def ask(self, *raw: bytes) -> None:
-        """Sends requests in turn on one connection, again and again, each after the response to the one before."""
+        """Sends requests in turn on one connection, repeatedly, each after the response to the previous one."""
         for connection in self.connections():
             for each in itertools.cycle(raw):
                 self.send(connection, each)
@@ -58,7 +58,7 @@ class Attacker:
                     break
 
     def connections(self, to: Address | None = None, *, window: int = 0):  # type: ignore[no-untyped-def]
-        """A new connection whenever the one before has ended."""
+        """Opens a new connection whenever the previous one has ended."""
         while True:
             with contextlib.suppress(OSError), socket.socket() as connection:
                 if window:
@@ -110,7 +110,7 @@ MAILGUN = b'{"signature":{"timestamp":"1","token":"t","signature":"' + b"0" * 64
 
 
 def keep_busy(attacker: Attacker) -> None:
-    """Many connections, each with a small request every fifth of a second, so that none of them is ever unused for long."""
+    """Many connections, each with a small request every fifth of a second, so that none is unused for long."""
     held: list[socket.socket] = []
     while True:
         began = time.monotonic()
@@ -129,7 +129,7 @@ def keep_busy(attacker: Attacker) -> None:
 
 
 def pipeline(attacker: Attacker) -> None:
-    """Requests without end, and no response is read."""
+    """Endless requests, whose responses are never read."""
     for connection in attacker.connections(window=2048):
         with contextlib.suppress(OSError):
             while True:
@@ -171,7 +171,7 @@ ATTACKS: dict[str, Callable[[Attacker], None]] = {
 
 
 def attack(arguments: argparse.Namespace) -> None:
-    """What the attacking process does until it is killed."""
+    """The attacking process, until it is killed."""
     data, admin = map(split_address, arguments.against)
     for _ in range(arguments.attackers):
         attacker = Attacker(data, admin, arguments.megabits * 125_000 / arguments.attackers)

@@ -1,10 +1,10 @@
-"""Reloads under load, half of them of broken files: no delivery fails for it, each is judged by exactly one configuration.
+"""Reloads under load, half of them of broken files: no delivery fails because of it, and exactly one configuration judges each.
 
 python tests/load/reloads.py [--reloads 200] [--senders 16] [--workers N] [--watched 20] [--routes 1]
 
-Each good configuration has a number, which is in its route's name, its secret's id and its refusals. What the receiver is told
-of a delivery, and what a refused sender is, must have one number in all places, and that of a configuration that was at work
-between the delivery's first byte and the answer's last.
+Each good configuration has a number, which is in its route's name, its secret's id and its rejections. The header fields that the
+receiver gets, and the response that a rejected sender gets, must have the same number in all places, and it must be that of a
+configuration that was in use between the first byte of the delivery and the last of the response.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BROKEN = (
 
 
 class Receiver:
-    """Answers with the name of the route and the id of the secret that it was told."""
+    """Responds with the name of the route and the id of the secret that it got."""
 
     async def start(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
@@ -55,7 +55,7 @@ class Receiver:
 
 
 class Versions:
-    """The numbers of configurations that may be at work: the last that is known to be, and the last that was written."""
+    """The numbers of configurations that may be in use: the last that is known to be, and the last that was written."""
 
     def __init__(self) -> None:
         self.at_work = 0
@@ -84,7 +84,7 @@ def configuration(version: int, port: int, *, workers: int, routes: int) -> dict
 
 
 class Run:
-    """Senders, and someone who writes configurations."""
+    """Senders, and a writer of configurations."""
 
     def __init__(self, *, reloads: int, senders: int, workers: int, watched: int, routes: int) -> None:
         self.reloads = reloads

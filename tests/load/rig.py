@@ -1,4 +1,4 @@
-"""What the load tests have in common: a real sidecar process, a receiver that counts, and senders. Loopback only."""
+"""Shared parts of the load tests: a real sidecar process, a receiver that counts, and senders. Loopback only."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def signed(
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool] | None:
-    """The status of an answer and whether the connection may be used again; None if there was no whole answer."""
+    """The status of a response and whether the connection may be reused; None if there was no whole response."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0]
@@ -47,14 +47,14 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool] | None:
 
 
 async def deliver(address: Address, raw: bytes, *, source: str | None = None) -> int | None:
-    """Sends on a connection of its own; returns the status, None if there was no answer."""
+    """Sends on a new connection; returns the status, None if there was no response."""
     try:
         reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0) if source else None)
     except OSError:
         return None
     try:
         writer.write(raw)
-        with contextlib.suppress(OSError):  # the answer may be there all the same
+        with contextlib.suppress(OSError):  # the response may have arrived all the same
             await writer.drain()
         answer = await read_answer(reader)
     finally:
@@ -63,7 +63,7 @@ async def deliver(address: Address, raw: bytes, *, source: str | None = None) ->
 
 
 class Receiver:
-    """Counts what it was sent, by the ids; notes the checksum of each whole body."""
+    """Counts deliveries by their ids, and notes the checksum of each whole body."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class Receiver:
         writer.close()
 
     async def answer(self, path: str, writer: asyncio.StreamWriter) -> None:
-        """One that fails on purpose where the path says so."""
+        """A receiver that fails on purpose if the path says so."""
         if path.endswith("/faulty"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot so many")
             raise ConnectionAbortedError
@@ -150,12 +150,12 @@ class Sidecar:
         return [self.process.pid, *map(int, children)]
 
     def resident(self) -> int:
-        """Bytes of memory of all its processes."""
+        """Memory of all its processes, bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def peak(self) -> int:
-        """The most bytes of memory that this process had."""
+        """The peak of this process's memory, bytes."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -194,7 +194,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def verdict(problems: list[str]) -> int:
-    """Prints what did not hold; the exit status."""
+    """Prints the checks that failed; returns the exit status."""
     for problem in problems:
         print("DOES NOT HOLD:", problem)
     if not problems:

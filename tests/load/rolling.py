@@ -1,11 +1,11 @@
-"""Deliveries while the sidecar is replaced again and again: is any of them lost, or delivered and denied?
+"""Deliveries while the sidecar is replaced repeatedly: is any of them lost, or delivered but reported as failed?
 
 python tests/load/rolling.py [--deliveries 50000] [--cycles 20] [--senders 16] [--pace 0.01] [--workers N]
 
-Senders go through a small TCP balancer, which asks `/readyz` as a load balancer does and sends new connections to a process
-that is ready. Each cycle starts a new process, waits for it, and sends the old one SIGTERM. Senders keep their connections
-as long as they may. It holds if each 2xx reached the receiver exactly once, nothing that was answered 4xx or 5xx was
-acknowledged by it, all old processes exited with 0.
+Senders go through a small TCP balancer, which requests `/readyz` like a load balancer and gives new connections to a process that
+is ready. Each cycle starts a new process, waits for it, and sends the old one SIGTERM. Senders keep their connections as long as
+they may. It passes if each delivery with 2xx reached the receiver exactly once, the receiver acknowledged none with 4xx or 5xx,
+and all old processes exited with 0.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from rig import Receiver, Sidecar, read_answer, signed, verdict
 
 
 class Balancer:
-    """Hands connections on to a backend that is ready, byte by byte."""
+    """Passes connections on to a backend that is ready, byte by byte."""
 
     def __init__(self) -> None:
         self.backends: list[Sidecar] = []
@@ -32,7 +32,7 @@ class Balancer:
         self.probes = asyncio.create_task(self._probe())
 
     async def _probe(self) -> None:
-        """Twenty times a second; what is not ready gets no new connections."""
+        """Checks twenty times a second; a backend that is not ready gets no new connections."""
         while True:
             for sidecar in list(self.backends):
                 if not await self._ready(sidecar):

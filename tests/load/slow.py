@@ -2,9 +2,9 @@
 
 python tests/load/slow.py [--hostile 1000] [--rate 200] [--seconds 20] [--connections N] [--workers N]
 
-Needs Debian's slowhttptest. Three of it open their connections within the first seconds. Good deliveries, each on a connection
-of its own, begin with them. It holds if all of them are answered 200 and 99 % within 100 ms.
-`--connections` sets `limits.connections`; by default it stays what it is, 1000, less than there are hostile connections.
+It needs Debian's slowhttptest. Three instances of it open their connections within the first seconds. Good deliveries, each on
+its own connection, begin at the same time. It passes if all of them get 200, 99 % of them within 100 ms. `--connections` sets
+`limits.connections`; the default is 1000, fewer than the hostile connections.
 """
 
 import argparse

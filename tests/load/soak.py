@@ -1,10 +1,10 @@
-"""Hours of mixed traffic: does memory grow, do descriptors? Accepted, refused, faulty, large and slow deliveries.
+"""Hours of mixed traffic: do memory or descriptors grow? Accepted, rejected, faulty, large and slow deliveries.
 
 python tests/load/soak.py [--minutes 60] [--rate N] [--workers N]
 
-Without a rate it takes half of what the machine does at the moment, measured for a few seconds at the start. A line is
-printed every half minute. It holds if resident memory stays within 5 % after the warm-up and the descriptors are those of
-the start when all is over.
+Without `--rate` it uses half of the rate that the machine reaches, measured for a few seconds at the start. It prints a line
+every half minute. It passes if resident memory stays within 5 % after the warm-up, and if at the end there are as many
+descriptors as at the start.
 """
 
 import argparse
@@ -24,7 +24,7 @@ EXPECTED: dict[str, set[int | None]] = {
     "accepted": {200},
     "refused": {403},
     "unrouted": {404},
-    "faulty": {200, None},  # an answer that breaks off
+    "faulty": {200, None},  # a response that breaks off
     "large": {200},
     "slow body": {200},
     "slow reader": {200},
@@ -68,7 +68,7 @@ async def send(address: Address, kind: str) -> int | None:
 
 
 async def capacity(address: Address) -> float:
-    """Accepted deliveries a second, by 16 senders with a connection for each delivery."""
+    """Accepted deliveries a second, from 16 senders with a new connection for each delivery."""
     done, end = 0, time.monotonic() + 5
 
     async def sender() -> None:

@@ -1,4 +1,4 @@
-"""The load test of copies.py, in small."""
+"""A short run of the load test copies.py."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The load test of reloads.py, in small."""
+"""A short run of the load test reloads.py."""
 
 import subprocess
 import sys
