@@ -142,6 +142,8 @@ def read_secret_ref(reference: str) -> Secret:
     if kind not in ("env", "file") or not name:
         unusable("--secret must be env:NAME or file:PATH, never the secret itself: arguments appear in process lists")
     ref: SecretRef = SecretReference().read({kind: name})
+    if ref.env and ref.env not in os.environ:
+        unusable(f"the environment variable {ref.env} is not set; export it, or name another secret")
     try:
         return Secret(ref.id, read_secret(ref, os.environ))
     except SecretUnavailableError as error:

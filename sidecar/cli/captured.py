@@ -5,7 +5,7 @@ import time
 from typing import Any, NamedTuple
 
 from sidecar.cli.arguments import read_secrets
-from sidecar.cli.errors import unusable
+from sidecar.cli.errors import describe, unusable
 from sidecar.routing.receiver_headers import ReceiverHeaders, SetHeader
 
 #: Seconds.
@@ -57,7 +57,7 @@ def _get(admin: str, token: str, path: str) -> Any:
         with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
             response = client.get(url + path, headers={"Authorization": authorization})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        unusable(f"no response from {url}: {error or type(error).__name__}; give the URL of the admin listener")
+        unusable(f"no response from {url}: {describe(error)}; give the URL of the admin listener")
     if response.status_code != 200:
         try:
             detail = response.json()["detail"]

@@ -6,6 +6,7 @@ import sys
 import httpx
 
 from sidecar.cli.arguments import add_config, config_file
+from sidecar.cli.errors import describe
 from sidecar.config.loader import load_config
 from sidecar.http1.sockets import ListenAddress
 
@@ -20,11 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         response = _ask(admin)
     except httpx.HTTPError as error:
-        what = error or type(error).__name__
-        print(
-            f"sidecar healthcheck: no response from {admin}: {what}; check that the sidecar runs with this configuration",
-            file=sys.stderr,
-        )
+        problem = f"no response from {admin}: {describe(error)}; check that the sidecar runs with this configuration"
+        print(f"sidecar healthcheck: {problem}", file=sys.stderr)
         return 1
     if response.status_code != 200:
         print(f"sidecar healthcheck: not ready: {response.text.strip()}", file=sys.stderr)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from sidecar.cli.arguments import add_signing, positive
-from sidecar.cli.errors import unusable
+from sidecar.cli.errors import describe, unusable
 from sidecar.cli.signing import Sender, describe_secret, make_sender
 from sidecar.secret import mask_url
 from sidecar.verify.keys import KeyFormError
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         unusable(f"{url} is not a valid URL ({str(error).rstrip('.')}); use one such as http://127.0.0.1:8080/path")
     except httpx.HTTPError as error:
-        what = error or type(error).__name__
-        print(f"sidecar send: no response from {url}: {what}; check that the sidecar listens there", file=sys.stderr)
+        problem = f"no response from {url}: {describe(error)}; check that the sidecar listens there"
+        print(f"sidecar send: {problem}", file=sys.stderr)
         return 1
     if arguments.count > 1:
         print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))
@@ -85,7 +85,7 @@ def expect_no_connection(url: str) -> int:
     try:
         accepts = accepts_connections(url)
     except (OSError, ValueError) as error:  # a test that could not run must not look like one that passed
-        print(f"sidecar send: can't connect to {url}: {error}", file=sys.stderr)
+        print(f"sidecar send: can't connect to {url}: {describe(error)}; check the URL", file=sys.stderr)
         return 1
     print(f"{url} {'accepts connections' if accepts else 'accepts no connection'}")
     return int(accepts)

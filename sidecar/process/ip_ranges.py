@@ -135,7 +135,7 @@ def _get_all(urls: Sequence[str]) -> list[bytes]:
             try:
                 bodies.append(_get(client, url))
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-                raise RangesError(f"{mask_url(url)} can't be fetched: {type(error).__name__}") from None
+                raise RangesError(f"{mask_url(url)} can't be fetched ({type(error).__name__})") from None
     return bodies
 
 

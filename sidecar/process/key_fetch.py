@@ -95,7 +95,7 @@ class Fetcher:
         except TimeoutError:
             raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
         except OSError as error:
-            raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
+            raise FetchError(Result.UNREACHABLE, f"could not be reached ({type(error).__name__})") from None
         content_type = headers.get("content-type", "")[:100]
         document = Document(content, 0.0, content_type)
         ids, linked = await asyncio.to_thread(inspect, source, document)
@@ -114,7 +114,7 @@ class Fetcher:
         except TimeoutError:
             raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
         except OSError as error:
-            raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
+            raise FetchError(Result.UNREACHABLE, f"could not be reached ({type(error).__name__})") from None
 
     async def call(self, url: str, name: str) -> None:
         """Calls an address only for its effect. Raises `FetchError` unless the response has status 200."""
@@ -127,7 +127,7 @@ class Fetcher:
         except TimeoutError:
             raise FetchError(Result.TIMEOUT, f"took longer than {FETCH_SECONDS:g} s") from None
         except OSError as error:
-            raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
+            raise FetchError(Result.UNREACHABLE, f"could not be reached ({type(error).__name__})") from None
 
     def _prepare(self, roots: str) -> ssl.SSLContext:
         """The TLS settings, with the authorities in `roots` (PEM) instead of the system's if given. Call it in a thread."""
@@ -230,11 +230,11 @@ async def _stream(
         ):
             yield response
     except httpx.TimeoutException as error:
-        raise FetchError(Result.TIMEOUT, type(error).__name__) from None
+        raise FetchError(Result.TIMEOUT, f"did not respond in time ({type(error).__name__})") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         if _is_tls(error):
             raise FetchError(Result.TLS, "has a certificate that is not trusted, or breaks TLS") from None
-        raise FetchError(Result.UNREACHABLE, type(error).__name__) from None
+        raise FetchError(Result.UNREACHABLE, f"could not be reached ({type(error).__name__})") from None
 
 
 async def _read(response: "httpx.Response", source: KeySource) -> bytes:

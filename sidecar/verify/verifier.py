@@ -207,7 +207,7 @@ class Verifier:
         #: The rejection of a delivery that no secret matches; to be returned, never raised.
         self.mismatch = Rejected(
             Reason.TOKEN_MISMATCH if field.kind.bearer else Reason.SIGNATURE_MISMATCH,
-            f"no match with {len(self.secrets)} secret(s)",
+            f"no match with {len(self.secrets)} secret{'' if len(self.secrets) == 1 else 's'}",
         )
 
     # -- what differs where several schemes are combined: composite.py --
