@@ -13,6 +13,7 @@ from sidecar.config.fields.base import InvalidValueError
 from sidecar.config.fields.reference import SecretReference
 from sidecar.config.presets import Verify, load_preset, load_scheme, preset_aliases, preset_names
 from sidecar.config.problems import ConfigError
+from sidecar.config.scheme_keys import SCHEME
 from sidecar.config.secrets import SecretUnavailableError, read_secret
 from sidecar.secret import Secret, SecretRef
 from sidecar.verify.scheme import Scheme, Setting
@@ -101,6 +102,9 @@ def read_scheme(preset: str, given: Sequence[str] = ()) -> Scheme:
         declared = {each.name: each for each in load_preset(preset).settings}
     except KeyError:
         unusable(describe_unknown_preset(preset))
+    if unknown := [name for name in settings if name not in declared and name not in SCHEME.keys]:
+        known = f"its settings are {', '.join(declared)}" if declared else "remove --setting"
+        unusable(f"{preset} has no setting {unknown[0]!r}; {known}")
     made: dict[str, Any] = {"preset": preset}
     for name, texts in settings.items():
         values = [_setting_value(declared[name], text) if name in declared else text for text in texts]

@@ -29,6 +29,8 @@ def load_scheme(file: str) -> Scheme:
         raise ConfigError(
             [Problem(file, 1, "", f"can't be read: {error.strerror}; check its path and permissions")]
         ) from None
+    if isinstance(source.value, dict) and "routes" in source.value:
+        source.problem((), "is a whole configuration, not a scheme; use it with --config")
     if not source.problems:
         try:
             if isinstance(source.value, dict) and isinstance(scheme := Verify().read(source.value), Scheme):

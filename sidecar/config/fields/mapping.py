@@ -21,7 +21,7 @@ S = TypeVar("S")
 #: The default of a key that has none.
 MISSING: Any = object()
 #: How similar a misspelled name must be to a known one, from 0 to 1 (`difflib`). `audience` and `evidence` have 0.63.
-_SIMILAR = 0.65
+_SIMILAR = 0.7
 #: A mapping with more keys is not described by listing them.
 _FEW = 8
 
@@ -212,7 +212,7 @@ def find_close(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant, if there is one."""
     import difflib  # noqa: PLC0415 - memory that a valid configuration does without
 
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=_SIMILAR)), None)
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=_SIMILAR)), None)
 
 
 def _key_schema(key: Key) -> JSONSchema:
