@@ -57,7 +57,7 @@ class Authorizer(Proxy):
         settings = snapshot.config.authorize
         question = Question(head)
         if incoming.fault is None and settings is not None:
-            # Who asks matters only if header fields describe the delivery.
+            # The peer matters only if header fields describe the delivery.
             matters = is_described(head) or settings.form is QuestionForm.FORWARD_AUTH
             trusted = matters and snapshot.resolve_peer(head.peer).trusted_peer
             question = read_question(head, settings.form, settings.path_prefix.encode(), trusted=trusted)
@@ -79,7 +79,7 @@ class Authorizer(Proxy):
         return await Proxy._deliver(self, delivery)
 
     async def _verify(self, delivery: Delivery) -> Rejected | None:
-        """Stage 6, and why a body that is not the sender's can't verify."""
+        """Stage 6. If the body is not the sender's, the rejection says why it can't verify."""
         size, head = delivery.body.size, delivery.incoming.head
         if _PARTIAL in head.fields and _is_partial(head) and _depends_on_body(delivery.route.verifier):
             return Rejected(
@@ -123,7 +123,7 @@ class Authorizer(Proxy):
         return self._forwarder.claim_turn(delivery, _longest(delivery), wait=False)
 
     async def _pass(self, delivery: Delivery) -> None:
-        """Stages 8 and 9: yes, with what the gateway adds to the request."""
+        """Stages 8 and 9: yes, with the header fields that the gateway adds to the request."""
         route, turn, record = delivery.route, delivery.turn, delivery.record
         permission = decide.leave(delivery)
         if imitation := _find_imitation(delivery):
@@ -181,7 +181,7 @@ def _allowed_lines(delivery: Delivery, permission: Verified | Waived, signed: by
 
 
 def _for_gateway(delivery: Delivery, rejected: Rejected) -> Rejected:
-    """The rejection with what a gateway's operator must know, and never with a status that a gateway reads as a yes."""
+    """The rejection with the facts that a gateway's operator needs, and never with a status that a gateway reads as a yes."""
     reason, detail, response = rejected.reason, rejected.detail, rejected.response
     if reason is Reason.REPLAYED and response is None:
         if _allows_repeat(delivery):

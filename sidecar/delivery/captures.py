@@ -23,7 +23,7 @@ MAX_TOTAL: Final = 16 * 1024 * 1024
 
 
 class CapturedRequest(NamedTuple):
-    """One request, and what became of it."""
+    """One request, and how it ended."""
 
     id: str
     route: str

@@ -1,4 +1,4 @@
-"""What is decided about a request, as pure functions: stages 2 to 4 and 6 of a delivery's path.
+"""The decisions about a request, as pure functions: stages 2 to 4 and 6 of a delivery's path.
 
 The proxy calls them on live traffic and `explain` on a captured request, so both always decide the same. Each stage takes the
 `Decisions` made so far, adds its own, and returns the `Rejected` that ends the request, or None. Nothing here reads a clock,
@@ -25,7 +25,7 @@ from sidecar.verify.verifier import Verified
 
 
 class Decisions:
-    """What the stages found out about one request. An attribute without a default is set by the stage in brackets."""
+    """The findings of the stages about one request. An attribute without a default is set by the stage in brackets."""
 
     head: RequestHead
     client: Client | None = None  #: (2); None: unknown, in a captured request
@@ -135,7 +135,7 @@ def tolerates(decisions: Decisions, rejected: Rejected) -> bool:
 
 
 def leave(decisions: Decisions) -> Verified | Waived:
-    """The leave to forward a request that no stage ended. Raises `RuntimeError` if nothing allows it, which is a bug."""
+    """The permission to forward a request that no stage ended. Raises `RuntimeError` if nothing allows it, which is a bug."""
     would_reject: Reason | None = None
     if decisions.tolerated is not None:
         would_reject = decisions.tolerated.reason

@@ -36,7 +36,7 @@ class Delivery(Decisions):
     """
 
     turn: ReplayTurn | None = None  #: on a route with `replay:`, from stage 7 on
-    question: Question | None = None  #: on the authorize listener: what a gateway asked about
+    question: Question | None = None  #: on the authorize listener: the gateway's question
 
     def __init__(self, incoming: Incoming, snapshot: Snapshot, record: DeliveryRecord, body: Body) -> None:
         self.head = incoming.head

@@ -1,4 +1,4 @@
-"""`sidecar explain`: what each stage decides about a captured request, and why.
+"""`sidecar explain`: the decision of each stage about a captured request, and the reason.
 
 `decide.py` decides, as on live traffic; this module only puts its decisions into words. It reports the form of things (which
 header, how many bytes, how old) and never their value: no secret, no MAC, no body.
@@ -39,7 +39,7 @@ from sidecar.verify.verifier import Verifier
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What to check a capture against: a whole configuration, or only a verifier."""
+    """The configuration, or only the verifier, to check a capture against."""
 
     config: Config | None = None
     verifier: Verifier | None = None  #: without a configuration
@@ -113,7 +113,7 @@ def explain(capture: Capture, subject: Subject, *, now: float) -> Explanation:  
 
 
 def _once(decisions: decide.Decisions, replay: Replay) -> str:
-    """What a copy of the request would be recognized by."""
+    """How a copy of the request would be recognized."""
     by = ""
     if replay.by_id:
         verifier = decisions.route.verifier
@@ -292,7 +292,7 @@ def _report_route(explanation: Explanation, decisions: decide.Decisions, rejecte
 
 
 def _report_members(explanation: Explanation, capture: Capture, verifier: Composite, now: float) -> None:
-    """What each of several schemes decides: one line for each."""
+    """The decision of each of several schemes: one line for each."""
     explanation.passed("scheme", _COMBINED[verifier.combine])
     verdicts = verifier.judge(capture.head, [capture.body], now)
     for number, (name, member) in enumerate(zip(verifier.names, verifier.members(), strict=True)):
@@ -374,7 +374,7 @@ def _report_handshake(explanation: Explanation, capture: Capture, decisions: dec
 
 
 class _Diagnosis(NamedTuple):
-    """What a diagnosis may try besides the route's own secrets."""
+    """The secrets that a diagnosis may try besides the route's own, and the time."""
 
     unusable: Sequence[tuple[Secret, str]]
     others: Sequence[tuple[str, Secret]]

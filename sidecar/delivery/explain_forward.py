@@ -1,4 +1,4 @@
-"""What `sidecar explain` says of an accepted request's way to the receiver: names and forms, never a value of a secret."""
+"""The part of `sidecar explain` about an accepted request's way to the receiver: names and forms, never a secret's value."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from sidecar.routing.routes import Route
 
 
 def describe_forwarding(route: Route, head: RequestHead, usual: Timeouts | None = None) -> str:
-    """What the configuration changes for the receiver, on one line; empty if nothing.
+    """The changes that the configuration makes for the receiver, on one line; empty if there are none.
 
     `usual` are the limits of all routes, of which a route may have its own.
     """

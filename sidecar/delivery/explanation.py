@@ -1,4 +1,4 @@
-"""What `sidecar explain` says of a request: the decisions of the stages, as text and as JSON."""
+"""The output of `sidecar explain`: the decisions of the stages about a request, as text and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sidecar.diagnosis.diagnose import REMEDIES, Finding
 from sidecar.outcomes import Hint, Reason, Rejected
 
-#: What to do about rejections that no diagnosis explains.
+#: The remedies for rejections that no diagnosis explains.
 _TRY = {
     Reason.NO_ROUTE: "compare the path with those that `sidecar check` prints: routes match byte for byte",
     Reason.METHOD_NOT_ALLOWED: "add the method to the route's `methods:`, or have the sender use another",
@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 @dataclass
 class Explanation:
-    """What became of a request, stage by stage."""
+    """The path of a request, stage by stage."""
 
     stages: list[Stage] = field(default_factory=list)
     remarks: Sequence[str] = ()
@@ -55,8 +55,8 @@ class Explanation:
     shadow: bool = False
     handshake: str | None = None
     key: str | None = None  #: the URL of the published key that is not available
-    token: dict[str, dict[str, Any]] | None = None  #: what a token holds: header and claims
-    coverage: dict[str, Any] | None = None  #: what a signature says that it covers: label, covers and parameters
+    token: dict[str, dict[str, Any]] | None = None  #: the content of a token: header and claims
+    coverage: dict[str, Any] | None = None  #: the parts that a signature claims to cover: label, covers and parameters
 
     def passed(self, stage: str, why: str) -> None:
         self.stages.append(Stage(stage, "passed", why))
@@ -78,7 +78,7 @@ class Explanation:
 
     @property
     def advice(self) -> str:
-        """One line: what to try. Empty if accepted."""
+        """The remedy, in one line; empty if accepted."""
         if self.finding is not None and not (
             self.finding.hint is Hint.UNKNOWN and self.reason is Reason.SIGNATURE_MALFORMED  # no secret was tried
         ):

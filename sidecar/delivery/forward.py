@@ -123,7 +123,7 @@ def _signature_lines(delivery: Delivery, now: float) -> bytes:
 
 
 def _pass_on(delivery: Delivery, connection: Connection) -> bool:
-    """Gives the sender what has arrived of the response's body; returns whether that was its end."""
+    """Passes on the part of the response's body that has arrived; returns whether that was its end."""
     piece, more = connection.take()
     delivery.record.answer_bytes += len(piece)
     delivery.incoming.write(piece, more=more)

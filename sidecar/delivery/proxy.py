@@ -99,7 +99,7 @@ class Proxy:
         return Delivery(incoming, self._current.snapshot, self.recorder.begin(incoming.head), Body(self._budget))
 
     async def _deliver(self, delivery: Delivery) -> Rejected | None:  # noqa: PLR0912 - one straight line
-        """Returns or raises what ends the delivery early. Rejections that anybody can cause at any rate are returned."""
+        """Returns or raises the early end of the delivery. Rejections that anybody can cause at any rate are returned."""
         # (1) head
         incoming, snapshot, record = delivery.incoming, delivery.snapshot, delivery.record
         if incoming.fault is not None:
@@ -200,7 +200,7 @@ class Proxy:
         self._throttle.count(delivery, rejected.reason)
 
     def reject_unparsed(self, peer: str | None, rejected: Rejected) -> bytes:
-        """The whole response, as bytes, to what never became a request; counted under no route."""
+        """The whole response, as bytes, to input that never became a request; counted under no route."""
         record = self.recorder.begin_unparsed(peer)
         record.authorizes = self.authorizes
         note_end(record, rejected)

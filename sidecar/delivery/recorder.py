@@ -66,7 +66,7 @@ class Recorder:
         return record
 
     def begin_unparsed(self, peer: str | None, method: str = "", path: bytes = b"") -> DeliveryRecord:
-        """The record of what may never become a request."""
+        """The record of input that may never become a request."""
         self._count += 1
         return DeliveryRecord(number=self._count, peer=peer, started=self._monotonic(), method=method, path=path)
 
@@ -153,7 +153,7 @@ def note_end(record: DeliveryRecord, end: DeliveryEnd) -> None:
 
 
 def blame_gateway(record: DeliveryRecord) -> None:
-    """Says that the body of a question was re-encoded, if the diagnosis showed that another form of it was signed.
+    """Notes that the body of a question was re-encoded, if the diagnosis showed that another form of it was signed.
 
     Only someone who knows the secret can cause this, so it is the sender's own delivery. The response has been sent by then,
     and is that of any rejection by verification.
@@ -179,7 +179,7 @@ def place_of(bug: BaseException) -> str:
 
 
 def _fill_in(record: DeliveryRecord, delivery: Delivery) -> None:
-    """What the stages decided."""
+    """Fills in the decisions of the stages."""
     record.path = delivery.snapshot.config.routes.shown_path(record.path)
     if delivery.client is not None:
         record.client = delivery.client.text

@@ -1,4 +1,4 @@
-"""What a sender gets when the sidecar itself responds: to a rejected request, and to a provider's handshake."""
+"""The sidecar's own responses: to a rejected request, and to a provider's handshake."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def send_rejection(incoming: Incoming, rejected: Rejected, route: Route | None) 
 
 
 def unparsed_rejection(rejected: Rejected) -> tuple[int, bytes]:
-    """Status and whole response, as bytes, to what never became a request."""
+    """Status and whole response, as bytes, to input that never became a request."""
     status, lines, body = _rejection(rejected, None)
     return status, format_unparsed(status, lines, body)
 
@@ -28,7 +28,7 @@ def answer_handshake(delivery: Delivery, confirm: Callable[[str, str], bool] | N
 
     `confirm` has an address called for a route. If it can't, the provider should send the handshake again.
 
-    `record.handshake` says what became of it.
+    The result is in `record.handshake`.
     """
     shape, handshakes, record = delivery.handshake, delivery.route.handshakes, delivery.record
     if shape is None or handshakes is None:

@@ -36,7 +36,7 @@ class Snapshot:
         self.resolve_peer: Callable[[str | None], Client] = lru_cache(maxsize=1024)(self._resolve)
 
     def resolve_client(self, head: RequestHead) -> Client:
-        """Who sent a delivery; see `client_ip.resolve_client`."""
+        """The sender of a delivery; see `client_ip.resolve_client`."""
         client = self.resolve_peer(head.peer)
         if client.trusted_peer and (lines := head.values(self.config.client_header.field)):
             return self._resolve(head.peer, lines)

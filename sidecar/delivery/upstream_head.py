@@ -1,4 +1,4 @@
-"""The request head that the receiver gets: all end-to-end fields as they came, plus what we know about the sender.
+"""The request head that the receiver gets: all end-to-end fields as they came, plus the facts about the sender.
 
 Our own header names are reserved: fields of the sender's under them are removed first, and so are those whose names some
 receivers fold to the same, or to a header that the signature was read from. Only a trusted proxy may send X-Forwarded fields.
@@ -51,7 +51,7 @@ def upstream_head(delivery: Delivery, permission: Verified | Waived, signed: byt
     replaced = route.upstream_signer.replaces if route.upstream_signer is not None else _NOTHING
     if route.host:
         replaced, added = replaced | _HOST, b"Host: %b\r\n%b" % (route.host, added)
-    elif b"host" not in head.fields:  # HTTP/1.0; what we send is HTTP/1.1 and must have one
+    elif b"host" not in head.fields:  # HTTP/1.0; our request is HTTP/1.1 and must have one
         added = b"Host: %b\r\n%b" % (route.upstream.authority, added)
     if isinstance(permission, Verified):
         added += verified_lines(route.name, permission.secret_id)

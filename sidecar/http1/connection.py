@@ -171,7 +171,7 @@ class DataProtocol(RequestParser):
             self.peer = header.source or UNKNOWN_PEER
         return rest
 
-    # What the parser found
+    # Events of the parser
 
     def take_turn(self, head: RequestHead, fault: Rejected | None, *, keep_alive: bool, http_1_0: bool) -> None:
         self.latest = incoming = Incoming(self, head, fault, keep_alive=keep_alive, http_1_0=http_1_0)

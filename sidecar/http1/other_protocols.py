@@ -2,7 +2,7 @@
 
 
 def name_protocol(data: bytes) -> str:
-    """What a connection that begins with `data` probably speaks, and what to do; empty if that is not known."""
+    """The protocol that a connection that begins with `data` probably speaks, and the remedy; empty if it is not known."""
     if data[:2] == b"\x16\x03" or data[:2] == b"\x15\x03":
         return "the sender speaks TLS; this port expects plain HTTP"
     if data.startswith(b"PRI * HTTP/2"):
@@ -13,7 +13,7 @@ def name_protocol(data: bytes) -> str:
 
 
 def name_response_protocol(data: bytes) -> str:
-    """What a receiver whose response begins with `data` probably speaks; empty if that is not known."""
+    """The protocol of a receiver whose response begins with `data`; empty if it is not known."""
     if data[:2] == b"\x15\x03" or data[:2] == b"\x16\x03":
         return "the receiver speaks TLS; use https:// in upstream"
     if len(data) >= 9 and data[3:5] == b"\x04\x00" and data[5:9] == b"\0\0\0\0":  # a SETTINGS frame

@@ -89,14 +89,14 @@ class RequestParser(asyncio.Protocol):
         raise NotImplementedError
 
     def head_incomplete(self) -> None:
-        """What has arrived ends within a head."""
+        """The data ends within a head."""
         raise NotImplementedError
 
     def head_complete(self) -> None:
         raise NotImplementedError
 
     def body_incomplete(self) -> None:
-        """What has arrived ends within a body."""
+        """The data ends within a body."""
         raise NotImplementedError
 
     def body_complete(self) -> None:
@@ -187,7 +187,7 @@ class RequestParser(asyncio.Protocol):
                 return
 
     def _problem(self, error: Exception) -> str:
-        """What is wrong with bytes that are not HTTP/1.1; another protocol is named."""
+        """The fault of bytes that are not HTTP/1.1; another protocol is named."""
         if self.latest is None:
             protocol = name_protocol(bytes(self.earlier) + self.segment)
             if protocol:

@@ -27,6 +27,6 @@ def send(incoming: Incoming, status: int, lines: bytes, body: bytes) -> None:
 
 
 def format_unparsed(status: int, lines: bytes, body: bytes) -> bytes:
-    """The whole response, as bytes, to what never became a request."""
+    """The whole response, as bytes, to input that never became a request."""
     phrase = HTTPStatus(status).phrase.encode()
     return b"HTTP/1.1 %d %b\r\n%bconnection: close\r\n\r\n%b" % (status, phrase, lines, body)

@@ -51,7 +51,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _describe_cause(error: BaseException) -> str:
-    """What the operating system or TLS said, from the exceptions that led to this one."""
+    """The error of the operating system or of TLS, from the exceptions that led to this one."""
     seen: BaseException | None = error
     for _ in range(5):
         if isinstance(seen, ssl.SSLError):

@@ -10,7 +10,7 @@ MAX_REMEMBERED = 100_000
 
 
 class _Share:
-    """What one route's deliveries use of the store."""
+    """The part of the store that one route's deliveries use."""
 
     __slots__ = ("by_seconds", "size")
 

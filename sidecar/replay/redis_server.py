@@ -14,7 +14,7 @@ from sidecar.replay.redis_steps import MAX_STEPS, Step, pack, unpack
 #: Seconds in which a connection must be open, and in which the replies to what is sent must be there.
 STEP_SECONDS: Final = 1.0
 
-#: What a process marked and claimed lately: a server that it connects to again may have lost that.
+#: A process's recent marks and claims, which a server may have lost when the process connects to it again.
 Repeat = Callable[[], Sequence[Step]]
 
 

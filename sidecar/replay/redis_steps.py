@@ -17,7 +17,7 @@ MAX_STEPS: Final = 100
 
 
 class Verb(StrEnum):
-    """What the script does for a step."""
+    """The script's action for a step."""
 
     BEGIN = "begin"
     DONE = "done"
@@ -66,7 +66,7 @@ class Step(NamedTuple):
 
     @property
     def argument(self) -> str:
-        """What the script gets."""
+        """The step as the script's input."""
         return f"{self.verb} {self.claim} {int(self.seconds * 1000)}"
 
 

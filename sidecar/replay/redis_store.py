@@ -91,7 +91,7 @@ class RedisStore:
         self._asking: dict[bytes, list[asyncio.Future[Seen]]] = {}
         # Updates that the store has missed, with the time until which they matter. Empty while the store is available.
         self._owed: dict[tuple[str, str], tuple[Step, float]] = {}
-        #: What was marked lately, with when and until when, oldest first.
+        #: Recent marks, each with its time and its end, oldest first.
         self._marked: deque[tuple[Step, float, float]] = deque(maxlen=MAX_OWED)
         self._keeper: asyncio.Task[None] | None = None
 
@@ -201,7 +201,7 @@ class RedisStore:
         self._marked.append((step, now, now + step.seconds))
 
     def _repeated(self) -> list[Step]:
-        """What was marked lately, and what is claimed now. None of it changes a store that has it already."""
+        """The recent marks and the current claims. Repeating them changes nothing in a store that has them already."""
         now = asyncio.get_running_loop().time()
         marked = [
             step._replace(seconds=until - now)

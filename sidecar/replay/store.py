@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 
 class OnFailure(StrEnum):
-    """What becomes of a delivery that an authorizer allowed and the receiver did not accept, which nobody reports to us."""
+    """How a delivery counts that an authorizer allowed, because nobody reports to us whether the receiver accepted it."""
 
     LOST = "lost"  # it counts as accepted once it was allowed: at most once
     ALLOW_REPEAT = "allow_repeat"  # copies are rejected only while the receiver may be at work: at least once
@@ -30,7 +30,7 @@ class Replay(NamedTuple):
 
 
 class StoreKind(StrEnum):
-    """What answers at a store's addresses."""
+    """The kind of servers at a store's addresses."""
 
     SERVER = "redis"
     CLUSTER = "redis+cluster"  # the keys are spread over its primaries; any of its nodes may be listed
@@ -46,7 +46,7 @@ class StoreAddress(NamedTuple):
     database: int
     username: str
     kind: StoreKind = StoreKind.SERVER
-    service: str = ""  #: what the sentinels call the primary
+    service: str = ""  #: the sentinels' name for the primary
 
     def __str__(self) -> str:
         if self.path:

@@ -345,7 +345,7 @@ class GaugeMetrics(Collector):
 
 
 class LogMetrics(Collector):
-    """What became of the log lines of all processes."""
+    """The metrics of the log lines of all processes."""
 
     def __init__(self, blocks: Iterable[Block]) -> None:
         """The log's block of each process."""

@@ -23,7 +23,8 @@ _ALGORITHMS: Final = {b"sha-256": Algorithm.SHA256, b"sha-512": Algorithm.SHA512
 _STEP: Final = 64 * 1024
 #: Bytes that the decompressor gets at a time: it copies the ones that it did not use.
 _SLICE: Final = 16 * 1024
-#: Most bytes that one byte may become. Documents shrink to a tenth. A bomb's thousandth should cost its sender something.
+#: The most bytes that one byte may become. Documents shrink to a tenth; a bomb, which shrinks to a thousandth, must cost its
+#: sender more.
 MAX_RATIO: Final = 100
 #: A body may become this large whatever its ratio.
 SMALL: Final = 64 * 1024

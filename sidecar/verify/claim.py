@@ -1,4 +1,4 @@
-"""The claims of a delivery: its signatures and timestamp, read from where the scheme says, but not yet verified.
+"""The claims of a delivery: its signatures and timestamp, read from the places that the scheme names, but not yet verified.
 
 A field that appears twice is malformed, unless the scheme says that each copy counts: no copy is preferred. Sizes are
 checked before anything is split, so that a list of ten thousand items costs no more than a list of one.

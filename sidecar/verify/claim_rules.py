@@ -1,4 +1,4 @@
-"""What a token must say, and where its keys are: rules as data, made from `claims:` and `keys:` of a scheme.
+"""The rules for a token, and the places of its keys: data, made from `claims:` and `keys:` of a scheme.
 
 Nothing here imports a library: every route's scheme has a place for these, and most have none.
 """

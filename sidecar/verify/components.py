@@ -65,7 +65,7 @@ class Component:
 
     @property
     def identity(self) -> "Identity":
-        """What makes it the same as another one (RFC 9421, 2)."""
+        """Equal for components that are the same (RFC 9421, 2)."""
         return self.name, self.parameters
 
 
@@ -149,7 +149,7 @@ class SignatureRules:
 
 
 class Coverage(NamedTuple):
-    """What a signature says about itself, for people."""
+    """A signature's description of itself, for people."""
 
     label: str
     covers: list[str]

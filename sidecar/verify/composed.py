@@ -29,7 +29,7 @@ MAX_ITEMS: Final = 100
 
 
 class Match(NamedTuple):
-    """What matched."""
+    """The match: a secret, and a message."""
 
     secret_id: str
     url: bytes  #: the URL that was signed; empty if none was

@@ -25,7 +25,7 @@ __all__ = ["MAX_SCHEMES", "Combine", "Composite", "Verdict", "name_schemes", "st
 
 
 class Combine(StrEnum):
-    """How the schemes of a route decide together."""
+    """How the decisions of a route's schemes are combined."""
 
     ANY = "any_of"
     ALL = "all_of"
@@ -139,7 +139,7 @@ class Composite(Verifier):
         return Claim((), b"", age, now)
 
     def judge(self, head: RequestHead, body: Sequence[bytes], now: float | None) -> list[Verdict]:
-        """What each scheme decides, in the order of the configuration. With `any_of` up to the first that accepts."""
+        """The decision of each scheme, in the order of the configuration; with `any_of` up to the first that accepts."""
         verdicts: list[Verdict] = []
         for name, member in zip(self.names, self._members):
             claim: Claim | None = None

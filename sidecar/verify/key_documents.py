@@ -1,6 +1,6 @@
-"""What key servers send: from a document to public keys.
+"""The documents of key servers: from a document to public keys.
 
-`read_keys` is also how the store of documents tells a document of keys from an error page.
+The store of documents also uses `read_keys`, to distinguish a document of keys from an error page.
 """
 
 from typing import Any, Final

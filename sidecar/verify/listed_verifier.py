@@ -135,7 +135,7 @@ def _match(
 
 
 def make_reader(scheme: Scheme, url: PublicURL | None) -> Any:
-    """What reads the scheme's signatures. Raises `ImportError` without the library that parses structured fields."""
+    """The reader of the scheme's signatures. Raises `ImportError` without the library that parses structured fields."""
     if scheme.signature.kind.name == "cavage":
         from sidecar.verify.draft_signature import DraftSignatureReader  # noqa: PLC0415
 

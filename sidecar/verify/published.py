@@ -41,12 +41,12 @@ class KeySource:
     client: ClientName | None = None  #: whose access token is sent with it
 
     def __hash__(self) -> int:
-        """Of what differs between the documents of a scheme: each delivery looks one up."""
+        """Hashes only the fields that differ between the documents of a scheme, because each delivery looks one up."""
         return hash((self.url, self.id))
 
 
 class Document(NamedTuple):
-    """What a key server sent with status 200."""
+    """A document that a key server sent with status 200."""
 
     content: bytes
     fetched: float  #: unix seconds

@@ -42,7 +42,7 @@ class Trusted(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A document, and what became of it: everything that does not depend on a delivery."""
+    """A document, and the result of checking it: everything that does not depend on a delivery."""
 
     source: KeySource
     document: Document
@@ -144,7 +144,7 @@ class PublishedMatcher:
         self._matchers: dict[tuple[Algorithm, int], Matcher] = {}
 
     def matcher(self, algorithm: Algorithm, key: Any) -> Matcher:
-        """What checks signatures of one key."""
+        """The object that checks signatures of one key."""
         name = (algorithm, id(key))
         made = self._matchers.get(name)
         if made is None:

@@ -1,4 +1,4 @@
-"""What a provider signs, with what, and how it writes the result: a scheme, as data.
+"""A scheme, as data: the message that a provider signs, the key, and the form of the signature.
 
 Preset files and custom schemes under `verify:` have the same form; only `signature:` is required:
 
@@ -205,7 +205,7 @@ class TimestampField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFacts:
-    """What a provider does after a failed delivery."""
+    """A provider's behavior after a failed delivery."""
 
     retries: str = ""  #: how often and for how long it sends again
     timeout: float | None = None  #: seconds without a response after which it gives up; None: not known
@@ -241,7 +241,7 @@ class BodyHash:
         return f"query parameter {self.query}" if self.query else self.header
 
 
-#: What a condition expects of a place: one of these values; empty: any value; None: that it is absent.
+#: The values of a place that meet a condition: one of these; empty: any value; None: the place must be absent.
 Expected = frozenset[bytes] | None
 
 
@@ -255,7 +255,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a route must say beside `preset:`, because only the operator knows it."""
+    """A value that a route must set beside `preset:`, because only the operator knows it."""
 
     name: str
     about: str  #: what it is, and where it is found at the provider
@@ -294,8 +294,8 @@ class Scheme:
     url_unescaped: str = ""  #: characters that may be unescaped in the signed URL
     delivery_id: str | None = None
     delivery_claim: str = ""  #: instead: the claim of the token that is the delivery's id
-    token: TokenRules | None = None  #: what a token must say, and how it is signed
-    listed: SignatureRules | None = None  #: what a signature that lists what it covers must cover
+    token: TokenRules | None = None  #: the rules for a token, and how it is signed
+    listed: SignatureRules | None = None  #: the requirements for a signature that lists what it covers
     match_json: tuple[tuple[str, str], ...] = ()  #: values of the body's JSON document, and a pattern for each
     keys: KeyPlace | None = None  #: where the provider publishes its keys; None: the route's secrets
     settings: tuple[Setting, ...] = ()  #: of a preset: what a route must add

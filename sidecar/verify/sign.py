@@ -27,7 +27,7 @@ from sidecar.verify.scheme import KEY_ID, Alternative, Scheme, Unit
 from sidecar.verify.template import FormValue, HeaderValue, JsonValue, ListedHeaders, QueryValue, walk
 from sidecar.verify.timestamp import format_timestamp
 
-#: The key id of what we sign with a private key; a UUID, because some senders' are.
+#: The key id of our signatures with a private key; a UUID, because some senders' are.
 SIGNING_KEY_ID = "00000000-0000-4000-8000-000000000000"
 
 

@@ -129,7 +129,7 @@ class Tenants:
         return like and begin < end and b"/" not in path[begin:end]
 
     def matcher(self, tenant: str) -> TenantMatcher:
-        """What checks signatures of this tenant; for an unknown one it matches nothing, in the same time."""
+        """The object that checks signatures of this tenant; for an unknown tenant it matches nothing, in the same time."""
         secrets = self.store.get(tenant)
         if secrets is None:
             return self._unknown

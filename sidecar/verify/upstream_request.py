@@ -1,4 +1,4 @@
-"""What signing for the receiver needs to know of a request."""
+"""The facts about a request that signing for the receiver needs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

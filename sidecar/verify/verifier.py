@@ -151,7 +151,7 @@ class Verifier:
         name = scheme.name or keys_name or "scheme"
         self.key_names: tuple[str, ...] = (name,) if scheme.published else ()
         url = PublicURL(public_url) if public_url and scheme.uses_url else None
-        #: What verifies tokens; None for every other kind.
+        #: The verifier of tokens; None for every other kind.
         self.tokens: Any = None
         self._published = published
         self._body_limit = body_limit
@@ -170,7 +170,7 @@ class Verifier:
 
             self._detached = DetachedVerifier(scheme, self.secrets, published, resolved=resolved, keys_name=name)
             self.key_sources = self._detached.sources
-        #: What verifies signatures that list what they cover; None for every other kind.
+        #: The verifier of signatures that list what they cover; None for every other kind.
         self._listed: Any = None
         if field.kind.listed:
             from sidecar.verify.listed_verifier import ListedVerifier  # noqa: PLC0415 - as above
@@ -210,7 +210,7 @@ class Verifier:
             f"no match with {len(self.secrets)} secret{'' if len(self.secrets) == 1 else 's'}",
         )
 
-    # -- what differs where several schemes are combined: composite.py --
+    # -- methods that differ if several schemes are combined: composite.py --
 
     def members(self) -> "tuple[Verifier, ...]":
         """The verifiers of the schemes that a route combines; only this one unless it combines several."""
@@ -436,7 +436,7 @@ class Verifier:
         )
 
     def describe_listed(self, head: RequestHead) -> Coverage | None:
-        """What a signature says that it covers, unverified; None if it can't be read, or for another kind."""
+        """The parts that a signature claims to cover, unverified; None if it can't be read, or for another kind."""
         if self._listed is None:
             return None
         try:

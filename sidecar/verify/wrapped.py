@@ -13,7 +13,7 @@ MAX_WRAPPED = 8192
 
 
 class Unwrapped(NamedTuple):
-    """What the object holds."""
+    """The content of the object."""
 
     signature: bytes  #: as text
     key_id: Any  #: whatever was sent

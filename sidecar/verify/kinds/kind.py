@@ -63,7 +63,7 @@ def _sign_elsewhere(algorithm: Algorithm, key: Any, message: Pieces) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Kind:
-    """What proves that the sender knows the secret: `signature: {kind: ...}`."""
+    """The kind of proof that the sender knows the secret: `signature: {kind: ...}`."""
 
     name: str
     title: str = ""  #: for people, with {algorithm}; default: the name
@@ -89,7 +89,7 @@ class Kind:
     prefix: str = ""  #: the default of `prefix:`
     shown_as: str = "the secret itself"  #: for people: the form in which a bearer kind sends the secret
 
-    # What diagnosis tries, besides other encodings and other bodies.
+    # Variants that diagnosis tries, besides other encodings and other bodies.
     misread_as: tuple[KeyForm, ...] = ()  #: ways to read the secret's text that senders confuse
     other_prefixes: tuple[str, ...] = ()  #: words that senders may write before the secret
     constructions: Callable[[tuple[Part, ...]], Iterator[Construction]] = (

@@ -1,4 +1,4 @@
-"""What the kinds with a public key share: the secret is the provider's public key, in PEM.
+"""The shared part of the kinds with a public key: the secret is the provider's public key, in PEM.
 
 `cryptography` is imported by the first route that needs it and by no other: it adds 10 MB to a process that should stay small.
 """
