@@ -92,6 +92,8 @@ def load_config(
         raise ConfigError(source.problems)
     if not isinstance(source.value, dict):
         raise ConfigError([Problem(file, 1, "", "contains no configuration; begin with `upstream:` and `routes:`")])
+    if "apiVersion" in source.value:
+        raise ConfigError([Problem(file, 1, "", "is a Kubernetes object; use `sidecar check --manifests FILE` for it")])
     report = Report(source)
     settings = _read_settings(source.value, report)
     secrets = SecretResolver(env, read, report, resolves=resolve_secrets)

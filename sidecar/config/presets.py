@@ -148,6 +148,9 @@ class OneScheme(ValueType[Scheme | str]):
             return replace(SCHEME.read(apply_changes(self._load(name, read_preset), value)), name=name)
         if isinstance(value, Mapping):
             check_own_scheme(value)
+            for key, item in value.items():
+                if key not in SCHEME.keys and isinstance(item, str) and item in preset_names():
+                    raise InvalidValueError("unknown key; did you mean 'preset'?", key)
             return SCHEME.read(value)
         if value == NO_SCHEME:
             return NO_SCHEME

@@ -28,9 +28,8 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
     if ref.env:
         text = env.get(ref.env)
         if text is None:
-            raise SecretUnavailableError(
-                f"the environment variable {ref.env} is not set; set it in the sidecar's environment", absent=True
-            )
+            remedy = "write its name alone, without $" if "$" in ref.env else "set it in the sidecar's environment"
+            raise SecretUnavailableError(f"the environment variable {ref.env} is not set; {remedy}", absent=True)
         return text.encode("utf-8", "surrogateescape")
     try:
         value = read(ref.file, MAX_SECRET_BYTES + 1)
@@ -38,8 +37,9 @@ def read_secret(ref: SecretRef, env: Mapping[str, str], read: ReadFile = read_fi
         raise SecretUnavailableError("the name of the secret file is not a valid file name", absent=False) from None
     except OSError as error:
         absent = isinstance(error, FileNotFoundError)
+        remedy = "write out the directory for ~" if ref.file.startswith("~") else "check its path and permissions"
         raise SecretUnavailableError(
-            f"the secret file {ref.file} can't be read: {error.strerror}; check its path and permissions", absent=absent
+            f"the secret file {ref.file} can't be read: {error.strerror}; {remedy}", absent=absent
         ) from None
     if len(value) > MAX_SECRET_BYTES:
         problem = f"the secret file {ref.file} is larger than {MAX_SECRET_BYTES} bytes; check that it is the right file"

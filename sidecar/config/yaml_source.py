@@ -75,6 +75,7 @@ def read_yaml(text: bytes, file: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         line, what = _describe(error)
         remedy = "indent with spaces, not tabs" if _has_tab(text, line) else "check quotes, colons and indentation"
+        remedy = "remove the line `---`" if what == "found another document" else remedy
         source.problems.append(Problem(file, line, "", f"is not valid YAML ({what}); {remedy}"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         source.problems.append(
