@@ -12,7 +12,7 @@
     delivery/   THE PATH of a delivery: ten stages in a straight line; `explain`
     admin/      the admin listener: probes, metrics, status page, delivery test
     inject/     Kubernetes manifests in, with the sidecar out
-    process/    what runs: start, reload, workers, SIGTERM
+    process/    the running program: start, reload, workers, SIGTERM
     cli/        one file a command
     presets/, handshakes/, ranges/   data
 

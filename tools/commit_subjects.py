@@ -18,7 +18,7 @@ NOT_IMPERATIVE = re.compile(
 
 
 def problem(subject: str) -> str:
-    """What is wrong with a subject; empty if nothing is."""
+    """The fault of a subject; empty if there is none."""
     if len(subject) > MOST:
         return f"has {len(subject)} characters; {MOST} is the limit"
     if subject.endswith("."):

@@ -27,7 +27,7 @@ class AdminProgram(PageProgram, Protocol):
     @property
     def scraper(self) -> Scraper: ...
     async def captures(self) -> Sequence[Mapping[str, Any]]:
-        """What is known about the held rejected requests, newest first; without the requests themselves."""
+        """A description of each held rejected request, newest first; without the request itself."""
         ...
 
     async def capture(self, ident: str) -> tuple[Mapping[str, Any], bytes] | None:

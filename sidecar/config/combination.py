@@ -1,4 +1,4 @@
-"""`verify: {any_of: [...]}` and `{all_of: [...]}`: several schemes on one route, each perhaps with secrets of its own."""
+"""`verify: {any_of: [...]}` and `{all_of: [...]}`: several schemes on one route, each with its own secrets if it has any."""
 
 import functools
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from sidecar.verify.scheme import Scheme
 
 
 def missing_extra(scheme: Scheme) -> str:
-    """What is wrong with a scheme whose package is not installed, with the remedy; empty if nothing is."""
+    """The problem of a scheme whose package is not installed, with the remedy; empty if there is none."""
     package, extra = scheme.signature.kind.package, scheme.signature.kind.extra
     if not package or find_spec(package) is not None:
         return ""

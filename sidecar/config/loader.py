@@ -436,7 +436,7 @@ class _Builder:
         return None
 
     def _signing_problem(self, scheme: Scheme | None, secret: Secret) -> str:
-        """What is wrong with a secret of `sign:`; empty if nothing is."""
+        """The problem of a secret of `sign:`; empty if there is none."""
         if not self.secrets.resolves:
             return ""
         if scheme is not None:

@@ -134,7 +134,7 @@ class Claims(ValueType[Any]):
         return {"title": self.title, "anyOf": [one, {"type": "array", "minItems": 2, "items": choice}]}
 
 
-#: What a member of a head must be, where that is more than a value.
+#: A condition on a member of a head, for more than a fixed value.
 LISTING: Section[tuple[str, ...]] = Section(
     None,
     {

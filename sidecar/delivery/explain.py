@@ -140,7 +140,7 @@ def _verify(explanation: Explanation, decisions: decide.Decisions, body: bytes) 
 
 
 def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
-    """What the first token holds, and which key it names; or what a signature covers. Never the signature."""
+    """The content of the first token, and the key that it names; or the parts that a signature covers. Never the signature."""
     for member in verifier.members():
         if member.scheme.listed is not None:
             _report_coverage(explanation, capture, member)
@@ -159,7 +159,7 @@ def _report_token(explanation: Explanation, capture: Capture, verifier: Verifier
 
 
 def _report_coverage(explanation: Explanation, capture: Capture, verifier: Verifier) -> None:
-    """What a signature that lists it covers, and its parameters. The list is the sender's, and may be anything."""
+    """The parts that a signature lists as covered, and its parameters. The list is the sender's, and may be anything."""
     described = verifier.describe_listed(capture.head)
     if described is None:
         return
@@ -228,7 +228,7 @@ def _with_given(route: Route, subject: Subject) -> Route:
 
 
 def _report_tenant(explanation: Explanation, decisions: decide.Decisions, subject: Subject) -> None:
-    """Which tenant the request names, on a route with tenants, and which secrets it has."""
+    """The tenant that the request names, on a route with tenants, and the tenant's secrets."""
     tenants = decisions.route.tenants
     if tenants is None:
         return

@@ -34,7 +34,7 @@ _FORWARDED: Final = b"x-forwarded-"
 
 
 class HeaderFilter(NamedTuple):
-    """Which of the sender's fields stay."""
+    """The rules for which of the sender's fields are kept."""
 
     replaced: frozenset[bytes] = _NOTHING  #: lower-case names that do not
     headers: ReceiverHeaders | None = None  #: those that it removes do not

@@ -46,7 +46,7 @@ from sidecar.verify.scheme import Scheme, SignatureField, Unit
 from sidecar.verify.timestamp import READERS
 from sidecar.verify.verifier import Verifier
 
-#: What to do about each hint. docs/troubleshooting.md says more.
+#: The remedy for each hint. docs/troubleshooting.md has more.
 REMEDIES = {
     Hint.WRONG_ALGORITHM: "set `algorithm:` to the one that the sender uses, or choose the preset of that version",
     Hint.WRONG_ENCODING: "set `encoding:` to the one that the sender uses, or correct the sender",

@@ -1,4 +1,4 @@
-"""How much one diagnosis may cost. A sender chooses what is diagnosed, so everything that grows with it has a bound here."""
+"""The limits on the cost of one diagnosis. A sender chooses the input, so everything that grows with it has a bound here."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class OutOfTimeError(Exception):
 
 
 class Effort(NamedTuple):
-    """How much may be tried."""
+    """The limits of one diagnosis."""
 
     hashed: int  #: bytes in all tries together
     batch: int  #: bytes in one try, if it is with several secrets

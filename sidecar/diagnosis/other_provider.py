@@ -1,4 +1,4 @@
-"""Which provider sent a delivery that lacks the route's own signature header: "looks like Stripe".
+"""Finds the provider that sent a delivery without the route's signature header: "looks like Stripe".
 
 For `explain` only. On live traffic a request without a signature is usually a scanner's: diagnosing it would use up the few
 diagnoses of a second, which mismatches need, and would delay its record. So no table of all presets has to be loaded or kept up

@@ -1,4 +1,4 @@
-"""Which connections a listener keeps open: their number, and the deadlines that they share."""
+"""The connections that a listener keeps open: their number, and the deadlines that they share."""
 
 import asyncio
 from collections import OrderedDict
@@ -15,8 +15,8 @@ DISCARD_SECONDS: Final = 0.05
 DISCARD_STEP: Final = 1024 * 1024
 #: How long a sender may leave a response unread.
 WRITE_SECONDS: Final = 30.0
-#: Load balancers in front keep unused connections for 60 s (AWS), 75 s (nginx) or 600 s (Google Cloud, not adjustable);
-#: we must not be the first to close, or a delivery that they send meanwhile is lost.
+#: Load balancers in front keep unused connections for 60 s (AWS), 75 s (nginx) or 600 s (Google Cloud, not adjustable); we must
+#: not be the first to close, or a delivery that they send at that moment is lost.
 KEEP_ALIVE_SECONDS: Final = 620.0
 #: How long a connection may wait for its sender before another may take its place.
 PATIENCE_SECONDS: Final = 0.25

@@ -1,8 +1,8 @@
 """The addresses of one receiver by name: one lookup for all that wait, and its result is used again for a short time.
 
-libuv resolves names in its thread pool, at most two at once. With a name server that responds after 100 ms, the last of
-150 connections opened together would wait for more than 7 s. Here they share one lookup, which runs in a thread of its
-own: a name server that doesn't respond delays the receivers of its own names only, and the program can exit meanwhile.
+libuv resolves names in its thread pool, at most two at once. With a name server that responds after 100 ms, the last of 150
+connections opened together would wait for more than 7 s. Here they share one lookup, which runs in a thread of its own: a name
+server that doesn't respond delays the receivers of its own names only, and the program can exit in the meantime.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Resolver:
             problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if not addresses:
             problem = problem or "it has no address"
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
             self._loop.call_soon_threadsafe(self._finish, pending, addresses, problem)
 
     def _finish(self, pending: "asyncio.Future[_Result]", addresses: list[Address], problem: str) -> None:

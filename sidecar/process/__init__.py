@@ -1,4 +1,4 @@
-"""What runs: start, reload, worker processes, and a shutdown that loses no delivery.
+"""The running program: start, reload, worker processes, and a shutdown that loses no delivery.
 
 serve            binds the listeners and runs the program
 program          the main process: admin listener, signals, shutdown

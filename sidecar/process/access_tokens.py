@@ -30,7 +30,7 @@ PAUSE: Final = 30.0
 MIN_AGE: Final = 60.0
 #: Any visible ASCII: eBay's tokens have `^` and `#` (RFC 6749, appendix A.12).
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")
-#: What to check after an error of RFC 6749, 5.2. Others are not repeated in the log.
+#: The remedies for the errors of RFC 6749, 5.2. Other errors are not repeated in the log.
 _REMEDIES: Final = {
     "invalid_client": "check client_id and client_secret",
     "invalid_scope": "check the scope",
@@ -41,7 +41,7 @@ _REMEDIES: Final = {
 
 
 class AccessToken(NamedTuple):
-    """What a token endpoint sent. `lifetime` is in seconds."""
+    """The response of a token endpoint. `lifetime` is in seconds."""
 
     text: str
     lifetime: float

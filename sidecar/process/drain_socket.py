@@ -103,7 +103,7 @@ def _running() -> dict[int, socket.socket]:
         try:
             connection.connect(f"\0{name}")
             peer = peer_of(connection)
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             connection.close()
             continue
         # Anybody can listen under such a name: only a process of ours may say that it drains.

@@ -207,7 +207,7 @@ class Program:
         return merge([TenantUse(*use) for answer in answers for use in answer])
 
     async def captures(self) -> list[dict[str, Any]]:
-        """What is known about the held rejected requests, newest first; without the requests themselves."""
+        """A description of each held rejected request, newest first; without the request itself."""
         answers = await self.data_processes.ask("captures")
         return sorted((each for answer in answers for each in answer), key=lambda each: -each["at"])
 

@@ -63,7 +63,7 @@ def make_client(address: StoreAddress, store: CredentialProvider, sentinels: Cre
         options: dict[str, Any] = {
             "credential_provider": credentials,
             "db": database,
-            # `Server` has limits of its own: redis-py makes a task and a timer for what it sends.
+            # `Server` has its own limits: redis-py makes a task and a timer for everything that it sends.
             "socket_timeout": None,
             "socket_connect_timeout": STEP_SECONDS,
             "retry": Retry(NoBackoff(), 0),  # `Server` does that

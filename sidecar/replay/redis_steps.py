@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from sidecar.replay.store import StoreUnavailableError
 
-#: Steps of one request. The store does nothing else meanwhile, for well under a millisecond.
+#: Steps of one request. The store does nothing else in the meantime, which is well under a millisecond.
 MAX_STEPS: Final = 100
 
 

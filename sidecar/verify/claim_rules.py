@@ -53,7 +53,7 @@ RuleValue = Literal | ComputedPlace | JsonPlace | ClaimPlace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRule:
-    """What one claim must be. `aud` may also be a list that holds one of the values (RFC 7519, 4.1.3)."""
+    """The rule for one claim. `aud` may also be a list that holds one of the values (RFC 7519, 4.1.3)."""
 
     path: str  #: `iss`, or `data.bundleId` for a member of a member
     any_of: tuple[RuleValue, ...] = ()

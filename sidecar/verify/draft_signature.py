@@ -35,7 +35,7 @@ class DraftSignatureReader:
         self._prefix = scheme.signature.prefix.encode()
 
     def describe(self, head: RequestHead) -> Coverage:
-        """What the signature says about itself. Raises `Rejected`."""
+        """The signature's description of itself. Raises `Rejected`."""
         given = {name.decode(): value.decode() for name, value in self._read(head).items()}
         covers = given.get("headers", "date").split(" ", MAX_COVERED)[:MAX_COVERED]
         return Coverage("", covers, {name: given[name] for name in ("keyid", "algorithm") if name in given})

@@ -312,7 +312,7 @@ class Handshakes:
         return _write_response(shape, values)
 
     def address(self, shape: Shape, head: RequestHead, pieces: Sequence[bytes]) -> str:
-        """What to call to confirm a verified handshake; empty if nothing. Raises `Rejected` for an address that isn't allowed."""
+        """The address to call to confirm a verified handshake, or nothing. Raises `Rejected` for one that isn't allowed."""
         if shape.confirm is None:
             return ""
         found = _find_value(Place(Source.JSON, shape.confirm.json), head, _parse_body(b"".join(pieces)))

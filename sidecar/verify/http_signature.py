@@ -199,7 +199,7 @@ def _has(head: RequestHead, component: Component) -> bool:
 
 
 def _covered_digests(identities: set[Identity]) -> bytes:
-    """Which hashes of Content-Digest are covered, as `ListedSignature.digest` has them."""
+    """The hashes of Content-Digest that are covered, in the form of `ListedSignature.digest`."""
     digests = [dict(parameters).get("key", "*") for name, parameters in identities if name == CONTENT_DIGEST]
     return b"*" if "*" in digests else ",".join(map(str, digests)).encode()
 

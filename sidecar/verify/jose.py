@@ -79,7 +79,7 @@ def make_hmac(algorithm: str, secret: bytes, signed: Sequence[bytes]) -> bytes:
 
 
 def digest(algorithm: str, signed: Sequence[bytes]) -> bytes:
-    """What `verify_digest` needs of a message in pieces: made once for all keys. EdDSA needs the message itself."""
+    """The input of `verify_digest` for a message in pieces: made once for all keys. EdDSA needs the message itself."""
     hashed = _DIGESTS.get(algorithm)
     return b"".join(signed) if hashed is None else hash_pieces(hashed, signed)
 

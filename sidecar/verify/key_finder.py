@@ -1,4 +1,4 @@
-"""Which key verifies a delivery: from the place that a scheme names for its keys to the keys themselves.
+"""Finds the key that verifies a delivery: from the place that a scheme names for its keys to the keys themselves.
 
 Nothing that a sender writes can name a document, except by an id or a certificate's URL that matches the scheme's whole
 pattern, on the host that the scheme fixes.

@@ -79,7 +79,7 @@ class ListedVerifier:
         return secret_id
 
     def identity(self, claim: Claim) -> Sequence[bytes]:
-        """What two copies of a verified delivery have in common, never a signature: all that it says about itself."""
+        """The facts that two copies of a verified delivery have in common, never a signature: its description of itself."""
         assert isinstance(claim.signatures, ListedSignature)
         return [claim.signatures.base]
 

@@ -29,7 +29,7 @@ from sidecar.verify.wrapped import unwrap
 KEEP_CERTIFICATES: Final = 7 * 86400.0
 #: Characters of a certificate's URL.
 MAX_URL: Final = 512
-#: What a key must fit, by the kind of signature: the name of a JWS algorithm of that kind and curve.
+#: The requirement for a key, by the kind of signature: the name of a JWS algorithm of that kind and curve.
 _FITS: Final = {"ed25519": "EdDSA", "ecdsa-p256-sha256": "ES256", "rsa-pkcs1": "RS256", "rsa-pss": "PS256"}
 
 
@@ -158,7 +158,7 @@ class PublishedMatcher:
         return DeliveryMatcher(self, delivery, now)
 
     def key_id(self, head: RequestHead) -> Any:
-        """What the delivery says about its key; None if the scheme has no place for that. Raises `Rejected`."""
+        """The delivery's statement about its key; None if the scheme has no place for that. Raises `Rejected`."""
         if self.scheme.signature.wrapped is not None:
             sent = head.values(self.scheme.signature.header.lower().encode())
             return unwrap(self.scheme.signature.wrapped, sent[0] if len(sent) == 1 else b"").key_id

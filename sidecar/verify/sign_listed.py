@@ -79,7 +79,7 @@ def _added(scheme: Scheme, what: ToSign) -> list[tuple[str, str]]:
 
 
 def _covered(scheme: Scheme, fields: set[str]) -> list[Component]:
-    """What we sign: everything that the scheme requires of this request."""
+    """The components that we sign: all that the scheme requires of this request."""
     assert scheme.listed is not None
     required = scheme.listed.required
     return [each for each in required if not each.if_present or each.name == "@query" or each.name in fields]

@@ -1,4 +1,4 @@
-"""Secrets per tenant: one route for many customers of the receiver, each with a secret of its own.
+"""Secrets per tenant: one route for many customers of the receiver, each with its own secret.
 
 A request names its tenant in the path or in a header; that name proves nothing until a secret of this tenant matches. An unknown
 tenant must look like a wrong signature, in the response and in time, so its request is checked against keys that nobody knows,

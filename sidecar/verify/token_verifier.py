@@ -249,7 +249,7 @@ class TokenVerifier:
         return self._finders[id(place)].find(token.head.get("kid"), algorithm, now)
 
     def identity(self, texts: Sequence[bytes], body: Sequence[bytes], claim: str) -> list[bytes]:
-        """What two copies of a verified delivery have in common, never a signature.
+        """The facts that two copies of a verified delivery have in common, never a signature.
 
         The claim that is the delivery's id, or the signed part of each token; with the body where no claim binds it, because
         a sender may use one token for several deliveries.

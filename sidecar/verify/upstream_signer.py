@@ -1,7 +1,7 @@
 """Signing verified deliveries for the receiver in any scheme that a shared secret can sign.
 
-The default, Standard Webhooks, has a signer of its own (standard_webhooks.py), which the compiled data path calls. This one
-signs as `sign.py` does, so that a receiver that expects GitHub's signature, or GitLab's token, gets just that.
+The default, Standard Webhooks, has its own signer (standard_webhooks.py), which the compiled data path calls. This one signs as
+`sign.py` does, so that a receiver that expects GitHub's signature, or GitLab's token, gets just that.
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ TENANTS_TOLERATED = 0.05
 
 
 def counted(options: list[str], deliveries: int) -> int:
-    """The instructions of a whole run with so many deliveries."""
+    """The instructions of a whole run with this many deliveries."""
     with tempfile.TemporaryDirectory() as made:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={made}/counts", sys.executable]
         command += [str(HERE / "path.py"), *options, "--count", str(deliveries)]

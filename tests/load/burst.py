@@ -4,7 +4,7 @@ python tests/load/burst.py [--senders 500] [--size 5242880] [--chunk N] [--worke
 
 All connect, then all send at once into `limits.buffer: 64MiB`. It passes if the peak of the process's resident memory was below
 `--most` MB, every sender got 2xx or 503, each delivery with 2xx reached the receiver once and whole, and nothing else did. With
-`--chunk` the bodies are chunked, in chunks of so many bytes.
+`--chunk` the bodies are chunked, in chunks of N bytes.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from needs import needs
 from ports import free_port
 from waiting import until
 
-#: What the receivers show.
+#: The fields that the receivers show.
 FIELDS = (
     "host", "authorization", "x-env", "x-webhook-tenant", "x-webhook-secret-id", "x-hub-signature-256",
     "x-github-encoded-secret", "x-internal-a", "x-kept",

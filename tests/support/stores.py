@@ -253,7 +253,7 @@ def _is_linked(replica: StoreServer) -> bool:
 
 
 def _knows(node: StoreServer, count: int) -> bool:
-    """Whether the node knows so many nodes, and all of them respond to it."""
+    """Whether the node knows this many nodes, and all of them respond to it."""
     lines = node.call("CLUSTER", "NODES").splitlines()
     return len(lines) == count and not any("handshake" in line for line in lines)
 

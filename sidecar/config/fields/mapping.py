@@ -67,7 +67,7 @@ class Section(ValueType[T], Generic[T]):
         make: Callable[[dict[str, Any]], T] | None = None,
         check: Callable[[T], None] | None = None,
     ) -> None:
-        """`made` is the dataclass whose defaults hold; None if the section has no defaults of its own.
+        """`made` is the dataclass whose defaults hold; None if the section has no defaults.
 
         `one_of` are keys of which exactly one must be there, and `example` shows such a section.
         `make` builds the value from the keys that are given, if `made(**keys)` does not. `check` raises

@@ -53,7 +53,7 @@ def _no_constructions(parts: tuple[Part, ...]) -> Iterator[Construction]:
 
 
 def _match_nothing(algorithm: Algorithm, keys: Keys) -> Matcher:
-    """For kinds that have a verifier of their own: tokens, detached tokens, listed signatures."""
+    """For kinds that have their own verifier: tokens, detached tokens, listed signatures."""
     return MATCHES_NOTHING
 
 
