@@ -36,8 +36,8 @@ _FORWARDED: Final = b"x-forwarded-"
 class HeaderFilter(NamedTuple):
     """The rules for which of the sender's fields are kept."""
 
-    replaced: frozenset[bytes] = _NOTHING  #: lower-case names that do not
-    headers: ReceiverHeaders | None = None  #: those that it removes do not
+    replaced: frozenset[bytes] = _NOTHING  #: lower-case names that are not kept
+    headers: ReceiverHeaders | None = None  #: fields that it removes are not kept
     read: frozenset[bytes] = _NOTHING  #: headers that verification reads; none stays that a receiver may take for one
     trusted_peer: bool = False  #: X-Forwarded fields besides ours stay
 
