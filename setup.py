@@ -110,7 +110,11 @@ def compiled() -> list[Extension]:
     # Not the settings of `make check`: what is not installed where this is built is `Any`, and of others nothing is said.
     options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
     group = (files, LIBRARY.removesuffix("__mypyc"))
-    return mypycify([*options, *files], separate=[group], opt_level="2", debug_level="0")
+    extensions: list[Extension] = mypycify([*options, *files], separate=[group], opt_level="2", debug_level="0")
+    for extension in extensions:
+        # Half of the time to compile is gcc's check of the indentation, which means nothing in generated code.
+        extension.extra_compile_args.append("-Wno-misleading-indentation")
+    return extensions
 
 
 class BuildIfPossible(build_ext):
@@ -120,6 +124,7 @@ class BuildIfPossible(build_ext):
             self.distribution.ext_modules = [] if WISH == "0" else compiled()
             self.swig_opts = None  # as it was when this was called first
             self.finalize_options()
+            self.parallel = self.parallel or os.cpu_count()  # one large file, and a small one for each module
             super().run()
         except (ImportError, SystemExit, BaseError, CCompilerError) as error:
             if WISH == "1":
