@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import leak_watch
 from client import Client, Response
 from craft import BODY_MARK, SECRETS, TRUSTED, Craft
+from preloaded import AT_START, Preloaded
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
 from waiting import PATIENCE, until
@@ -129,23 +130,30 @@ class Sidecar:
         ca_file: Path | None = None,
         env: Mapping[str, str] | None = None,
         clock: float | None = None,
+        new_interpreter: bool = False,
     ) -> None:
-        """`clock` is the unix time at which the process's clock is stopped, for recorded deliveries."""
-        program = ["-m", "sidecar"] if clock is None else ["-c", STANDING_CLOCK.format(clock=clock)]
+        """`clock` is the unix time at which the process's clock is stopped, for recorded deliveries. `new_interpreter` is for
+        tests of the start itself, or of memory, which others must not share.
+        """
         self.directory = directory
         self.config = config if isinstance(config, dict) else {}
         self.file = directory / "sidecar.yaml"
         self.write(config)
         environment = os.environ | SECRETS | {"SSL_CERT_FILE": str(ca_file or "")} | dict(env or {})
         environment.pop("SIDECAR_CONFIG", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", *program, "serve", "--config", str(self.file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd=directory,
-        )
+        arguments = ["serve", "--config", str(self.file)]
+        if new_interpreter or clock is not None or any(name.startswith(AT_START) for name in env or {}):
+            program = ["-m", "sidecar"] if clock is None else ["-c", STANDING_CLOCK.format(clock=clock)]
+            self.process: subprocess.Popen[bytes] | Preloaded = subprocess.Popen(
+                [sys.executable, "-W", "error", *program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd=directory,
+            )
+        else:
+            self.process = Preloaded(arguments, environment, directory)
         self.stdout: list[bytes] = []  # lines as bytes
         self.lines: list[dict[str, Any]] = []  # the same, parsed, where they are JSON
         self.stderr = b""

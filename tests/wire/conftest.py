@@ -71,6 +71,11 @@ def new_receiver() -> Iterator[Callable[..., Receiver]]:
         receiver.stop()
 
 
+def _new(request: pytest.FixtureRequest) -> bool:
+    """A module with NEW_INTERPRETER = True tests starts, or what forks."""
+    return getattr(request.module, "NEW_INTERPRETER", False)
+
+
 def _directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("s")
     (directory / "previous").write_text(PREVIOUS_SECRET + "\n")
@@ -87,7 +92,8 @@ def process(
     """One process for the module, with the base configuration changed by the module's CONFIG and its ENV."""
     directory = _directory(tmp_path_factory)
     config = merged(base_config(receivers, directory), getattr(request.module, "CONFIG", {}))
-    running = Sidecar(config, directory, ca_file=authority[0], env=getattr(request.module, "ENV", None))
+    env = getattr(request.module, "ENV", None)
+    running = Sidecar(config, directory, ca_file=authority[0], env=env, new_interpreter=_new(request))
     try:
         running.wait_serving()
         yield running
@@ -115,7 +121,10 @@ def sidecar(process: Sidecar, receiver: Receiver) -> Iterator[Sidecar]:
 
 @contextlib.contextmanager
 def _starting(
-    receivers: Mapping[str, Receiver], authority: Authority, tmp_path_factory: pytest.TempPathFactory
+    receivers: Mapping[str, Receiver],
+    authority: Authority,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_interpreter: bool,
 ) -> Generator[Start, None, None]:
     made: list[Sidecar] = []
 
@@ -130,7 +139,7 @@ def _starting(
     ) -> Sidecar:
         directory = _directory(tmp_path_factory)
         config = text or merged(base_config(receivers, directory), changes or {})
-        running = Sidecar(config, directory, ca_file=ca_file, env=env, clock=clock)
+        running = Sidecar(config, directory, ca_file=ca_file, env=env, clock=clock, new_interpreter=new_interpreter)
         made.append(running)
         if wait:
             running.wait_serving()
@@ -148,20 +157,24 @@ def _starting(
 
 @pytest.fixture
 def start(
+    request: pytest.FixtureRequest,
     receivers: Mapping[str, Receiver],
     receiver: Receiver,
     authority: Authority,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Start]:
     """Starts processes for one test: `start({...changes})`; each is stopped and checked at the end."""
-    with _starting(receivers, authority, tmp_path_factory) as begin:
+    with _starting(receivers, authority, tmp_path_factory, _new(request)) as begin:
         yield begin
 
 
 @pytest.fixture(scope="module")
 def start_for_module(
-    receivers: Mapping[str, Receiver], authority: Authority, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    receivers: Mapping[str, Receiver],
+    authority: Authority,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Start]:
     """The same for processes that several tests of a module use."""
-    with _starting(receivers, authority, tmp_path_factory) as begin:
+    with _starting(receivers, authority, tmp_path_factory, _new(request)) as begin:
         yield begin

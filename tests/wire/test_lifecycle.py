@@ -14,6 +14,7 @@ from receiver import Peer, Receiver, held
 from sidecar_process import Sidecar, Start
 from waiting import WaitUntil
 
+NEW_INTERPRETER = True
 LATE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
 
 
