@@ -170,34 +170,32 @@ def broke(name: str, data: bytes) -> Fault:
 
 
 FAULTS = [
-    Fault("nobody listens", "502", "upstream_unreachable", None, kept=False),
-    Fault("takes the connection and reads nothing", "504", "upstream_timeout", Peer.hang, early=True, body=LARGE),
+    Fault("is not listening", "502", "upstream_unreachable", None, kept=False),
+    Fault("accepts the connection and reads nothing", "504", "upstream_timeout", Peer.hang, early=True, body=LARGE),
     Fault("closes after the head of the request", "502", "upstream_broke", says(b"", "close"), early=True),
     Fault("resets after the head of the request", "502", "upstream_broke", resets_at_once, early=True),
     Fault("closes in the middle of a large body", "502", "upstream_broke", says(b"", "close"), early=True, body=LARGE),
     Fault("closes after the request", "502", "upstream_broke", says(b"", "close")),
     Fault("resets after the request", "502", "upstream_broke", resets_at_once),
     Fault("sends nothing", "504", "upstream_timeout", Peer.hang),
-    Fault("closes in the head of its response", "502", "upstream_broke", says(LENGTH[:30], "close")),
-    Fault("resets in the head of its response", "502", "upstream_broke", says(LENGTH[:30], "reset")),
-    Fault("stalls in the head of its response", "504", "upstream_timeout", says(LENGTH[:30])),
+    Fault("closes within the head of its response", "502", "upstream_broke", says(LENGTH[:30], "close")),
+    Fault("resets within the head of its response", "502", "upstream_broke", says(LENGTH[:30], "reset")),
+    Fault("stalls within the head of its response", "504", "upstream_timeout", says(LENGTH[:30])),
     Fault("drips the head of its response", "504", "upstream_timeout", drips(b"", LENGTH * 9)),
     Fault("closes after the head of its response", "cut", "upstream_broke", says(LENGTH, "close")),
     Fault("resets after the head of its response", "cut", "upstream_broke", says(LENGTH, "reset")),
     Fault("stalls after the head of its response", "cut", "upstream_timeout", says(LENGTH)),
-    Fault("closes in its body", "cut", "upstream_broke", says(LENGTH + b"part", "close")),
-    Fault("resets in its body", "cut", "upstream_broke", says(LENGTH + b"part", "reset")),
-    Fault("stalls in its body", "cut", "upstream_timeout", says(LENGTH + b"part")),
-    Fault("drips its body", "cut", "upstream_timeout", drips(LENGTH, b"x" * 99)),
-    Fault("closes in a chunk", "cut", "upstream_broke", says(CHUNKED + b"9\r\npart", "close")),
-    Fault("closes without a last chunk", "cut", "upstream_broke", says(CHUNKED + b"4\r\npart\r\n", "close")),
-    Fault("stalls in a chunk", "cut", "upstream_timeout", says(CHUNKED + b"9\r\npart")),
+    Fault("closes within the body", "cut", "upstream_broke", says(LENGTH + b"part", "close")),
+    Fault("resets within the body", "cut", "upstream_broke", says(LENGTH + b"part", "reset")),
+    Fault("stalls within the body", "cut", "upstream_timeout", says(LENGTH + b"part")),
+    Fault("drips the body", "cut", "upstream_timeout", drips(LENGTH, b"x" * 99)),
+    Fault("closes within a chunk", "cut", "upstream_broke", says(CHUNKED + b"9\r\npart", "close")),
+    Fault("closes before the last chunk", "cut", "upstream_broke", says(CHUNKED + b"4\r\npart\r\n", "close")),
+    Fault("stalls within a chunk", "cut", "upstream_timeout", says(CHUNKED + b"9\r\npart")),
     Fault("drips chunks", "cut", "upstream_timeout", drips_chunks),
     Fault("sends an invalid chunk size", "cut", "upstream_broke", says(CHUNKED + b"4\r\npart\r\nzz\r\n")),
-    Fault("sends trailer fields without end", "cut", "upstream_broke", says(CHUNKED + b"0\r\nX: " + b"x" * 300_000)),
-    Fault(
-        "resets a response that only its close would end", "cut", "upstream_broke", says(HEAD + b"\r\npart", "reset")
-    ),
+    Fault("sends endless trailer fields", "cut", "upstream_broke", says(CHUNKED + b"0\r\nX: " + b"x" * 300_000)),
+    Fault("resets a response that is delimited by closing", "cut", "upstream_broke", says(HEAD + b"\r\npart", "reset")),
     broke("sends 20,000 tiny fields", HEAD + b"a:\r\n" * 20_000 + b"\r\n"),
     broke("sends a head over 64 KiB", HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"),
     broke("sends a NUL in a field", HEAD + b"X: a\0b\r\nContent-Length: 0\r\n\r\n"),
@@ -211,19 +209,19 @@ FAULTS = [
     broke("switches protocols", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"),
     broke("sends a storm of informational responses", b"HTTP/1.1 102 Processing\r\nX: xxxxxxxxxx\r\n\r\n" * 4000),
     Fault(
-        "sends informational responses without end",
+        "sends endless informational responses",
         "504",
         "upstream_timeout",
         lambda peer: forever(peer, b"HTTP/1.1 102 Processing\r\n\r\n", 0.05),
     ),
-    Fault("sends hints, then its response", "200", "", hints_first),
+    Fault("sends early hints, then its response", "200", "", hints_first),
     Fault("responds twice at once", "200", "", answers_twice),
-    Fault("responds again while the connection is not used", "200", "", answers_again_later),
+    Fault("responds again while the connection is idle", "200", "", answers_again_later),
     Fault("responds before it reads a large body", "200", "", answers_early, early=True, goes_on=True, body=LARGE),
-    Fault("responds before it reads, and leaves", "200", "", answers_early_and_leaves, early=True, body=LARGE),
+    Fault("responds before it reads, then closes", "200", "", answers_early_and_leaves, early=True, body=LARGE),
     Fault("sends trailer fields", "200", "", sends_trailers),
     Fault("ends its response by closing", "200", "", ends_by_closing),
-    Fault("closes a connection that is not used", "200", "", answers, kept=True),
+    Fault("closes an idle connection", "200", "", answers, kept=True),
 ]
 
 
@@ -258,7 +256,7 @@ class Combination:
                 if peer.nonce != b"faulty":
                     await peer.body()
                     await peer.answer()
-                    if peer.nonce == b"first" and self.fault.name == "closes a connection that is not used":
+                    if peer.nonce == b"first" and self.fault.name == "closes an idle connection":
                         return
                     continue
                 if not self.fault.early:
