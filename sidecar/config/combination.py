@@ -114,8 +114,8 @@ def combination_section(scheme: ValueType[Any]) -> Section[Combination]:
     return Section(
         None,
         {
-            Combine.ANY: Key(entries, "several schemes, of which one must accept a delivery; at most four"),
-            Combine.ALL: Key(entries, "several schemes, each of which must accept a delivery; at most four"),
+            Combine.ANY: Key(entries, "up to four schemes, one of which must accept a delivery"),
+            Combine.ALL: Key(entries, "up to four schemes, all of which must accept a delivery"),
         },
         one_of=tuple(Combine),
         example="{any_of: [gitlab, gitlab-signing-token]}",

@@ -60,21 +60,21 @@ CHALLENGE: Section[dict[str, Any]] = Section(
 HANDSHAKE_REQUEST: Section[dict[str, Any]] = Section(
     None,
     {
-        "method": Key(Method(), "the request's method; default: any", ["GET"]),
+        "method": Key(Method(), "the method; default: any method", ["GET"]),
         "query": Key(Scalars(), "query parameters and the value that each must have", [{"mode": "subscribe"}]),
         "header": Key(HeaderValues(), "headers and the value that each must have", [{"X-Event": "ping"}]),
         "json": Key(
             Scalars(),
-            "fields of the body's JSON and the value that each must have",
+            "fields in the body's JSON and the value that each must have",
             [{"type": "url_verification"}],
         ),
         "without": Key(
             Items(NonEmpty()),
-            "fields that the body's JSON must not have, where events look like handshakes",
+            "fields that the body's JSON must not have, to distinguish handshakes from events",
             [["event"]],
         ),
         "absent": Key(
-            Items(HeaderName()), "headers that must be absent, such as that of the signature", [["X-Acme-Signature"]]
+            Items(HeaderName()), "headers that must be absent, such as the signature", [["X-Acme-Signature"]]
         ),
         "body": Key(
             RegularExpression(),
@@ -88,9 +88,9 @@ COMPUTED = Section(
     Computed,
     {
         "hash": Key(Choice(Hash), "the hash; an HMAC is keyed with the route's first secret"),
-        "of": Key(NonEmpty(), "the text that is hashed, made of {challenge}, {token} (verify_token) and {url}"),
+        "of": Key(NonEmpty(), "the text to hash, with {challenge}, {token} (verify_token) and {url}"),
         "encoding": Key(Choice(ResponseEncoding), "how the hash is encoded"),
-        "key": Key(Choice(KeyPart), "which bytes of the secret are the key"),
+        "key": Key(Choice(KeyPart), "the part of the secret that is the key"),
     },
 )
 
@@ -106,15 +106,15 @@ HANDSHAKE_ANSWER: Section[dict[str, Any]] = Section(
     None,
     {
         "status": Key(SuccessStatus(), "the status of the response", default=Shape(method="").status),
-        "text": Key(NonEmpty(), "sent as text/plain, for example '{challenge}'", ["{challenge}"]),
+        "text": Key(NonEmpty(), "the response as text/plain, such as '{challenge}'", ["{challenge}"]),
         "json": Key(
             Scalars(),
-            "sent as application/json, for example {challenge: '{challenge}'}",
+            "the response as application/json, such as {challenge: '{challenge}'}",
             [{"challenge": "{challenge}"}],
         ),
         "headers": Key(
             HeaderValues(),
-            "sent as headers, for example {X-Hook-Secret: '{challenge}'}",
+            "headers of the response, such as {X-Hook-Secret: '{challenge}'}",
             [{"X-Hook-Secret": "{challenge}"}],
         ),
     },
@@ -198,16 +198,16 @@ def _make_confirmation(given: dict[str, Any]) -> Confirmation:
 CONFIRM: Section[Confirmation] = Section(
     None,
     {
-        "json": Key(JsonPath(), "the place of the address in the body's JSON", ["SubscribeURL"], required=True),
+        "json": Key(JsonPath(), "the place of the URL in the body's JSON", ["SubscribeURL"], required=True),
         "url": Key(
             RegularExpression(),
-            "a regular expression for the whole address",
+            "a regular expression for the whole URL",
             ["https://api\\.acme\\.example/\\?confirm=[a-z]+"],
             required=True,
         ),
         "enabled": Key(
             Flag(),
-            "true: the sidecar calls it; false: the receiver gets the verified handshake, and does",
+            "true: the sidecar calls the URL; false: the receiver gets the verified handshake and calls it",
             default=False,
         ),
     },
@@ -218,19 +218,19 @@ CONFIRM: Section[Confirmation] = Section(
 HANDSHAKE = Section(
     Shape,
     {
-        "request": Key(HANDSHAKE_REQUEST, "how a handshake is recognized, besides its challenge"),
-        "challenge": Key(CHALLENGE, "the value that is sent back"),
-        "compare": Key(PLACE, "the value that must be the route's verify_token"),
-        "computed": Key(COMPUTED, "a value made with a secret, {computed} in answer"),
-        "signed": Key(Flag(), "true: its signature is verified first, like a delivery's"),
+        "request": Key(HANDSHAKE_REQUEST, "how a handshake is recognized, in addition to its challenge"),
+        "challenge": Key(CHALLENGE, "the value to send back"),
+        "compare": Key(PLACE, "the value that must equal the route's verify_token"),
+        "computed": Key(COMPUTED, "a value computed with a secret, used in answer as {computed}"),
+        "signed": Key(Flag(), "true: the handshake is verified first, like a delivery"),
         "published_secret": Key(
             NonEmpty(),
-            "the secret that signs it in place of the route's, if the provider publishes it: the sidecar answers, and never "
-            "forwards it",
+            "a secret that the provider publishes and uses for this handshake instead of the route's: the sidecar "
+            "responds and never forwards it",
             ["test_Am3L1GuOIc"],
         ),
-        "confirm": Key(CONFIRM, "the address in the verified body that confirms a subscription when it is called"),
-        "here": Key(Flag(), "true: never left to the receiver, whatever the route says"),
+        "confirm": Key(CONFIRM, "the URL in the verified body that confirms a subscription when it is called"),
+        "here": Key(Flag(), "true: the sidecar always responds, regardless of the route's handshake"),
         "answer": Key(HANDSHAKE_ANSWER, "the response", required=True),
     },
     make=_make_shape,

@@ -137,7 +137,7 @@ CERTIFICATE: Section[CertificatePlace] = Section(
     {
         "of": Key(
             NonEmpty(),
-            "where the delivery names it: {header:NAME} or {json:PATH}",
+            "the place of the URL: {header:NAME} or {json:PATH}",
             ["{json:SigningCertURL}"],
             required=True,
         ),
@@ -149,11 +149,11 @@ CERTIFICATE: Section[CertificatePlace] = Section(
         ),
         "names": Key(Items(NonEmpty()), "the leaf's common name; * is one label", [["*.acme.example"]]),
         "roots": Key(
-            NonEmpty(), "PEM of the roots; default: the TLS connection vouches for it", ["-----BEGIN CERTIFICATE-----"]
+            NonEmpty(), "root certificates (PEM); default: the TLS connection vouches", ["-----BEGIN CERTIFICATE-----"]
         ),
         "intermediates": Key(
             NonEmpty(),
-            "PEM of certificates between leaf and root, in case the sender does not serve them",
+            "intermediate certificates (PEM), if the provider doesn't serve them",
             ["-----BEGIN CERTIFICATE-----"],
         ),
     },
@@ -164,9 +164,12 @@ X5C: Section[CertificatePlace] = Section(
     None,
     {
         "roots": Key(
-            NonEmpty(), "PEM of the roots that the chain must end in", ["-----BEGIN CERTIFICATE-----"], required=True
+            NonEmpty(),
+            "root certificates (PEM), one of which ends the chain",
+            ["-----BEGIN CERTIFICATE-----"],
+            required=True,
         ),
-        "length": Key(Count(10), "how many certificates the chain has", [3]),
+        "length": Key(Count(10), "the number of certificates in the chain", [3]),
         "extensions": Key(
             Items(NonEmpty()), "object identifiers of extensions: the leaf's first, then its issuer's", [["1.2.840.1"]]
         ),
@@ -184,10 +187,10 @@ OAUTH: Section[OAuthPlace] = Section(
             required=True,
         ),
         "scope": Key(
-            NonEmpty(), "the scope to ask for; default: the endpoint's own", ["https://acme.example/scope/keys"]
+            NonEmpty(), "the scope to request; default: the endpoint's default", ["https://acme.example/scope/keys"]
         ),
         "client_id": Key(NonEmpty(), "the id of your application at the provider", ["acme-app-1"], required=True),
-        "client_secret": Key(SecretReference(), "the application's secret", required=True),
+        "client_secret": Key(SecretReference(), "the secret of the application", required=True),
     },
     make=_make_oauth,
 )
@@ -198,7 +201,7 @@ KEYS: Section[KeyPlace] = Section(
         "jwks": Key(NonEmpty(), "the URL of a JSON Web Key Set", ["https://acme.example/.well-known/jwks.json"]),
         "x509": Key(
             NonEmpty(),
-            "the URL of a JSON document of key ids and PEM certificates",
+            "the URL of a JSON document with key ids and PEM certificates",
             ["https://acme.example/certificates.json"],
         ),
         "discovery": Key(
@@ -206,28 +209,28 @@ KEYS: Section[KeyPlace] = Section(
             "the URL of an OpenID configuration, whose jwks_uri is used",
             ["https://acme.example/.well-known/openid-configuration"],
         ),
-        "each": Key(NonEmpty(), "the URL of one key, with {id}", ["https://acme.example/keys/{id}"]),
-        "certificate": Key(CERTIFICATE, "a certificate whose URL the delivery names"),
-        "x5c": Key(X5C, "a chain of certificates in the token's head, which ends in a pinned root"),
+        "each": Key(NonEmpty(), "the URL of a single key, with {id}", ["https://acme.example/keys/{id}"]),
+        "certificate": Key(CERTIFICATE, "a certificate whose URL is in the delivery"),
+        "x5c": Key(X5C, "a certificate chain in the token's head that ends in a pinned root"),
         "configured": Key(OnlyTrue(), "true: the route's secrets, whose ids are the key ids", [True]),
         "hosts": Key(
-            Items(NonEmpty()), "of discovery: further hosts that its jwks_uri may have", [["keys.acme.example"]]
+            Items(NonEmpty()), "for discovery: other hosts on which its jwks_uri may be", [["keys.acme.example"]]
         ),
-        "id": Key(RegularExpression(), "of each: a regular expression for the whole key id", ["[0-9a-f-]{36}"]),
-        "form": Key(Choice(KeyForm), "of each: how the key is written; jwk (JSON) or pem", ["pem"]),
-        "at": Key(JsonPath(), "of each: the place of the key in a JSON document", ["key"]),
+        "id": Key(RegularExpression(), "for each: a regular expression for the whole key id", ["[0-9a-f-]{36}"]),
+        "form": Key(Choice(KeyForm), "for each: the format of the key, jwk (JSON) or pem", ["pem"]),
+        "at": Key(JsonPath(), "for each: the place of the key in a JSON document", ["key"]),
         "post": Key(
             Names(),
-            "of each: the JSON that asks for the key, with {id}, and {secret}, the route's first one",
+            "for each: the JSON that requests the key, with {id}, and {secret} for the route's first secret",
             [{"key_id": "{id}"}],
         ),
-        "oauth": Key(
-            OAUTH, "of each: the client credentials that an access token is asked for with, if the key needs one"
+        "oauth": Key(OAUTH, "for each: the client credentials for an access token, if fetching the key requires one"),
+        "dead": Key(NonEmpty(), "for each: the member that is null while the key is valid", ["retired"]),
+        "without_id": Key(OnlyTrue(), "true: for deliveries without a key id, every key is tried", [True]),
+        "fits": Key(Names(), "members of the key that must match the delivery", [{"issuer": "{claim:iss}"}]),
+        "keep": Key(
+            Duration(), "how long the last document remains valid while it can't be fetched; default: one day", ["24h"]
         ),
-        "dead": Key(NonEmpty(), "of each: the member of the key that is null while it is valid", ["retired"]),
-        "without_id": Key(OnlyTrue(), "true: deliveries without a key id are tried with every key", [True]),
-        "fits": Key(Names(), "members of the key that must agree with the delivery", [{"issuer": "{claim:iss}"}]),
-        "keep": Key(Duration(), "how long the last document counts while it can't be fetched; default: a day", ["24h"]),
     },
     one_of=("jwks", "x509", "discovery", "each", "certificate", "x5c", "configured"),
     example="{jwks: 'https://acme.example/.well-known/jwks.json'}",

@@ -52,16 +52,16 @@ MAX_WORKERS = 64
 AUTHORIZE = Section(
     AuthorizeSettings,
     {
-        "listen": Key(Listen(), "where gateways ask"),
+        "listen": Key(Listen(), "the listener that gateways ask"),
         "path_prefix": Key(
             PathPrefix(),
-            "what Envoy puts before the path of each question (path_prefix, Istio pathPrefix)",
+            "the prefix that Envoy adds to the path of each question (path_prefix, Istio pathPrefix)",
             ["/authorize"],
         ),
         "form": Key(
             Choice(QuestionForm),
-            "what a question is like: envoy (the delivery itself), forward-auth (X-Forwarded-Method and -Uri of a trusted "
-            "proxy), or any of both",
+            "the form of a question: envoy (the delivery itself), forward-auth (X-Forwarded-Method and -Uri of a "
+            "trusted proxy), or any (either form)",
         ),
     },
 )
@@ -69,17 +69,15 @@ AUTHORIZE = Section(
 LIMITS = Section(
     Limits,
     {
-        "body": Key(Size(), "the largest body of a delivery; a larger one is rejected with 413"),
-        "buffer": Key(
-            Size(), "the most that all bodies together may take; further deliveries get 503 with Retry-After"
-        ),
-        "connections": Key(Count(), "the most open connections of senders; at the limit the slowest one is closed"),
-        "header_timeout": Key(Duration(), "the time for the whole request head; then 408"),
-        "body_timeout": Key(Duration(), "the time for the whole body; then 408"),
+        "body": Key(Size(), "the largest allowed body; larger ones are rejected with 413"),
+        "buffer": Key(Size(), "the memory for all bodies together; further deliveries get 503 with Retry-After"),
+        "connections": Key(Count(), "the number of open connections from senders; beyond it the slowest one is closed"),
+        "header_timeout": Key(Duration(), "the time limit for the complete request head; then 408"),
+        "body_timeout": Key(Duration(), "the time limit for the complete body; then 408"),
         "refusals": Key(
             RefusalRate(),
-            "how many deliveries from one client address a route rejects; further ones get 429 before anything is read; "
-            "default: off",
+            "how many rejected deliveries a route allows per client address; further ones get 429 before anything is "
+            "read; default: off",
             ["60/m"],
         ),
     },
@@ -88,18 +86,20 @@ LIMITS = Section(
 TIMEOUTS = Section(
     Timeouts,
     {
-        "connect": Key(Duration(), "the time until the receiver accepts a connection, retries included; then 502"),
-        "response": Key(Duration(), "the time until the receiver's response begins; then 504"),
+        "connect": Key(Duration(), "the time limit for connecting to the receiver, including retries; then 502"),
+        "response": Key(Duration(), "the time limit until the receiver's response begins; then 504"),
         "total": Key(
-            Duration(), "the time until the receiver's response has ended; then 504, or the connection is closed"
+            Duration(),
+            "the time limit until the receiver's response is complete; then 504, or the connection is closed",
         ),
         "idle": Key(
-            Duration(), "how long an unused connection is kept; it should be shorter than the receiver's own limit"
+            Duration(),
+            "how long an idle connection to the receiver is kept open; set it shorter than the receiver's idle timeout",
         ),
         "keep_alive": Key(
             Duration(),
-            "how long an unused connection of a sender is kept, at least; it should be longer than the limit of the load "
-            "balancer in front, which is 10 minutes on Google Cloud",
+            "how long an idle connection from a sender is kept open, at least; set it longer than the idle timeout "
+            "of the load balancer in front, which is 10 minutes on Google Cloud",
         ),
     },
 )
@@ -107,35 +107,39 @@ TIMEOUTS = Section(
 LOG = Section(
     LogSettings,
     {
-        "level": Key(Choice(Level), "the lowest level that is logged"),
-        "accepted": Key(Flag(), "false leaves out accepted deliveries"),
+        "level": Key(Choice(Level), "the lowest level to log"),
+        "accepted": Key(Flag(), "false: accepted deliveries are not logged"),
         "rejected": Key(
-            LogRate(), "how many rejections of one route with one reason are logged; off logs all", ["off"]
+            LogRate(), "how many rejections are logged for each route and reason; off: all of them", ["off"]
         ),
-        "format": Key(Choice(LogFormat), "json for machines, text for people"),
+        "format": Key(Choice(LogFormat), "the format of log lines: json, or text for reading by people"),
     },
 )
 
 TRACING = Section(
     TracingSettings,
     {
-        "endpoint": Key(WebURL(), "the collector, OTLP over HTTP; /v1/traces is appended", ["http://127.0.0.1:4318"]),
-        "sample": Key(Fraction(), "the fraction of deliveries that is traced"),
+        "endpoint": Key(
+            WebURL(), "the URL of the collector (OTLP over HTTP); /v1/traces is appended", ["http://127.0.0.1:4318"]
+        ),
+        "sample": Key(Fraction(), "the fraction of deliveries to trace"),
     },
 )
 
 ACCOUNT = Section(
     AccountSettings,
     {
-        "id": Key(NonEmpty(), "the account's id", ["622056dce007dc805c741751"]),
-        "api_key": Key(SecretReference(), "the key that the caller must present; it also signs the test delivery"),
-        "webhook_url": Key(WebURL(), "where the test delivery is sent", ["http://127.0.0.1:8080/webhooks/begini"]),
+        "id": Key(NonEmpty(), "the id of the account", ["622056dce007dc805c741751"]),
+        "api_key": Key(SecretReference(), "the key that the caller must send; it also signs the test delivery"),
+        "webhook_url": Key(
+            WebURL(), "the URL to which the test delivery is sent", ["http://127.0.0.1:8080/webhooks/begini"]
+        ),
     },
 )
 
 DELIVERY_TEST = Section(
     None,
-    {"accounts": Key(Items(ACCOUNT), "the accounts that may request a test delivery", required=True)},
+    {"accounts": Key(Items(ACCOUNT), "the accounts that may request test deliveries", required=True)},
     make=lambda given: given["accounts"],
 )
 
@@ -144,12 +148,12 @@ IP_RANGES = Section(
     {
         "refresh": Key(
             RefreshInterval(),
-            "how often the lists of preset:NAME in allow are fetched, at least 1m; default: never",
+            "how often the lists for preset:NAME in allow are fetched, at least 1m; default: never",
             ["24h"],
         ),
         "sources": Key(
             RangeSources(),
-            "mirrors to fetch lists from, by name: {github: https://...}",
+            "mirrors of the lists, by name: {github: https://...}",
             [{"github": "https://mirror.example/meta"}],
         ),
     },
@@ -160,12 +164,12 @@ KEYS = Section(
     {
         "mirrors": Key(
             KeyMirrors(),
-            "where to fetch documents instead, by their URL; a URL that ends with / covers everything below it",
+            "mirrors of documents, by the original URL; a URL that ends with / covers everything below it",
             [{"https://www.googleapis.com/oauth2/v3/certs": "https://mirror.example/google"}],
         ),
         "ca": Key(
             NonEmpty(),
-            "a file of certificate authorities (PEM) to trust besides the system's when keys are fetched",
+            "a file of certificate authorities (PEM) to trust in addition to the system's when keys are fetched",
             ["/etc/ssl/internal-ca.pem"],
         ),
     },
@@ -181,69 +185,72 @@ CONFIG = Section(
         ),
         "authorize": Key(
             AUTHORIZE,
-            "a listener that judges by the same routes and never forwards, for gateways that ask: Envoy ext_authz over "
-            "HTTP, Traefik forwardAuth; default: off",
+            "the listener for gateways that ask for a decision (Envoy ext_authz over HTTP, Traefik forwardAuth); it "
+            "uses the same routes and never forwards; default: off",
         ),
         "admin_hosts": Key(
             Items(HostPattern()),
-            "further host names of the status page; addresses, names without a dot, and names of the cluster (*.svc, "
+            "additional host names for the status page; IP addresses, names without a dot, and cluster names (*.svc, "
             "*.cluster.local) are always accepted",
             [["admin.example.com", "*.internal.example"]],
         ),
         "admin_token": Key(
             SecretReference(),
-            "the token that a caller must present to reload or to run a delivery test from the status page; without one "
-            "the admin listener is read-only, unless it listens on loopback or a unix socket",
+            "the token that is required to reload, or to run a delivery test from the status page; without it the "
+            "admin listener is read-only, unless it listens on loopback or a unix socket",
             [{"env": "SIDECAR_ADMIN_TOKEN"}],
         ),
         "upstream": Key(
             UPSTREAM_OR_URL,
-            "your receiver: its URL (http, https or unix:/path), or a mapping that says how it is connected to",
+            "your receiver: a URL (http, https or unix:/path), or a mapping with connection settings",
             ["http://127.0.0.1:3000", "unix:/run/app.sock"],
         ),
         "public_url": Key(
             WebURL(),
-            "the URL that senders use, without the path; only schemes that sign the URL need it",
+            "the URL that senders use, without the path; only needed for schemes that sign the URL",
             ["https://hooks.example.com"],
         ),
         "trusted_proxies": Key(
             Items(TrustedProxy()),
-            "the proxies whose X-Forwarded-For is trusted; 'unix:' is a proxy on our socket; default: none",
+            "the proxies whose X-Forwarded-For is trusted; 'unix:' is a proxy that connects to the unix socket; "
+            "default: none",
             [["10.0.0.0/8", "unix:"]],
         ),
         "client_ip_header": Key(
             HeaderName(),
-            "the one header in which trusted proxies name the client: X-Forwarded-For, Forwarded (RFC 7239), or one "
-            "that holds a single address, such as X-Real-IP or CF-Connecting-IP",
+            "the header in which trusted proxies send the client's address: X-Forwarded-For, Forwarded (RFC 7239), "
+            "or a header with a single address, such as X-Real-IP or CF-Connecting-IP",
         ),
         "proxy_protocol": Key(
             Flag(),
-            "true: every connection of a trusted proxy must begin with a PROXY protocol header (version 1 or 2), "
-            "and the address in it replaces the connection's",
+            "true: every connection from a trusted proxy must begin with a PROXY protocol header (version 1 or 2), "
+            "whose address replaces that of the connection",
         ),
         "ip_ranges": Key(IP_RANGES, "the networks that providers publish (preset:NAME in allow)"),
-        "keys": Key(KEYS, "how the keys that providers publish are fetched; default: from the providers"),
+        "keys": Key(KEYS, "how published keys are fetched; default: directly from the providers"),
         "limits": Key(LIMITS, "limits for senders"),
         "timeouts": Key(TIMEOUTS, "time limits for the receiver (the upstream), and keep_alive for senders"),
-        "drain": Key(Duration(), "on SIGTERM, the time to finish deliveries in flight"),
+        "drain": Key(Duration(), "the time after SIGTERM for finishing deliveries in flight"),
         "log": Key(LOG, "one line for each delivery, on standard output"),
-        "tracing": Key(TRACING, "spans for an OpenTelemetry collector; needs the extra otel, and is off by default"),
+        "tracing": Key(TRACING, "spans for an OpenTelemetry collector; requires the extra otel; default: off"),
         "replay_store": Key(
             ReplayStore(),
-            "where replay: remembers deliveries: memory, or a Redis or Valkey shared by all processes",
+            "where replay: stores deliveries: memory, or a Redis or Valkey server shared by all processes",
             [
                 "redis://127.0.0.1:6379/0",
                 {"url": "rediss://redis.example:6379/0", "password": {"env": "REDIS_PASSWORD"}},
             ],
         ),
-        "replay_fail_open": Key(Flag(), "true forwards deliveries unchecked while the replay store is unavailable"),
-        "workers": Key(Count(MAX_WORKERS), "the processes that serve deliveries; one for each core to be used"),
+        "replay_fail_open": Key(
+            Flag(), "true: deliveries are forwarded without the replay check while the store is unavailable"
+        ),
+        "workers": Key(Count(MAX_WORKERS), "the number of processes that serve deliveries; use one per core"),
         "routes": Key(
             Items(ROUTE),
-            "which paths are accepted, and how their senders are verified; any other path gets 404",
+            "the accepted paths, and how their senders are verified; any other path gets 404",
             required=True,
         ),
-        "delivery_test": Key(DELIVERY_TEST, "POST /v1/webhooks-management/test on the admin listener"),
+        "delivery_test": Key(DELIVERY_TEST, "the endpoint POST /v1/webhooks-management/test on the admin listener"),
     },
 )
 

@@ -41,38 +41,45 @@ BODY_HASH = TextOr(
 MESSAGE_KEYS: dict[str, Key] = {
     "signed": Key(
         SignedMessages(),
-        "the signed message: placeholders such as {body}, {timestamp}, {url} and {header:NAME}, literal text, and "
-        "[[...]] for what is left out where a place in it is absent; or a list, any of which may be signed",
+        "the signed message: text, placeholders such as {body}, {timestamp} and {header:NAME}, and [[...]] for a "
+        "part that is omitted if a place in it is absent; or a list, any of which may be signed",
         default=(SignedText(Scheme(signature=SignatureField()).signed),),
     ),
     "plain": Key(
         PlainPlaces(),
-        "the characters of a place whose value could otherwise hold the text beside it, as [class]+ or [class]{1,9}",
+        "the characters that a place may contain, as [class]+ or [class]{1,9}; for places whose value could "
+        "otherwise contain the text next to them",
         [{"query:id": "[0-9A-Za-z]+"}],
     ),
     "items": Key(
         JsonPath(),
-        "the list in the body's JSON to each item of which the scheme is applied; every one must match",
+        "a list in the body's JSON; the scheme applies to each item, and every item must match",
         ["events[]"],
     ),
-    "decompressed": Key(Flag(), "true: the body is signed as it is without its Content-Encoding (gzip or deflate)"),
+    "decompressed": Key(
+        Flag(), "true: the signature covers the body before compression (Content-Encoding gzip or deflate)"
+    ),
     "binds_body": Key(
         Flag(),
-        "false if the provider signs no part of the body; true if the signed form fields are all of it",
+        "false: the provider signs no part of the body; true: the signed form fields are the complete event",
         default=True,
     ),
     "require_form": Key(
         RequiredValues(FieldName()),
-        "fields of the body's form that must have this value; true: any",
+        "form fields that must have this value; true: any value",
         [{"app_id": "2021"}],
     ),
     "require_json": Key(
-        RequiredValues(JsonPlace()), "values of the body's JSON that must be this; true: any", [{"account.id": "acme"}]
+        RequiredValues(JsonPlace()),
+        "values that the body's JSON must contain; true: any value",
+        [{"account.id": "acme"}],
     ),
     "body_hash": Key(
-        BODY_HASH, "the query parameter that must be the body's SHA-256 in hex, or where another hash of it is"
+        BODY_HASH, "the query parameter that must be the body's SHA-256 in hex, or the place of another hash"
     ),
-    "form_field": Key(NonEmpty(), "the form field that holds the JSON, if the body is a form", ["json"]),
+    "form_field": Key(NonEmpty(), "the form field that contains the JSON, if the body is a form", ["json"]),
     "any_port": Key(Flag(), "true: the URL may be signed with or without its port"),
-    "url_unescaped": Key(NonEmpty(), "characters that may be unescaped in the signed URL", [":,@"]),
+    "url_unescaped": Key(
+        NonEmpty(), "characters that may be unescaped in the signed URL though escaped in the request", [":,@"]
+    ),
 }

@@ -176,7 +176,7 @@ class OneScheme(ValueType[Scheme | str]):
             "preset": {
                 "title": "preset",
                 "enum": list(presets),
-                "description": "the preset that the other keys change; none of them is then required, but its settings",
+                "description": "the preset that the other keys modify; with it, only its settings are required",
                 "examples": ["stripe"],
             }
         }

@@ -72,10 +72,10 @@ class Rejection(ValueType[RejectSettings | str]):
 TENANT_FILES = Section(
     TenantFileSettings,
     {
-        "dir": Key(NonEmpty(), "the directory with a file for each tenant", ["/run/secrets/tenants"]),
+        "dir": Key(NonEmpty(), "the directory that contains a file for each tenant", ["/run/secrets/tenants"]),
         "name": Key(
             TenantFileName(),
-            "the name of a tenant's file; NAME.previous beside it has the secret that is being replaced",
+            "the name of a tenant's file; NAME.previous in the same directory has the secret that is being replaced",
             ["{tenant}", "{tenant}.key"],
         ),
     },
@@ -104,21 +104,23 @@ CLIENT_CERTIFICATE = Section(
     {
         "header": Key(
             HeaderName(),
-            "the header with the certificate: X-Forwarded-Client-Cert (Envoy), Client-Cert (RFC 9440), or one that holds "
-            "the escaped PEM, such as nginx' X-SSL-Client-Cert",
+            "the header with the certificate: X-Forwarded-Client-Cert (Envoy), Client-Cert (RFC 9440), or one with "
+            "the escaped PEM, such as X-SSL-Client-Cert from nginx",
             ["X-Forwarded-Client-Cert"],
             required=True,
         ),
         "subject": Key(
-            NonEmpty(), "its whole subject, as the proxy or RFC 4514 writes it", ["CN=pix.example.com,O=Bank"]
+            NonEmpty(),
+            "the complete subject, in the proxy's notation or that of RFC 4514",
+            ["CN=pix.example.com,O=Bank"],
         ),
-        "san": Key(NonEmpty(), "one of its alternative names: a DNS name or a URI", ["pix.example.com"]),
+        "san": Key(NonEmpty(), "one of the alternative names: a DNS name or a URI", ["pix.example.com"]),
         "issuer": Key(
             NonEmpty(),
-            "its whole issuer, as RFC 4514 writes it; Envoy has it in the whole certificate only",
+            "the complete issuer in the notation of RFC 4514; Envoy sends it only with the whole certificate",
             ["CN=CA"],
         ),
-        "fingerprint": Key(Fingerprint(), "its SHA-256, in hex", ["ab" * 32]),
+        "fingerprint": Key(Fingerprint(), "the SHA-256 of the certificate, in hex", ["ab" * 32]),
     },
     make=lambda given: ClientCertificate(**given),
 )
@@ -127,10 +129,8 @@ MAX_CAPTURES = 100
 CAPTURE = Section(
     None,
     {
-        "rejected": Key(
-            Count(MAX_CAPTURES), "how many of the last rejected requests are held, by each process", [20], required=True
-        ),
-        "for": Key(Duration(), "how long each of them is held", ["1h"], required=True),
+        "rejected": Key(Count(MAX_CAPTURES), "how many rejected requests each process keeps", [20], required=True),
+        "for": Key(Duration(), "how long each request is kept", ["1h"], required=True),
     },
     make=lambda given: Capture(given["rejected"], given["for"]),
 )
@@ -142,15 +142,15 @@ REPLAY = Section(
         "for": Key(Duration(), "how long an accepted delivery is remembered", ["72h"], required=True),
         "by": Key(
             Choice(ReplayBy),
-            "what copies have in common: the signed message, or delivery_id, the provider's id, which a sender of a "
-            "recording can change if it is not signed",
+            "how copies are recognized: by the signed message, or by delivery_id, the provider's id, which an "
+            "attacker with a recording can change if it is not signed",
             default=ReplayBy.MESSAGE,
         ),
         "on_failure": Key(
             Choice(OnFailure),
-            "only with authorize, and required there: what becomes of a delivery that was allowed and the receiver "
-            "failed at, which nobody reports: lost (copies are rejected all the same) or allow_repeat (copies are "
-            "rejected only while the receiver may be at work)",
+            "only for authorize, and required there: how to treat copies of an allowed delivery, because the sidecar "
+            "can't see whether the receiver failed: lost (copies are always rejected) or allow_repeat (copies are "
+            "rejected only while the receiver may still be working)",
         ),
     },
     make=lambda given: ReplaySettings(given["for"], given.get("by", ReplayBy.MESSAGE), given.get("on_failure")),
@@ -167,29 +167,30 @@ def _make_route(given: dict[str, Any]) -> RouteSettings:
 ROUTE = Section(
     RouteSettings,
     {
-        "name": Key(Label(), "the route's name in metrics and logs; default: made from the path", ["acme"]),
+        "name": Key(Label(), "the route's name in metrics and logs; default: derived from the path", ["acme"]),
         "path": Key(
             RoutePath(),
-            "the exact path as sent; a final /* matches everything below it, and {tenant} one segment, the tenant's name",
+            "the exact path as sent; a final /* matches everything below it; {tenant} matches one segment, the "
+            "tenant's name",
             ["/webhooks/acme", "/internal/*", "/hooks/{tenant}"],
             required=True,
         ),
         "hosts": Key(
             Items(HostPattern()),
-            "the hosts that the route is for, as in the request's Host header; *.example.com is every name below "
+            "the hosts that the route serves, as in the Host header; *.example.com matches every name below "
             "example.com; default: any host",
             [["hooks.example.com", "*.hooks.example.com"]],
         ),
         "verify": Key(
             Verify(),
-            "the name of a preset, a scheme, preset: NAME with changes, several of these under any_of or all_of, or none "
+            "a preset's name, a scheme, preset: NAME with changes, several of these under any_of or all_of, or none "
             "(which requires allow)",
             ["github", "none", {"any_of": ["gitlab", "gitlab-signing-token"]}],
         ),
         "secrets": Key(
             Secrets(),
-            "the secrets, of which any may match; logs and metrics show the id of the one that did; at most ten; "
-            "or, for a route with tenants, the directory that has a file for each",
+            "up to ten secrets, any of which may match; logs and metrics show the id of the matching one; or, for a "
+            "route with tenants, the directory with a file for each tenant",
             [
                 [
                     {"id": "current", "env": "ACME_SECRET"},
@@ -199,31 +200,30 @@ ROUTE = Section(
         ),
         "tenant": Key(
             HeaderName(),
-            "the header in which a request names its tenant; default: the path has {tenant} for one of its segments",
+            "the header that names the tenant; default: the path has the segment {tenant}",
             ["X-Account-Id"],
         ),
         "allow": Key(
             Items(AllowedSender()),
-            "the networks that may send; preset:NAME is the list that a provider publishes; "
-            "default: anyone with a valid signature",
+            "the networks that may send; preset:NAME is the list that a provider publishes; default: any address "
+            "with a valid signature",
             [["203.0.113.0/24", "2001:db8::/32", "preset:github"]],
         ),
         "methods": Key(
             Items(Method()),
-            "the methods that the route accepts; default: POST, and on an open route GET, HEAD and POST",
+            "the accepted methods; default: POST, and on an open route GET, HEAD and POST",
             [["POST"]],
         ),
         "mode": Key(
             Choice(RouteMode),
-            "shadow forwards every delivery and counts those that enforce would have rejected",
+            "shadow: every delivery is forwarded, and those that enforce would have rejected are counted",
         ),
         "open": Key(
-            Flag(), "true forwards everything without verification; meant for the receiver's own health checks"
+            Flag(), "true: everything is forwarded without verification; meant for the receiver's health checks"
         ),
         "upstream": Key(
             UPSTREAM_OR_URL,
-            "the receiver of this route: its URL, or a mapping that says how it is connected to; "
-            "default: the common upstream",
+            "the receiver of this route: a URL, or a mapping with connection settings; default: the common upstream",
             ["http://127.0.0.1:3001"],
         ),
         "timeouts": Key(
@@ -239,7 +239,7 @@ ROUTE = Section(
         ),
         "public_url": Key(
             WebURL(),
-            "the URL that senders of this route use; default: the common public_url",
+            "the URL that senders use for this route; default: the common public_url",
             ["https://acme.example.com"],
         ),
         "limits": Key(
@@ -247,58 +247,60 @@ ROUTE = Section(
                 RouteLimits,
                 {"body": Key(Size(), "the largest body on this route; default: the common limits.body", ["1MiB"])},
             ),
-            "limits of this route",
+            "limits for this route",
         ),
-        "headers": Key(HEADERS, "what changes about the headers on their way to the receiver"),
+        "headers": Key(HEADERS, "changes to the headers on the way to the receiver"),
         "sign": Key(
             Section(
                 SignSettings,
                 {
                     "secret": Key(
                         OneOrMore(SecretReference()),
-                        "the secret that the receiver verifies with; for Standard Webhooks base64, with or without whsec_ "
-                        "before it; each secret of a list adds a signature",
+                        "the secret with which the receiver verifies; for Standard Webhooks in base64, with or without the "
+                        "prefix whsec_; each secret of a list adds a signature",
                     ),
                     "scheme": Key(
                         SigningScheme(),
-                        "the scheme that the receiver knows: a preset, or a scheme in the form of verify, that a shared secret "
-                        "can sign; the sender's headers of that scheme are removed; default: standard-webhooks",
+                        "the scheme that the receiver verifies: a preset, or a scheme as under verify, with a shared secret; the "
+                        "sender's headers of this scheme are removed; default: standard-webhooks",
                         ["github"],
                     ),
                 },
             ),
-            "signs forwarded deliveries for the receiver, in one scheme for all providers",
+            "signs forwarded deliveries for the receiver, with one scheme for all providers",
         ),
         "replay": Key(
             ShortOrSection("duration or keys", Duration(), REPLAY, ReplaySettings),
-            "for how long a delivery that the receiver accepted is not forwarded again; default: off",
+            "how long a delivery that the receiver accepted is not forwarded again; default: off",
             ["10m", {"for": "10m", "on_failure": "lost"}],
         ),
         "replay_fail_open": Key(
             Flag(),
-            "true forwards deliveries unchecked while the replay store is unavailable; "
-            "default: the common replay_fail_open",
+            "true: deliveries are forwarded without the replay check while the store is unavailable; default: the "
+            "common replay_fail_open",
         ),
         "capture": Key(
             CAPTURE,
-            "holds the last rejected requests in memory, bodies included, for sidecar explain; needs admin_token; default: off",
+            "keeps the latest rejected requests in memory, including bodies, for sidecar explain; requires "
+            "admin_token; default: off",
         ),
         "client_certificate": Key(
             CLIENT_CERTIFICATE,
-            "what the sender's client certificate must be, besides the signature; a trusted proxy passes it on",
+            "requirements for the sender's client certificate, in addition to the signature; a trusted proxy passes "
+            "it on",
         ),
         "handshake": Key(
             RouteHandshake(),
-            "who responds to the provider's handshakes: answer (the sidecar) or pass (the receiver); "
-            "default: the sidecar if a handshake is unsigned or needs the secret, else the receiver. Or a list of "
-            "handshakes that the sidecar answers besides those of the scheme",
+            "which side responds to the provider's handshakes: answer (the sidecar) or pass (the receiver); default: "
+            "the sidecar if a handshake is unsigned or needs the secret, otherwise the receiver. Or a list of "
+            "handshakes to which the sidecar responds in addition to those of the scheme",
             ["answer", "pass", ["cloudevents"]],
         ),
-        "verify_token": Key(SecretReference(), "the token that a handshake must present"),
+        "verify_token": Key(SecretReference(), "the token that a handshake must contain"),
         "reject": Key(
             Rejection(),
-            "the response to every delivery that verification or the allowlist rejects; resend: one after which the "
-            "provider sends again; default: the preset's, else 403",
+            "the response to every delivery that verification or the allowlist rejects; resend: a response after "
+            "which the provider retries; default: the preset's, otherwise 403",
             [RESEND, {"status": 401}],
         ),
     },

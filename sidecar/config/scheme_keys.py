@@ -111,13 +111,11 @@ def _check_signature(signature: SignatureField) -> None:
 LIST = Section(
     SignatureList,
     {
-        "separator": Key(Separator(), "the characters that each end an item", [","]),
-        "tag": Key(
-            Text(), "the text that a signature begins with, for example 'v1='; any such item may match", ["v1="]
-        ),
+        "separator": Key(Separator(), "the characters that separate items; each of them ends an item", [","]),
+        "tag": Key(Text(), "the prefix of a signature, such as 'v1='; any item with this prefix may match", ["v1="]),
         "versions": Key(
             Items(NonEmpty()),
-            "instead of tag: the tags of the scheme's versions, newest first; only the newest one that is present counts",
+            "instead of tag: the prefixes of the scheme's versions, newest first; only the newest one present counts",
             [["v2=", "v1="]],
         ),
         "blanks": Key(Flag(), "whether spaces around an item are removed"),
@@ -132,69 +130,73 @@ SIGNATURE = Section(
     {
         "header": Key(
             SignatureHeader(),
-            "the header that holds the signature; X-Sig-{n} for X-Sig-1, X-Sig-2 and so on",
+            "the header with the signature; X-Sig-{n} for X-Sig-1, X-Sig-2 and so on",
             ["X-Acme-Signature"],
         ),
         "also": Key(
             Items(HeaderName()),
-            "further headers that may match, for example while a secret is replaced",
+            "additional headers that may match, for example while a secret is being replaced",
             [["X-Acme-Signature-2"]],
         ),
-        "repeated": Key(Flag(), "true: the header may appear several times, and each one may match"),
+        "repeated": Key(Flag(), "true: the header may appear several times, and any of them may match"),
         "field": Key(
             JsonPath(),
-            "instead of header: the place in the body's JSON, for example signature.signature",
+            "instead of header: the place in the body's JSON, such as signature.signature",
             ["signature.signature"],
         ),
-        "form": Key(FieldName(), "instead of header: the field of the form in the body", ["signature"]),
+        "form": Key(FieldName(), "instead of header: the form field in the body", ["signature"]),
         "query": Key(
-            NonEmpty(), "instead of header: the query parameter that is the token, with `kind: token`", ["token"]
+            NonEmpty(), "instead of header: the query parameter with the token; requires `kind: token`", ["token"]
         ),
         "path": Key(
             Choice(Segment),
-            "instead of header: the segment of the path that is the token, with `kind: token`; the route's path ends in /*",
+            "instead of header: the path segment with the token; requires `kind: token` and a route path that ends "
+            "in /*",
             ["last"],
         ),
-        "kind": Key(SignatureKind(), "what proves that the sender knows the secret"),
-        "algorithm": Key(Choice(Algorithm), "the hash function of the HMAC or hash"),
+        "kind": Key(SignatureKind(), "how the sender proves that it knows the secret"),
+        "algorithm": Key(Choice(Algorithm), "the hash function"),
         "encoding": Key(Choice(Encoding), "how the signature is encoded"),
-        "prefix": Key(Text(), "the text before the signature, for example 'sha256='; default: none", ["sha256="]),
-        "list": Key(LIST, "how several items are held in the one header"),
+        "prefix": Key(Text(), "the text before the signature, such as 'sha256='; default: none", ["sha256="]),
+        "list": Key(LIST, "how a header with several items is split"),
         "prehash": Key(
             Choice(Algorithm),
-            "the hash of the message is signed, not the message; default: the message itself",
+            "the hash function, if the provider signs a hash of the message instead of the message",
             ["sha256"],
             default=None,
         ),
         "key_id": Key(
             HeaderName(),
-            "the header that names the key: a published one, or a secret of the form ID:KEY; a secret without an ID fits every "
-            "name",
+            "the header that names the key: a published key, or a secret of the form ID:KEY; a secret without an ID "
+            "fits every name",
             ["X-Acme-Key-Id"],
         ),
-        "body": Key(OnlyTrue(), "instead of header: true if the body is the token, for `kind: jwt`", [True]),
+        "body": Key(OnlyTrue(), "instead of header: true if the body is the token; for `kind: jwt`", [True]),
         "each": Key(
             JsonPath(),
-            "instead of header: the list of tokens in the body's JSON, for `kind: jwt`",
+            "instead of header: the list of tokens in the body's JSON; for `kind: jwt`",
             ["validationTokens"],
         ),
-        "most": Key(Count(16), "of each: the most tokens of the list"),
-        "algorithm_by": Key(ALGORITHM_BY, "instead of algorithm: a value of the body's JSON that chooses it"),
-        "wrapped": Key(WRAPPED, "the header is base64 of a JSON object that holds the signature and the key's id"),
+        "most": Key(Count(16), "for each: the largest number of tokens in the list"),
+        "algorithm_by": Key(ALGORITHM_BY, "instead of algorithm: a value in the body's JSON that selects it"),
+        "wrapped": Key(WRAPPED, "the header is a JSON object in base64, with the signature and the key id"),
         "algorithms": Key(
             Algorithms(),
-            "the algorithms that a delivery may be signed with, for `kind: jwt`, `jws`, `rfc9421` and `cavage`",
+            "the permitted algorithms, for `kind: jwt`, `jws`, `rfc9421` and `cavage`",
             [["RS256"]],
         ),
         "components": Key(
             Components(),
-            "what the signature must cover at least, for `kind: rfc9421` and `cavage`; with ? if the request has it",
+            "components that the signature must cover, for `kind: rfc9421` and `cavage`; with ? only if the request "
+            "has them",
             [["@method", "@authority", "@path", "content-digest"]],
         ),
         "label": Key(
-            NonEmpty(), "the label of the signature that counts, for `kind: rfc9421`; default: the only one", ["sig1"]
+            NonEmpty(),
+            "the label of the signature to verify, for `kind: rfc9421`; default: the only signature",
+            ["sig1"],
         ),
-        "tag": Key(NonEmpty(), "the tag of the signature that counts, for `kind: rfc9421`", ["acme-webhook"]),
+        "tag": Key(NonEmpty(), "the tag of the signature to verify, for `kind: rfc9421`", ["acme-webhook"]),
     },
     one_of=("header", "field", "form", "query", "path", "body", "each"),
     example="{header: X-Signature}",
@@ -205,30 +207,34 @@ SIGNATURE = Section(
 TIMESTAMP_SECTION = Section(
     TimestampField,
     {
-        "header": Key(HeaderName(), "the header that holds the signed time", ["X-Acme-Timestamp"]),
+        "header": Key(HeaderName(), "the header with the signed time", ["X-Acme-Timestamp"]),
         "tag": Key(
             NonEmpty(),
-            "instead of header: the text that its item in the signature's list begins with, for example 't='",
+            "instead of header: the prefix of the time in the signature's list, such as 't='",
             ["t="],
         ),
-        "first": Key(OnlyTrue(), "instead of header: true if it is the first item of the signature's list", [True]),
+        "first": Key(
+            OnlyTrue(), "instead of header: true if the time is the first item of the signature's list", [True]
+        ),
         "field": Key(
             JsonPath(),
-            "instead of header: the place in the body's JSON, for example webhookTimestamp",
+            "instead of header: the place in the body's JSON, such as webhookTimestamp",
             ["webhookTimestamp"],
         ),
-        "form": Key(FieldName(), "instead of header: the field of the form in the body", ["timestamp"]),
-        "claim": Key(NonEmpty(), "instead of header: the claim of the token, for `kind: jwt`", ["iat"]),
-        "head": Key(NonEmpty(), "instead of header: the member of the signature's head, for `kind: jws`", ["ts"]),
+        "form": Key(FieldName(), "instead of header: the form field in the body", ["timestamp"]),
+        "claim": Key(NonEmpty(), "instead of header: the claim of the token; for `kind: jwt`", ["iat"]),
+        "head": Key(NonEmpty(), "instead of header: the member of the signature's head; for `kind: jws`", ["ts"]),
         "parameter": Key(
             Choice(SignatureTime),
-            "instead of header: the signature's own time, for `kind: rfc9421`",
+            "instead of header: the creation time of the signature; for `kind: rfc9421`",
             ["created"],
             default=None,
         ),
-        "unit": Key(Choice(Unit), "how the time is written: unix time in s or ms, iso8601, or http-date"),
-        "tolerance": Key(Tolerance(), "how far it may be from our clock in either direction; none: it is not compared"),
-        "future": Key(Duration(), "how far it may be ahead of our clock; default: the tolerance", ["5m"]),
+        "unit": Key(Choice(Unit), "the format of the time: unix time in s or ms, iso8601, or http-date"),
+        "tolerance": Key(
+            Tolerance(), "how far it may differ from the sidecar's clock, either way; none: it is not compared"
+        ),
+        "future": Key(Duration(), "how far it may be ahead of the sidecar's clock; default: the tolerance", ["5m"]),
     },
     one_of=("header", "tag", "first", "field", "form", "claim", "head", "parameter"),
     example="{header: X-Timestamp}",
@@ -239,16 +245,18 @@ DELIVERY = Section(
     DeliveryFacts,
     {
         "retries": Key(
-            NonEmpty(), "how often the provider sends a failed delivery again, for people", ["3 times: 5, 20, 60 min"]
+            NonEmpty(), "how often the provider retries a failed delivery, as documentation", ["3 times: 5, 20, 60 min"]
         ),
         "timeout": Key(Duration(), "how long the provider waits for a response; default: not known", ["10s"]),
-        "resends": Key(Flag(), "false: the provider never sends again by itself after an error response"),
+        "resends": Key(Flag(), "false: the provider never retries automatically after an error response"),
         "resend_status": Key(
             ResendStatus(),
-            "the status of `reject: resend`, after which the provider sends again; default: that of reject, else 503",
+            "the status for `reject: resend`, after which the provider retries; default: that of reject, otherwise 503",
             [503],
         ),
-        "source": Key(NonEmpty(), "where these facts are from, for people", ["docs.acme.example/webhooks/retries"]),
+        "source": Key(
+            NonEmpty(), "the source of these facts, as documentation", ["docs.acme.example/webhooks/retries"]
+        ),
     },
 )
 
@@ -257,7 +265,7 @@ REJECT_KEYS = {
     "status": Key(RejectionStatus(), "the status of the response", default=DEFAULT_REJECTION.status),
     "body": Key(
         Text(),
-        "the body of the response, sent as application/json; empty: none",
+        "the body of the response, sent as application/json; empty: no body",
         default=DEFAULT_REJECTION.body.decode(),
     ),
 }
@@ -337,58 +345,59 @@ def _only(name: str, kind: ValueType[str], about: str, example: str) -> Section[
 SCHEME = Section(
     Scheme,
     {
-        "title": Key(NonEmpty(), "the provider's name, for people", ["Acme"]),
+        "title": Key(NonEmpty(), "the provider's name, as documentation", ["Acme"]),
         "aliases": Key(
             Items(NonEmpty()),
-            "other names by which people look for the provider; `verify:` doesn't take them, but names the preset",
+            "other names under which people search for the provider; `verify:` rejects them, and its error names the "
+            "preset",
             [["acme-pay"]],
         ),
         "docs": Key(WebURL(), "the provider's page about the scheme", ["https://acme.example/webhooks"]),
         "evidence": Key(
             NonEmpty(),
-            f"the basis of the description, for people; in presets one of {', '.join(Evidence)}",
+            f"the basis of the description, as documentation; in presets one of {', '.join(Evidence)}",
             ["documentation"],
         ),
         "source": Key(
             NonEmpty(),
-            "where the evidence is: a repository and path, or a page; several are separated by '; '",
+            "the location of the evidence: a repository and path, or a page; separate several by '; '",
             ["docs.acme.example/webhooks"],
         ),
         "notes": Key(
             NonEmpty(),
-            "what a user should know, above all what is not protected",
+            "notes for users, above all about what is not protected",
             ["There is no signed timestamp."],
         ),
-        "signature": Key(SIGNATURE, "where the signature is and how it is made"),
-        "timestamp": Key(TIMESTAMP_SECTION, "the signed time; default: the scheme has none"),
+        "signature": Key(SIGNATURE, "the place of the signature, and how it is computed"),
+        "timestamp": Key(TIMESTAMP_SECTION, "the signed time; default: no timestamp"),
         **MESSAGE_KEYS,
         "key": Key(
             Choice(KeyForm),
-            "how the secret's text becomes the key; default: utf8, and pem for a public key",
+            "how the secret's text is converted to the key; default: utf8, and pem for a public key",
             ["hex"],
             default=None,
         ),
         "require": Key(
             HeaderValues(),
-            "headers that must have this value, besides the signature",
+            "headers that must have this value, in addition to the signature",
             [{"X-Acme-Version": "1"}],
         ),
         "delivery_id": Key(DELIVERY_ID, "the provider's id of a delivery"),
         "match_json": Key(
             Names(),
-            "values of the body's JSON in `signed`, and a regular expression for the whole of each",
+            "JSON values in `signed`, each with a regular expression that must match the whole value",
             [{"account.url": "https://api\\.acme\\.example/.+"}],
         ),
         "keys": Key(KEYS, "where the provider publishes its keys; default: the route's secrets"),
-        "claims": Key(Claims(), "what the claims of a token must be", [{"iss": "https://acme.example"}]),
+        "claims": Key(Claims(), "the required claims of a token and their values", [{"iss": "https://acme.example"}]),
         "head": Key(
             HeadMembers(),
-            "members that the head of a token must have, and what each must be or list",
+            "members that the head of a token must have, and the value or the list entries of each",
             [{"tl_version": "2"}],
         ),
         "expiry": Key(
             Expiry(),
-            "required: a token must have exp, a signature expires; otherwise it counts where it is present",
+            "required: a token must have exp, a signature expires; otherwise they are checked only if present",
             ["required"],
         ),
         "skew": Key(
@@ -396,26 +405,26 @@ SCHEME = Section(
             "how far the clocks may differ, for exp, nbf and iat, and for expires",
             default=TokenRules().skew,
         ),
-        "covers": Key(COVERS, "values of the body that must each be a claim of one of the tokens"),
+        "covers": Key(COVERS, "values in the body, each of which must equal a claim of one of the tokens"),
         "settings": Key(
             Settings(),
-            "of a preset: what a route must add, {setting:NAME} elsewhere",
+            "in a preset: the values that a route must set, used in the preset as {setting:NAME}",
             [{"audience": {"about": "the audience, in the console under Webhooks", "example": "acme"}}],
         ),
         "ip_ranges": Key(
             _only(
                 "docs",
                 WebURL(),
-                "the page on which the provider publishes the addresses it sends from",
+                "the page on which the provider publishes the addresses from which it sends",
                 "https://acme.example/ips",
             ),
-            "for people: where the provider publishes its addresses",
+            "where the provider publishes its addresses, as documentation",
         ),
-        "handshake": Key(Items(SchemeHandshake()), "what the provider asks once, and the response"),
-        "delivery": Key(DELIVERY, "what the provider does after a failed delivery"),
+        "handshake": Key(Items(SchemeHandshake()), "one-time requests of the provider, and the response to each"),
+        "delivery": Key(DELIVERY, "how the provider handles failed deliveries"),
         "reject": Key(
             Section(None, REJECT_KEYS, make=_make_rejection),
-            "the response that the provider requires to a wrong signature; `reject` of the route replaces it",
+            "the response to a wrong signature that the provider requires; `reject` on the route overrides it",
         ),
     },
     make=_make_scheme,

@@ -262,7 +262,7 @@ ALGORITHM_BY: Section[AlgorithmChoice] = Section(
     None,
     {
         "json": Key(JsonPath(), "the place in the body's JSON", ["SignatureVersion"], required=True),
-        "values": Key(Names(), "hash functions by its value", [{"2": "sha256", "1": "sha1"}], required=True),
+        "values": Key(Names(), "the hash function for each value", [{"2": "sha256", "1": "sha1"}], required=True),
     },
     make=_make_choice,
 )
@@ -271,8 +271,8 @@ ALGORITHM_BY: Section[AlgorithmChoice] = Section(
 WRAPPED: Section[Wrapping] = Section(
     None,
     {
-        "signature": Key(NonEmpty(), "the member that holds the signature", ["signature"], required=True),
-        "id": Key(NonEmpty(), "the member that holds the key's id", ["kid"], required=True),
+        "signature": Key(NonEmpty(), "the member with the signature", ["signature"], required=True),
+        "id": Key(NonEmpty(), "the member with the key id", ["kid"], required=True),
         "members": Key(Names(), "members that must have this value", [{"alg": "ecdsa"}]),
     },
     make=lambda given: Wrapping(given["signature"], given["id"], tuple(given.get("members", {}).items())),
@@ -282,9 +282,7 @@ COVERS: Section[dict[str, Any]] = Section(
     None,
     {
         "json": Key(JsonPath(), "the place in the body's JSON", ["value[].tenantId"], required=True),
-        "claim": Key(
-            NonEmpty(), "the claim that each value there must be, of one of the tokens", ["tid"], required=True
-        ),
+        "claim": Key(NonEmpty(), "the claim of one of the tokens that each value must equal", ["tid"], required=True),
     },
 )
 
@@ -292,9 +290,9 @@ DELIVERY_ID: Section[dict[str, str]] = Section(
     None,
     {
         "header": Key(
-            HeaderName(), "the header that holds the provider's id of the delivery; logged", ["X-Acme-Delivery"]
+            HeaderName(), "the header with the provider's id of the delivery, which is logged", ["X-Acme-Delivery"]
         ),
-        "claim": Key(NonEmpty(), "instead: the claim of the token that is the delivery's id", ["jti"]),
+        "claim": Key(NonEmpty(), "instead of header: the claim of the token with the id", ["jti"]),
     },
     one_of=("header", "claim"),
     example="{header: X-Acme-Delivery}",

@@ -105,10 +105,12 @@ class Listen(ValueType[ListenAddress]):
             "unix": Key(SocketPath(), "the path of a unix socket", ["/run/sidecar.sock"], required=True),
             "mode": Key(
                 FileMode(),
-                "the mode of the socket's file, which decides who may connect; default: by the umask",
+                "the file mode of the socket, which decides who may connect; default: as set by the umask",
                 ["0660"],
             ),
-            "group": Key(Group(), "the group of the socket's file, by name or number; default: our own", ["www-data"]),
+            "group": Key(
+                Group(), "the group of the socket, by name or number; default: the group of the process", ["www-data"]
+            ),
         },
         make=lambda given: ListenAddress("", 0, given["unix"], given.get("mode"), given.get("group", "")),
     )

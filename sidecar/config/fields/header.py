@@ -103,13 +103,13 @@ HEADERS = Section(
     {
         "set": Key(
             HeaderSettings(),
-            "headers that the receiver gets, with a text or a secret each; a sender's headers of these names are removed; "
-            "with prefix: a text before the secret",
+            "headers to set for the receiver, each with a text or a secret; the sender's headers of the same names "
+            "are removed; prefix: a text before the secret",
             [{"Authorization": {"env": "RECEIVER_TOKEN", "prefix": "Bearer "}, "X-Env": "prod"}],
         ),
         "remove": Key(
             Items(HeaderPattern()),
-            "the sender's headers that the receiver does not get; a final * matches any characters",
+            "headers of the sender to remove; a final * matches any characters",
             [["X-Github-Encoded-Secret", "X-Internal-*"]],
         ),
     },

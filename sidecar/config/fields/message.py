@@ -155,11 +155,11 @@ CONDITIONAL: Section[SignedText] = Section(
     {
         "when": Key(
             Conditions(),
-            "places and the value that each must have; a list: any of these, true: any value, false: none",
+            "places and the value that each must have; a list: any of these values; true: any value; false: no value",
             [{"json:type": ["order", "refund"]}],
             required=True,
         ),
-        "is": Key(NonEmpty(), "the message that is signed then", ["{json:order.id}.{body}"], required=True),
+        "is": Key(NonEmpty(), "the message that is signed in this case", ["{json:order.id}.{body}"], required=True),
     },
     make=lambda given: SignedText(given["is"], tuple(given["when"].items())),
 )

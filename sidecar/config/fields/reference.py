@@ -29,19 +29,19 @@ class SecretReference(Section[SecretRef]):
             {
                 "id": Key(
                     Label(),
-                    "what logs and metrics call it; default: made from the name of the variable or file",
+                    "the id in logs and metrics; default: derived from the name of the variable or file",
                     ["current"],
                 ),
-                "env": Key(NonEmpty(), "the environment variable that holds it", ["ACME_SECRET"]),
+                "env": Key(NonEmpty(), "the environment variable with the secret", ["ACME_SECRET"]),
                 "file": Key(
                     NonEmpty(),
-                    "instead of env: the file that holds it; one final newline is not part of the secret",
+                    "instead of env: the file with the secret; one trailing newline is not part of it",
                     ["/run/secrets/acme"],
                 ),
                 "optional": Key(Flag(), "true: the variable or file may be absent", default=False),
                 "retire_by": Key(
                     Day(),
-                    "the last day on which it should be used; later use raises an alert and rejects nothing",
+                    "the last day on which the secret should be used; later use raises an alert but is not rejected",
                     ["2026-12-31"],
                 ),
             },
@@ -182,12 +182,13 @@ class ReplayStore(ValueType[ReplayStoreRef]):
         {
             "url": Key(
                 _StoreURL(),
-                "where it is; rediss:// for TLS, redis+cluster:// for a cluster, redis+sentinel:// for sentinels",
+                "the URL of the store; rediss:// for TLS, redis+cluster:// for a cluster, redis+sentinel:// for "
+                "sentinels",
                 ["rediss://redis.example:6379/0", "redis+sentinel://s1.example:26379,s2.example:26379/mymaster"],
                 required=True,
             ),
             "password": Key(SecretReference(), "the password of the user in the URL"),
-            "sentinel_password": Key(SecretReference(), "the password of the sentinels, if they have one"),
+            "sentinel_password": Key(SecretReference(), "the password of the sentinels, if they require one"),
         },
         make=_make_store,
     )

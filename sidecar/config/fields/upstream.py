@@ -59,23 +59,24 @@ TLS = Section(
     {
         "ca": Key(
             NonEmpty(),
-            "the file with the authorities that may have signed the receiver's certificate, in PEM; "
-            "default: those of the system",
+            "the file with the certificate authorities (PEM) that may sign the receiver's certificate; default: the "
+            "system's",
             ["/etc/ssl/receiver/ca.crt"],
         ),
         "client_cert": Key(
             NonEmpty(),
-            "the file with the certificate that the sidecar presents, and those between it and the authority, in PEM",
+            "the file with the client certificate and its intermediate certificates (PEM)",
             ["/etc/ssl/receiver/tls.crt"],
         ),
         "client_key": Key(
             NonEmpty(),
-            "the file with its private key, in PEM without a passphrase; default: it is in client_cert",
+            "the file with the private key of the client certificate (PEM, without a passphrase); default: the key "
+            "is in client_cert",
             ["/etc/ssl/receiver/tls.key"],
         ),
         "server_name": Key(
             ServerName(),
-            "the name that is asked for (SNI) and that the certificate must have; default: the host of url",
+            "the name to request (SNI), which the certificate must have; default: the host of url",
             ["receiver.internal"],
         ),
     },
@@ -94,15 +95,17 @@ UPSTREAM = Section(
         "url": Key(UpstreamURL(), "the receiver: http, https or unix:/path", ["https://receiver:8443"]),
         "host": Key(
             HostField(),
-            "the Host that the receiver gets; default: the one that the sender sent",
+            "the Host header for the receiver; default: the sender's",
             ["receiver.internal"],
         ),
         "tls": Key(
-            TLS, "how an https receiver is verified, and what it is shown; the files are read again when they change"
+            TLS,
+            "how an https receiver is verified, and the client certificate for it; the files are reloaded when they "
+            "change",
         ),
         "connections": Key(
             Count(MAX_CONNECTIONS),
-            "the most deliveries that each process forwards to this receiver at a time; others wait for up to "
+            "how many deliveries each process may forward to this receiver at a time; others wait for up to "
             "timeouts.connect; default: no limit",
             [20],
         ),
