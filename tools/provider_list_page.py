@@ -16,7 +16,7 @@ hide: [toc]
 
 # Find a provider
 
-{count} presets. Each has a page with a configuration to copy. [Providers](providers.md) explains the words.
+There are {count} presets. Each has a page with a configuration to copy. [Providers](providers.md) explains the terms.
 If yours is missing, write a [custom scheme](own-scheme.md).
 
 """

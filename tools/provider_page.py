@@ -19,13 +19,13 @@ from sidecar.verify.template import JsonValue
 LONGEST = 60
 PUBLIC_URL = "https://hooks.example.com"
 MEANING = {
-    Evidence.PRINTED_VECTOR: "The provider prints a signed delivery in its documentation or examples, and it verifies.",
-    Evidence.VENDOR_TEST: "The tests of the provider or its SDK contain a signed delivery, and it verifies.",
-    Evidence.SDK_RUN: "The provider's own code (an SDK, a sample, or the sender itself) was run; it signed or accepted a delivery, and that verifies.",
-    Evidence.SDK_SOURCE: "The provider's own code (an SDK, a sample, or the sender itself), read but not run.",
-    Evidence.DOCUMENTATION: "The provider's documentation.",
-    Evidence.DOCUMENTATION_COPY: "The provider's documentation or code, read as a copy elsewhere.",
-    Evidence.SECOND_HAND: "Code or text of third parties, for the whole scheme or for a part that decides.",
+    Evidence.PRINTED_VECTOR: "The provider's documentation or examples contain a signed delivery, which verifies.",
+    Evidence.VENDOR_TEST: "The tests of the provider or its SDK contain a signed delivery, which verifies.",
+    Evidence.SDK_RUN: "The provider's code (an SDK, a sample, or the sender itself) was run; it signed or accepted a delivery, which verifies.",
+    Evidence.SDK_SOURCE: "The provider's code (an SDK, a sample, or the sender itself) was read, but not run.",
+    Evidence.DOCUMENTATION: "The provider's documentation describes the scheme.",
+    Evidence.DOCUMENTATION_COPY: "A copy of the provider's documentation or code describes the scheme.",
+    Evidence.SECOND_HAND: "The whole scheme, or an essential part of it, is only known from third parties.",
 }
 #: The families of kinds of signature, by the start of the kind's name.
 FAMILIES = {
@@ -46,13 +46,13 @@ FORMS = {
     KeyForm.UTF8: "Copy it exactly as the provider shows it.",
     KeyForm.HEX: "The provider shows it in hex. Copy the hex; the sidecar decodes it.",
     KeyForm.BASE64: "The provider shows it in base64. Copy the base64; the sidecar decodes it.",
-    KeyForm.WHSEC: "Copy it as the provider shows it, `whsec_` included if it begins so; the sidecar decodes the base64.",
-    KeyForm.WHPK: "Copy the public key as the provider shows it, `whpk_` included if it begins so.",
+    KeyForm.WHSEC: "Copy it as the provider shows it, including `whsec_` if present; the sidecar decodes the base64.",
+    KeyForm.WHPK: "Copy the public key as the provider shows it, including `whpk_` if present.",
     KeyForm.SHA256: "Copy it as the provider shows it; its SHA-256 is the key.",
     KeyForm.NFKD: "Copy it as the provider shows it; the sidecar normalizes its Unicode.",
     KeyForm.AFTER_COLON: "Copy it as `NAME:KEY`; the part after the first colon is the key.",
     KeyForm.SHA1_AFTER_COLON: "Copy it as `NAME:KEY`; the SHA-1 of the part after the first colon is the key.",
-    KeyForm.PEM: "It is the provider's public key in PEM, and no secret.",
+    KeyForm.PEM: "It is the provider's public key in PEM, not a secret.",
 }
 
 
@@ -137,12 +137,12 @@ def configuration(scheme: Scheme) -> str:
     settings = must_say(scheme)
     lines = ["upstream: http://127.0.0.1:3000  # your receiver"]
     if scheme.needs_url:
-        lines.append(f"public_url: {PUBLIC_URL}  # as {short(scheme)} calls it; the URL is signed")
+        lines.append(f"public_url: {PUBLIC_URL}  # the URL that {short(scheme)} calls; it is signed")
     below = "/*" if scheme.signature.path is not None else ""
     lines += ["routes:", f"  - path: {path(scheme)}{below}"]
     if settings:
         lines += ["    verify:", f"      preset: {scheme.name}"]
-        lines += [f"      {each.name}: {_value(each.example)}  # yours" for each in settings]
+        lines += [f"      {each.name}: {_value(each.example)}  # your value" for each in settings]
     else:
         lines.append(f"    verify: {scheme.name}")
     if has_secrets(scheme):
@@ -150,9 +150,9 @@ def configuration(scheme: Scheme) -> str:
     if any(shape.needs_token for shape in scheme.handshake):
         lines.append("    verify_token: {env: VERIFY_TOKEN}  # the text that you enter at the provider")
     if scheme.name in range_names():
-        lines.append(f'    # allow: ["preset:{scheme.name}"]  # after testing: only its addresses')
+        lines.append(f'    # allow: ["preset:{scheme.name}"]  # after testing: allow only its addresses')
     if scheme.evidence == Evidence.SECOND_HAND:
-        lines.append("    mode: shadow  # rejects nothing; remove it when real deliveries verify")
+        lines.append("    mode: shadow  # rejects nothing; remove this when real deliveries verify")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -210,8 +210,8 @@ def page(name: str) -> str:
         _verified(scheme),
         "## The preset",
         (
-            f"`sidecar presets {name}` prints it, as a start for a [custom scheme](../own-scheme.md). "
-            f"`verify: {{preset: {name}, ...}}` changes parts of it."
+            f"`sidecar presets {name}` prints this preset, which is a good start for a [custom scheme](../own-scheme.md). "
+            f"To change parts of it, use `verify: {{preset: {name}, ...}}`."
         ),
         *([f"```yaml\n{text}```"] if (text := read_preset(name)).count("\n") <= LONGEST else []),
     ]
@@ -224,7 +224,7 @@ def _warning(scheme: Scheme) -> list[str]:
         said.append("**The body is not signed.** Anyone who sees a delivery can change its body.")
     if scheme.evidence == Evidence.SECOND_HAND:
         said.append(
-            "**Second-hand.** Nobody has verified all of this preset against the provider's own documentation. Keep `mode: shadow` "
+            "**Second-hand.** This preset has not been fully checked against the provider's documentation. Keep `mode: shadow` "
             "until real deliveries verify."
         )
     return said
@@ -238,11 +238,11 @@ def _secret(scheme: Scheme) -> str:
     chosen = any(each.startswith("Make a") for each in known)  # by the operator, not by the provider
     return " ".join(
         [
-            f"**Where the {what} is.**",
+            f"**The {what}.**",
             *known,
             f"[{short(scheme)}'s documentation]({scheme.docs}) says {'more' if known else 'where to find it'}.",
             *([] if chosen else [FORMS[scheme.key]]),
-            f"Put it into the variable `{variable(scheme)}`, or into a file with `file:` in place of `env:`.",
+            f"Set it in the variable `{variable(scheme)}`, or use `file:` instead of `env:` and put it into a file.",
         ]
     )
 
@@ -251,7 +251,7 @@ def _settings(scheme: Scheme) -> list[str]:
     settings = must_say(scheme)
     if not settings:
         return []
-    return ["Replace with your own values:", "\n".join(f"- `{each.name}`: {each.about}" for each in settings)]
+    return ["Replace these with your values:", "\n".join(f"- `{each.name}`: {each.about}" for each in settings)]
 
 
 def _try(scheme: Scheme) -> str:
@@ -262,25 +262,25 @@ def _try(scheme: Scheme) -> str:
     lines = [*exports, "$ sidecar check sidecar.yaml", "$ sidecar serve --config sidecar.yaml"]
     if command is None:
         said = (
-            f"Only {name} can make a delivery that verifies with its published keys, so `sidecar send` can't. Let {name} send a test "
-            "delivery, and see on the [status page](../status-page.md) whether it was accepted."
+            f"Only {name} can sign a delivery that verifies with its published keys; `sidecar send` can't. Have {name} send a test "
+            "delivery, and check on the [status page](../status-page.md) whether it was accepted."
         )
     elif signs_with_private_key(scheme):
         lines.append(f"$ {command}")
         said = (
-            f"Only {name} has its private key. To try the route yourself, make a key pair, add your public key to `secrets:`, "
+            f"Only {name} has its private key. To test the route yourself, create a key pair, add your public key to `secrets:`, "
             "run the last line in a second terminal, and remove your key again."
         )
     else:
         lines.append(f"$ {command}")
-        said = f"Run the last line in a second terminal, with the same variable. It sends a delivery as {name} does, and prints your receiver's response. "
+        said = f"Run the last line in a second terminal, with the same variable. It sends a delivery in the same way as {name}, and prints your receiver's response. "
         wrong = "token" if scheme.signature.kind.bearer else "signature"
         said += (
-            f"With `--forged` it sends a wrong {wrong}: shadow mode forwards that as well, and the log says `shadow_reason`."
+            f"With `--forged` it sends a wrong {wrong}: shadow mode still forwards it, and the log has a `shadow_reason`."
             if scheme.evidence == Evidence.SECOND_HAND
             else f"With `--forged --expect 403` it sends a wrong {wrong}."
         )
-        said = f"Save an event of {name} as `event.json` first. {said}" if needs_event(scheme) else said
+        said = f"First save an event of {name} as `event.json`. {said}" if needs_event(scheme) else said
         said = said.replace("--expect 403", f"--expect {scheme.reject.status}") if scheme.reject is not None else said
     return "```console\n" + "\n".join(lines) + f"\n```\n\n{said}"
 
@@ -295,20 +295,20 @@ def _failure(scheme: Scheme) -> list[str]:
         lines.append(f"- **Resends:** {delivery.retries}. Source: {delivery.source}.")
     if delivery.timeout is not None:
         wait = Duration().write(delivery.timeout)
-        lines.append(f"- **Timeout:** waits {wait} for a response. Keep `timeouts.total` below that.")
+        lines.append(f"- **Timeout:** the provider waits {wait} for a response. Keep `timeouts.total` below that.")
     if not delivery.resends:
-        lines.append("- **`reject: resend`** has no effect, because nothing is sent again.")
-        lines.append("- If you can't lose a delivery, put [a queue behind the sidecar](../queue.md).")
+        lines.append("- **`reject: resend`** has no effect, because the provider never resends.")
+        lines.append("- If no delivery may be lost, put [a queue behind the sidecar](../queue.md).")
     else:
         status = resend_response(scheme).status
         late = delivery.resend_status is not None and scheme.reject is None
-        after = " The default, 403, may end the delivery." if late else ""
-        lines.append(f"- **`reject: resend`** responds {status} to a wrong signature.{after}")
+        after = " After the default, 403, the provider may not resend." if late else ""
+        lines.append(f"- **`reject: resend`** responds with {status} to a wrong signature.{after}")
     if scheme.reject is not None:
         lines.append(
             f"- {short(scheme)} expects status {scheme.reject.status} for a wrong signature, which is the preset's default."
         )
-    return ["\n".join(lines), "[Rotate a secret](../rotation.md) shows how to lose nothing when the secret changes."]
+    return ["\n".join(lines), "To change the secret without losing deliveries, see [Rotate a secret](../rotation.md)."]
 
 
 def _verified(scheme: Scheme) -> str:

@@ -125,17 +125,14 @@ def test_a_page_can_be_followed_with_a_real_sidecar(name: str, tmp_path: Path) -
 
 
 def test_a_page_says_what_the_preset_knows_of_its_secret() -> None:
-    assert "**Where the secret is.** The secret is the HMAC key in hex." in provider_page.page("adyen-item")
-    assert "a colon and the key in PEM: PUB_KEY_ID_...:-----BEGIN PUBLIC KEY-----. [" in provider_page.page(
+    assert "**The secret.** The secret is the HMAC key in hex." in provider_page.page("adyen-item")
+    assert "a colon, and the key in PEM: PUB_KEY_ID_...:-----BEGIN PUBLIC KEY-----. [" in provider_page.page(
         "wechat-pay"
     )
-    made = provider_page.page("azure-container-registry").partition("**Where the secret is.** ")[2]
+    made = provider_page.page("azure-container-registry").partition("**The secret.** ")[2]
     assert made.startswith("Make a long random token, and register the URL that ends in it,")
     assert "as the provider shows it" not in made.partition("\n")[0]
-    assert (
-        "documentation](https://docs.github.com/"
-        in provider_page.page("github").partition("**Where the secret is.**")[2]
-    )
+    assert "documentation](https://docs.github.com/" in provider_page.page("github").partition("**The secret.**")[2]
 
 
 def test_the_list_has_every_preset_with_its_facts() -> None:
