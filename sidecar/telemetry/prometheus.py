@@ -114,15 +114,16 @@ METRICS: Final = (
         "webhook_sidecar_deliveries_total",
         "counter",
         ("route", "outcome", "reason"),
-        "Deliveries: the upstream responded (accepted), a copy that got 200 from the sidecar (duplicate), rejected by the "
-        "sidecar (rejected), verified but without a response of the upstream (failed).",
+        "Deliveries by outcome: the upstream responded (accepted), a copy that got 200 from the sidecar "
+        "(duplicate), rejected by the sidecar (rejected), verified but without a response from the upstream "
+        "(failed).",
         _ends,
     ),
     MetricInfo(
         "webhook_sidecar_authorizations_total",
         "counter",
         ("route", "outcome", "reason"),
-        "Questions of gateways on the authorize listener: the delivery may be forwarded (allowed), or not (rejected).",
+        "Questions from gateways on the authorize listener: the delivery may be forwarded (allowed) or not (rejected).",
         _questions,
     ),
     MetricInfo(
@@ -136,7 +137,7 @@ METRICS: Final = (
         "webhook_sidecar_upstream_responses_total",
         "counter",
         ("route", "code"),
-        "Responses of the upstream, by class of status code.",
+        "Responses from the upstream, by class of status code.",
         _upstream_responses,
     ),
     MetricInfo(
@@ -150,7 +151,7 @@ METRICS: Final = (
         "webhook_sidecar_handshakes_total",
         "counter",
         ("route", "result"),
-        "Handshakes of providers: answered by the sidecar, passed on to the receiver, or rejected.",
+        "Handshakes from providers: answered by the sidecar, passed on to the receiver, or rejected.",
         _handshakes,
     ),
     MetricInfo(
@@ -164,14 +165,14 @@ METRICS: Final = (
         "webhook_sidecar_replay_evictions_total",
         "counter",
         ("route",),
-        "Deliveries that a full memory store forgot early to remember one of this route.",
+        "Deliveries that a full memory store forgot early in order to remember one of this route.",
         _evictions,
     ),
     MetricInfo(
         "webhook_sidecar_captures",
         "gauge",
         ("route",),
-        "Rejected requests that are held in memory for `sidecar explain`.",
+        "Rejected requests that are kept in memory for `sidecar explain`.",
         _captures,
     ),
     MetricInfo(
@@ -213,14 +214,14 @@ METRICS: Final = (
         "webhook_sidecar_body_bytes",
         "histogram",
         ("route",),
-        "Size of request bodies, as far as they were read.",
+        "Size of the part of request bodies that was read.",
         BODY,
     ),
     MetricInfo(
         "webhook_sidecar_signature_age_seconds",
         "histogram",
         ("route",),
-        "Our clock minus the signed timestamp; negative if the sender's clock is ahead.",
+        "The sidecar's clock minus the signed timestamp; negative if the sender's clock is ahead.",
         SIGNED_AGE,
     ),
     MetricInfo("webhook_sidecar_in_flight", "gauge", (), "Deliveries in progress."),
@@ -230,7 +231,7 @@ METRICS: Final = (
         "webhook_sidecar_memory_limit_bytes",
         "gauge",
         (),
-        "Memory limit of the program: that of its control groups, otherwise all memory of the machine.",
+        "Memory limit of the program's control groups, or without one the memory of the machine.",
     ),
     MetricInfo("webhook_sidecar_workers", "gauge", (), "Processes that accept deliveries."),
     MetricInfo(
@@ -249,13 +250,13 @@ METRICS: Final = (
         "webhook_sidecar_config_last_reload_successful",
         "gauge",
         (),
-        "1 if the configuration was loaded successfully at the last attempt.",
+        "1 if the last attempt to load the configuration succeeded.",
     ),
     MetricInfo(
         "webhook_sidecar_config_last_reload_success_timestamp_seconds",
         "gauge",
         (),
-        "Unix time when a configuration was last loaded successfully.",
+        "Unix time at which a configuration was last loaded successfully.",
     ),
     MetricInfo(
         "webhook_sidecar_secret_retire_by_timestamp_seconds",
@@ -267,7 +268,7 @@ METRICS: Final = (
         "webhook_sidecar_ip_ranges_age_seconds",
         "gauge",
         ("preset",),
-        "Time since a provider's list of networks was fetched, or published if it never was fetched.",
+        "Time since a provider's list of networks was fetched, or since it was published if it was never fetched.",
     ),
     MetricInfo(
         "webhook_sidecar_ip_ranges_fetch_failures_total",
@@ -279,7 +280,7 @@ METRICS: Final = (
         "webhook_sidecar_keys_age_seconds",
         "gauge",
         ("source",),
-        "Time since the oldest document of a provider's published keys was fetched; +Inf if one never was.",
+        "Time since the oldest document of a provider's published keys was fetched; +Inf if one was never fetched.",
     ),
     MetricInfo(
         "webhook_sidecar_key_fetches_total",
@@ -291,7 +292,7 @@ METRICS: Final = (
         "webhook_sidecar_confirmations_total",
         "counter",
         ("route", "result"),
-        "Attempts to confirm a subscription by the address that a verified handshake names.",
+        "Attempts to confirm a subscription by calling the URL in a verified handshake.",
     ),
     MetricInfo(
         "webhook_sidecar_build_info",

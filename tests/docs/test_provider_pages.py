@@ -157,7 +157,7 @@ def test_the_page_of_providers_is_what_the_presets_say() -> None:
 
 def test_what_is_known_of_failed_deliveries_is_on_the_page_once() -> None:
     part = read("docs/providers.md").partition("\n## Failed deliveries\n")[2].partition("\n## ")[0]
-    found = re.findall(r"(?m)(?:^|· )`([\w-]+)`", part.partition("**They never resend**")[2])
+    found = re.findall(r"(?m)(?:^|· )`([\w-]+)`", part.partition("**These never resend**")[2])
     known = [name for name in preset_names() if load_preset(name).delivery.source]
     assert sorted(found) == sorted(known)
     assert len(rows(read("docs/providers.md"), "## Evidence")) == len(Evidence)

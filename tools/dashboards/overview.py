@@ -25,56 +25,58 @@ def overview() -> Dashboard:
     every, rejected = rate(DELIVERIES), rate(DELIVERIES, rejected_labels)
     failed = rate(DELIVERIES, 'outcome="failed"')
     dashboard = new_dashboard(
-        "Overview", "Accepted, rejected and failed deliveries, their durations, and how full the limits are."
+        "Overview", "Accepted, rejected and failed deliveries, their durations, and the use of the limits."
     )
     panels = [
         number(
             "Accepted",
-            "Verified deliveries with a response from the receiver. If this is zero while the provider sends, check the Rejected and "
-            "Failed shares next to it. If those are zero too, nothing arrives: see WebhookSidecarRouteSilent in the runbook.",
+            "Verified deliveries with a response from the receiver. If this is zero while the provider sends, check "
+            "the rejection and failure ratios next to it. If those are zero too, nothing arrives: see "
+            "WebhookSidecarRouteSilent in the runbook.",
             rate(DELIVERIES, 'outcome="accepted"'),
             unit="reqps",
         ),
         number(
-            "Rejected, share",
-            "Share of deliveries that were rejected, without duplicates, copies in progress and drains. Above 10 % open the Security "
-            "dashboard and check the reasons. The alert is WebhookSidecarRejectionRatioHigh.",
+            "Rejection ratio",
+            "Share of deliveries that were rejected, excluding duplicates, copies in progress and drains. If it "
+            "exceeds 10%, check the reasons on the Security dashboard. The alert is "
+            "WebhookSidecarRejectionRatioHigh.",
             f"{rejected} / {every}",
             unit="percentunit",
             levels=[(0.05, "orange"), (0.1, "red")],
         ),
         number(
-            "Failed, share",
-            "Share of deliveries that were verified but not delivered. Above zero the receiver is down, slow or crashing. The reasons "
-            "are below; see WebhookSidecarUpstreamFailing in the runbook.",
+            "Failure ratio",
+            "Share of deliveries that were verified but not delivered. If it is above zero, the receiver is down, "
+            "slow or crashing. The reasons are below; see WebhookSidecarUpstreamFailing in the runbook.",
             f"{failed} / {every}",
             unit="percentunit",
             levels=[(0.01, "orange"), (0.05, "red")],
         ),
         number(
             "In flight now",
-            "Deliveries in progress, in all pods. If it stays high, the receiver is slow, or many slow senders are connected. At "
-            "limits.connections new deliveries get a 503 response.",
+            "Deliveries in progress on all pods. If this stays high, the receiver is slow, or many slow senders are "
+            "connected. At limits.connections new deliveries get a 503 response.",
             gauge("webhook_sidecar_in_flight"),
         ),
         number(
             "Configuration",
-            "FAILED: at least one pod could not load the configuration on disk. The last good one is still in use, but a restart would "
-            "fail. The log event config_reload_failed has the line and the fix.",
+            "FAILED: at least one pod could not load the configuration file. The last good configuration is still in "
+            "use, but a restart would fail. The log event config_reload_failed has the line and the fix.",
             gauge("webhook_sidecar_config_last_reload_successful", function="min"),
             mappings=map_values(OK="green", FAILED="red"),
         ),
         number(
             "Running",
-            "Scraped processes, usually one per pod. If there are fewer than you run, check for pods that don't start and for failing "
-            "scrapes (NetworkPolicy, ServiceMonitor labels).",
+            "Scraped processes, usually one per pod. If there are fewer than expected, check for pods that don't "
+            "start and for failing scrapes (NetworkPolicy, ServiceMonitor labels).",
             gauge("webhook_sidecar_build_info", function="count"),
             levels=[],
         ),
         lines(
             "Deliveries by outcome",
-            "accepted: the receiver responded. duplicate: delivered before, responded to with 200 here. rejected: rejected here; see the reasons "
-            "on the right. failed: verified but not delivered; check the receiver.",
+            "accepted: the receiver responded. duplicate: delivered before; the sidecar responded with 200. "
+            "rejected: see the reasons on the right. failed: verified but not delivered; check the receiver.",
             (rate(DELIVERIES, by="outcome"), "{{outcome}}"),
             unit="reqps",
             stacked=True,
@@ -90,8 +92,9 @@ def overview() -> Dashboard:
         ),
         lines(
             "Rejection ratio by route",
-            "Share of each route's deliveries that were rejected. Above the line an alert is near. One route: check its secret and its "
-            "provider's networks. All routes: check the clock, or the proxy in front.",
+            "Share of each route's deliveries that were rejected. Above the line an alert is about to fire. For a "
+            "single route, check its secret and its provider's networks. For all routes, check the clock or the "
+            "proxy in front.",
             (
                 f"{rate(DELIVERIES, f'{rejected_labels}, {MATCHED}', by='route')} / {rate(DELIVERIES, MATCHED, by='route')}",
                 "{{route}}",
@@ -101,16 +104,17 @@ def overview() -> Dashboard:
         ),
         lines(
             "Failed by reason",
-            "unreachable: nothing listens there. timeout: it has the delivery and is slow. broke: it crashed or cut the response. "
-            "client_disconnected: the sender did not wait. draining: cut off at shutdown; raise drain. internal_error: a bug, please report it.",
+            "unreachable: the receiver doesn't listen. timeout: it has the delivery but is slow. broke: it crashed "
+            "or cut the response short. client_disconnected: the sender did not wait. draining: cut off at shutdown; "
+            "raise drain. internal_error: a bug; please report it.",
             (rate(DELIVERIES, 'outcome="failed"', by="reason"), "{{reason}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
-            "Receiver's responses",
-            "Status codes of the receiver, by class. 5xx: errors of the receiver, which most providers retry. 4xx: it rejects deliveries "
-            "that the sidecar verified; often it checks signatures too, with another secret.",
+            "Receiver responses",
+            "Status codes of the receiver, by class. 5xx: receiver errors, which most providers retry. 4xx: the "
+            "receiver rejects verified deliveries; often it checks signatures too, with a different secret.",
             (rate("webhook_sidecar_upstream_responses_total", by="code"), "{{code}}"),
             unit="reqps",
             stacked=True,
@@ -118,57 +122,57 @@ def overview() -> Dashboard:
         ),
         lines(
             "Deliveries by route",
-            "All deliveries of each route. If a route falls to zero, check whether its provider still sends. (no route) are requests that "
-            "no route matches.",
+            "All deliveries of each route. If a route drops to zero, check whether its provider still sends. (no "
+            "route) counts requests that no route matches.",
             (name_unmatched(rate(DELIVERIES, by="route")), "{{route}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Delivery duration",
-            "Time from the request's head to the end of the response. If it rises with the receiver's duration, the receiver is slow. If "
-            "it rises alone, senders are slow or the sidecar lacks CPU.",
+            "Time from the request head to the end of the response. If it rises together with the receiver duration, "
+            "the receiver is slow. If it rises alone, senders are slow or the sidecar needs more CPU.",
             *quantiles("webhook_sidecar_delivery_duration_seconds"),
             unit="s",
         ),
         lines(
-            "Receiver's duration",
-            "Time from connecting to the receiver to the end of its response. Near timeouts.response deliveries start to fail: scale the "
-            "receiver, or let it respond first and work later.",
+            "Receiver duration",
+            "Time from connecting to the receiver to the end of its response. Near timeouts.response, deliveries "
+            "start to fail: scale the receiver, or let it respond first and do the work later.",
             *quantiles("webhook_sidecar_upstream_duration_seconds"),
             unit="s",
         ),
         lines(
             "Verification duration",
-            "Time to compute and compare signatures. Milliseconds mean large bodies, many secrets or public keys. If it rises with "
-            "constant traffic, the sidecar lacks CPU.",
+            "Time to compute and compare signatures. Milliseconds mean large bodies, many secrets or public keys. If "
+            "it rises while traffic is constant, the sidecar needs more CPU.",
             *quantiles("webhook_sidecar_verify_duration_seconds"),
             unit="s",
         ),
         lines(
             "Body sizes",
-            "Size of bodies, as far as they were read. If p99 comes near limits.body, real deliveries will soon be rejected as "
-            "body_too_large: raise the limit of the route.",
+            "Size of the part of bodies that was read. If p99 approaches limits.body, real deliveries will soon be "
+            "rejected as body_too_large: raise the limit of the route.",
             *quantiles("webhook_sidecar_body_bytes"),
             unit="bytes",
         ),
         lines(
             "In flight",
-            "Deliveries in progress, by pod. One pod far above the others: its receiver hangs. All pods: the receiver or its database is "
-            "slow. See WebhookSidecarOverloaded in the runbook.",
+            "Deliveries in progress, by pod. If one pod is far above the others, its receiver hangs. If all pods are "
+            "high, the receiver or its database is slow. See WebhookSidecarOverloaded in the runbook.",
             (gauge("webhook_sidecar_in_flight", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
             "Buffered",
-            "Bytes of bodies in memory, by pod. At limits.buffer (default 64 MiB) further bodies get a 503 response: the receiver is slow, "
-            "or deliveries are larger than planned.",
+            "Bytes of bodies in memory, by pod. At limits.buffer (default 64 MiB) further bodies get a 503 response: "
+            "the receiver is slow, or deliveries are larger than expected.",
             (gauge("webhook_sidecar_buffered_bytes", by="pod, instance"), "{{pod}} {{instance}}"),
             unit="bytes",
         ),
         lines(
-            "Memory, share of the limit",
-            "Resident memory as a share of the container's limit. Above the line an alert is near, and at 1 the process is killed: lower "
-            "limits.buffer or raise the memory limit.",
+            "Memory, ratio to the limit",
+            "Resident memory as a share of the container's limit. Above the line an alert is about to fire, and at "
+            "100% the process is killed: lower limits.buffer or raise the memory limit.",
             (
                 f"process_resident_memory_bytes{{{SELECTED}}} / webhook_sidecar_memory_limit_bytes{{{SELECTED}}}",
                 "{{pod}} {{instance}}",
@@ -178,8 +182,8 @@ def overview() -> Dashboard:
         ),
         lines(
             "Configuration age",
-            "Time since each pod last loaded its configuration. After a change all curves fall to zero. A curve that doesn't belongs to a "
-            "pod that did not get the change or could not load it.",
+            "Time since each pod last loaded its configuration. After a change, all curves fall to zero. If one "
+            "doesn't, its pod did not get the change or could not load it.",
             (
                 f"time() - {gauge('webhook_sidecar_config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
                 "{{pod}} {{instance}}",
@@ -188,8 +192,8 @@ def overview() -> Dashboard:
         ),
         lines(
             "Workers",
-            "Processes that accept deliveries, and unexpected exits within the last 15 minutes. If exits repeat, search the log for "
-            "worker_ended; killed by SIGKILL usually means the memory limit.",
+            "Processes that accept deliveries, and unexpected exits within the last 15 minutes. If exits repeat, "
+            "search the log for worker_ended; SIGKILL usually means that the memory limit was reached.",
             (gauge("webhook_sidecar_workers", by="pod, instance"), "{{pod}} {{instance}}"),
             (
                 f"sum by (pod, instance) (increase(webhook_sidecar_worker_exits_total{{{SELECTED}}}[15m]))",

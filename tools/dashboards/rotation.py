@@ -19,12 +19,12 @@ from dashboards.panels import (
 
 def rotation() -> Dashboard:
     dashboard = new_dashboard(
-        "Rotation", "Which secret verifies, when each was last used, and whether the old one can be removed."
+        "Rotation", "Which secret verifies, when each one was last used, and whether the old one can be removed."
     )
     dashboard.with_variable(
         CustomVariable("quiet")
         .label("Unused for")
-        .description("How long a secret must not have matched. Choose longer than your providers retry.")
+        .description("How long a secret must have been unused. Choose a time longer than your providers' retries.")
         .values("1h,6h,1d,3d,7d,14d")
         .current(VariableOption(text="3d", value="3d"))
     )
@@ -46,9 +46,10 @@ def rotation() -> Dashboard:
     panels = [
         rows(
             "Safe to remove?",
-            "Safe to remove: the secret was in use, but has not matched for the selected time on any pod, while the route verified "
-            "deliveries with another. Keep: it is in use, or was not observed long enough. Not used yet: the provider does not sign with "
-            "it yet. If an old secret stays in use, some sender still has it: docs/rotation.md, step 3.",
+            "Safe to remove: the secret was in use, but has not matched for the selected time on any pod, while the "
+            "route verified deliveries with another secret. Keep: it is in use, or was not observed long enough. Not "
+            "used yet: the provider does not sign with it yet. If an old secret stays in use, some sender still has "
+            "it: see docs/rotation.md, step 3.",
             [
                 (
                     "Verdict",
@@ -69,16 +70,17 @@ def rotation() -> Dashboard:
         ),
         lines(
             "Which secret matched",
-            "Verified deliveries per second, by the secret that matched. In a rotation the curve of the old secret falls to zero after "
-            "the change at the provider. If it doesn't, the provider still signs with it.",
+            "Verified deliveries per second, by the secret that matched. During a rotation, the curve of the old "
+            "secret falls to zero after the change at the provider. If it doesn't, the provider still signs with the "
+            "old secret.",
             (rate("webhook_sidecar_secret_matches_total", by="route, secret"), "{{route}} {{secret}}"),
             unit="reqps",
             stacked=True,
         ).span(12),
         lines(
-            "Time since the last use",
-            "How long ago each secret last matched on any pod, since the pods started. The secret in use stays near zero, and an old "
-            "one climbs. A curve that falls back to zero belongs to a secret still in use.",
+            "Time since last use",
+            "Time since each secret last matched on any pod, since the pods started. A secret in use stays near "
+            "zero, and an unused one rises. If a curve falls back to zero, the secret is still in use.",
             (
                 f"time() - (max by (route, secret) (webhook_sidecar_secret_last_used_timestamp_seconds{{{SELECTED_ROUTES}}}) > 0)",
                 "{{route}} {{secret}}",
@@ -87,8 +89,8 @@ def rotation() -> Dashboard:
         ).span(12),
         lines(
             "Signature mismatches",
-            "A removed or wrong secret causes these. If they rise after a step of the rotation, restore the old secret as a second one; "
-            "most providers retry the rejected deliveries.",
+            "A removed or wrong secret causes these. If they rise after a step of the rotation, add the old secret "
+            "again as a second one; most providers retry the rejected deliveries.",
             (
                 rate(
                     "webhook_sidecar_deliveries_total",
@@ -101,8 +103,8 @@ def rotation() -> Dashboard:
         ),
         lines(
             "Configuration age",
-            "Continue with the next step when all pods have loaded the change, that is when every curve has fallen to zero. If one has "
-            "not, its mount is not updated yet, or the configuration is wrong.",
+            "Continue with the next step once all pods have loaded the change, that is, once every curve has fallen "
+            "to zero. If one hasn't, its mount is not updated yet, or the configuration is invalid.",
             (
                 f"time() - {gauge('webhook_sidecar_config_last_reload_success_timestamp_seconds', function='min', by='pod, instance')}",
                 "{{pod}} {{instance}}",
@@ -111,8 +113,8 @@ def rotation() -> Dashboard:
         ),
         lines(
             "Days until retire_by",
-            "Days left until a secret should no longer be used. If it is below zero and the secret is still in use, the alert "
-            "WebhookSidecarOldSecretInUse fires: finish the rotation, or change the date.",
+            "Days until a secret should no longer be used. If this is below zero and the secret is still in use, the "
+            "alert WebhookSidecarOldSecretInUse fires: finish the rotation, or change the date.",
             (
                 f"(max by (route, secret) (webhook_sidecar_secret_retire_by_timestamp_seconds{{{SELECTED_ROUTES}}}) - time()) / 86400",
                 "{{route}} {{secret}}",

@@ -27,33 +27,35 @@ def security() -> Dashboard:
     panels = [
         number(
             "Rejected",
-            "Deliveries rejected in the selected time, without duplicates, copies in progress and drains. A sudden rise is an attack or "
-            "a changed secret; the reasons below show which.",
+            "Deliveries rejected in the selected time, excluding duplicates, copies in progress and drains. A sudden "
+            "rise means an attack or a changed secret; the reasons below show which.",
             count(DELIVERIES, f'outcome="rejected", {NOT_TRANSIENT}'),
         ),
         number(
             "Signature mismatches",
-            "Well-formed signatures that match no secret. From a provider's addresses: a wrong secret or a changed body, see the hints "
-            "below. From other addresses: forgeries.",
+            "Well-formed signatures that match no secret. From a provider's addresses, they mean a wrong secret or a "
+            "changed body; see the hints below. From other addresses, they are forgeries.",
             count(DELIVERIES, 'reason="signature_mismatch"'),
         ),
         number(
             "Would be rejected",
-            "Deliveries that routes in shadow mode forwarded, but mode: enforce would reject. They reach your receiver unverified. Set "
-            "the route to mode: enforce when this stays at zero under real traffic.",
+            "Deliveries that routes in shadow mode forwarded but mode: enforce would reject. They reach your "
+            "receiver unverified. Once this stays at zero under real traffic, set the route to mode: enforce.",
             count("webhook_sidecar_shadow_rejections_total"),
             levels=[(1, "orange")],
         ),
         number(
             "Duplicates",
-            "Copies that arrived within the route's replay time; the sender gets 200 and the receiver nothing. Many duplicates: a "
-            "provider that does not get your responses in time, or somebody who replays recordings.",
+            "Copies that arrived within the route's replay time; the sender gets 200, and nothing is forwarded. Many "
+            "duplicates mean that a provider does not get your responses in time, or that someone replays "
+            "recordings.",
             count(DELIVERIES, 'outcome="duplicate"'),
         ),
         number(
             "Turned away",
-            "Deliveries that got 503 or 429 unverified: overloaded, draining, rate_limited, or the replay store or the provider's keys "
-            "are unavailable. Real deliveries may be among them; see the runbook.",
+            "Deliveries that got 503 or 429 without being verified: overloaded, draining, rate_limited, or the "
+            "replay store or the provider's keys are unavailable. Real deliveries may be among them; see the "
+            "runbook.",
             count(
                 DELIVERIES,
                 'outcome="rejected", reason=~"overloaded|draining|rate_limited|replay_store_unavailable|key_unavailable"',
@@ -62,16 +64,17 @@ def security() -> Dashboard:
         ),
         number(
             "Oldest network list",
-            "Age of the oldest list of a provider's networks. More than three days with ip_ranges.refresh on means that fetching fails: "
-            "search the log for ip_ranges_failed. No data: no route uses a list.",
+            "Age of the oldest list of a provider's networks. More than three days, with ip_ranges.refresh on, means "
+            "that fetching fails: search the log for ip_ranges_failed. No data means that no route uses a list.",
             gauge("webhook_sidecar_ip_ranges_age_seconds", function="max"),
             unit="s",
             levels=[(3 * 86400, "orange"), (90 * 86400, "red")],
         ),
         lines(
             "Rejections by reason and route",
-            "Rejections per second. One route with signature_mismatch: check its secret. All routes with ip_not_allowed: the load "
-            "balancer's address is used as the sender's, set trusted_proxies. (no route): requests that no route matches.",
+            "Rejections per second. signature_mismatch on one route: check its secret. ip_not_allowed on all routes: "
+            "the load balancer's address is used as the sender's; set trusted_proxies. (no route) counts requests "
+            "that no route matches.",
             (
                 name_unmatched(rate(DELIVERIES, 'outcome="rejected"', by="route, reason") + " > 0"),
                 "{{route}} {{reason}}",
@@ -81,8 +84,8 @@ def security() -> Dashboard:
         ).span(12),
         lines(
             "Would-be rejections in shadow mode",
-            "Deliveries that routes in shadow mode forwarded but would have rejected. On the day you enforce, each is a real delivery "
-            "lost or a forgery stopped. The log's client and hint show which.",
+            "Deliveries that routes in shadow mode forwarded but would have rejected. Once you enforce, each of "
+            "these is either a lost delivery or a stopped forgery. The client and hint in the log show which.",
             (
                 rate("webhook_sidecar_shadow_rejections_total", by="route, reason") + " > 0",
                 "{{route}} {{reason}}",
@@ -92,32 +95,35 @@ def security() -> Dashboard:
         ).span(12),
         lines(
             "Hints",
-            "Probable causes of signature mismatches. docs/troubleshooting.md has a fix for each. unknown is nearly always another "
-            "secret, or a forgery.",
+            "Probable causes of signature mismatches. docs/troubleshooting.md has a fix for each. unknown is nearly "
+            "always a different secret or a forgery.",
             (rate("webhook_sidecar_mismatch_hints_total", by="route, hint") + " > 0", "{{route}} {{hint}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Signature age",
-            "Our clock minus the signed time. Below zero the sender's clock is ahead. A rising median means a queue on the way, or that "
-            "our clock is wrong. Beyond the tolerance (usually 300 s) deliveries are rejected.",
+            "The sidecar's clock minus the signed time. Below zero, the sender's clock is ahead. A rising median "
+            "means a queue in between, or that the sidecar's clock is wrong. Beyond the tolerance (usually 300 s), "
+            "deliveries are rejected.",
             *quantiles("webhook_sidecar_signature_age_seconds", (0.05, 0.5, 0.95)),
             unit="s",
             negative=True,
         ),
         lines(
             "Handshakes",
-            "Requests by which providers check a webhook when it is set up. rejected: the token or the form is wrong, and the provider "
-            "will not enable the webhook. Many of them while you set up none: somebody is probing.",
+            "Requests with which providers check a webhook during setup. rejected: the token or the format is wrong, "
+            "and the provider will not enable the webhook. If there are many while you set up no webhook, someone is "
+            "probing.",
             (rate("webhook_sidecar_handshakes_total", by="route, result"), "{{route}} {{result}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Age of network lists",
-            "Time since each provider's list was fetched, or published. It should be a sawtooth below ip_ranges.refresh. A line that only "
-            "rises is a list that can't be fetched: new networks of that provider are rejected.",
+            "Time since each provider's list was fetched or published. It should be a sawtooth below "
+            "ip_ranges.refresh. If a line only rises, the list can't be fetched, and new networks of the provider "
+            "are rejected.",
             (gauge("webhook_sidecar_ip_ranges_age_seconds", function="max", by="preset"), "{{preset}}"),
             unit="s",
         ),
@@ -133,15 +139,16 @@ def security() -> Dashboard:
         ),
         lines(
             "Age of published keys",
-            "Time since each provider's keys were fetched. It should be a sawtooth below an hour, or the provider's own Cache-Control. A "
-            "line that only rises is a key server that can't be reached; a gap, keys that never were fetched: deliveries get 503.",
+            "Time since each provider's keys were fetched. It should be a sawtooth below one hour, or the provider's "
+            "Cache-Control. If a line only rises, the key server can't be reached. A gap means that keys were never "
+            "fetched and deliveries get 503.",
             (gauge("webhook_sidecar_keys_age_seconds", function="max", by="source"), "{{source}}"),
             unit="s",
         ),
         lines(
             "Fetches of published keys",
-            "Per second, by result. absent: strangers name keys that don't exist. Any other result than ok, again and again: see "
-            "WebhookSidecarKeysStale in the runbook; the log event keys_failed has the cause.",
+            "Fetches per second, by result. absent: strangers name keys that don't exist. If any other result than "
+            "ok repeats, see WebhookSidecarKeysStale in the runbook; the log event keys_failed has the cause.",
             (
                 f"sum by (source, result) (rate(webhook_sidecar_key_fetches_total{{{SELECTED}}}[$__rate_interval])) > 0",
                 "{{source}} {{result}}",
@@ -150,30 +157,31 @@ def security() -> Dashboard:
         ),
         lines(
             "Replay store",
-            "1 while every process can reach the shared replay store. At 0 deliveries of routes with replay get 503, or are forwarded "
-            "unchecked. No data: the store is in memory.",
+            "1 while every process can reach the shared replay store. At 0, deliveries to routes with replay get "
+            "503, or are forwarded unchecked. No data means that the store is in memory.",
             (gauge("webhook_sidecar_replay_store_up", function="min", by="pod, instance"), "{{pod}} {{instance}}"),
         ),
         lines(
             "Missing replay protection",
-            "Deliveries forwarded unchecked because the store was unavailable, and deliveries forgotten early because the memory store "
-            "was full. Duplicates may have come through: fix the store, or give it more room.",
+            "Deliveries forwarded unchecked because the store was unavailable, and deliveries forgotten early "
+            "because the memory store was full. Duplicates may have been forwarded: fix the store, or give it more "
+            "memory.",
             (rate("webhook_sidecar_replay_unchecked_total", by="route"), "{{route}} unchecked"),
             (rate("webhook_sidecar_replay_evictions_total", by="route"), "{{route}} forgotten"),
             unit="ops",
         ),
         lines(
             "Duplicates by route",
-            "Copies that got a 200 without being forwarded. Peaks after an outage of the receiver are retries and normal. A steady share means "
-            "that the provider does not get your responses in time: let the receiver respond faster.",
+            "Copies that got 200 without being forwarded. Peaks after a receiver outage are normal retries. A steady "
+            "share means that the provider does not get your responses in time: let the receiver respond faster.",
             (rate(DELIVERIES, f'outcome="duplicate", {MATCHED}', by="route"), "{{route}}"),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Requests without a route",
-            "Requests for paths that no route matches, or that are not valid HTTP. This is mostly noise from the internet. But if a route "
-            "falls silent while no_route rises, the URL was changed at one end.",
+            "Requests for paths that no route matches, or that are not valid HTTP. This is mostly noise from the "
+            "internet. But if a route goes silent while no_route rises, the URL has changed on one side.",
             (
                 f'sum by (reason) (rate(webhook_sidecar_deliveries_total{{{SELECTED}, route=""}}[$__rate_interval])) > 0',
                 "{{reason}}",
@@ -183,8 +191,8 @@ def security() -> Dashboard:
         ),
         lines(
             "Verification duration, p99",
-            "By route. Forgeries cost as much as real deliveries. If this rises under an attack, set limits.refusals, or a smaller "
-            "limits.body for the route.",
+            "By route. Verifying a forgery costs as much as verifying a real delivery. If this rises during an "
+            "attack, set limits.refusals, or a smaller limits.body for the route.",
             (
                 f"histogram_quantile(0.99, {rate('webhook_sidecar_verify_duration_seconds_bucket', MATCHED, by='route, le')})",
                 "{{route}}",
