@@ -77,8 +77,8 @@ def clock(scheme: Scheme) -> str:
     field = scheme.timestamp
     if field is None:
         return "none"
-    limit = "not compared" if field.tolerance is None else f"± {field.tolerance:g} s"
-    return f"{field.place}, {field.unit}, {limit}"
+    limit = "not compared with the clock" if field.tolerance is None else f"tolerance ± {field.tolerance:g} s"
+    return f"{field.place}, in {field.unit}, {limit}"
 
 
 def handshake(shape: Shape) -> str:
@@ -308,7 +308,8 @@ def _failure(scheme: Scheme) -> list[str]:
         lines.append(
             f"- {short(scheme)} expects status {scheme.reject.status} for a wrong signature, which is the preset's default."
         )
-    return ["\n".join(lines), "To change the secret without losing deliveries, see [Rotate a secret](../rotation.md)."]
+    rotation = ["To change the secret without losing deliveries, see [Rotate a secret](../rotation.md)."]
+    return ["\n".join(lines), *(rotation if has_secrets(scheme) else [])]
 
 
 def _verified(scheme: Scheme) -> str:
