@@ -7,6 +7,7 @@ The clock of a process is the real one, so routes are given a tolerance of centu
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,8 +73,8 @@ def _raw(vector: dict[str, Any], path: str) -> tuple[bytes, bytes]:
     return head.encode() + b"\r\n", body
 
 
-@pytest.fixture
-def serving(start: Start, receiver: Receiver) -> dict[str, tuple[Sidecar, Config]]:
+@pytest.fixture(scope="module")
+def serving(start_for_module: Start, receivers: Mapping[str, Receiver]) -> dict[str, tuple[Sidecar, Config]]:
     """Processes with every vector's route; several, because some vectors have one URL."""
     env: dict[str, str] = {}
     batches: list[list[Config]] = []
@@ -89,9 +90,9 @@ def serving(start: Start, receiver: Receiver) -> dict[str, tuple[Sidecar, Config
         places[vector["id"]] = (batches.index(free[0]), route)
     made = []
     for batch in batches:
-        config: Config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "upstream": receiver.url, "drain": "100ms"}
-        config["routes"] = batch
-        made.append(start(text=json.dumps(config), env=env))
+        config: Config = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain": "100ms"}
+        config |= {"upstream": receivers["plain"].url, "routes": batch}
+        made.append(start_for_module(text=json.dumps(config), env=env))
     return {name: (made[index], route) for name, (index, route) in places.items()}
 
 
