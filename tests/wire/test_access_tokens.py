@@ -43,7 +43,7 @@ class Key:
         signature = base64.b64encode(self._private.sign(body, ec.ECDSA(SHA1()))).decode()
         wrapped = {"alg": "ecdsa", "kid": self.id, "signature": signature, "digest": "SHA1"}
         sent = base64.b64encode(json.dumps(wrapped).encode())
-        Craft.sent_signatures.add(sent)
+        Craft.sent(sent)
         leak_watch.signature(sent)
         return Craft.request(b"/webhooks/ebay", [(b"X-EBAY-SIGNATURE", sent)], body)
 

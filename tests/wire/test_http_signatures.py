@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import leak_watch
 import pytest
 from craft import Craft
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -118,8 +117,7 @@ class Signer:
         )  # fmt: skip
         headers = dict(signed.headers)
         signature = headers["Signature"].encode()
-        leak_watch.signature(signature)
-        Craft.sent_signatures.add(signature)
+        Craft.sent(signature)
         if key_id:
             headers["Signature-Input"] = headers["Signature-Input"].replace(self.secret.id, key_id)
         pairs = [(name.encode(), value.encode()) for name, value in [TYPE, *headers.items()]]

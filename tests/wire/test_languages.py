@@ -34,7 +34,7 @@ FLAGS = {"python3": "-c", "node": "-e", "php": "-r", "perl": "-e", "ruby": "-e"}
 
 def accepted(sidecar: Sidecar, receiver: Receiver, craft: type[Craft], made: bytes) -> None:
     assert len(made) == 128, made
-    craft.sent_signatures.add(made)
+    craft.sent(made)
     raw = craft.request(headers=[(b"X-Signature", made)], body=BODY)
     assert sidecar.ask(raw).status == 200
     assert receiver.requests[0].body == BODY

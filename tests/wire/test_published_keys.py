@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import leak_watch
 import pytest
 from client import Client
 from craft import JSON_BODY, Craft
@@ -65,8 +64,7 @@ class Key:
         signed = f"{text(json.dumps(head).encode())}.{text(json.dumps(values).encode())}"
         r, s = utils.decode_dss_signature(self.private.sign(signed.encode(), ec.ECDSA(SHA256())))
         signature = text(r.to_bytes(32) + s.to_bytes(32)).encode()
-        leak_watch.signature(signature)
-        Craft.sent_signatures.add(signature)
+        Craft.sent(signature)
         return signed.encode() + b"." + signature
 
 

@@ -96,8 +96,7 @@ def standard(
     timestamp = b"%d" % (time.time() - age)
     key = base64.b64decode(STANDARD_SECRET[6:])
     made = base64.b64encode(hmac.new(key, b"%b.%b.%b" % (ident, timestamp, body), hashlib.sha256).digest())
-    leak_watch.signature(made)
-    craft.sent_signatures.add(made)
+    craft.sent(made)
     headers = [(b"Webhook-Id", ident), (b"Webhook-Timestamp", timestamp), (b"Webhook-Signature", b"v1," + made), *more]
     return craft.request(path, headers, body)
 
