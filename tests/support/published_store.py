@@ -1,6 +1,7 @@
 """A store of published keys that has one key, in whatever form a scheme asks for; and a preset with its examples filled in."""
 
 import datetime
+import functools
 import json
 from typing import Any
 
@@ -75,11 +76,17 @@ def certificate_of(private: Any, *, name: str = "test", now: float = 1_700_000_0
     return made.public_bytes(Encoding.PEM)
 
 
+@functools.cache
+def _load(private: bytes) -> Any:
+    """Loading a key also checks it, which takes longer than a whole test."""
+    return load_pem_private_key(private, None)
+
+
 class OneKeyStore:
     """A `PublishedKeys` whose every document is the public half of one key (PEM), with the key id of what we sign."""
 
     def __init__(self, private: bytes, *, at: str = "") -> None:
-        self._private: Any = load_pem_private_key(private, None)
+        self._private: Any = _load(private)
         self._at = at
         self._made: dict[str, Document] = {}
         self.asked: list[KeySource] = []
