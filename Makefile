@@ -16,9 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # More arguments for the benchmark, for example: make bench BENCH_ARGS="peers refusals --rounds 7"
 BENCH_ARGS ?=
-# Test processes at a time. Many tests wait for clocks, so six keep two cores busy. Each begins with a part of its own of the
+# Test processes at a time. Many tests wait for clocks, so eight keep two cores busy. Each begins with a part of its own of the
 # tests, as they are listed, and takes half of another's when it has none: the tests of a module find its process running.
-PYTEST_WORKERS ?= 6
+PYTEST_WORKERS ?= 8
 PYTEST_SPLIT = -n $(PYTEST_WORKERS) --dist worksteal
 
 # docker, buildah or podman; the first one that works.
@@ -52,6 +52,7 @@ TESTED = $(VENV)/installed-dev test-extras
 test: $(TESTED) ## run all tests, of the program as it is shipped: with its data path compiled
 	$(BIN)/python -m pytest $(PYTEST_SPLIT) $(PYTEST_ARGS)
 
+quick: PYTEST_WORKERS = 4
 quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets: unit, configuration and vectors; some 20 seconds
 	SIDECAR_PURE=1 $(BIN)/python -m pytest $(PYTEST_SPLIT) tests/unit tests/config tests/vectors $(PYTEST_ARGS)
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 from needs import pytest_runtest_makereport  # noqa: F401 - hook
+from spread import pytest_collection_modifyitems  # noqa: F401 - hook
 
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import Kind

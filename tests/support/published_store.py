@@ -1,14 +1,12 @@
 """A store of published keys that has one key, in whatever form a scheme asks for; and a preset with its examples filled in."""
 
 import datetime
-import functools
 import json
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.config.presets import load_preset, read_preset
 from sidecar.verify.published import Document, KeySource
@@ -76,17 +74,11 @@ def certificate_of(private: Any, *, name: str = "test", now: float = 1_700_000_0
     return made.public_bytes(Encoding.PEM)
 
 
-@functools.cache
-def _load(private: bytes) -> Any:
-    """Loading a key also checks it, which takes longer than a whole test."""
-    return load_pem_private_key(private, None)
-
-
 class OneKeyStore:
     """A `PublishedKeys` whose every document is the public half of one key (PEM), with the key id of what we sign."""
 
     def __init__(self, private: bytes, *, at: str = "") -> None:
-        self._private: Any = _load(private)
+        self._private: Any = serialization.load_pem_private_key(private, None)
         self._at = at
         self._made: dict[str, Document] = {}
         self.asked: list[KeySource] = []

@@ -16,7 +16,7 @@ from client import Client
 from craft import Craft
 from receiver import Receiver
 from sidecar_process import Config, Sidecar, Start
-from waiting import until
+from waiting import PATIENCE, until
 
 CONFIG: Config = {
     "limits": {"header_timeout": "20s", "body_timeout": "20s"},
@@ -153,14 +153,16 @@ def test_connections_that_are_kept_busy_lose_their_places_to_others(
 ) -> None:
     """Each one asks for a path without a route, again and again, so none of them ever waits long."""
     sidecar = start({"limits": {"connections": 20}})
-    stop = threading.Event()
+    full, stop = threading.Event(), threading.Event()
     refused = 0
 
     def keep_busy() -> None:
         nonlocal refused
         held: list[Client] = []
-        while not stop.wait(0.02):
-            while len(held) < 20:
+        last = False
+        while not last:
+            last = stop.wait(0.02)
+            while not last and len(held) < 20:
                 held.append(Client(sidecar.address))
             for client in list(held):
                 try:
@@ -169,13 +171,15 @@ def test_connections_that_are_kept_busy_lose_their_places_to_others(
                     refused += 1
                     client.close()
                     held.remove(client)
+            if len(held) == 20:
+                full.set()
         for client in held:
             client.close()
 
     stranger = threading.Thread(target=keep_busy)
     stranger.start()
     try:
-        time.sleep(0.5)
+        assert full.wait(PATIENCE)
         for number in range(40):
             with sidecar.connect() as client:
                 assert client.send(craft.begini()).answer().status == 200, number

@@ -131,6 +131,7 @@ def test_a_handover_leaves_the_socket_of_the_new_process(
                 candidate.wait_serving()
                 new = candidate
             except AssertionError:
+                candidate.exit_status()
                 assert b"another process listens there" in candidate.stderr + b"".join(candidate.stdout)
         answer.set()
         assert client.answer().status == 200
