@@ -179,9 +179,11 @@ class LocalPod:
         try:
             async with asyncio.timeout(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port(get["port"]))
-                writer.write(f"GET {get['path']} HTTP/1.1\r\nHost: kubelet\r\nConnection: close\r\n\r\n".encode())
-                line = await reader.readline()
-                writer.close()
+                try:
+                    writer.write(f"GET {get['path']} HTTP/1.1\r\nHost: kubelet\r\nConnection: close\r\n\r\n".encode())
+                    line = await reader.readline()
+                finally:  # the answer may come too late, or the whole kubelet be stopped
+                    writer.close()
         except OSError:  # a timeout too
             return False
         return line[9:10] in (b"2", b"3")
