@@ -16,8 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # More arguments for the benchmark, for example: make bench BENCH_ARGS="peers refusals --rounds 7"
 BENCH_ARGS ?=
-# Test processes at a time. Many tests wait for clocks, so eight keep two cores busy. Each begins with a part of its own of the
-# tests, as they are listed, and takes half of another's when it has none: the tests of a module find its process running.
+# Test processes at a time. Many tests wait for clocks, so eight keep two cores busy. Each begins with its own part of the tests,
+# as tests/support/spread.py lists them, and takes half of another's when it has none: the tests of a module find its process
+# running.
 PYTEST_WORKERS ?= 8
 PYTEST_SPLIT = -n $(PYTEST_WORKERS) --dist worksteal
 

@@ -25,11 +25,10 @@ def add_places(mistakes: Iterable[Mistake]) -> Iterator[Mistake]:
         here = tuple(above)
         sections = [section for section in _sections().get(name, []) if section != here]
         near = [section for section in sections if _contains(here, section) or _contains(section, here)]
-        guesses = message.endswith("?")
-        if near and not guesses:
+        if near and not message.guess:
             yield at, f"unknown key here; move it to {_describe(near)}"
         elif sections:
-            separator = "" if guesses else ";"
+            separator = "" if message.guess else ";"
             yield at, f"{message}{separator} `{name}` is a key of {_describe(near or sections)}"
         else:
             yield at, message

@@ -4,7 +4,7 @@ Tests register texts that must never appear (`marker`, `signature`) and the outp
 and commands, pages of the admin listener, rejections. At the end of the run every output is searched for every marker, across all
 tests and test processes. One match fails the run, even if every test passed.
 
-They are pytest hooks; tests/conftest.py imports them.
+The functions named pytest_* are hooks; tests/conftest.py imports them.
 """
 
 import json

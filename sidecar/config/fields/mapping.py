@@ -49,7 +49,13 @@ def _explain_required(name: str, key: Key) -> str:
 class UnknownKeyMessage(str):
     """The message for a key that its section doesn't have; `places.py` adds the sections that have it."""
 
-    __slots__ = ()
+    guess: str | None  #: a key of the section that was probably meant
+
+    def __new__(cls, known: Iterable[str], guess: str | None) -> "UnknownKeyMessage":
+        more = f"did you mean '{guess}'?" if guess else f"known keys are {', '.join(known)}"
+        message = super().__new__(cls, f"unknown key; {more}")
+        message.guess = guess
+        return message
 
 
 class Section(ValueType[T], Generic[T]):
@@ -130,9 +136,7 @@ class Section(ValueType[T], Generic[T]):
         return f" with {'the key' if len(self.keys) == 1 else 'the keys'} {', '.join(self.keys)}"
 
     def explain_unknown(self, name: str) -> str:
-        if close := find_close(name, self.keys):
-            return UnknownKeyMessage(f"unknown key; did you mean '{close}'?")
-        return UnknownKeyMessage(f"unknown key; known keys are {', '.join(self.keys)}")
+        return UnknownKeyMessage(self.keys, find_close(name, self.keys))
 
     def write(self, value: T) -> Any:
         return None  # a section's default is what its keys' defaults say
