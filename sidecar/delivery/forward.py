@@ -60,7 +60,8 @@ class Forwarder:
                 )
             turn = ReplayTurn(self._replays, keys.own, replay, route.name, others, items=keys.items, also=keys.also)
         try:
-            await turn.begin(longest + PENDING_MARGIN, wait=wait)
+            if not turn.begin_at_once():
+                await turn.begin(longest + PENDING_MARGIN, wait=wait)
         except StoreUnavailableError as error:
             if not replay.fail_open:
                 raise Rejected(Reason.REPLAY_STORE_UNAVAILABLE, str(error)) from None
@@ -86,7 +87,8 @@ class Forwarder:
         try:
             record.status = record.upstream_status = connection.status
             if turn is not None and connection.complete:  # before the sender gets it
-                record.evicted = await turn.end(connection.status)
+                evicted = turn.end_at_once(connection.status)
+                record.evicted = await turn.end(connection.status) if evicted is None else evicted
             delivery.incoming.start(
                 connection.status, connection.lines, sized=connection.has_length, hold=connection.has_piece
             )

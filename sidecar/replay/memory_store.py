@@ -78,6 +78,9 @@ class MemoryStore:
 
     async def begin(self, key: bytes, pending_seconds: float, share: str) -> Seen:
         """Claims `key`. Its owner lives in this process and always gives it back, so the claim needs no timeout."""
+        return self.begin_at_once(key, share)
+
+    def begin_at_once(self, key: bytes, share: str) -> Seen:
         if key in self._pending:
             return Seen.PENDING
         mine = self._shares.get(share)
@@ -87,6 +90,9 @@ class MemoryStore:
         return Seen.NEW
 
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
+        return self.done_at_once(key, seconds, share)
+
+    def done_at_once(self, key: bytes, seconds: float, share: str) -> bool:
         self._pending.discard(key)
         now = self._monotonic()
         mine = self._shares.get(share)

@@ -42,6 +42,12 @@ class ReplayTurn:
         self._replay = replay
         self._over = False
 
+    def begin_at_once(self) -> bool:
+        """Claims the turn if that needs no waiting. If not, only `begin` can tell why."""
+        if self._others or self._items or self._also:
+            return False
+        return self._store.begin_at_once(self._key, self._share) is Seen.NEW
+
     async def begin(self, pending_seconds: float, *, wait: bool) -> None:
         """Claims the turn. Raises `Rejected` if a copy had or has it, and `StoreUnavailableError`."""
         for other in self._others:
@@ -109,6 +115,14 @@ class ReplayTurn:
         return Rejected(
             Reason.REPLAYED, "a copy is being forwarded at the moment", response=IN_PROGRESS, outcome=Outcome.REJECTED
         )
+
+    def end_at_once(self, status: int) -> bool | None:
+        """What `end` does and returns, if that needs no waiting; None if it does, and nothing has been done."""
+        if self._over or not 200 <= status <= 299 or len(self._claimed) != 1:
+            return None
+        forgotten = self._store.done_at_once(self._claimed[0], self._replay.seconds, self._share)
+        self._over = forgotten is not None
+        return forgotten
 
     async def end(self, status: int) -> bool:
         """The receiver's response is complete. Returns whether another delivery was forgotten early to make room."""

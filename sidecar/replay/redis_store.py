@@ -132,6 +132,12 @@ class RedisStore:
                 _tell(copy, seen, failure)
         return seen
 
+    def begin_at_once(self, key: bytes, share: str) -> None:
+        """Only the server knows it."""
+
+    def done_at_once(self, key: bytes, seconds: float, share: str) -> None:
+        """Only the server can remember it."""
+
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
         claim, _ = self._claims.pop(key)
         step = Step(Verb.DONE, _name(key), claim, seconds)

@@ -81,8 +81,14 @@ class Store(Protocol):
     async def begin(self, key: bytes, pending_seconds: float, share: str) -> Seen:
         """Claims `key` for at most `pending_seconds`. Raises `StoreUnavailableError`."""
 
+    def begin_at_once(self, key: bytes, share: str) -> Seen | None:
+        """What `begin` does and returns. None from a store on a server, which has done nothing then."""
+
     async def done(self, key: bytes, seconds: float, share: str) -> bool:
         """Remembers `key` for `seconds`. Never raises. Returns whether another key was forgotten early to make room."""
+
+    def done_at_once(self, key: bytes, seconds: float, share: str) -> bool | None:
+        """What `done` does and returns. None from a store on a server, which has done nothing then."""
 
     def release(self, key: bytes) -> None:
         """Gives up the claim on `key`. Never raises."""

@@ -209,6 +209,47 @@ def test_a_turn_that_is_given_up_belongs_to_the_next_one(store: MemoryStore) -> 
     assert run(store.begin(b"a", 60.0, "r")) is Seen.PENDING
 
 
+def test_what_needs_no_waiting_happens_at_once(store: MemoryStore) -> None:
+    first = turn(store)
+    assert first.begin_at_once()
+    assert not turn(store).begin_at_once()  # pending
+    assert first.end_at_once(200) is False
+    first.abandon()  # no effect any more
+    assert first.end_at_once(200) is None
+    assert not turn(store).begin_at_once()  # delivered
+    with pytest.raises(Rejected):
+        run(turn(store).begin(60.0, wait=True))
+
+
+@pytest.mark.parametrize("status", [199, 300, 404, 503])
+def test_a_failure_is_not_ended_at_once(store: MemoryStore, status: int) -> None:
+    first = turn(store)
+    assert first.begin_at_once()
+    assert first.end_at_once(status) is None
+    run(first.end(status))
+    assert turn(store).begin_at_once()
+
+
+def test_what_has_more_keys_than_one_is_neither_begun_nor_ended_at_once(store: MemoryStore) -> None:
+    replay = Replay(10.0, fail_open=False)
+    for more in ({"others": [b"b"]}, {"items": [b"b", b"c"]}, {"also": [b"b"]}):
+        assert not ReplayTurn(store, b"a", replay, "r", **more).begin_at_once()
+    assert len(store) == 0
+    both = ReplayTurn(store, b"a", replay, "r", items=[b"b", b"c"])
+    run(both.begin(60.0, wait=True))
+    assert both.end_at_once(200) is None
+    run(both.end(200))
+    assert run(store.begin(b"c", 60.0, "r")) is Seen.DONE
+
+
+def test_the_room_that_is_made_at_once_is_told(store: MemoryStore) -> None:
+    for key in (b"b", b"c", b"d", b"e"):
+        deliver(store, key)
+    first = turn(store)
+    assert first.begin_at_once()
+    assert first.end_at_once(200) is True
+
+
 def test_without_waiting_a_copy_of_what_is_pending_is_refused_at_once(store: MemoryStore) -> None:
     run(turn(store).begin(60.0, wait=True))
     with pytest.raises(Rejected) as refused:
