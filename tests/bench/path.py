@@ -1,22 +1,23 @@
 """The cost of the data path's own code: everything but the sockets, in one process, with fake transports. In each turn of the
 event loop 32 connections are ready, as under load, so that the loop itself costs little.
 
-    python tests/bench/path.py [--stripe] [--replay] [--tenants] [--question] [--wrong | --unsigned | --unknown]
+    python tests/bench/path.py [--stripe] [--replay | --copies] [--tenants] [--question] [--wrong | --unsigned | --unknown]
                   [--published CASE] [--profile]
 
 It prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
-sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is valid; with --replay the route has
-`replay:`, and each delivery is a new one to remember; with --tenants the deliveries are those of 10,000 tenants in turn; with
---question Envoy asks about the delivery, and nothing is forwarded; with --wrong every signature is wrong, with --unsigned there
-is none, and with --unknown no route has the path. With --published "RS256, new", or another case of published.py, the deliveries
-are signed with a key that the provider publishes and that has been fetched. --profile, which needs SIDECAR_PURE=1, shows which
-modules take the time (cProfile makes small functions look more expensive than they are). --count N, for instructions.py, makes N
-deliveries and measures nothing. Use it to compare two versions of this code on one machine; for comparisons with peers see
-bench.py.
+sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is valid; with --replay the route
+has `replay:`, and each delivery is a new one to remember; with --copies all but the first 32 are copies; with --tenants the
+deliveries are those of 10,000 tenants in turn; with --question Envoy asks about the delivery, and nothing is forwarded; with
+--wrong every signature is wrong, with --unsigned there is none, and with --unknown no route has the path. With --published
+"RS256, new", or another case of published.py, the deliveries are signed with a key that the provider publishes and that has been
+fetched. --profile, which needs SIDECAR_PURE=1, shows which modules take the time (cProfile makes small functions look more
+expensive than they are). --count LIBRARY, for instructions.py, measures nothing: the library tells valgrind which deliveries to
+count. Use it to compare two versions of this code on one machine; for comparisons with peers see bench.py.
 """
 
 import asyncio
 import cProfile
+import ctypes
 import functools
 import hashlib
 import hmac
@@ -58,12 +59,16 @@ KEY = b"bench-api-key-0123456789abcdef"
 WRONG = "--wrong" in sys.argv
 UNSIGNED = "--unsigned" in sys.argv
 UNKNOWN = "--unknown" in sys.argv
+COPIES = "--copies" in sys.argv
+COUNTING = "--count" in sys.argv
 PUBLISHED = sys.argv[sys.argv.index("--published") + 1] if "--published" in sys.argv else ""
 CASE = published.cases(1024, only=PUBLISHED)[PUBLISHED] if PUBLISHED else None
 TENANTS = 10_000 if "--tenants" in sys.argv else 0
 BATCH = 32
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
+#: Deliveries that --count counts.
+COUNTED = 1280
 
 
 class Store:
@@ -99,7 +104,7 @@ def request(number: int) -> bytes:
     """A delivery unlike any other, so that replay protection has something to remember."""
     if CASE is not None:
         return published_request(CASE, number)
-    body = b"%016d" % number + BODY[16:]
+    body = b"%016d" % (number % BATCH if COPIES else number) + BODY[16:]
     key = b"another" if WRONG else KEY
     signature = b"X-Signature: " + hmac.new(key, body, hashlib.sha512).hexdigest().encode()
     if UNSIGNED:
@@ -152,27 +157,24 @@ class Transport(asyncio.Transport):
         return self.known.get(name, default)
 
 
-def make_tenants(directory: str) -> None:
-    for number in range(TENANTS):
-        Path(directory, f"{number:05}").write_bytes(KEY)
+def configured(tenants: Path) -> str:
+    """The configuration. `tenants` is a directory for their secrets."""
+    text = CONFIG.replace("secrets:", "replay: 10m, secrets:") if COPIES or "--replay" in sys.argv else CONFIG
+    secrets = "secrets: [{id: current, env: KEY}]"
+    if TENANTS:
+        text = text.replace("/webhooks/begini", "'/webhooks/{tenant}'").replace(secrets, f"secrets: {{dir: {tenants}}}")
+        for number in range(TENANTS):
+            (tenants / f"{number:05}").write_bytes(KEY)
+    if CASE is not None:
+        text = text.replace(f"verify: begini, {secrets}", f"verify: {json.dumps(CASE.verify)}")
+    return text
 
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
+    store = Store(CASE) if CASE is not None else None
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, tempfile.TemporaryDirectory() as directory:
-        text = CONFIG.replace("secrets:", "replay: 10m, secrets:") if "--replay" in sys.argv else CONFIG
-        if TENANTS:
-            secrets = f"secrets: {{dir: {directory}}}"
-            text = text.replace("/webhooks/begini", "'/webhooks/{tenant}'").replace(
-                "secrets: [{id: current, env: KEY}]", secrets
-            )
-            make_tenants(directory)
-        store = Store(CASE) if CASE is not None else None
-        if CASE is not None:
-            text = text.replace(
-                "verify: begini, secrets: [{id: current, env: KEY}]", f"verify: {json.dumps(CASE.verify)}"
-            )
-        file.write(text)
+        file.write(configured(Path(directory)))
         file.flush()
         config = load_config(file.name, {"KEY": KEY.decode()}, published=store)
     log = open_log(config.log, loop, LogWriter())
@@ -180,9 +182,8 @@ async def main() -> None:
     service = DataPlane(config, loop, log=log, metrics=metrics, keys=store)
     current = service.current
 
-    # All are made in advance, because otherwise the connection below would be unused for too long. Their number is the same for
-    # every --count, so that they are not counted.
-    requests = iter([request(number) for number in range(6400 if "--count" in sys.argv else 54_400)])
+    # All are made in advance, because otherwise the connection below would be unused for too long.
+    requests = iter([request(number) for number in range(2 * COUNTED if COUNTING else 54_400)])
     upstream = next(iter(current.snapshot.upstreams.values()))
     silent, other_end = socket.socketpair()  # the value that an unused connection asks for
     asked: list[Connection] = []  # connections that got a delivery in this turn
@@ -229,11 +230,17 @@ async def main() -> None:
         if route.tenants is not None:
             for number in range(TENANTS):
                 route.tenants.matcher(f"{number:05}")
-    if "--count" in sys.argv:
-        await deliver(int(sys.argv[-1]))
-        os._exit(0)
-    await deliver(3200)
-    if "--profile" in sys.argv:
+    hints = service.proxy.recorder.hints
+    if COUNTING:  # the few rejections that are diagnosed in each second are over before the rest is counted
+        hints._monotonic = lambda: 0.0
+    await deliver(COUNTED if COUNTING else 3200)
+    await hints.finish()
+    if COUNTING:
+        library = ctypes.CDLL(sys.argv[sys.argv.index("--count") + 1])
+        library.start_counting()
+        await deliver(COUNTED)
+        library.stop_counting()
+    elif "--profile" in sys.argv:
         if is_compiled():
             raise SystemExit("a profiler of Python sees nothing of the compiled data path; set SIDECAR_PURE=1")
         profile = cProfile.Profile()
@@ -249,10 +256,10 @@ async def main() -> None:
         parts = ", ".join(f"{name} {spent:.1f}" for name, spent in zip(PARTS, best))
         print(f"{sum(best):.1f} us per delivery (best of 12 x 3200): {parts}")
     reason = Reason.SIGNATURE_MISMATCH if WRONG else Reason.SIGNATURE_MISSING if UNSIGNED else None
-    reason = Reason.NO_ROUTE if UNKNOWN else reason
-    outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
+    reason = Reason.NO_ROUTE if UNKNOWN else Reason.REPLAYED if COPIES else reason
+    outcome = Outcome.ACCEPTED if reason is None else Outcome.DUPLICATE if COPIES else Outcome.REJECTED
     at = QUESTION_AT[reason] if QUESTION else END_AT[outcome, reason]
-    assert metrics.routes["" if UNKNOWN else "begini"].block[at] > 2000
+    assert metrics.routes["" if UNKNOWN else "begini"].block[at] > 2000, "the deliveries ended otherwise"
     os._exit(0)
 
 
