@@ -13,6 +13,7 @@ import pytest
 import yaml
 from chart import ROOT, containers, of_kind, template
 from ports import free_port
+from preloaded import run_text
 
 RECEIVER = ROOT / "tests/cluster/scripts/receiver.py"
 #: A shared secret, a secret that is sent itself, a URL that is signed, and a scheme of one's own with its own rejection.
@@ -62,7 +63,7 @@ def test_the_signed_delivery_is_accepted_and_the_forged_one_rejected(name: str, 
                 arguments = containers(of_kind(made, "Pod", f"-{test}"))[0]["args"]
                 here = [re.sub("^http://[^/]+", f"http://127.0.0.1:{listen}", word) for word in arguments]
                 here = [word.replace("/etc/sidecar/config.yaml", str(file)) for word in here]
-                done = subprocess.run([*command, *here], capture_output=True, text=True, timeout=60, check=False)
+                done = run_text(*here)
                 assert done.returncode == 0, (test, done.stdout, done.stderr)
         finally:
             sidecar.terminate()

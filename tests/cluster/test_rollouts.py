@@ -22,6 +22,7 @@ from cel import evaluate
 from chart import TOOLS, objects, of_kind, template
 from kubelet import SCRIPTS, LocalPod, Service, replace_pods
 from needs import needs
+from preloaded import run_text
 
 IMAGE = "registry.example/webhook-sidecar:0.1.0"
 DRAIN, PRE_STOP, STOP, MIN_READY = "6s", 3, 6, 1.0
@@ -61,8 +62,9 @@ def inject(folder: Path, text: str, *options: str) -> str:
     if "--remove" not in options:
         file = str(folder / "hooks.yaml")
         options += ("--config", file, "--secret", workloads.SECRET, "--image", IMAGE, "--pre-stop", str(PRE_STOP))
-    words = [sys.executable, "-m", "sidecar", "inject", *options]
-    return subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout
+    done = run_text("inject", *options, stdin=text)
+    done.check_returncode()
+    return done.stdout
 
 
 def injected(folder: Path) -> Shape:

@@ -7,7 +7,6 @@ merges it.
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 from chart import TOOLS, objects
 from needs import needs
 from object_api import ObjectApi, object_api
+from preloaded import run_text
 
 IMAGE = "registry.example/webhook-sidecar:0.1.0"
 APPLICATION = yaml.safe_dump_all(workloads.application("app", IMAGE))
@@ -45,8 +45,9 @@ def inject(folder: Path, text: str, *options: str) -> str:
     (folder / "hooks.yaml").write_text(yaml.safe_dump(workloads.config("http://127.0.0.1:3000")))
     if "--remove" not in options:
         options += ("--config", str(folder / "hooks.yaml"), "--secret", workloads.SECRET, "--image", IMAGE)
-    words = [sys.executable, "-m", "sidecar", "inject", *options]
-    return subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout
+    done = run_text("inject", *options, stdin=text)
+    done.check_returncode()
+    return done.stdout
 
 
 def comparable(given: dict[str, Any]) -> dict[str, Any]:

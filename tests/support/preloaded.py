@@ -15,9 +15,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 #: Beginnings of environment variables that an interpreter, or what it loads, reads when it starts.
 AT_START = ("PYTHON", "LD_", "MALLOC_", "OPENSSL_", "SIDECAR_PURE")
@@ -78,15 +80,22 @@ sys.exit(main())
 class Preloaded:
     """The program, as far as `subprocess.Popen` would show it."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path | str,
+        *,
+        stdin: IO[bytes] | None = None,
+    ) -> None:
         self.args = list(arguments)
         self.returncode: int | None = None
         request = {"arguments": self.args, "environment": dict(environment), "directory": str(directory)}
         out, out_end = os.pipe()
         err, err_end = os.pipe()
         self._status, status_end = os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        given = [nothing, out_end, err_end, status_end]
+        read = os.dup(stdin.fileno()) if stdin else os.open(os.devnull, os.O_RDONLY)
+        given = [read, out_end, err_end, status_end]
         try:
             socket.send_fds(_interpreter(), [json.dumps(request).encode()], given)
         finally:
@@ -120,6 +129,34 @@ class Preloaded:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def run(
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 60,
+) -> "subprocess.CompletedProcess[bytes]":
+    """`sidecar ARGUMENTS` to its end, as `subprocess.run` would run it. `env` is beside the test's own environment."""
+    words = [str(word) for word in arguments]
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        process = Preloaded(words, os.environ | dict(env or {}), cwd or Path.cwd(), stdin=file)
+    with process.stdout, process.stderr, futures.ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(stream.read) for stream in (process.stdout, process.stderr)]
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+        out, err = (each.result() for each in reading)
+    return subprocess.CompletedProcess(words, status, out, err)
+
+
+def run_text(*arguments: str | Path, stdin: str = "", **more: Any) -> "subprocess.CompletedProcess[str]":
+    done = run(*arguments, stdin=stdin.encode(), **more)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @functools.cache

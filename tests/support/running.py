@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from ports import free_port
+from preloaded import run_text
 
 Ask = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 COMMAND = (sys.executable, "-m", "sidecar")
@@ -38,7 +39,7 @@ def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
     def ask(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         words = [re.sub("^http://[^/]+", f"http://127.0.0.1:{asked}", word) for word in arguments]
         words = [word.replace("/etc/sidecar/config.yaml", str(file)) for word in words]
-        return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
+        return run_text(*words)
 
     with subprocess.Popen([*COMMAND, "serve", "--config", file], stdout=subprocess.DEVNULL, env=os.environ) as sidecar:
         try:

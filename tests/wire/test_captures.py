@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import leak_watch
 import pytest
 from craft import SECRETS, Craft
+from preloaded import run_text
 from sidecar_process import Config, Sidecar, Start
 from waiting import until
 
@@ -57,10 +57,7 @@ def forged(craft: type[Craft], number: int = 0, **more: Any) -> bytes:
 
 
 def explain(sidecar: Sidecar, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sidecar", "explain", "--from", f"http://{sidecar.admin_address}", *arguments]
-    ran = subprocess.run(
-        command, env=os.environ | SECRETS | ENV, capture_output=True, text=True, timeout=60, check=False
-    )
+    ran = run_text("explain", "--from", f"http://{sidecar.admin_address}", *arguments, env=SECRETS | ENV)
     leak_watch.shown("explain --from", (ran.stdout + ran.stderr).encode())
     return ran
 

@@ -3,14 +3,13 @@
 import base64
 import hmac
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import leak_watch
+import preloaded
 import pytest
 from craft import SECRETS, Craft, Fields
 from receiver import Receiver
@@ -229,15 +228,7 @@ def test_no_alias_of_a_header_that_any_scheme_reads_reaches_the_receiver(
 
 
 def run(sidecar: Sidecar, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments],
-        input=stdin,
-        capture_output=True,
-        env=os.environ | SECRETS | ENV,
-        cwd=sidecar.directory,
-        timeout=60,
-        check=False,
-    )
+    done = preloaded.run(*arguments, stdin=stdin, env=SECRETS | ENV, cwd=sidecar.directory)
     leak_watch.shown(f"sidecar {arguments[0]}", done.stdout + done.stderr)
     return done
 

@@ -1,8 +1,6 @@
 """The listeners' addresses: both families on one socket, and unix sockets that change hands."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 from craft import Craft
 from needs import needs_ipv6
+from preloaded import run_text
 from receiver import Peer, Receiver
 from sidecar_process import Sidecar, Start
 from waiting import PATIENCE
@@ -84,12 +83,7 @@ def test_healthcheck_finds_the_admin_listener(start: Start, receiver: Receiver, 
     for admin in asked:  # `[::]` also where only one family can be reached
         file = tmp_path / "health.yaml"
         file.write_text(json.dumps(sidecar.config | {"admin": f"{admin}:{port}"}))
-        done = subprocess.run(
-            [sys.executable, "-m", "sidecar", "healthcheck", "--config", file],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_text("healthcheck", "--config", file)
         assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -1,13 +1,12 @@
 """A token in the query or in the path: compared once, forwarded as it was sent, and shown nowhere."""
 
 import json
-import os
 import subprocess
-import sys
 from typing import Any
 from urllib.parse import quote
 
 import leak_watch
+import preloaded
 import pytest
 from craft import BODY_MARK, SECRETS, Craft
 from receiver import Receiver
@@ -176,25 +175,18 @@ def test_the_token_is_shown_nowhere(sidecar: Sidecar, receiver: Receiver) -> Non
         assert token.encode() not in everything
 
 
-def command(sidecar: Sidecar, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments],
-        input=stdin,
-        capture_output=True,
-        env=os.environ | SECRETS | ENV,
-        timeout=60,
-        check=False,
-    )
+def command(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return preloaded.run(*arguments, stdin=stdin, env=SECRETS | ENV)
 
 
 @pytest.mark.parametrize("name", ["query", "path", "both"])
 def test_send_puts_the_token_where_the_route_has_it(sidecar: Sidecar, receiver: Receiver, name: str) -> None:
     url = f"http://{sidecar.address}/tok/{name}"
     common = ("send", url, "--config", str(sidecar.file), "--route", name)
-    done = command(sidecar, *common)
+    done = command(*common)
     leak_watch.shown("sidecar send", done.stdout + done.stderr)
     assert (done.returncode, done.stdout) == (0, b"200 OK\nok\n"), done.stderr
-    assert command(sidecar, *common, "--forged", "--expect", "403").returncode == 0
+    assert command(*common, "--forged", "--expect", "403").returncode == 0
     assert len(receiver.requests) == 1
     assert sidecar.lines[-1]["reason"] == "token_mismatch"
 
@@ -202,8 +194,8 @@ def test_send_puts_the_token_where_the_route_has_it(sidecar: Sidecar, receiver: 
 @pytest.mark.parametrize("target", [f"/tok/path/{PATH_TOKEN}", "/tok/path/a-wrong-token-91c4", f"/x/{PATH_TOKEN}"])
 def test_explain_does_not_show_the_path(sidecar: Sidecar, target: str) -> None:
     for more in (("--json",), ()):
-        said = command(sidecar, "explain", "--config", str(sidecar.file), *more, "-", stdin=to(target)).stdout
+        said = command("explain", "--config", str(sidecar.file), *more, "-", stdin=to(target)).stdout
         assert b"***" in said
         assert target.rpartition("/")[2].encode() not in said
-    said = command(sidecar, "explain", "--config", str(sidecar.file), "--json", "-", stdin=to(target)).stdout
+    said = command("explain", "--config", str(sidecar.file), "--json", "-", stdin=to(target)).stdout
     assert json.loads(said)["verdict"] == ("accepted" if target == f"/tok/path/{PATH_TOKEN}" else "rejected")
