@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 from needs import pytest_runtest_makereport  # noqa: F401 - hook
+from rsa_key import rsa_key
 from spread import pytest_collection_modifyitems  # noqa: F401 - hook
 
 from sidecar.verify.keys import KeyForm
@@ -92,6 +93,6 @@ def _public(kind: Kind, form: KeyForm, seed: int, algorithm: str) -> KeyPair:
         curves: dict[str, ec.EllipticCurve] = {"ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
         private = ec.derive_private_key(1000 + seed, curves.get(algorithm, ec.SECP256R1()))
     else:
-        private = rsa.generate_private_key(65537, 2048)
+        private = rsa_key(seed)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), public

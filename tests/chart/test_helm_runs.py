@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart import CHART, CI, HELMS, NO_COLLECTOR, TOOLS
+from chart import CHART, CI, HELMS, TOOLS
 from needs import needs
 from object_api import ObjectApi, Write, object_api
 
@@ -29,10 +29,7 @@ MAX_SECRET = 1 << 20
 class Helm:
     def __init__(self, tool: str, folder: Path, kubeconfig: Path) -> None:
         homes = {f"HELM_{name}_HOME": str(folder / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
-        self.program, self.env = (
-            needs(TOOLS / tool),
-            os.environ | homes | NO_COLLECTOR | {"KUBECONFIG": str(kubeconfig)},
-        )
+        self.program, self.env = needs(TOOLS / tool), os.environ | homes | {"KUBECONFIG": str(kubeconfig)}
 
     def __call__(
         self, *arguments: str | Path, values: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ What Kubernetes makes of it is shown by `make cluster-test` on a real one.
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cluster
 import kubernetes_validate
@@ -24,7 +25,7 @@ import run
 import steps
 import workloads
 import yaml
-from chart import HELMS, NO_COLLECTOR, TOOLS, helm, objects
+from chart import HELMS, TOOLS, helm, objects
 from needs import needs
 from ports import free_port
 from stub_api import stub_api
@@ -226,17 +227,21 @@ def test_an_image_by_digest_stays_one() -> None:
 # -- the run --
 
 
-@pytest.fixture
-def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with programs that pretend to be kubectl and Helm; nothing waits."""
-    tools = tmp_path / "tools"
+def pretend(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """The folder, with programs in it that pretend to be kubectl and Helm; nothing waits."""
+    tools = folder / "tools"
     tools.mkdir()
     for name in ("kubectl", *HELMS):
         file = tools / name
         file.write_text(f"#!{sys.executable}\n" + (HERE / "pretend_kubectl.py").read_text())
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PRETEND", str(tmp_path))
-    return tmp_path
+    patch.setenv("PRETEND", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return pretend(tmp_path, monkeypatch)
 
 
 def tried(pretended: Path, *arguments: str) -> int:
@@ -254,30 +259,48 @@ def table(out: str) -> dict[str, str]:
     return {row[:44].strip(): row[45:53].strip() for row in rows if re.search(r" (ok|FAILED|not run) ", row)}
 
 
-def test_every_step_runs_says_why_and_is_in_the_table(pretended: Path, capfd: pytest.CaptureFixture[str]) -> None:
+class WholeRun(NamedTuple):
+    steps: list[str]  #: that were asked for
+    status: int
+    out: str
+    commands: list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """Every step, but of the examples one with each Helm."""
+    names = [name for name, *_ in run.plan(steps.Steps(cluster.Cluster("a", "b:1", 0.0)))]
+    names = [name for name in names if not name.startswith("helm") or name.endswith(": begini")]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        folder = pretend(tmp_path_factory.mktemp("whole"), patch)
+        status = tried(folder, *(word for name in names for word in ("--only", name)))
+    return WholeRun(names, status, said.getvalue(), commands(folder))
+
+
+def test_every_step_is_in_the_plan_once() -> None:
     names = [name for name, *_ in run.plan(steps.Steps(cluster.Cluster("a", "b:1", 0.0)))]
     examples = len(HELMS) * len(list((cluster.CHART / "ci").glob("*-values.yaml")))
     assert len(names) == len(set(names)) == 22 + examples
-    only = [word for name in names if not name.startswith("helm") for word in ("--only", name)]
-    assert tried(pretended, *only) == 0
-    out, _ = capfd.readouterr()
-    found = table(out)
+
+
+def test_every_step_runs_says_why_and_is_in_the_table(whole_run: WholeRun) -> None:
+    found = table(whole_run.out)
+    assert whole_run.status == 0
     assert set(found.values()) == {"ok"}
-    assert list(found) == ["prepare", "policy agent", *(name for name in names if not name.startswith("helm"))]
-    assert out.count("waiting up to") > 40
-    assert commands(pretended)[-1][1:4] == ["delete", "namespace", "try"]
+    assert list(found) == ["prepare", "policy agent", *whole_run.steps]
+    assert whole_run.out.count("waiting up to") > 40
+    assert whole_run.commands[-1][1:4] == ["delete", "namespace", "try"]
 
 
-def test_the_real_programs_understand_every_command(pretended: Path) -> None:
+def test_the_real_programs_understand_every_command(whole_run: WholeRun, tmp_path: Path) -> None:
     """Nothing answers, so each one ends with that. A flag or an argument that it did not know would be what it says instead."""
-    only = ["gateway", "sidecar", "inject", "kustomize", "admission", "helm: begini", "helm3: begini"]
-    assert tried(pretended, *(word for name in only for word in ("--only", name))) == 0
-    kubeconfig = pretended / "kubeconfig"
+    kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(
         f"{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: x, cluster: {{server: 'http://127.0.0.1:{free_port()}'}}}}], "
         "contexts: [{name: x, context: {cluster: x, user: x}}], users: [{name: x, user: {}}]}"
     )
-    shapes = {tuple(re.sub(r"\d+", "0", word) for word in words): words for words in commands(pretended)}
+    shapes = {tuple(re.sub(r"\d+", "0", word) for word in words): words for words in whole_run.commands}
     assert len(shapes) > 50
     stdin = yaml.safe_dump(workloads.namespace("try"))
     unclear = {}
@@ -285,7 +308,7 @@ def test_the_real_programs_understand_every_command(pretended: Path) -> None:
         done = subprocess.run(
             [needs(TOOLS / words[0]), *words[1:]],
             input="{}" if "--values" in words else stdin,
-            env=os.environ | NO_COLLECTOR | {"KUBECONFIG": str(kubeconfig)},
+            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
             capture_output=True,
             text=True,
             timeout=60,

@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from published_store import jwk_of
+from rsa_key import rsa_key
 
 from sidecar.cli.main import main
 from sidecar.verify.sign import SIGNING_KEY_ID
@@ -19,7 +20,7 @@ from sidecar.verify.sign import SIGNING_KEY_ID
             "google-pubsub",
             ["audience=https://hooks.example.com/a", "email=push@project.iam.gserviceaccount.com"],
             "https://www.googleapis.com/oauth2/v3/certs",
-            rsa.generate_private_key(65537, 2048),
+            rsa_key(),
         ),
         (
             "fusionauth-jwks",
@@ -55,7 +56,7 @@ from sidecar.verify.sign import SIGNING_KEY_ID
             "constant-contact",
             [],
             "https://developer.constantcontact.com/.well-known/jwks.json",
-            rsa.generate_private_key(65537, 2048),
+            rsa_key(),
         ),
     ],
 )
@@ -94,7 +95,7 @@ def test_what_a_private_key_signs_verifies_with_the_public_half_and_no_other(
 def type_of(key: object) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     """Another key of the same kind."""
     if isinstance(key, rsa.RSAPrivateKey):
-        return rsa.generate_private_key(65537, 2048)
+        return rsa_key(1)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return ec.generate_private_key(key.curve)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import joserfc.errors
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from joserfc import jws
 from joserfc.jwk import import_key
 from published_store import with_examples
 from published_vectors import FOLDER, SENDERS, Vector, body_of, public_url_of, secrets_of, sender, target_of, verify_of
+from rsa_key import rsa_key
 
 from sidecar.config.presets import Verify, load_preset, preset_names
 from sidecar.http1.head import RequestHead, make_head
@@ -292,7 +293,7 @@ def test_no_token_costs_more_than_its_bound(what: str, part: bytes) -> None:
 # -- against PyJWT and joserfc --
 
 KEYS: dict[str, Any] = {
-    "RS256": rsa.generate_private_key(65537, 2048),
+    "RS256": rsa_key(),
     "ES256": ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }

@@ -19,10 +19,6 @@ VERSIONS = [f"1.{minor}.0" for minor in range(29, 38)]
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
-#: Garbage collection takes a fifth of the CPU of a Go program that ends before it has anything worth collecting.
-NO_COLLECTOR = {"GOGC": "off"}
-
-
 class HelmError(Exception):
     """Helm's error message."""
 
@@ -31,7 +27,6 @@ def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -
     """Standard output. Raises `HelmError` with standard error. Neither Helm sees the user's settings, nor the other's."""
     place = TOOLS / "home" / tool
     env = os.environ | {f"HELM_{name}_HOME": str(place / name.lower()) for name in ("DATA", "CONFIG", "CACHE")}
-    env |= NO_COLLECTOR
     done = subprocess.run(
         [needs(TOOLS / tool), *arguments],
         input=stdin,

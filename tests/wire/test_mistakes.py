@@ -19,10 +19,10 @@ import leak_watch
 import pytest
 from craft import Craft
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from receiver import Receiver
+from rsa_key import rsa_key
 from sidecar_process import Config, Sidecar
 
 from sidecar.cli.main import main
@@ -31,7 +31,7 @@ from sidecar.outcomes import Hint
 GITHUB = "CANARY-SECRET-github-11c9"
 BASE64_SECRET = base64.b64encode(b"CANARY-SECRET-standard-webhooks").decode()
 HEX_SECRET = b"CANARY-SECRET-hex".hex()
-RSA = generate_private_key(65537, 2048)
+RSA = rsa_key()
 ENV = {
     "HINT_PUBLIC": RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
     "HINT_WHSEC": "whsec_" + BASE64_SECRET,

@@ -16,7 +16,6 @@ from receiver import Peer, Receiver, held
 from sidecar_process import Sidecar, Start
 from waiting import WaitUntil
 
-NEW_INTERPRETER = True
 CONFIG = {"workers": 2}
 NEW = {"name": "new", "path": "/webhooks/new", "verify": "begini", "secrets": [{"env": "BEGINI_API_KEY"}]}
 

@@ -5,10 +5,11 @@ from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from rsa_key import rsa_key
 
 from sidecar.config.presets import Verify
 from sidecar.http1.head import make_head
@@ -25,7 +26,7 @@ from sidecar.verify.verifier import Verifier
 NOW = 1_700_000_000.0
 BODY = b'{"n":1}'
 KEYS = {
-    "RS256": rsa.generate_private_key(65537, 2048),
+    "RS256": rsa_key(),
     "ES384": ec.generate_private_key(ec.SECP384R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
@@ -80,7 +81,7 @@ def test_what_we_sign_verifies_with_the_key_and_no_other(algorithm: str, head: d
 
 def _another(algorithm: str) -> Any:
     if algorithm == "RS256":
-        return rsa.generate_private_key(65537, 2048)
+        return rsa_key(1)
     return ec.generate_private_key(ec.SECP384R1()) if algorithm == "ES384" else ed25519.Ed25519PrivateKey.generate()
 
 

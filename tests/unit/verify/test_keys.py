@@ -8,6 +8,7 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from rsa_key import rsa_key
 
 from sidecar.secret import Secret
 from sidecar.verify.keys import KeyForm, KeyFormError, key_bytes, key_problem
@@ -81,7 +82,7 @@ def test_a_secret_of_another_form_is_reported_without_its_value() -> None:
 
 ED25519_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 P256, P384 = ec.derive_private_key(7, ec.SECP256R1()), ec.derive_private_key(7, ec.SECP384R1())
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = rsa_key()
 
 
 def pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
