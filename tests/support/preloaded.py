@@ -87,11 +87,13 @@ class Preloaded:
         directory: Path | str,
         *,
         stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
     ) -> None:
+        """Without these it reads nothing and writes to a pipe, as it does to standard error."""
         self.args = list(arguments)
         self.returncode: int | None = None
         request = {"arguments": self.args, "environment": dict(environment), "directory": str(directory)}
-        out, out_end = os.pipe()
+        out, out_end = os.pipe() if stdout is None else (os.open(os.devnull, os.O_RDONLY), os.dup(stdout.fileno()))
         err, err_end = os.pipe()
         self._status, status_end = os.pipe()
         read = os.dup(stdin.fileno()) if stdin else os.open(os.devnull, os.O_RDONLY)

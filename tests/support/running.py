@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Generator, Sequence
@@ -13,10 +12,10 @@ from typing import Any
 
 import yaml
 from ports import free_port
-from preloaded import run_text
+from preloaded import Preloaded, run_text
+from waiting import PATIENCE
 
 Ask = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
-COMMAND = (sys.executable, "-m", "sidecar")
 
 
 @contextmanager
@@ -41,7 +40,9 @@ def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
         words = [word.replace("/etc/sidecar/config.yaml", str(file)) for word in words]
         return run_text(*words)
 
-    with subprocess.Popen([*COMMAND, "serve", "--config", file], stdout=subprocess.DEVNULL, env=os.environ) as sidecar:
+    with Path(os.devnull).open("wb") as nowhere:
+        sidecar = Preloaded(["serve", "--config", str(file)], os.environ, folder, stdout=nowhere)
+    with sidecar.stdout, sidecar.stderr:
         try:
             for _ in range(200):
                 try:
@@ -53,3 +54,4 @@ def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
             yield ask
         finally:
             sidecar.terminate()
+            sidecar.wait(PATIENCE)

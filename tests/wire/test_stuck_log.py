@@ -6,8 +6,6 @@ import re
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 from craft import Craft
+from preloaded import Preloaded
 from receiver import Receiver
 from waiting import WaitUntil
 
@@ -39,15 +38,9 @@ class Stuck:
         }
         file.write_text(json.dumps(config))
         self.end, write_end = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "serve", "--config", str(file)],
-            stdin=subprocess.DEVNULL,
-            stdout=write_end,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"STUCK": SECRET},
-        )
-        os.close(write_end)
-        assert self.process.stderr is not None
+        with os.fdopen(write_end, "wb") as stdout:
+            words = ["serve", "--config", str(file)]
+            self.process = Preloaded(words, os.environ | {"STUCK": SECRET}, directory, stdout=stdout)
         self.stderr = self.process.stderr
         self.text = b""
         while b'"serving"' not in self.text:
@@ -65,6 +58,7 @@ class Stuck:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.process.stdout.close()
         self.stderr.close()
         os.close(self.end)
 
