@@ -24,7 +24,8 @@ from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
 
 # Helm, promtool and others are written in Go, and run for a moment: without this they collect garbage for a third of it.
-os.environ.setdefault("GOGC", "800")
+os.environ.setdefault("GOGC", "off")
+os.environ.setdefault("GOMEMLIMIT", "1GiB")  # above it they collect again
 
 # Asserts in these explain themselves as those of tests do.
 pytest.register_assert_rewrite("client", "receiver", "sidecar_process")

@@ -47,7 +47,6 @@ class StoreServer:
         }
         self._client |= client
         self._connection = redis.SSLConnection if "ssl_ca_certs" in client else redis.Connection
-        self._kept: redis.Connection | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -63,25 +62,15 @@ class StoreServer:
         return False
 
     def call(self, *words: Any) -> Any:
-        """The reply to one command. The connection is kept, because a new one over TLS takes 30 ms of CPU."""
-        if self._kept is None:
-            self._kept = self._connection(**self._client)
+        """The reply to one command."""
+        connection = self._connection(**self._client)
         try:
-            self._kept.send_command(*words)  # type: ignore[no-untyped-call]
-            return self._kept.read_response()
-        except redis.ResponseError:
-            raise
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def _disconnect(self) -> None:
-        if self._kept is not None:
-            self._kept.disconnect()  # type: ignore[no-untyped-call]
-            self._kept = None
+            connection.send_command(*words)  # type: ignore[no-untyped-call]
+            return connection.read_response()
+        finally:
+            connection.disconnect()  # type: ignore[no-untyped-call]
 
     def kill(self) -> None:
-        self._disconnect()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
