@@ -54,6 +54,19 @@ def chromium(url: str) -> Iterator[Driver]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: Driver) -> Iterator[Browser]:
+    """One window for all tests, because a start of Chromium takes longer than any of them."""
+    with chromium.window() as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def phone(chromium: Driver) -> Iterator[Browser]:
+    with chromium.window(phone=True) as window:
+        yield window
+
+
 def shown(browser: Browser) -> list[str]:
     """The presets that a reader sees."""
     names: list[str] = browser.run(
@@ -80,20 +93,19 @@ def test_every_provider_has_its_page(built: Path) -> None:
         assert f"providers/{name}.html" in listed
 
 
-def test_the_list_of_providers_is_searched_and_filtered(chromium: Driver, url: str) -> None:
-    with chromium.window() as browser:
-        browser.open(f"{url}/provider-list.html")
-        assert shown(browser) == list(preset_names())
-        browser.fill("form.providers [name=q]", "messenger")  # another name of a preset
-        assert shown(browser) == ["meta"]
-        assert browser.text("form.providers [role=status]") == f"1 of {len(preset_names())}"
-        assert browser.run("return location.search") == "?q=messenger"
-        browser.fill("form.providers [name=q]", "-there-is-no-such-provider")
-        assert shown(browser) == []
-        assert "Clear a filter" in browser.text("form.providers [role=status]")
-        browser.click("form.providers [type=reset]")
-        browser.wait(lambda: len(shown(browser)) == len(preset_names()), "the whole list")
-        assert browser.run("return location.search") == ""
+def test_the_list_of_providers_is_searched_and_filtered(browser: Browser, url: str) -> None:
+    browser.open(f"{url}/provider-list.html")
+    assert shown(browser) == list(preset_names())
+    browser.fill("form.providers [name=q]", "messenger")  # another name of a preset
+    assert shown(browser) == ["meta"]
+    assert browser.text("form.providers [role=status]") == f"1 of {len(preset_names())}"
+    assert browser.run("return location.search") == "?q=messenger"
+    browser.fill("form.providers [name=q]", "-there-is-no-such-provider")
+    assert shown(browser) == []
+    assert "Clear a filter" in browser.text("form.providers [role=status]")
+    browser.click("form.providers [type=reset]")
+    browser.wait(lambda: len(shown(browser)) == len(preset_names()), "the whole list")
+    assert browser.run("return location.search") == ""
 
 
 @pytest.mark.parametrize(
@@ -107,22 +119,21 @@ def test_the_list_of_providers_is_searched_and_filtered(chromium: Driver, url: s
     ],
 )
 def test_a_filter_leaves_what_fits_and_its_address_can_be_sent_to_somebody(
-    chromium: Driver, url: str, field: str, value: str, fits: Callable[[Scheme], bool]
+    browser: Browser, url: str, field: str, value: str, fits: Callable[[Scheme], bool]
 ) -> None:
     expected = [name for name in preset_names() if fits(load_preset(name))]
     assert 0 < len(expected) < len(preset_names())
-    with chromium.window() as browser:
-        browser.open(f"{url}/provider-list.html")
-        browser.run(
-            "const e = document.querySelector(`form.providers [name=${arguments[0]}]`);"
-            "e.value = arguments[1]; e.dispatchEvent(new Event('input', {bubbles: true}))",
-            field,
-            value,
-        )
-        assert shown(browser) == expected
-        browser.open(browser.run("return location.href"))
-        assert shown(browser) == expected
-        assert browser.run(f"return document.querySelector('form.providers [name={field}]').value") == value
+    browser.open(f"{url}/provider-list.html")
+    browser.run(
+        "const e = document.querySelector(`form.providers [name=${arguments[0]}]`);"
+        "e.value = arguments[1]; e.dispatchEvent(new Event('input', {bubbles: true}))",
+        field,
+        value,
+    )
+    assert shown(browser) == expected
+    browser.open(browser.run("return location.href"))
+    assert shown(browser) == expected
+    assert browser.run(f"return document.querySelector('form.providers [name={field}]').value") == value
 
 
 def test_without_javascript_the_list_is_whole_and_promises_no_search(chromium: Driver, url: str) -> None:
@@ -133,15 +144,14 @@ def test_without_javascript_the_list_is_whole_and_promises_no_search(chromium: D
 
 
 @pytest.mark.parametrize("page", ["provider-list.html", "providers/stripe.html", "providers/paypal.html"])
-def test_on_a_phone_nothing_is_cut_off(chromium: Driver, url: str, page: str) -> None:
-    with chromium.window(phone=True) as browser:
-        browser.open(f"{url}/{page}")
-        outside = """
-            const parts = "article p, article li, article h1, table.providers :is(th, td), form.providers *";
-            return [...document.querySelectorAll(parts)]
-              .filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 100))"""
-        assert browser.run(outside) == []
-        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+def test_on_a_phone_nothing_is_cut_off(phone: Browser, url: str, page: str) -> None:
+    phone.open(f"{url}/{page}")
+    outside = """
+        const parts = "article p, article li, article h1, table.providers :is(th, td), form.providers *";
+        return [...document.querySelectorAll(parts)]
+          .filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML.slice(0, 100))"""
+    assert phone.run(outside) == []
+    assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize(
