@@ -220,7 +220,7 @@ $(VENV)/packages-dev: pyproject.toml requirements/dev.txt requirements/build.txt
 # In place: when a module of the data path changes, the next make compiles it again; see CONTRIBUTING.md.
 define INSTALL
 find sidecar -name '*.so' -delete; \
-echo "Compiling its data path, some 40 seconds ..."; \
+echo "Compiling its data path, about a minute ..."; \
 $(PIP) install --no-deps --no-build-isolation -e . && \
 if ! ls sidecar/*.so >/dev/null 2>&1; then \
 	echo "It is not compiled, because a C compiler or Python.h is missing (SIDECAR_COMPILE=1 make ... tells more)."; \

@@ -72,7 +72,7 @@ def new_receiver() -> Iterator[Callable[..., Receiver]]:
 
 
 def _new(request: pytest.FixtureRequest) -> bool:
-    """A module with NEW_INTERPRETER = True tests starts, or what forks."""
+    """A module with NEW_INTERPRETER = True tests starts."""
     return getattr(request.module, "NEW_INTERPRETER", False)
 
 
