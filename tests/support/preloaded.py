@@ -1,8 +1,8 @@
 """Starts the program from an interpreter that has imported it already: imports are three quarters of what a start costs.
 
 Each process that runs tests has one such interpreter. For each request it forks twice. One fork becomes the program, with
-arguments, environment, directory and standard streams of its own; from there on it runs and exits as
-`python -W error -m sidecar` does. The other waits for it and reports its exit status.
+arguments, environment, directory and standard streams of its own; from there on it runs as `python -W error -m sidecar` does. It
+exits without taking the interpreter apart, object by object. The other fork waits for it and reports its exit status.
 """
 
 import atexit
@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO
 AT_START = ("PYTHON", "LD_", "MALLOC_", "OPENSSL_", "SIDECAR_PURE")
 
 INTERPRETER = """
-import json, os, signal, socket, struct, sys
+import atexit, json, os, signal, socket, struct, sys
 
 import sidecar.cli.serve
 from sidecar.cli.main import main
@@ -73,7 +73,14 @@ os.environ.clear()
 os.environ.update(asked["environment"])
 sys.path[0] = asked["directory"]
 sys.argv = ["sidecar", *asked["arguments"]]
-sys.exit(main())
+try:
+    status = main()
+except SystemExit as end:
+    status = end.code
+atexit._run_exitfuncs()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)
 """
 
 
