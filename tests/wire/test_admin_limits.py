@@ -87,8 +87,8 @@ def test_unfinished_heads_make_room_for_probes_and_end_in_time(
     for _ in range(600):
         clients.append(connect(sidecar))
         clients[-1].sendall(GET + b"Accept: " + b"c" * 50_000)
-    time.sleep(0.3)
-    # a connection that has waited makes room
+    # A connection makes room when it has waited for a quarter of a second, and a busy machine accepts the last ones late.
+    wait_until(lambda: sidecar.admin("/livez")[0] == 200, "room for a probe")
     for path in ("/livez", "/readyz", "/metrics"):
         assert sidecar.admin(path)[0] == 200
     assert sidecar.ask(craft.begini()).status == 200
