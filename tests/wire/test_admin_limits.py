@@ -2,7 +2,6 @@
 
 import re
 import socket
-import time
 
 import pytest
 from craft import Craft
