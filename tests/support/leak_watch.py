@@ -43,14 +43,20 @@ def shown(where: str, data: bytes) -> None:
 
 
 def leaks(markers: set[bytes], signatures: set[bytes], outputs: list[tuple[str, bytes]]) -> list[str]:
-    """The outputs that contain a marker; a line for each."""
+    """The outputs that contain a marker, and the first one with each signature; a line for each."""
+    everything = b"\n".join(data for _, data in outputs)
     found = []
+    for value in sorted(markers):
+        if value in everything:
+            found += [f"{where} shows {value!r}" for where, data in outputs if value in data]
+    tokens: dict[bytes, str] = {}  # each once: most are names of metrics
     for where, data in outputs:
-        found += [f"{where} shows {value!r}" for value in sorted(markers) if value in data]
         for token in _TOKEN.findall(data):
-            starts = range(len(token) - _ENOUGH + 1) if len(token) < 400 else (0,)
-            if hit := next((token[at:] for at in starts if token[at : at + _ENOUGH] in signatures), None):
-                found.append(f"{where} shows a signature: {hit[:40]!r}...")
+            tokens.setdefault(token, where)
+    for token, where in tokens.items():
+        starts = range(len(token) - _ENOUGH + 1) if len(token) < 400 else (0,)
+        if hit := next((token[at:] for at in starts if token[at : at + _ENOUGH] in signatures), None):
+            found.append(f"{where} shows a signature: {hit[:40]!r}...")
     return found
 
 
