@@ -2,8 +2,10 @@
 
 # The system's own interpreter if it will do: distributions build it with optimisations that version managers leave out,
 # and a delivery costs a quarter less with them. Another one: make PYTHON=python3.12 ...
-PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+ifndef PYTHON
+PYTHON := $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo /usr/bin/python3 || echo python3)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -42,8 +44,8 @@ help: ## show this text
 	@echo "Another Python: make PYTHON=python3.12 demo"
 
 # The modules that setup.py compiles. The program is installed again when one of them changes.
-COMPILED = $(patsubst %,sidecar/%.py,$(subst .,/,$(shell sed -n 's/^    "\([a-z0-9_.]*\)",$$/\1/p' setup.py)))
-PYTHON_H = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
+COMPILED := $(patsubst %,sidecar/%.py,$(subst .,/,$(shell sed -n 's/^    "\([a-z0-9_.]*\)",$$/\1/p' setup.py)))
+PYTHON_H := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
 
 demo: $(VENV)/installed ## run the program before an example receiver, and send it good and bad deliveries
 	$(BIN)/sidecar demo
