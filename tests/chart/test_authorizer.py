@@ -1,10 +1,12 @@
 """Mode `authorizer`: what gateways ask, the objects that let them ask, and that these are what the gateways' own schemas want."""
 
+import atexit
 import copy
 import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +36,17 @@ MODULES = {
 POINTING = {"AuthorizationPolicy", "Middleware", "ReferenceGrant", "SecurityPolicy"}
 #: Younger than these packages.
 UNKNOWN = {("SecurityPolicy", "spec.extAuth.statusOnError")}
-#: Prints for each object of standard input whether its schema takes it.
+#: Reads lists of objects, one a line, and says of each object whether its schema takes it.
 JUDGE = """
-const modules = %s, objects = JSON.parse(require('fs').readFileSync(0)), said = [];
-(async () => {
-  for (const each of objects) {
+const modules = %s;
+require('readline').createInterface({input: process.stdin}).on('line', async (line) => {
+  const said = [];
+  for (const each of JSON.parse(line)) {
     const kind = (await import(modules[each.kind]))[each.kind];
     try { new kind(each).validate(); said.push(null) } catch (error) { said.push(String(error.message)) }
   }
   console.log(JSON.stringify(said));
-})();
+});
 """
 
 
@@ -72,19 +75,24 @@ def asked(kind: str, **values: Any) -> dict[str, Any]:
     return PLAIN | {"config": PLAIN["config"] | config, "authorizer": gateway}
 
 
+@cache
+def node() -> "subprocess.Popen[bytes]":
+    """Kept, because it takes half a second to read the schemas."""
+    needs(ROOT / ".venv/node/node_modules/@kubernetes-models/envoy-gateway/package.json")
+    words = [needs("node"), "-e", JUDGE % json.dumps(MODULES)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT / ".venv/node")
+    atexit.register(process.communicate)
+    return process
+
+
 def judge(objects: list[dict[str, Any]]) -> list[str | None]:
     """What the gateways' own schemas say of each object; None if nothing is wrong."""
-    needs(ROOT / ".venv/node/node_modules/@kubernetes-models/envoy-gateway/package.json")
-    done = subprocess.run(
-        [needs("node"), "-e", JUDGE % json.dumps(MODULES)],
-        input=json.dumps(objects),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=ROOT / ".venv/node",
-    )
-    said: list[str | None] = json.loads(done.stdout)
+    process = node()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(objects).encode() + b"\n")
+    process.stdin.flush()
+    said: list[str | None] = json.loads(process.stdout.readline())
     return said
 
 

@@ -46,6 +46,7 @@ def test_the_signed_delivery_is_accepted_and_the_forged_one_rejected(name: str, 
         "listen": f"127.0.0.1:{listen}",
         "admin": f"127.0.0.1:{admin}",
         "upstream": f"http://127.0.0.1:{upstream}",
+        "drain": "100ms",
     }
     (tmp_path / "key").write_text("a-secret-that-nobody-guesses")
     file = tmp_path / "config.yaml"

@@ -25,7 +25,7 @@ def trial(config: dict[str, Any], folder: Path) -> Generator[Ask]:
     All files below /run/secrets hold the same secret.
     """
     asked, admin = free_port(), free_port()
-    here = config | {"listen": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{admin}"}
+    here = config | {"listen": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{admin}", "drain": "100ms"}
     here["authorize"] = config["authorize"] | {"listen": f"127.0.0.1:{asked}"}
     secrets = folder / "secrets"
     text = yaml.safe_dump(here)
