@@ -24,7 +24,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "image" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("image")]
-    items[:] = [item for item in items if item not in left_out]
+    ids = set(map(id, left_out))
+    items[:] = [item for item in items if id(item) not in ids]
     config.hook.pytest_deselected(items=left_out)
 
 

@@ -51,11 +51,11 @@ def now() -> int:
 
 @dataclass(frozen=True)
 class Library:
-    """How a provider's library signs and verifies. `verifies` raises or returns False for what it refuses."""
+    """How a provider's library signs, if it does, and verifies. `verifies` raises or returns False for what it refuses."""
 
     preset: str
     secret: str
-    signs: Callable[[str], Headers]
+    signs: Callable[[str], Headers] | None
     verifies: Callable[[str, Headers, str], Any]
     body: str = BODY
     content_type: str = "application/json"
@@ -148,7 +148,7 @@ LIBRARIES = [
     Library(
         "gocardless",
         "gocardless-secret",
-        lambda body: {},
+        None,
         lambda body, headers, url: (
             gocardless_pro.webhooks.parse(body.encode(), "gocardless-secret", headers["Webhook-Signature"]) == []
         ),
@@ -156,7 +156,7 @@ LIBRARIES = [
     Library(
         "razorpay",
         "razorpay-secret",
-        lambda body: {},
+        None,
         lambda body, headers, url: razorpay.utility.Utility().verify_webhook_signature(
             body, headers["X-Razorpay-Signature"], "razorpay-secret"
         ),
@@ -187,9 +187,10 @@ def accepts(library: Library, headers: Headers, body: str, url: str = URL) -> bo
 
 
 @pytest.mark.parametrize(
-    "library", [library for library in LIBRARIES if library.signs(library.body)], ids=lambda library: library.preset
+    "library", [library for library in LIBRARIES if library.signs is not None], ids=lambda library: library.preset
 )
 def test_what_the_library_signs_we_accept(library: Library) -> None:
+    assert library.signs is not None
     headers = library.signs(library.body)
     assert accepts(library, headers, library.body)
     assert not accepts(library, headers, library.body + "x")
