@@ -186,9 +186,10 @@ def test_send_puts_the_token_where_the_route_has_it(sidecar: Sidecar, receiver: 
     done = command(*common)
     leak_watch.shown("sidecar send", done.stdout + done.stderr)
     assert (done.returncode, done.stdout) == (0, b"200 OK\nok\n"), done.stderr
+    mark = sidecar.mark()
     assert command(*common, "--forged", "--expect", "403").returncode == 0
     assert len(receiver.requests) == 1
-    assert sidecar.lines[-1]["reason"] == "token_mismatch"
+    assert sidecar.delivery(mark, outcome="rejected")["reason"] == "token_mismatch"
 
 
 @pytest.mark.parametrize("target", [f"/tok/path/{PATH_TOKEN}", "/tok/path/a-wrong-token-91c4", f"/x/{PATH_TOKEN}"])
