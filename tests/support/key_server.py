@@ -33,6 +33,7 @@ class Page:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0  #: seconds before the response begins
+    after: threading.Event | None = None  #: the response begins when it is set, and after 30 seconds at the latest
     hangs: bool = False  #: sends nothing
     endless: bool = False  #: sends a body without an end
     drips: float = 0.0  #: one byte of head and body every so many seconds
@@ -124,6 +125,8 @@ class KeyServer:
         if page.authorization and f"\r\nauthorization: {page.authorization}\r\n".encode() not in request:
             page = Page(b'{"error":"invalid_client","error_description":"client authentication failed"}', 401)
         self._stopped.wait(page.delay)
+        if page.after is not None:
+            page.after.wait(30)
         if page.hangs:
             self._stopped.wait(60)
             return

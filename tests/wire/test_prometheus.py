@@ -137,10 +137,10 @@ class Prometheus:
             return found
         return []
 
-    def saw(self, secret: str) -> bool:
-        """Whether this secret matched within the time after which one counts as unused."""
+    def saw(self, secret: str, at: float) -> bool:
+        """Whether this secret had matched within the time after which one counts as unused."""
         matched = f'webhook_sidecar_secret_matches_total{{route="begini", secret="{secret}"}}'
-        return bool(self.get("query", query=f"increase({matched}[{VARIABLES['$quiet']}]) > 0")["result"])
+        return bool(self.get("query", query=f"increase({matched}[{VARIABLES['$quiet']}]) > 0", time=at)["result"])
 
     def stop(self) -> None:
         self.process.terminate()
@@ -151,9 +151,9 @@ class Prometheus:
 class Watched:
     """A Prometheus and the moment at which it knew everything."""
 
-    def __init__(self, prometheus: Prometheus) -> None:
+    def __init__(self, prometheus: Prometheus, at: float) -> None:
         self.prometheus = prometheus
-        self.at = time.time()
+        self.at = at
         self.known = promql.exported(prometheus.get("series", **{"match[]": '{job="hooks"}'}))
 
     def series(self, query: str) -> list[Any]:
@@ -194,12 +194,15 @@ def watched(
     try:
         wait_until(prometheus.scraped, "the first scrape", 30)
         wait_until(lambda: process.metric("replay_store_up") == 1, "the store")
-        numbers, began = itertools.count(), time.monotonic()
-        while time.monotonic() < began + 2 or not prometheus.saw("previous"):
+        numbers = itertools.count()
+        began = at = time.time()
+        while at < began + 2 or not prometheus.saw("previous", at):
             everything_happens(process, receivers["plain"], craft, "ACME_SECRET", next(numbers))
-        while time.monotonic() < began + 30 and (prometheus.saw("previous") or not prometheus.saw("current")):
+            at = time.time()
+        while at < began + 60 and (prometheus.saw("previous", at) or not prometheus.saw("current", at)):
             everything_happens(process, receivers["plain"], craft, "BEGINI_API_KEY", next(numbers))
-        yield Watched(prometheus)
+            at = time.time()
+        yield Watched(prometheus, at)
     finally:
         prometheus.stop()
 

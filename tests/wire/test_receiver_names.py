@@ -111,10 +111,10 @@ def test_a_silent_ipv6_address_does_not_hinder_a_good_ipv4_address(
                 filler.connect(("::1", receiver.port))
             except TimeoutError:
                 break
-        sidecar, _ = resolving(receiver.port, addresses=["::1", "127.0.0.1"], connect="2s")
+        sidecar, _ = resolving(receiver.port, addresses=["::1", "127.0.0.1"], connect="10s")
         began = time.monotonic()
         assert sidecar.ask(craft.begini()).status == 200
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5
     assert len(receiver.requests) == 1
 
 

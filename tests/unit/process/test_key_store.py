@@ -219,14 +219,14 @@ LIES: list[tuple[Result, dict[str, Any]]] = [
 def test_what_can_not_be_used_changes_nothing(
     server: KeyServer, monkeypatch: pytest.MonkeyPatch, result: Result, lie: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(key_fetch, "FETCH_SECONDS", 0.5 if result is Result.TIMEOUT else 10.0)
-
     async def scenario(it: Setup) -> None:
         await it.use(LISTED)
         good = it.store.get(LISTED)
         server.serve("/jwks", **lie)
         server.serve("/other", jwks("evil"))
-        await it.later(3000)
+        with monkeypatch.context() as patch:
+            patch.setattr(key_fetch, "FETCH_SECONDS", 0.5 if result is Result.TIMEOUT else 10.0)
+            await it.later(3000)
         assert it.store.get(LISTED) is good
         assert server.requests("/other") == 0
         assert it.metric("key_fetches_total", source="acme", result=result.value) == 1
