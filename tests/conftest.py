@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 - hooks
 from needs import pytest_runtest_makereport  # noqa: F401 - hook
+from reports import pytest_runtest_protocol  # noqa: F401 - hook
 from rsa_key import rsa_key
 from spread import pytest_collection_modifyitems  # noqa: F401 - hook
 

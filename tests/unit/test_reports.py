@@ -1,0 +1,57 @@
+"""What test processes leave out of their reports is never what a reader of the summary needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = """
+import time
+import pytest
+
+@pytest.fixture
+def broken(): assert False, "before"
+
+@pytest.fixture
+def breaks():
+    yield
+    assert False, "after"
+
+@pytest.fixture
+def slow():
+    yield
+    time.sleep(0.02)
+
+def test_passes(): pass
+def test_fails(): assert False, "meanwhile"
+def test_is_skipped(): pytest.skip("why")
+def test_has_no_start(broken): pass
+def test_has_no_end(breaks): pass
+def test_ends_slowly(slow): pass
+"""
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_failures_skips_and_slow_clean_ups_are_reported(tmp_path: Path, processes: int) -> None:
+    (tmp_path / "conftest.py").write_text("from reports import pytest_runtest_protocol\n")
+    (tmp_path / "test_it.py").write_text(TESTS)
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-ra", "-n", str(processes), "--durations=9", "--durations-min=0.02"),
+            *("-p", "no:cacheprovider", str(tmp_path)),
+        ],
+        env={**os.environ, "PYTHONPATH": str(SUPPORT), "PYTEST_ADDOPTS": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "1 failed, 3 passed, 1 skipped, 2 errors" in ended.stdout
+    for said in ("meanwhile", "before", "after"):
+        assert f'assert False, "{said}"' in ended.stdout
+    assert "why" in ended.stdout
+    assert "s teardown test_it.py::test_ends_slowly" in ended.stdout
