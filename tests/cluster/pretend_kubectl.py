@@ -1,6 +1,6 @@
 """Stands in for kubectl and Helm where there is no cluster: a run of every step that shows slips in its flow, and nothing of Kubernetes.
 
-Run as `kubectl`, `helm` or `helm3`. What was applied is kept in the folder $PRETEND, with a log of the commands. Pods are Running at once, those
+Run as `kubectl`, `helm` or `helm3`, which import this so that it is compiled once. What was applied is kept in the folder $PRETEND, with a log of the commands. Pods are Running at once, those
 that probe or load end when they should. $PRETEND/lost makes each load report one lost delivery. A command that it does not know fails.
 """
 
@@ -208,8 +208,8 @@ def logs(words: list[str], state: dict[str, Any]) -> None:
         print("\n".join(prefix + line for line in lines))
 
 
-if __name__ == "__main__":
-    with (STATE / "log").open("a") as log:
-        log.write(json.dumps([Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+def main() -> int:
     program = Path(sys.argv[0]).name
-    sys.exit(kubectl(sys.argv[1:]) if program == "kubectl" else helm(sys.argv[1:]))
+    with (STATE / "log").open("a") as log:
+        log.write(json.dumps([program, *sys.argv[1:]]) + "\n")
+    return kubectl(sys.argv[1:]) if program == "kubectl" else helm(sys.argv[1:])

@@ -227,13 +227,16 @@ def test_an_image_by_digest_stays_one() -> None:
 # -- the run --
 
 
+PRETENDED = "from pretend_kubectl import main\nsys.exit(main())\n"
+
+
 def pretend(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """The folder, with programs in it that pretend to be kubectl and Helm; nothing waits."""
     tools = folder / "tools"
     tools.mkdir()
     for name in ("kubectl", *HELMS):
         file = tools / name
-        file.write_text(f"#!{sys.executable}\n" + (HERE / "pretend_kubectl.py").read_text())
+        file.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(HERE)!r})\n{PRETENDED}")
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
     patch.setenv("PRETEND", str(folder))
     return folder

@@ -1,5 +1,6 @@
 """Helm as `make test` installs it, and the objects that it renders."""
 
+import functools
 import json
 import os
 import subprocess
@@ -42,13 +43,16 @@ def helm(*arguments: str | Path, tool: str = "helm", stdin: str | None = None) -
     return done.stdout
 
 
+_rendered = functools.cache(helm)  # a tenth of what tests render, they render twice
+
+
 def template(
     values: Path | Mapping[str, Any], *more: str, version: str = VERSIONS[-1], tool: str = "helm", name: str = "release"
 ) -> list[dict[str, Any]]:
     """The objects that the chart renders from a file of values, or from values."""
     file, stdin = ("-", json.dumps(dict(values), default=str)) if isinstance(values, Mapping) else (str(values), None)
     options = ["--namespace", "hooks", "--kube-version", version, *more]
-    return objects(helm("template", name, CHART, "--values", file, *options, tool=tool, stdin=stdin))
+    return objects(_rendered("template", name, CHART, "--values", file, *options, tool=tool, stdin=stdin))
 
 
 #: libyaml's parser is ten times as fast. Not every PyYAML has it.
