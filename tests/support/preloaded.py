@@ -27,8 +27,9 @@ AT_START = ("PYTHON", "LD_", "MALLOC_", "OPENSSL_", "SIDECAR_PURE")
 INTERPRETER = """
 import atexit, json, os, signal, socket, struct, sys
 
-import sidecar.cli.serve
-from sidecar.cli.main import main
+from sidecar.cli.main import build_parser, main
+
+build_parser(load=("serve",))  # which imports it
 
 
 def reap():
