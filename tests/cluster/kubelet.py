@@ -7,6 +7,7 @@ new connections to pods that are ready and not ending; kept ones stay where they
 """
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -26,16 +27,15 @@ SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAM = "/opt/sidecar/bin/sidecar"
 
 
-#: Bound, so that nothing else gets the port, and not listening, so that the container's process can.
-_reserved: list[socket.socket] = []
-
-
 def reserved_port() -> int:
-    """A port for a process that sets SO_REUSEADDR, as all here do."""
+    """A port for a process that sets SO_REUSEADDR, as all here do.
+
+    Until this process ends it is bound, so that nothing else gets it, and nobody listens, so that a container's process can.
+    """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
-    _reserved.append(holder)
+    atexit.register(holder.close)
     return int(holder.getsockname()[1])
 
 

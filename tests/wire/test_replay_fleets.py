@@ -163,6 +163,7 @@ def test_when_a_primary_fails_nothing_passes_until_another_one_is_there_and_noth
     all_up(*pair)
     ended.set()
     sender.join()
+    pair[0].settled()
     assert unforwarded
     new = len(receiver.requests) - forwarded
     for number, raw in enumerate(marked):
