@@ -2,7 +2,7 @@
 event loop 32 connections are ready, as under load, so that the loop itself costs little.
 
     python tests/bench/path.py [--stripe] [--replay | --copies] [--tenants] [--question] [--wrong | --unsigned | --unknown]
-                  [--published CASE] [--profile]
+                  [--published CASE] [--connections N] [--profile]
 
 It prints microseconds per accepted 1 KiB delivery, the best of several rounds, which is steadier than any measurement over
 sockets. With --stripe the delivery is Stripe's, with three signatures of which the last one is valid; with --replay the route
@@ -10,9 +10,11 @@ has `replay:`, and each delivery is a new one to remember; with --copies all but
 deliveries are those of 10,000 tenants in turn; with --question Envoy asks about the delivery, and nothing is forwarded; with
 --wrong every signature is wrong, with --unsigned there is none, and with --unknown no route has the path. With --published
 "RS256, new", or another case of published.py, the deliveries are signed with a key that the provider publishes and that has been
-fetched. --profile, which needs SIDECAR_PURE=1, shows which modules take the time (cProfile makes small functions look more
-expensive than they are). --count LIBRARY, for instructions.py, measures nothing: the library tells valgrind which deliveries to
-count. Use it to compare two versions of this code on one machine; for comparisons with peers see bench.py.
+fetched. --connections has so many ready in each turn instead of 32, and the program's settings of the garbage collector, which
+otherwise runs often among so many deliveries. --profile, which needs SIDECAR_PURE=1, shows which modules take the time (cProfile
+makes small functions look more expensive than they are). --count LIBRARY, for instructions.py, measures nothing: the library
+tells valgrind which deliveries to count. Use it to compare two versions of this code on one machine; for comparisons with peers
+see bench.py.
 """
 
 import asyncio
@@ -40,7 +42,7 @@ from sidecar.config.loader import load_config
 from sidecar.http1.connection import DataProtocol
 from sidecar.http1.upstream import Connection
 from sidecar.outcomes import Outcome, Reason
-from sidecar.process.data_plane import DataPlane
+from sidecar.process.data_plane import DataPlane, tune_process
 from sidecar.telemetry.log_writer import LogWriter, open_log
 from sidecar.telemetry.metrics import END_AT, QUESTION_AT, Metrics
 from sidecar.verify.published import Document, KeySource
@@ -64,11 +66,12 @@ COUNTING = "--count" in sys.argv
 PUBLISHED = sys.argv[sys.argv.index("--published") + 1] if "--published" in sys.argv else ""
 CASE = published.cases(1024, only=PUBLISHED)[PUBLISHED] if PUBLISHED else None
 TENANTS = 10_000 if "--tenants" in sys.argv else 0
-BATCH = 32
+CONNECTIONS = sys.argv[sys.argv.index("--connections") + 1] if "--connections" in sys.argv else ""
+BATCH = int(CONNECTIONS or 32)
 PARTS = ("receive", "judge and forward", "the receiver's answer", "answer and record")
 BODY = b"x" * 1024
 #: Deliveries that --count counts.
-COUNTED = 1280
+COUNTED = 5120 if CONNECTIONS else 1280
 
 
 class Store:
@@ -181,6 +184,8 @@ async def main() -> None:
     metrics = Metrics()
     service = DataPlane(config, loop, log=log, metrics=metrics, keys=store)
     current = service.current
+    if CONNECTIONS:
+        tune_process()
 
     # All are made in advance, because otherwise the connection below would be unused for too long.
     requests = iter([request(number) for number in range(2 * COUNTED if COUNTING else 54_400)])
