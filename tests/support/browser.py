@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from needs import needs
+from needs import needs, needs_localhost
 from ports import free_port
 
 PATIENCE = 30.0
@@ -132,6 +132,7 @@ class Driver:
 def driver() -> Iterator[Driver]:
     """A running chromedriver, on its own port."""
     needs("chromium")
+    needs_localhost()
     program = needs("chromedriver")
     port = free_port()
     process = subprocess.Popen(

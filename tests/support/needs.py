@@ -72,6 +72,14 @@ def needs_ipv6() -> None:
         pytest.skip("NOT TESTED: IPv6; enable it on the loopback interface")
 
 
+def needs_localhost() -> None:
+    """Skips the test where no file names localhost, as in a bare chroot of Debian 12: Chromium's driver asks for it."""
+    try:
+        socket.getaddrinfo("localhost", None)
+    except OSError:
+        pytest.skip("NOT TESTED: Chromium, without the name localhost; add `127.0.0.1 localhost` to /etc/hosts")
+
+
 def needs_compiled_code(pure: str = "") -> None:
     """Skips the test if the data path was not compiled, unless the test runs the source (`pure`: SIDECAR_PURE)."""
     made = Path(sidecar.__file__).with_name("compiled__mypyc" + sysconfig.get_config_var("EXT_SUFFIX"))

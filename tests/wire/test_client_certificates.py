@@ -166,7 +166,7 @@ def test_behind_a_real_nginx_only_the_holder_of_the_key_comes_through(
     import urllib.request  # noqa: PLC0415
 
     program, port = needs("nginx"), free_port()
-    for name, identity in (("server", "localhost"), ("pix", NAME), ("other", "other.example.com")):
+    for name, identity in (("server", "127.0.0.1"), ("pix", NAME), ("other", "other.example.com")):
         CA.issue_cert(identity).private_key_and_cert_chain_pem.write_to_path(str(tmp_path / f"{name}.pem"))
     CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     file = tmp_path / "nginx.conf"
@@ -180,7 +180,7 @@ def test_behind_a_real_nginx_only_the_holder_of_the_key_comes_through(
         if certificate:
             context.load_cert_chain(tmp_path / f"{certificate}.pem")
         request = urllib.request.Request(
-            f"https://localhost:{port}/webhooks/nginx",
+            f"https://127.0.0.1:{port}/webhooks/nginx",
             body,
             {
                 "X-Signature": fields["X-Signature"],
