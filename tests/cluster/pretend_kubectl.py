@@ -1,7 +1,8 @@
 """Stands in for kubectl and Helm where there is no cluster: a run of every step that shows slips in its flow, and nothing of Kubernetes.
 
-Run as `kubectl`, `helm` or `helm3`, which import this so that it is compiled once. What was applied is kept in the folder $PRETEND, with a log of the commands. Pods are Running at once, those
-that probe or load end when they should. $PRETEND/lost makes each load report one lost delivery. A command that it does not know fails.
+Run as `kubectl`, `helm` or `helm3`, which import this so that it is compiled once. What was applied is kept in the folder
+$PRETEND, with a log of the commands. Pods are Running at once, those that probe or load end when they should. $PRETEND/lost makes
+each load report one lost delivery. A command that it does not know fails.
 """
 
 import json

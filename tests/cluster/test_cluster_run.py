@@ -227,7 +227,12 @@ def test_an_image_by_digest_stays_one() -> None:
 # -- the run --
 
 
-PRETENDED = "from pretend_kubectl import main\nsys.exit(main())\n"
+PRETENDED = f"""#!{sys.executable}
+import sys
+sys.path.insert(0, {str(HERE)!r})
+from pretend_kubectl import main
+sys.exit(main())
+"""
 
 
 def pretend(folder: Path, patch: pytest.MonkeyPatch) -> Path:
@@ -236,7 +241,7 @@ def pretend(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     tools.mkdir()
     for name in ("kubectl", *HELMS):
         file = tools / name
-        file.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(HERE)!r})\n{PRETENDED}")
+        file.write_text(PRETENDED)
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
     patch.setenv("PRETEND", str(folder))
     return folder

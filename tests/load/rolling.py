@@ -132,7 +132,7 @@ async def main(arguments: argparse.Namespace) -> int:
         problems.append("something reached the receiver twice")
     if any(statuses):
         problems.append("a process did not exit with 0")
-    if len(denied) + len(unanswered) > len(answers) / 1000:
+    if len(denied) + len(unanswered) > arguments.deliveries / 1000:
         problems.append(f"{len(denied)} denied and {len(unanswered)} unanswered, more than one in a thousand")
     return verdict(problems)
 
