@@ -20,7 +20,7 @@ from sidecar.outcomes import Aborted, HandshakeResult, Outcome, Reason, Rejected
 from sidecar.replay.store import Store
 from sidecar.routing.routes import RouteTable
 from sidecar.telemetry.log import Log
-from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
+from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.verify.published import KeyNeeded
 
@@ -52,7 +52,6 @@ class Proxy:
         )
         self._current = current
         self._budget = budget
-        self._gauges = metrics.gauges
         self._throttle = Throttle(log, monotonic)
         self._forwarder = Forwarder(replays, now=now, monotonic=monotonic)
         self._keys = keys
@@ -63,7 +62,6 @@ class Proxy:
         """Takes one request to its end, and records it."""
         delivery = self._begin(incoming)
         record = delivery.record
-        self._gauges[IN_FLIGHT] += 1
         try:
             rejected = await self._deliver(delivery)
             if rejected is not None:
@@ -91,7 +89,6 @@ class Proxy:
             else:
                 self._reject(delivery, failure)
         finally:
-            self._gauges[IN_FLIGHT] -= 1
             # (10) record
             self.recorder.end(delivery)
 

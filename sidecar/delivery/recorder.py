@@ -12,7 +12,7 @@ from sidecar.diagnosis.live import Hints, LiveRejection
 from sidecar.http1.head import RequestHead
 from sidecar.outcomes import DeliveryEnd, Hint, Outcome, Reason
 from sidecar.telemetry.log import Level, Log
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import IN_FLIGHT, Metrics
 from sidecar.telemetry.recent_rejections import RecentRejections
 from sidecar.telemetry.record import DeliveryRecord
 from sidecar.telemetry.tenant_uses import TenantUses
@@ -59,7 +59,8 @@ class Recorder:
         self._count = 0
 
     def begin(self, head: RequestHead) -> DeliveryRecord:
-        """The record of a request."""
+        """The record of a request, which is in flight from now on and until its record is written."""
+        self._metrics.gauges[IN_FLIGHT] += 1
         record = self.begin_unparsed(head.peer, head.method, head.path)
         if self.tracing is not None:
             record.trace = self.tracing.sampler.begin(head)
@@ -94,7 +95,7 @@ class Recorder:
             return
         else:
             self.end_rejected(record, ended)
-        delivery.body.release()
+        self._release(delivery)
 
     def end_rejected(self, record: DeliveryRecord, ended: float | None = None) -> None:
         """Writes the record of a rejection. `ended` is by the monotonic clock; default: now."""
@@ -128,8 +129,12 @@ class Recorder:
             record.hint = found.result()
             if record.authorizes:
                 blame_gateway(record)
-        delivery.body.release()
         self.end_rejected(record, ended)
+        self._release(delivery)
+
+    def _release(self, delivery: Delivery) -> None:
+        delivery.body.release()
+        self._metrics.gauges[IN_FLIGHT] -= 1
 
     def _write(self, record: DeliveryRecord, ended: float) -> None:
         record.seconds = ended - record.started

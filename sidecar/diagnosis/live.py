@@ -77,18 +77,20 @@ class Hints:
         self._left = 0
         self._cpu_left = 0.0
         self._worker: ThreadPoolExecutor | None = None
+        self._chosen = 0  #: rejections that `wants` chose and whose diagnosis has not ended
         self._pending: set[asyncio.Future[Hint | None]] = set()
 
     def wants(self, reason: Reason | None, route: Route | None, body_size: int) -> bool:
-        """Whether to diagnose a rejection; if so, it counts against the limit."""
+        """Whether to diagnose a rejection; if so, it counts against the limits, and `begin` must follow."""
         if reason not in DIAGNOSABLE or route is None or route.verifier is None or body_size > MAX_LIVE_BODY:
             return False
         second = int(self._monotonic())
         if second != self._second:
             self._second, self._left, self._cpu_left = second, PER_SECOND, CPU_PER_SECOND
-        if self._left <= 0 or self._cpu_left <= 0 or len(self._pending) >= MAX_PENDING:
+        if self._left <= 0 or self._cpu_left <= 0 or self._chosen >= MAX_PENDING:
             return False
         self._left -= 1
+        self._chosen += 1
         return True
 
     def begin(self, rejection: LiveRejection) -> "asyncio.Future[Hint | None]":
@@ -98,11 +100,16 @@ class Hints:
         loop = asyncio.get_running_loop()
         pending: asyncio.Future[Hint | None] = loop.run_in_executor(self._worker, self._work, rejection)
         self._pending.add(pending)
-        pending.add_done_callback(self._pending.discard)
+        pending.add_done_callback(self._end)
         return pending
 
+    def _end(self, pending: "asyncio.Future[Hint | None]") -> None:
+        self._pending.discard(pending)
+        self._chosen -= 1
+
     async def finish(self) -> None:
-        """Waits for the diagnoses that were begun; they take a moment."""
+        """Waits for the diagnoses of all that were chosen; they take a moment."""
+        await asyncio.sleep(0)  # what was chosen in this turn of the loop begins in the next one
         if self._pending:
             await asyncio.wait(list(self._pending))
             await asyncio.sleep(0)  # for the callbacks that were added to them

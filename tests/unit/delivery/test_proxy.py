@@ -180,13 +180,18 @@ def test_a_forged_delivery_is_rejected_and_the_receiver_sees_nothing(line: Line)
     assert [rejection.reason for rejection in line.rejections.since(0)] == ["signature_mismatch"]
 
 
-def test_a_body_counts_against_the_budget_until_it_has_been_diagnosed(line: Line) -> None:
+def test_a_rejection_is_in_flight_and_its_body_held_until_it_has_been_diagnosed(line: Line) -> None:
     held = []
-    line.proxy.recorder.hints = Hints(lambda: 0.0, diagnose=lambda *arguments, **options: held.append(line.budget.held))
+    gauges = line.metrics.gauges
+
+    def note(*arguments: object, **options: object) -> None:
+        held.append((line.budget.held, gauges[IN_FLIGHT]))
+
+    line.proxy.recorder.hints = Hints(lambda: 0.0, diagnose=note)
     logged, _ = line.run(*delivery(OTHER))
     assert "hint" not in logged
-    assert held == [len(BODY)]
-    assert line.budget.held == 0
+    assert held == [(len(BODY), 1)]
+    assert (line.budget.held, gauges[IN_FLIGHT]) == (0, 0)
 
 
 def test_a_diagnosis_that_fails_costs_the_hint_alone(line: Line) -> None:
