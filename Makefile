@@ -55,7 +55,7 @@ TESTED = $(VENV)/installed-dev test-extras
 test: $(TESTED) ## run all tests, of the program as it is shipped: with its data path compiled
 	$(BIN)/python -m pytest $(PYTEST_SPLIT) $(PYTEST_ARGS)
 
-quick: PYTEST_WORKERS = 4
+quick: PYTEST_WORKERS = 2
 quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets: unit, configuration and vectors; some 20 seconds
 	SIDECAR_PURE=1 $(BIN)/python -m pytest $(PYTEST_SPLIT) tests/unit tests/config tests/vectors $(PYTEST_ARGS)
 

@@ -5,6 +5,7 @@ import functools
 import gc
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
@@ -23,6 +24,9 @@ from sidecar.verify.kinds import Kind
 from sidecar.verify.kinds.basic import BASIC
 from sidecar.verify.kinds.ecdsa import ECDSA
 from sidecar.verify.kinds.ed25519 import ED25519
+
+# httpcore looks for it at every step of every request, in each folder of the path; it runs without it, as in the image.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # now the search ends at once
 
 # Helm, promtool and others are written in Go, and run for a moment: without this they collect garbage for a third of it.
 os.environ.setdefault("GOGC", "off")
