@@ -1,14 +1,11 @@
 """The search for leaks finds what it is made to find, and then fails the run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from leak_watch import leaks
+from own_pytest import run_pytest
 
-SUPPORT = Path(__file__).parents[1] / "support"
 CONFTEST = "from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_summary\n"
 SIGNATURE = b"0123456789abcdef" * 4
 
@@ -31,20 +28,12 @@ def test_it_finds_secrets_and_pieces_of_signatures(output: bytes, found: int) ->
 @pytest.mark.parametrize(("processes", "said", "status"), [(0, "b'all is well'", 0), (2, "b'key=the-secret'", 1)])
 def test_a_leak_fails_a_run_whose_tests_all_pass(tmp_path: Path, processes: int, said: str, status: int) -> None:
     """The marker is another test's, and with several processes another process's."""
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_it.py").write_text(
+    tests = (
         "import leak_watch\n"
         f"def test_one(): leak_watch.shown('its output', {said})\n"
         "def test_two(): leak_watch.marker(b'the-secret')\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "-p", "no:cacheprovider", str(tmp_path)],
-        env={key: value for key, value in os.environ.items() if key != "LEAK_WATCH"} | {"PYTHONPATH": str(SUPPORT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run_pytest(tmp_path, "-q", "-n", str(processes), conftest=CONFTEST, tests=tests)
     assert "2 passed" in ended.stdout
     assert ended.returncode == status, ended.stdout
     assert ("LEAK: its output shows b'the-secret'" in ended.stdout) == bool(status)

@@ -1,9 +1,8 @@
 """A test whose program is missing is skipped, and the summary names each missing program once."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from own_pytest import run_pytest
 
 TESTS = """
 import pytest
@@ -22,27 +21,7 @@ def test_five(): assert needs("sh").endswith("/sh")
 
 
 def test_each_missing_program_is_named_once(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("from needs import pytest_runtest_makereport\n")
-    (tmp_path / "test_these.py").write_text(TESTS)
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-rs",
-            "--color=no",
-            "-p",
-            "no:cacheprovider",
-            "--rootdir",
-            tmp_path,
-            tmp_path,
-        ],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run_pytest(tmp_path, "-rs", conftest="from needs import pytest_runtest_makereport\n", tests=TESTS)
     skips = sorted(line.split(": ", 1)[1] for line in ended.stdout.splitlines() if line.startswith("SKIPPED"))
     assert skips == [
         "NOT TESTED: no-such-language is not installed; on Debian: apt-get install no-such-language",

@@ -1,13 +1,11 @@
 """What test processes leave out of their reports is never what a reader of the summary needs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from own_pytest import run_pytest
 
-SUPPORT = Path(__file__).parents[1] / "support"
+CONFTEST = "from reports import pytest_runtest_protocol\n"
 TESTS = """
 import time
 import pytest
@@ -36,19 +34,8 @@ def test_ends_slowly(slow): pass
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_failures_skips_and_slow_clean_ups_are_reported(tmp_path: Path, processes: int) -> None:
-    (tmp_path / "conftest.py").write_text("from reports import pytest_runtest_protocol\n")
-    (tmp_path / "test_it.py").write_text(TESTS)
-    ended = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-ra", "-n", str(processes), "--durations=9", "--durations-min=0.02"),
-            *("-p", "no:cacheprovider", str(tmp_path)),
-        ],
-        env={**os.environ, "PYTHONPATH": str(SUPPORT), "PYTEST_ADDOPTS": ""},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ("-ra", "-n", str(processes), "--durations=9", "--durations-min=0.02")
+    ended = run_pytest(tmp_path, *options, conftest=CONFTEST, tests=TESTS)
     assert ended.returncode == 1
     assert "1 failed, 3 passed, 1 skipped, 2 errors" in ended.stdout
     for said in ("meanwhile", "before", "after"):
