@@ -56,7 +56,7 @@ test: $(TESTED) ## run all tests, of the program as it is shipped: with its data
 	$(BIN)/python -m pytest $(PYTEST_SPLIT) $(PYTEST_ARGS)
 
 quick: PYTEST_WORKERS = 2
-quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets: unit, configuration and vectors; some 20 seconds
+quick: $(VENV)/packages-dev ## run the tests of the source that need no sockets: unit, configuration and vectors; half a minute
 	SIDECAR_PURE=1 $(BIN)/python -m pytest $(PYTEST_SPLIT) tests/unit tests/config tests/vectors $(PYTEST_ARGS)
 
 test-pythons: python ## run the tests on Python 3.11 to 3.14, compiled and from source; as root in chroots of Debian: RELEASES="trixie sid"

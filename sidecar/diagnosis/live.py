@@ -94,11 +94,19 @@ class Hints:
         return True
 
     def begin(self, rejection: LiveRejection) -> "asyncio.Future[Hint | None]":
-        """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or if the time ran out."""
+        """Diagnoses a rejection that `wants` chose. The result is None if the reason says enough, or if the time ran out.
+
+        It is an exception if the diagnosis failed, or could not begin.
+        """
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "diagnosis")
         loop = asyncio.get_running_loop()
-        pending: asyncio.Future[Hint | None] = loop.run_in_executor(self._worker, self._work, rejection)
+        pending: asyncio.Future[Hint | None]
+        try:
+            pending = loop.run_in_executor(self._worker, self._work, rejection)
+        except RuntimeError as error:  # the system gives us no thread
+            pending = loop.create_future()
+            pending.set_exception(error)
         self._pending.add(pending)
         pending.add_done_callback(self._end)
         return pending

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sidecar.delivery.proxy import Proxy
 from sidecar.delivery.snapshot import CurrentSnapshot
 from sidecar.diagnosis.diagnose import DIAGNOSABLE
 from sidecar.diagnosis.effort import MAX_LIVE_BODY
-from sidecar.diagnosis.live import Hints
+from sidecar.diagnosis.live import MAX_PENDING, Hints
 from sidecar.http1.admission import ConnectionCount, Deadlines, Listener
 from sidecar.http1.connection import DataProtocol
 from sidecar.replay.memory_store import MemoryStore
@@ -203,6 +204,22 @@ def test_a_diagnosis_that_fails_costs_the_hint_alone(line: Line) -> None:
     assert (logged["reason"], "hint" in logged) == ("signature_mismatch", False)
     assert [event["where"].partition(", ")[0] for event in line.events] == ["ZeroDivisionError in fail"]
     assert line.budget.held == 0
+
+
+def test_without_a_thread_for_its_diagnosis_a_rejection_only_lacks_the_hint(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(MAX_PENDING + 1):  # none of them keeps the next one from being diagnosed
+        logged, _ = line.run(*delivery(OTHER))
+        assert (logged["reason"], "hint" in logged) == ("signature_mismatch", False)
+    assert [event["where"].partition(", ")[0] for event in line.events] == ["RuntimeError in refuse"] * (
+        MAX_PENDING + 1
+    )
+    assert (line.budget.held, line.metrics.gauges[IN_FLIGHT]) == (0, 0)
 
 
 @pytest.mark.parametrize(
