@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+from ports import free_port
 
 #: In the body of a POST that requests one key. The name of such a page is the path, `#` and the id.
 _KEY_ID = re.compile(rb'"key_id": ?"([^"]+)"')
@@ -68,7 +69,8 @@ class KeyServer:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             authority.issue_cert("127.0.0.1").configure_cert(self._context)
         self._stopped = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        # Not one that the kernel chooses: after `stop`, it might give the port to another test's server.
+        self._listener = socket.create_server(("127.0.0.1", free_port()), backlog=256)
         self.port = int(self._listener.getsockname()[1])
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
