@@ -89,6 +89,10 @@ def allowed(sidecar: Sidecar, raw: bytes, *, route: str = "begini", **more: Any)
     return answer
 
 
+def assert_without_own_fields(answer: Response) -> None:
+    assert not [name for name in answer.names if name.lower().startswith((b"x-webhook", b"x-envoy", b"webhook-"))]
+
+
 def rejected(
     sidecar: Sidecar, raw: bytes, status: int, reason: str, *, route: str = "begini", **more: Any
 ) -> tuple[Response, str]:
@@ -96,7 +100,7 @@ def rejected(
     before = sidecar.metric("authorizations_total", route=route, outcome="rejected", reason=reason)
     answer, line = ask(sidecar, raw, **more)
     assert (answer.status, line["reason"], line["route"], line["outcome"]) == (status, reason, route, "rejected"), line
-    assert not [name for name in answer.names if name.lower().startswith((b"x-webhook", b"x-envoy", b"webhook-"))]
+    assert_without_own_fields(answer)
     assert sidecar.metric("authorizations_total", route=route, outcome="rejected", reason=reason) == before + 1
     return answer, line.get("detail", "")
 
@@ -442,6 +446,8 @@ def test_a_body_that_was_re_encoded_on_its_way_never_verifies_and_is_named(
     def diagnosed() -> dict[str, Any] | None:
         answer, line = ask(sidecar, raw)
         assert (answer.status, answer.body) == (403, FORBIDDEN)
+        assert (line["route"], line["outcome"]) == ("begini", "rejected")
+        assert_without_own_fields(answer)
         return line if "hint" in line else None
 
     # Only so many rejections of a second are diagnosed, and a diagnosis is given up after 50 ms.
