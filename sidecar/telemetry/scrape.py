@@ -41,7 +41,11 @@ class Scraper(Collector):
         yield from self.registry.collect()
 
     async def scrape(self, encode: Encode) -> bytes:
-        """All metrics as text, written in slices."""
+        """All metrics as text, written in slices.
+
+        The gauges are read first: a delivery that they no longer show in flight is in the counts.
+        """
+        gauges = list(self.registry.collect())
         names = iter(self._totals.route_names())
         slices: list[Routes] = []
         while some := [(name, self._totals.route(name)) for name in islice(names, WRITTEN_PER_TURN)]:
@@ -53,7 +57,7 @@ class Scraper(Collector):
                 text = encode(_Families([route_family(metric, routes)])).removesuffix(OPENMETRICS_END)
                 pieces.append(text if index == 0 else _without_comments(text))
                 await asyncio.sleep(0)
-        return b"".join((*pieces, encode(_Families(self.registry.collect()))))
+        return b"".join((*pieces, encode(_Families(gauges))))
 
 
 class _Families(Collector):

@@ -52,7 +52,9 @@ def test_10000_strangers_make_no_series(tmp_path: Path) -> None:
         with running(config(receiver.url), tmp_path) as sidecar:
             await sidecar.wait_serving()
             before = series(await sidecar.scrape())
+            descriptors = sidecar.descriptors()
             await asyncio.gather(*(batch(sidecar, number) for number in range(1, REQUESTS // BATCH + 1)))
+            await sidecar.back_to_start(descriptors)
             text = await sidecar.scrape()
             await sidecar.stop()
         await receiver.stop()

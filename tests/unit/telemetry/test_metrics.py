@@ -259,6 +259,20 @@ def test_the_event_loop_turns_while_many_routes_are_written(make_route: Any) -> 
     assert asyncio.run(turns_during_a_scrape()) > 200
 
 
+def test_a_delivery_that_ends_during_a_scrape_is_in_flight_or_counted(metrics: Metrics, finished: Any) -> None:
+    async def text_of_a_scrape() -> str:
+        metrics.gauges[IN_FLIGHT] = 1
+        scrape = asyncio.create_task(Scraper(Totals([metrics])).scrape(generate_latest))
+        await asyncio.sleep(0)  # it has begun, and read the counts of the routes
+        metrics.record(finished(outcome=Outcome.ACCEPTED), 0.0)
+        metrics.gauges[IN_FLIGHT] = 0
+        return (await scrape).decode()
+
+    text = asyncio.run(text_of_a_scrape())
+    counted = 'webhook_sidecar_deliveries_total{outcome="accepted",reason="",route="acme"} 1.0\n' in text
+    assert counted or "webhook_sidecar_in_flight 1.0\n" in text
+
+
 def test_the_counts_of_workers_are_added_up_and_the_latest_use_of_a_secret_is_shown(
     make_route: Any, finished: Any
 ) -> None:
