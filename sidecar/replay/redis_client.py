@@ -59,6 +59,10 @@ class Client(Protocol):
 
 
 def make_client(address: StoreAddress, store: CredentialProvider, sentinels: CredentialProvider) -> Client:
+    # One for all connections: to read the system's certificates takes tens of milliseconds, for which deliveries would wait
+    # whenever another server becomes the primary.
+    tls = SSLConnection().ssl_context
+
     def connect(host: Host, credentials: CredentialProvider = store, database: int = 0) -> AbstractConnection:
         options: dict[str, Any] = {
             "credential_provider": credentials,
@@ -72,8 +76,11 @@ def make_client(address: StoreAddress, store: CredentialProvider, sentinels: Cre
         }
         if address.path:
             return UnixDomainSocketConnection(path=address.path, **options)
-        kind = SSLConnection if address.tls else Connection
-        return kind(host=host[0], port=host[1], **options)
+        if not address.tls:
+            return Connection(host=host[0], port=host[1], **options)
+        connection = SSLConnection(host=host[0], port=host[1], **options)
+        connection.ssl_context = tls
+        return connection
 
     if address.kind is StoreKind.CLUSTER:
         return ClusterClient(address.hosts, lambda host: Server(connect(host), together=False))

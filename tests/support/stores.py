@@ -5,6 +5,9 @@ everything.
 """
 
 import contextlib
+import functools
+import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +32,18 @@ def program(name: str) -> str:
     return needs(next(binaries, ROOT / ".venv/engines/valkey-server"))
 
 
+class TlsConnection(redis.SSLConnection):
+    """Reads only the certificate that it was given; redis-py reads all that the system trusts, at each connection."""
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        return tls_context(str(self.ca_certs)).wrap_socket(sock, server_hostname=self.host)
+
+
+@functools.cache
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_file)
+
+
 class StoreServer:
     """One server process."""
 
@@ -46,7 +61,7 @@ class StoreServer:
             "protocol": 2,
         }
         self._client |= client
-        self._connection = redis.SSLConnection if "ssl_ca_certs" in client else redis.Connection
+        self._connection = TlsConnection if "ssl_ca_certs" in client else redis.Connection
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
