@@ -72,11 +72,13 @@ def files_of(wheel: Path) -> list[str]:
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path) -> Path:
     """The folder of commands of a new environment, in which nothing is but the wheel and what it needs."""
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     pip: list[str | Path] = [
-        tmp_path / "venv/bin/python",
+        sys.executable,
         "-m",
         "pip",
+        "--python",
+        tmp_path / "venv/bin/python",
         "--disable-pip-version-check",
         "--quiet",
         "install",
