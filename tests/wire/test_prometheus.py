@@ -138,9 +138,11 @@ class Prometheus:
         return []
 
     def saw(self, secret: str, at: float) -> bool:
-        """Whether this secret had matched within the time after which one counts as unused."""
+        """Whether this secret had matched within the time after which one counts as unused, and was scraped before that."""
         matched = f'webhook_sidecar_secret_matches_total{{route="begini", secret="{secret}"}}'
-        return bool(self.get("query", query=f"increase({matched}[{VARIABLES['$quiet']}]) > 0", time=at)["result"])
+        quiet = VARIABLES["$quiet"]
+        query = f"increase({matched}[{quiet}]) > 0 and {matched} offset {quiet}"  # a slow machine may miss a scrape
+        return bool(self.get("query", query=query, time=at)["result"])
 
     def stop(self) -> None:
         self.process.terminate()
