@@ -138,10 +138,13 @@ class Prometheus:
         return []
 
     def saw(self, secret: str, at: float) -> bool:
-        """Whether this secret had matched within the time after which one counts as unused, and was scraped before that."""
+        """Whether this secret had matched within the time after which one counts as unused.
+
+        Only where it was scraped at the beginning and at the end of that time: on a slow machine a scrape may be missed.
+        """
         matched = f'webhook_sidecar_secret_matches_total{{route="begini", secret="{secret}"}}'
         quiet = VARIABLES["$quiet"]
-        query = f"increase({matched}[{quiet}]) > 0 and {matched} offset {quiet}"  # a slow machine may miss a scrape
+        query = f"increase({matched}[{quiet}]) > 0 and {matched} and {matched} offset {quiet}"
         return bool(self.get("query", query=query, time=at)["result"])
 
     def stop(self) -> None:
