@@ -71,14 +71,21 @@ class Line:
         )
 
     def config(
-        self, *, key: str = KEY, limits: dict[str, Any] | None = None, down: bool = False, **route: Any
+        self,
+        *,
+        key: str = KEY,
+        limits: dict[str, Any] | None = None,
+        timeouts: dict[str, Any] | None = None,
+        down: bool = False,
+        **route: Any,
     ) -> Config:
         listed = {"path": "/hooks/begini", "name": "begini", "verify": "begini", "secrets": [{"env": "KEY"}]} | route
         settings = {
             "upstream": f"http://127.0.0.1:{1 if down else self._port}",
-            "timeouts": {"connect": "50ms", "response": "100ms"},
+            "limits": limits or {},
+            "timeouts": timeouts or {},
             "routes": [listed],
-        } | ({"limits": limits} if limits else {})
+        }
         self._file.write_text(json.dumps(settings))
         return load_config(str(self._file), {"KEY": key})
 
@@ -311,6 +318,8 @@ def test_whatever_the_receiver_does_the_sender_gets_a_response(
     line: Line, respond: bytes | None, status: int, reason: str
 ) -> None:
     line.respond = respond
+    if respond is None:
+        line.apply(line.config(timeouts={"response": "100ms"}))
     logged, sender = line.run(*delivery())
     assert sender.sent.startswith(b"HTTP/1.1 %d " % status)
     assert (logged["outcome"], logged["reason"], logged["status"]) == ("failed", reason, status)
