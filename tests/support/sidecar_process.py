@@ -277,6 +277,20 @@ class Sidecar:
     def delivery(self, after: int = 0, count: int = 1, **fields: Any) -> dict[str, Any]:
         return self.line(after, count, event=self.event, **fields)
 
+    def diagnosed(self, raw: bytes) -> dict[str, Any]:
+        """The log line of a rejected delivery with its hint. It is sent again until it has one.
+
+        Only so many rejections of a second are diagnosed, and a diagnosis is given up after 50 ms.
+        """
+
+        def line() -> dict[str, Any] | None:
+            mark = self.mark()
+            assert self.ask(raw).status == 403
+            found = self.delivery(mark)
+            return found if "hint" in found else None
+
+        return until(line, "a diagnosis")
+
     def refused(
         self,
         raw: bytes,
