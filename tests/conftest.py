@@ -17,7 +17,7 @@ from leak_watch import pytest_configure, pytest_sessionfinish, pytest_terminal_s
 from needs import pytest_runtest_makereport  # noqa: F401 - hook
 from reports import pytest_runtest_protocol  # noqa: F401 - hook
 from rsa_key import rsa_key
-from spread import pytest_collection_modifyitems  # noqa: F401 - hook
+from spread import pytest_collection_modifyitems, rotate_folders  # noqa: F401 - a hook
 
 from sidecar.verify.keys import KeyForm
 from sidecar.verify.kinds import Kind
@@ -41,8 +41,9 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Twenty thousand tests are no garbage: to look through them at each collection would cost more than some tests do."""
+    rotate_folders(session.config)
     gc.disable()
     try:
         return (yield)
