@@ -90,7 +90,6 @@ load: $(VENV)/installed-dev ## measure under load, some minutes (slow senders ne
 check: $(VENV)/installed-dev ## check format, types, import layers, language and spelling; lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --python-version 3.11
 	$(BIN)/mypy --python-version 3.14
 	$(BIN)/mypy --config-file tests/mypy.ini --python-version 3.11
 	$(BIN)/lint-imports
