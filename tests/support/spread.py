@@ -33,18 +33,20 @@ def rotate_folders(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     if worker is None:
         return
-    given = [config.invocation_params.dir / each for each in config.args]
-    parts = [str(part) for place in given for part in (_parts(place) if place.is_dir() else [place])]
+    parts: list[str] = []
+    for given in config.args:
+        place = config.invocation_params.dir / given
+        parts += _parts(place, config.getini("python_files")) if place.is_dir() else [given]
     first = len(parts) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
     config.args[:] = parts[first:] + parts[:first]
 
 
-def _parts(place: Path) -> list[Path]:
-    """The folders of tests in one that holds such folders, and its own modules; otherwise the folder itself."""
-    folders = [each for each in sorted(place.iterdir()) if each.is_dir() and any(each.rglob("test_*.py"))]
-    if not folders:
-        return [place]
-    return [part for folder in folders for part in _parts(folder)] + sorted(place.glob("test_*.py"))
+def _parts(place: Path, patterns: list[str]) -> list[str]:
+    """The folders of tests in it, and the modules that lie beside such a folder."""
+    modules = {each for pattern in patterns for each in place.rglob(pattern)}
+    folders = {each.parent for each in modules}
+    above = {each for folder in folders for each in folder.parents}
+    return sorted({str(each if each.parent in above else each.parent) for each in modules})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
