@@ -166,9 +166,9 @@ class Flood:
         for thread in self._threads:
             thread.join(10)
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def was_slowed(self, control: "Flood") -> bool:
+        """Whether half of the responses took 50 ms or more; on a machine too busy for that, thrice what the control's took."""
+        return statistics.median(self.seconds) >= max(0.05, 3 * statistics.median(control.seconds))
 
 
 def fetches(sidecar: Sidecar, source: str, result: str) -> float:
@@ -255,34 +255,38 @@ def test_a_thousand_unknown_keys_a_second_neither_fetch_more_nor_slow_others(
     sidecar = start(configuration(server, TOKEN, workers=workers))
     accepted(sidecar, receiver, delivery(A.token()))
     genuine, hmac = delivery(A.token()), Craft.begini()
-    quiet = [Flood(sidecar, lambda _, raw=raw: raw, rate=50, connections=2) for raw in (genuine, hmac)]  # type: ignore[misc]
-    time.sleep(1.5)
-    for flood in quiet:
-        flood.stop()
     forgery = FORGER.token()
     forged = [delivery(with_kid(forgery, f"stranger-{number}")) for number in range(500)]
+
+    def beside_others(make: Callable[[int], bytes], seconds: float) -> tuple[Flood, list[Flood]]:
+        strangers = Flood(sidecar, make, rate=1000, connections=16)
+        others = [Flood(sidecar, lambda _, raw=raw: raw, rate=50, connections=2) for raw in (genuine, hmac)]  # type: ignore[misc]
+        time.sleep(seconds)
+        for flood in (strangers, *others):
+            flood.stop()
+        return strangers, others
+
+    forger = delivery(forgery)
+    forgers, beside_a_known_key = beside_others(lambda _: forger, 1.5)
     sidecar.settled()
     mark = sidecar.mark()
     cpu, began, receiver_saw = sidecar.cpu(), time.monotonic(), len(receiver.requests)
-    strangers = Flood(sidecar, lambda number: forged[number % 500], rate=1000, connections=16)
-    others = [Flood(sidecar, lambda _, raw=raw: raw, rate=50, connections=2) for raw in (genuine, hmac)]  # type: ignore[misc]
-    time.sleep(4)
-    for flood in (strangers, *others):
-        flood.stop()
+    strangers, others = beside_others(lambda number: forged[number % 500], 4)
     took, cpu = time.monotonic() - began, sidecar.cpu() - cpu
     assert set(strangers.statuses) == {403}
-    assert len(strangers.statuses) > 1500
+    # In 4 s; on a machine too busy for that, half as many a second as in the 1.5 s with a known key.
+    assert len(strangers.statuses) > min(1500, len(forgers.statuses) / 1.5 * 4 / 2)
     assert server.requests(LIST) == 2  # at the start, and once for all of them
-    for flood in others:
+    for flood, control in zip(others, beside_a_known_key, strict=True):
         assert set(flood.statuses) == {200}
-        assert flood.median < 0.05
+        assert not flood.was_slowed(control)
     assert len(receiver.requests) - receiver_saw == sum(len(flood.statuses) for flood in others)
     sidecar.settled()
     rate = len(strangers.statuses) / took
     record_property("unknown_keys_a_second", round(rate))
     record_property("cores_of_the_main_process", round(cpu / took, 2))
     for name in ("token", "begini"):
-        for when, lines in (("before", sidecar.lines[:mark]), ("meanwhile", sidecar.lines[mark:])):
+        for when, lines in (("beside_a_known_key", sidecar.lines[:mark]), ("meanwhile", sidecar.lines[mark:])):
             times = [
                 line["duration_ms"] for line in lines if line.get("route") == name and line["outcome"] == "accepted"
             ]
@@ -436,6 +440,9 @@ def test_a_key_server_that_hangs_holds_up_a_delivery_for_three_seconds_and_no_ot
     sidecar = start(configuration(server, TOKEN, limits={"connections": 1000}))
     server.serve(LIST, **how)
     new, genuine = delivery(B.token()), delivery(A.token())
+    control = Flood(sidecar, lambda _: genuine, rate=50, connections=2)
+    time.sleep(1)
+    control.stop()
     waiting = [Client(sidecar.address) for _ in range(100)]
     sidecar.unsettled = True
     began = time.monotonic()
@@ -445,7 +452,7 @@ def test_a_key_server_that_hangs_holds_up_a_delivery_for_three_seconds_and_no_ot
     time.sleep(2)
     others.stop()
     assert set(others.statuses) == {200}
-    assert others.median < 0.05
+    assert not others.was_slowed(control)
     seconds = []
     for client in waiting:
         assert client.answer().status == 503
