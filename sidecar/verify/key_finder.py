@@ -72,10 +72,11 @@ class KeyFinder:
         elif not isinstance(key_id, str) or not key_id or len(key_id) > 1024:
             raise Rejected(Reason.SIGNATURE_MALFORMED, "its key id (kid) is absent or not text")
         source = self._source_for(key_id)
-        keys = self._read(source)
+        document = self._get(source)
+        keys = self._read(source, document)
         found = [key for key in keys if not key_id or not source.listed or key.id == key_id]
         if not found:
-            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the key that it names is not among the provider's")
+            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the key that it names is not among the provider's", document)
         fitting = [key for key in found if key.fits(algorithm) and key.is_valid(now)]
         if not fitting:
             raise Rejected(Reason.KEY_UNKNOWN, f"the key that it names is not one for {algorithm}, or has expired")
@@ -89,7 +90,8 @@ class KeyFinder:
         document = self._get(self._listed)
         linked = linked_source(self._listed, document)
         if linked is None:
-            raise KeyNeeded(self._listed, Reason.KEY_UNAVAILABLE, "the provider's OpenID configuration names no keys")
+            detail = "the provider's OpenID configuration names no keys"
+            raise KeyNeeded(self._listed, Reason.KEY_UNAVAILABLE, detail, document)
         return linked
 
     def _source_of_id(self, key_id: str) -> KeySource:
@@ -114,12 +116,11 @@ class KeyFinder:
         if document is None:
             raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the provider's keys haven't been fetched")
         if not document.content:
-            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such key")
+            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such key", document)
         return document
 
-    def _read(self, source: KeySource) -> list[PublishedKey]:
+    def _read(self, source: KeySource, document: Document) -> list[PublishedKey]:
         """The keys of a document, parsed once."""
-        document = self._get(source)
         name = (source.url, source.id)
         cached = self._parsed.get(name)
         if cached is not None and cached[0] is document:
@@ -128,7 +129,7 @@ class KeyFinder:
             keys = read_keys(source.form, document.content, self.place.at, self.place.dead)
         except ValueError:
             reason = Reason.KEY_UNAVAILABLE if source.listed else Reason.KEY_UNKNOWN
-            raise KeyNeeded(source, reason, "the provider's document holds no usable key") from None
+            raise KeyNeeded(source, reason, "the provider's document holds no usable key", document) from None
         self._parsed[name] = (document, keys)
         while len(self._parsed) > MAX_PARSED:
             self._parsed.popitem(last=False)

@@ -93,11 +93,12 @@ class PublishedKeys(Protocol):
 class KeyNeeded(Exception):
     """No document that was fetched has the key that this delivery names.
 
-    `reason` is `key_unknown` if there is a document without that key, `key_unavailable` if there is none.
+    `reason` is `key_unknown` if there is a document without that key, `key_unavailable` if there is none. `seen`: that document.
     """
 
-    def __init__(self, source: KeySource, reason: Reason, detail: str = "") -> None:
+    def __init__(self, source: KeySource, reason: Reason, detail: str = "", seen: Document | None = None) -> None:
         super().__init__(detail)
         self.source = source
         self.reason = reason
         self.detail = detail
+        self.seen = seen

@@ -85,7 +85,7 @@ class CertificateFinder:
         if document is None:
             raise KeyNeeded(source, Reason.KEY_UNAVAILABLE, "the certificate hasn't been fetched")
         if not document.content:
-            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such certificate")
+            raise KeyNeeded(source, Reason.KEY_UNKNOWN, "the provider knows no such certificate", document)
         cached = self._parsed.get(source.url)
         if cached is None or cached.document is not document:
             try:

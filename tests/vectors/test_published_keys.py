@@ -54,6 +54,8 @@ def verdict(name: str, vector: Vector) -> Exception | None:
     try:
         verify(name, vector, [body_of(vector)])
     except (Rejected, KeyNeeded) as ended:
+        if isinstance(ended, KeyNeeded):
+            assert ended.seen is not None, "the store has every document"
         return ended if ended.reason in REJECTIONS else AssertionError(ended.reason)
     return None
 

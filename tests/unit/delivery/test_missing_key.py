@@ -11,18 +11,19 @@ from sidecar.verify.published import Document, KeyNeeded, KeySource
 
 SOURCE = KeySource("https://keys.example.com/jwks", "acme")
 LINKED = KeySource("https://keys.example.com/linked", "acme")
+ARRIVED = Document(b"{}", 1.0)
 MISMATCH = Rejected(Reason.SIGNATURE_MISMATCH)
 
 
 class Keys:
-    """A store that has a newer document so many times."""
+    """A store that has a newer document so many times, and `document` before that."""
 
-    def __init__(self, *, newer: int, current: bool = False) -> None:
-        self.newer, self.current = newer, current
+    def __init__(self, *, newer: int, current: bool = False, document: Document | None = None) -> None:
+        self.newer, self.current, self.document = newer, current, document
         self.asked: list[KeySource] = []
 
     def get(self, source: KeySource) -> Document | None:
-        return None
+        return self.document
 
     def used(self, source: KeySource) -> None:
         raise AssertionError
@@ -40,8 +41,8 @@ class Keys:
         return self.current
 
 
-def needed(reason: Reason, source: KeySource = SOURCE) -> KeyNeeded:
-    return KeyNeeded(source, reason, "no such key")
+def needed(reason: Reason, source: KeySource = SOURCE, seen: Document | None = None) -> KeyNeeded:
+    return KeyNeeded(source, reason, "no such key", seen)
 
 
 def end(first: KeyNeeded, keys: Keys | None, ends: Sequence[KeyNeeded | Rejected | None] = ()) -> Rejected | None:
@@ -74,6 +75,20 @@ def test_a_delivery_may_wait_for_a_configuration_and_the_keys_that_it_names_and_
     assert (found.reason, found.detail) == (Reason.KEY_UNAVAILABLE, "no such key")
     assert keys.asked == [SOURCE, LINKED]
     assert all(each.__traceback__ is None for each in missing[-1:])  # no circle of frames
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_UNAVAILABLE, Reason.KEY_UNKNOWN])
+def test_a_document_that_arrived_while_a_thread_verified_is_used_and_not_asked_for(reason: Reason) -> None:
+    keys = Keys(newer=0, current=True, document=ARRIVED)
+    assert end(needed(reason), keys, [None]) is None
+    assert keys.asked == []
+
+
+def test_a_document_that_lacks_the_key_is_verified_with_once() -> None:
+    keys = Keys(newer=0, current=True, document=ARRIVED)
+    found = end(needed(Reason.KEY_UNKNOWN), keys, [needed(Reason.KEY_UNKNOWN, seen=ARRIVED)])
+    assert found is not None
+    assert (found.reason, keys.asked) == (Reason.KEY_UNKNOWN, [SOURCE])
 
 
 @pytest.mark.parametrize(
