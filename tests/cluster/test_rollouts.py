@@ -26,6 +26,8 @@ from preloaded import run_text
 
 IMAGE = "registry.example/webhook-sidecar:0.1.0"
 DRAIN, PRE_STOP, STOP, MIN_READY = "6s", 3, 6, 1.0
+#: A gateway has no hook: it accepts deliveries for a quarter of this, and hears of its end a second before the senders do.
+GATEWAY_DRAIN = "12s"
 
 
 class Shape(NamedTuple):
@@ -41,14 +43,14 @@ def shape(objects: list[dict[str, Any]], pod: dict[str, Any], service: dict[str,
     return Shape(pod, service["spec"]["ports"][0]["targetPort"], volumes)
 
 
-def rendered(mode: str, **more: Any) -> list[dict[str, Any]]:
-    values = workloads.values(mode, IMAGE, config={"drain": DRAIN}, **more)
+def rendered(mode: str, drain: str = DRAIN, **more: Any) -> list[dict[str, Any]]:
+    values = workloads.values(mode, IMAGE, config={"drain": drain}, **more)
     values["receiver"] = values.get("receiver", {}) | {"preStopSeconds": PRE_STOP, "stopSeconds": STOP}
     return template(values, name=mode)
 
 
 def gateway(folder: Path) -> Shape:
-    made = rendered("gateway")
+    made = rendered("gateway", GATEWAY_DRAIN)
     return shape(made, of_kind(made, "Deployment")["spec"]["template"], of_kind(made, "Service", "gateway"))
 
 

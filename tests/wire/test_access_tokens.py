@@ -103,8 +103,11 @@ def reload(sidecar: Sidecar) -> None:
 
 
 @WORKERS
-def test_one_access_token_serves_several_keys(start: Start, receiver: Receiver, ebay: Ebay, workers: int) -> None:
+def test_one_access_token_serves_several_keys(
+    start: Start, receiver: Receiver, ebay: Ebay, wait_until: WaitUntil, workers: int
+) -> None:
     sidecar = start(configuration(ebay, workers=workers))
+    wait_until(lambda: ebay.asked == 1, "the token")  # so that the first delivery waits for its key alone
     for _ in range(3):
         accepted(sidecar, receiver, A.delivery())
         accepted(sidecar, receiver, B.delivery())
@@ -161,6 +164,7 @@ def test_a_client_secret_is_rotated_by_a_reload_and_no_delivery_is_rejected(
     file = tmp_path / "client-secret"
     file.write_text(SECRETS["EBAY_CLIENT_SECRET"])
     sidecar = start(configuration(ebay, client_secret={"file": str(file)}, workers=workers))
+    wait_until(lambda: ebay.asked == 1, "the token")
     accepted(sidecar, receiver, A.delivery())
     ebay.grant(TOKENS[1], secret="CANARY-SECRET-ebay-new")
     accepted(sidecar, receiver, A.delivery())
