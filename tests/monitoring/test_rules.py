@@ -21,7 +21,7 @@ def rules() -> list[dict[str, Any]]:
 
 def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(
-        [needs("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        [needs("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -60,6 +60,7 @@ class KeyServer:
         self.pages: dict[str, Page] = {}
         self.heads: list[bytes] = []  #: of all requests; that of a POST with the body
         self.counts: Counter[str] = Counter()
+        self.last: dict[str, float] = {}  #: path -> when it was requested last, monotonic
         self.sent = 0  #: bytes of the bodies of all responses
         self._context: ssl.SSLContext | None = None
         self.ca_file = directory / "key-server-ca.pem"
@@ -122,6 +123,7 @@ class KeyServer:
         if asked is not None and f"{path}#{asked[1].decode()}" in self.pages:
             path = f"{path}#{asked[1].decode()}"
         self.heads.append(request)
+        self.last[path] = time.monotonic()
         self.counts[path] += 1
         page = self.pages.get(path, Page(status=404))
         if page.authorization and f"\r\nauthorization: {page.authorization}\r\n".encode() not in request:

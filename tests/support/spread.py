@@ -1,7 +1,7 @@
 """Spreads tests over the processes that run them, so that each begins with a share of those that wait.
 
-And spreads what is done once: each process reads the modules in another order, so that the asserts that one has rewritten, the
-others find in its cache. In the same order all of them rewrite each module at the same moment.
+Each process also reads the modules in another order, so that it finds in the cache what others have rewritten. In the same order
+all of them would rewrite the asserts of each module at the same moment.
 """
 
 import os
